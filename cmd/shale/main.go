@@ -1,0 +1,4 @@
+// Command shale builds OCI images.
+package main
+
+func main() {}
