@@ -1,0 +1,127 @@
+package overlay
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// fsconfigLimit is the longest string fsconfig(2) takes for a value, without
+// the terminating NUL.
+const fsconfigLimit = 255
+
+// appendLayers mounts through fsopen(2), one "lowerdir+" per lower directory:
+// no length limit but the kernel's on the number of layers. Linux 6.8. It
+// returns errNoAppend if the kernel lacks the calls or the parameter.
+//
+// There is no variant for kernels that have fsopen but not "lowerdir+": the
+// whole list would have to fit in fsconfig's 255 bytes, where mount(2) has a
+// page.
+func appendLayers(m Mount) error {
+	fd, err := unix.Fsopen("overlay", unix.FSOPEN_CLOEXEC)
+	if err != nil {
+		// EPERM is what a seccomp filter answers that knows mount(2) only.
+		if errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EPERM) {
+			return fmt.Errorf("%w: fsopen: %w", errNoAppend, err)
+		}
+		return fmt.Errorf("fsopen: %w", err)
+	}
+	fs := fsContext{os.NewFile(uintptr(fd), "overlay")}
+	defer fs.Close() //nolint:errcheck // configuration only
+
+	var layers layerFDs
+	defer layers.close()
+	if err := fs.configure(m, &layers); err != nil {
+		return err
+	}
+	mnt, err := unix.Fsmount(fd, unix.FSMOUNT_CLOEXEC, 0)
+	if err != nil {
+		return fs.explain("fsmount", err)
+	}
+	defer unix.Close(mnt) //nolint:errcheck // the mount is attached or given up
+	if err := unix.MoveMount(mnt, "", unix.AT_FDCWD, m.Target, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
+		return fmt.Errorf("move_mount: %w", err)
+	}
+	return nil
+}
+
+// fsContext is a file system being configured, see fsopen(2).
+type fsContext struct {
+	*os.File
+}
+
+func (fs fsContext) configure(m Mount, layers *layerFDs) error {
+	if err := fs.set("source", "overlay"); err != nil {
+		return err
+	}
+	for i, dir := range m.Lower {
+		err := fs.setPath("lowerdir+", dir, layers)
+		if i == 0 && errors.Is(err, unix.EINVAL) {
+			return fmt.Errorf("%w: %w", errNoAppend, err)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if m.Upper != "" {
+		if err := fs.setPath("upperdir", m.Upper, layers); err != nil {
+			return err
+		}
+		if err := fs.setPath("workdir", m.Work, layers); err != nil {
+			return err
+		}
+	}
+	for _, o := range selfContained {
+		if err := fs.set(o[0], o[1]); err != nil {
+			return err
+		}
+	}
+	for _, f := range m.flags() {
+		if err := unix.FsconfigSetFlag(int(fs.Fd()), f); err != nil {
+			return fs.explain("set "+f, err)
+		}
+	}
+	if err := unix.FsconfigCreate(int(fs.Fd())); err != nil {
+		return fs.explain("create", err)
+	}
+	return nil
+}
+
+func (fs fsContext) set(key, value string) error {
+	if err := unix.FsconfigSetString(int(fs.Fd()), key, value); err != nil {
+		return fs.explain("set "+key+"="+value, err)
+	}
+	return nil
+}
+
+func (fs fsContext) setPath(key, path string, layers *layerFDs) error {
+	short, err := layers.short(path, fsconfigLimit)
+	if err != nil {
+		return err
+	}
+	if err := unix.FsconfigSetString(int(fs.Fd()), key, short); err != nil {
+		return fs.explain("set "+key+"="+path, err)
+	}
+	return nil
+}
+
+// explain adds what the kernel wrote about the failure, which is read from
+// the context itself.
+func (fs fsContext) explain(what string, err error) error {
+	var notes []string
+	buf := make([]byte, 1024)
+	for {
+		n, rerr := unix.Read(int(fs.Fd()), buf)
+		if rerr != nil || n <= 0 {
+			break
+		}
+		notes = append(notes, strings.TrimSpace(string(buf[:n])))
+	}
+	if len(notes) == 0 {
+		return fmt.Errorf("%s: %w", what, err)
+	}
+	return fmt.Errorf("%s: %w (%s)", what, err, strings.Join(notes, "; "))
+}

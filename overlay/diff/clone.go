@@ -1,0 +1,328 @@
+package diff
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// Clone reproduces the upper directory src in dst, an empty directory,
+// whiteouts, opaque marks, owners, times and hard links included. Files are
+// hard links to those of src, so neither tree may be written to afterwards;
+// where one of them cannot be linked to all are copied, sharing their blocks if
+// the filesystem can. What is in dst after an error is for the caller to remove.
+func Clone(ctx context.Context, src, dst string) error {
+	if err := clone(ctx, src, dst, unix.Linkat); err != nil {
+		return fmt.Errorf("clone %s to %s: %w", src, dst, err)
+	}
+	return nil
+}
+
+// linker is linkat(2).
+type linker func(olddir int, oldname string, newdir int, newname string, flags int) error
+
+func clone(ctx context.Context, src, dst string, link linker) error {
+	from, err := openAt(unix.AT_FDCWD, src, unix.O_DIRECTORY)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(from) //nolint:errcheck // read only
+	to, err := openAt(unix.AT_FDCWD, dst, unix.O_DIRECTORY)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(to) //nolint:errcheck // directories have no delayed errors
+	c := cloner{ctx: ctx, root: to, copied: map[inode]string{}, link: link}
+	err = c.contents(from, to, "")
+	if !errors.Is(err, errNoLink) {
+		return err
+	}
+	if err := empty(dst, to); err != nil {
+		return err
+	}
+	c.link = nil
+	return c.contents(from, to, "")
+}
+
+// errNoLink says that a file cannot be linked to. Copying only this one would
+// part it from its other names, so the whole tree is begun again.
+var errNoLink = errors.New("no hard link")
+
+// empty removes what was cloned so far.
+func empty(dst string, fd int) (err error) {
+	if _, err := unix.Seek(fd, 0, io.SeekStart); err != nil {
+		return err
+	}
+	list, err := listDir(fd, make([]byte, 32<<10))
+	if err != nil {
+		return err
+	}
+	root, err := os.OpenRoot(dst)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, root.Close()) }()
+	for _, e := range list {
+		if err := root.RemoveAll(e.name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// cloner is one Clone under way.
+type cloner struct {
+	ctx  context.Context //nolint:containedctx // lives as long as one Clone
+	root int
+	// copied has the first copy's path of files that have several names.
+	copied map[inode]string
+	// link is nil once a file could not be linked to.
+	link linker
+}
+
+// contents clones what is in a directory, then the directory's own metadata:
+// its time would change otherwise. dir is its path with a final slash.
+func (c *cloner) contents(from, to int, dir string) error {
+	if c.ctx.Err() != nil {
+		return context.Cause(c.ctx)
+	}
+	if _, err := unix.Seek(from, 0, io.SeekStart); err != nil { // where a first try left it
+		return err
+	}
+	list, err := listDir(from, make([]byte, 32<<10))
+	if err != nil {
+		return fmt.Errorf("list /%s: %w", dir, err)
+	}
+	for _, e := range list {
+		if err := c.child(from, to, dir+e.name, e); err != nil {
+			return err
+		}
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(from, &st); err != nil {
+		return err
+	}
+	if err := copyMetadata(from, to, &st); err != nil {
+		return fmt.Errorf("/%s: %w", dir, err)
+	}
+	return nil
+}
+
+func (c *cloner) child(from, to int, rel string, e dirent) error {
+	if c.link != nil && e.kind != unix.DT_DIR && e.kind != unix.DT_UNKNOWN {
+		return c.hardLink(from, to, rel, e.name)
+	}
+	var st unix.Stat_t
+	if err := unix.Fstatat(from, e.name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		return fmt.Errorf("stat /%s: %w", rel, err)
+	}
+	var err error
+	switch {
+	case st.Mode&unix.S_IFMT == unix.S_IFDIR:
+		return c.directory(from, to, rel, e.name)
+	case c.link != nil: // a filesystem that does not tell types
+		return c.hardLink(from, to, rel, e.name)
+	case st.Nlink > 1:
+		err = c.copyOnce(from, to, rel, e.name, &st)
+	default:
+		err = c.copy(from, to, e.name, &st)
+	}
+	if err != nil {
+		return fmt.Errorf("copy /%s: %w", rel, err)
+	}
+	return nil
+}
+
+// hardLink links to a file. Some refusals are no error: another filesystem,
+// too many links, or a file that this user may not link to
+// (protected_hardlinks, immutable files).
+func (c *cloner) hardLink(from, to int, rel, name string) error {
+	err := c.link(from, name, to, name, 0)
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, unix.EXDEV), errors.Is(err, unix.EMLINK), errors.Is(err, unix.EPERM):
+		return errNoLink
+	}
+	return fmt.Errorf("link /%s: %w", rel, err)
+}
+
+func (c *cloner) directory(from, to int, rel, name string) error {
+	sub, err := openAt(from, name, unix.O_DIRECTORY)
+	if err != nil {
+		return fmt.Errorf("open /%s: %w", rel, err)
+	}
+	defer unix.Close(sub) //nolint:errcheck // read only
+	if err := unix.Mkdirat(to, name, 0o700); err != nil {
+		return fmt.Errorf("make /%s: %w", rel, err)
+	}
+	subTo, err := openAt(to, name, unix.O_DIRECTORY)
+	if err != nil {
+		return fmt.Errorf("open /%s: %w", rel, err)
+	}
+	defer unix.Close(subTo) //nolint:errcheck // directories have no delayed errors
+	return c.contents(sub, subTo, rel+"/")
+}
+
+// copyOnce copies a file that has several names under the first of them and
+// links the others to the copy.
+func (c *cloner) copyOnce(from, to int, rel, name string, st *unix.Stat_t) error {
+	first, ok := c.copied[inodeOf(st)]
+	if ok {
+		return c.linkCopy(first, to, name)
+	}
+	if err := c.copy(from, to, name, st); err != nil {
+		return err
+	}
+	c.copied[inodeOf(st)] = rel
+	return nil
+}
+
+func (c *cloner) linkCopy(first string, to int, name string) error {
+	dir, base := path.Split(first)
+	at := c.root
+	if dir != "" {
+		fd, err := openBeneath(c.root, strings.TrimSuffix(dir, "/"))
+		if err != nil {
+			return err
+		}
+		defer unix.Close(fd) //nolint:errcheck // read only
+		at = fd
+	}
+	return unix.Linkat(at, base, to, name, 0)
+}
+
+// copy makes a file of its own from name.
+func (c *cloner) copy(from, to int, name string, st *unix.Stat_t) error {
+	switch st.Mode & unix.S_IFMT {
+	case unix.S_IFREG:
+		return copyRegular(c.ctx, from, to, name, st)
+	case unix.S_IFLNK:
+		target, err := readLink(from, name, st.Size)
+		if err != nil {
+			return err
+		}
+		if err := unix.Symlinkat(target, to, name); err != nil {
+			return err
+		}
+	default:
+		if err := unix.Mknodat(to, name, st.Mode, int(st.Rdev)); err != nil { //nolint:gosec // the kernel's own number
+			return err
+		}
+	}
+	if err := unix.Fchownat(to, name, int(st.Uid), int(st.Gid), unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		return err
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFLNK {
+		if err := unix.Fchmodat(to, name, st.Mode&0o7777, 0); err != nil {
+			return err
+		}
+	}
+	return unix.UtimesNanoAt(to, name, []unix.Timespec{st.Atim, st.Mtim}, unix.AT_SYMLINK_NOFOLLOW)
+}
+
+func copyRegular(ctx context.Context, from, to int, name string, st *unix.Stat_t) (err error) {
+	in, err := openAt(from, name, 0)
+	if err != nil {
+		return err
+	}
+	src := os.NewFile(uintptr(in), name)
+	defer src.Close() //nolint:errcheck // read only
+	out, err := unix.Openat(to, name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+	if err != nil {
+		return err
+	}
+	dst := os.NewFile(uintptr(out), name)
+	defer func() { err = errors.Join(err, dst.Close()) }()
+	if unix.IoctlFileClone(out, in) != nil {
+		if err := copyContents(ctx, dst, src); err != nil {
+			return err
+		}
+	}
+	return copyMetadata(in, out, st)
+}
+
+// copyPiece is how much is copied between looks at the context.
+const copyPiece = 64 << 20
+
+// copyContents copies what is in src; io.CopyN between files is
+// copy_file_range(2) where that works.
+func copyContents(ctx context.Context, dst, src *os.File) error {
+	for {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		_, err := io.CopyN(dst, src, copyPiece)
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// copyMetadata gives a file or directory owner, attributes, mode and times of
+// another. A change of owner takes away set-id bits and capabilities, hence
+// the order.
+func copyMetadata(from, to int, st *unix.Stat_t) error {
+	if err := unix.Fchown(to, int(st.Uid), int(st.Gid)); err != nil {
+		return fmt.Errorf("set owner: %w", err)
+	}
+	if err := copyXattrs(from, to); err != nil {
+		return err
+	}
+	if err := unix.Fchmod(to, st.Mode&0o7777); err != nil {
+		return fmt.Errorf("set mode: %w", err)
+	}
+	times := []unix.Timespec{st.Atim, st.Mtim}
+	if err := unix.UtimesNanoAt(to, "", times, unix.AT_EMPTY_PATH); err != nil {
+		return fmt.Errorf("set times: %w", err)
+	}
+	return nil
+}
+
+func copyXattrs(from, to int) error {
+	names, err := listXattrs(from)
+	if err != nil {
+		return err
+	}
+	for raw := range bytes.SplitSeq(names, []byte{0}) {
+		name := string(raw)
+		if !clonedXattr(name) {
+			continue
+		}
+		value, err := getXattr(from, name)
+		if err != nil {
+			return fmt.Errorf("read xattr %s: %w", name, err)
+		}
+		if err := unix.Fsetxattr(to, name, value, 0); err != nil {
+			return fmt.Errorf("set xattr %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// clonedXattr reports whether an attribute belongs to the tree. Not those by
+// which overlayfs remembers one particular mount, nor labels that the system
+// assigns by itself.
+func clonedXattr(name string) bool {
+	for _, prefix := range []string{"user.overlay.", "trusted.overlay."} {
+		if mark, ours := strings.CutPrefix(name, prefix); ours {
+			switch mark {
+			case "origin", "impure", "uuid", "nlink", "upper", "protattr":
+				return false
+			}
+			return true
+		}
+	}
+	return strings.HasPrefix(name, "user.") || strings.HasPrefix(name, "trusted.") ||
+		strings.HasPrefix(name, "system.posix_acl_") || name == capabilityXattr
+}

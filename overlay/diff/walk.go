@@ -1,0 +1,249 @@
+package diff
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"sort"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// walker lists the upper directory in archive order. It completes everything
+// but regular files, which it leaves to the readers.
+type walker struct {
+	ctx    context.Context //nolint:containedctx // one walk, one context
+	flow   *flow
+	prefix string
+	lowers *lowers
+
+	batch *batch
+	// pending are the directories from the root to here that are copies of
+	// lower ones: they go into the archive once something below them does.
+	pending []entry
+	dirents []byte
+}
+
+func (w *walker) run(upper string) error {
+	fd, err := openAt(unix.AT_FDCWD, upper, unix.O_DIRECTORY)
+	if err != nil {
+		return &os.PathError{Op: "open", Path: upper, Err: err}
+	}
+	root := w.flow.dirs.add(fd)
+	defer w.flow.dirs.release(root)
+	attrs, err := readXattrs(fd, w.prefix, dirXattrs)
+	if err != nil {
+		return err
+	}
+	if attrs.reference {
+		return ErrNotSelfContained
+	}
+	below := w.lowers.all()
+	if attrs.opaque {
+		if err := w.opaque("", below); err != nil {
+			return err
+		}
+		below = nil
+	}
+	w.dirents = make([]byte, 64<<10)
+	if err := w.children(root, "", below); err != nil {
+		return err
+	}
+	if w.batch != nil {
+		w.flow.submit(w.batch)
+	}
+	w.flow.finish()
+	return nil
+}
+
+// children walks the entries of an open directory. dir is its path with a
+// final slash, "" for the root.
+func (w *walker) children(d *dirHandle, dir string, below layers) error {
+	if w.ctx.Err() != nil {
+		return context.Cause(w.ctx)
+	}
+	list, err := listDir(d.fd, w.dirents)
+	if err != nil {
+		return fmt.Errorf("list /%s: %w", dir, err)
+	}
+	for _, c := range list {
+		if strings.HasPrefix(c.name, whiteoutPrefix) {
+			return fmt.Errorf("/%s%s: %w", dir, c.name, ErrReservedName)
+		}
+		if err := w.child(d, dir, c, below); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (w *walker) child(d *dirHandle, dir string, c dirent, below layers) error {
+	e := entry{name: dir + c.name}
+	if c.kind == unix.DT_REG {
+		d.users.Add(1)
+		e.dir, e.base = d, c.name
+		return w.emit(e)
+	}
+	if err := unix.Fstatat(d.fd, c.name, &e.stat, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		return fmt.Errorf("stat /%s: %w", e.name, err)
+	}
+	switch kind := e.stat.Mode & unix.S_IFMT; {
+	case kind == unix.S_IFREG: // a filesystem that does not tell types
+		c.kind = unix.DT_REG
+		return w.child(d, dir, c, below)
+	case kind == unix.S_IFDIR:
+		return w.directory(d, e, c.name, below)
+	case kind == unix.S_IFSOCK:
+		return nil // only a name to meet at; archives have no form for it
+	case kind == unix.S_IFCHR && e.stat.Rdev == 0:
+		if err := e.becomeWhiteout(); err != nil {
+			return fmt.Errorf("/%s: %w", e.name, err)
+		}
+		return w.emit(e)
+	}
+	return w.special(d, e, c.name)
+}
+
+// special emits symbolic links, FIFOs and devices.
+func (w *walker) special(d *dirHandle, e entry, base string) (err error) {
+	var target string
+	if e.stat.Mode&unix.S_IFMT == unix.S_IFLNK {
+		if target, err = readLink(d.fd, base, e.stat.Size); err != nil {
+			return fmt.Errorf("read link /%s: %w", e.name, err)
+		}
+	}
+	if err := e.describe(target, nil); err != nil {
+		return fmt.Errorf("/%s: %w", e.name, err)
+	}
+	return w.emit(e)
+}
+
+// directory emits a directory, or keeps it pending, and walks it.
+func (w *walker) directory(parent *dirHandle, e entry, base string, below layers) error {
+	fd, err := openAt(parent.fd, base, unix.O_DIRECTORY)
+	if err != nil {
+		return fmt.Errorf("open /%s: %w", e.name, err)
+	}
+	d := w.flow.dirs.add(fd)
+	defer w.flow.dirs.release(d)
+	if err := unix.Fstat(fd, &e.stat); err != nil {
+		return fmt.Errorf("stat /%s: %w", e.name, err)
+	}
+	attrs, err := readXattrs(fd, w.prefix, dirXattrs)
+	if err == nil && attrs.reference {
+		err = ErrNotSelfContained
+	}
+	if err != nil {
+		return fmt.Errorf("/%s: %w", e.name, err)
+	}
+	lower, err := w.lowers.dir(e.name, below)
+	if err != nil {
+		return err
+	}
+	e.name += "/"
+	if err := e.describe("", attrs.records); err != nil {
+		return fmt.Errorf("/%s: %w", e.name, err)
+	}
+	if lower.sameAs(&e.stat, attrs) {
+		return w.copiedUp(d, e, lower.layers)
+	}
+	if err := w.emit(e); err != nil {
+		return err
+	}
+	if attrs.opaque {
+		if err := w.opaque(e.name, lower.layers); err != nil {
+			return err
+		}
+		lower.layers = nil
+	}
+	return w.children(d, e.name, lower.layers)
+}
+
+// copiedUp walks a directory that is in the archive only if something below
+// it is.
+func (w *walker) copiedUp(d *dirHandle, e entry, below layers) error {
+	w.pending = append(w.pending, e)
+	if err := w.children(d, e.name, below); err != nil {
+		return err
+	}
+	if n := len(w.pending); n > 0 {
+		w.pending = w.pending[:n-1] // emitting anything would have emptied it
+	}
+	return nil
+}
+
+// opaque emits the mark that hides dir's contents in the layers below. The
+// kernel sets its own mark also on directories that are simply new.
+func (w *walker) opaque(dir string, hides layers) error {
+	if len(hides) == 0 {
+		return nil
+	}
+	e := entry{name: dir + opaqueMarker}
+	if err := e.describeMark(); err != nil {
+		return fmt.Errorf("/%s: %w", e.name, err)
+	}
+	return w.emit(e)
+}
+
+// emit puts an entry, after the pending directories it is in, on its way.
+func (w *walker) emit(e entry) error {
+	for _, p := range w.pending {
+		if err := w.push(p); err != nil {
+			return err
+		}
+	}
+	w.pending = w.pending[:0]
+	return w.push(e)
+}
+
+func (w *walker) push(e entry) (err error) {
+	if w.batch == nil {
+		if w.batch, err = w.flow.newBatch(w.ctx); err != nil {
+			return err
+		}
+	}
+	w.batch.entries = append(w.batch.entries, e)
+	if len(w.batch.entries) == batchEntries {
+		w.flow.submit(w.batch)
+		w.batch = nil
+	}
+	return nil
+}
+
+// dirent is a directory's entry, kind its DT_ type.
+type dirent struct {
+	name string
+	kind byte
+}
+
+// listDir returns the entries of a directory sorted by name.
+func listDir(fd int, buf []byte) ([]dirent, error) {
+	var list []dirent
+	for {
+		n, err := retry(func() (int, error) { return unix.Getdents(fd, buf) })
+		if err != nil {
+			return nil, err
+		}
+		if n == 0 {
+			break
+		}
+		list = appendDirents(list, buf[:n])
+	}
+	sort.Slice(list, func(i, j int) bool { return list[i].name < list[j].name })
+	return list, nil
+}
+
+func readLink(dir int, name string, size int64) (string, error) {
+	buf := make([]byte, size+1)
+	for {
+		n, err := retry(func() (int, error) { return unix.Readlinkat(dir, name, buf) })
+		if err != nil {
+			return "", err
+		}
+		if n < len(buf) {
+			return string(buf[:n]), nil
+		}
+		buf = make([]byte, 2*len(buf))
+	}
+}

@@ -1,0 +1,160 @@
+package diff
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"hash/crc64"
+
+	"golang.org/x/sys/unix"
+)
+
+// blockSize is tar's unit; an archive ends with two empty blocks.
+const blockSize = 512
+
+var zeros [2 * blockSize]byte
+
+// layerWriter puts the entries, in order, into the archive and the tar-split
+// records.
+type layerWriter struct {
+	flow  *flow
+	out   *stream
+	split *tarSplit
+
+	links      map[inode]string
+	uids, gids idSet
+	files      int
+	// padding is what the last contents lack to a full block.
+	padding int
+}
+
+func (w *layerWriter) run(ctx context.Context) error {
+	defer w.out.close()
+	for {
+		b, ok, err := w.next(ctx)
+		if err != nil {
+			return err
+		}
+		if !ok {
+			return w.end()
+		}
+		for i := range b.entries {
+			if err := w.entry(&b.entries[i]); err != nil {
+				return err
+			}
+		}
+		w.flow.free <- b.slab
+	}
+}
+
+// next waits for the next batch, and for its reader.
+func (w *layerWriter) next(ctx context.Context) (b *batch, ok bool, err error) {
+	select {
+	case b, ok = <-w.flow.ordered:
+		if !ok {
+			return nil, false, nil
+		}
+	case <-ctx.Done():
+		return nil, false, context.Cause(ctx)
+	}
+	select {
+	case <-b.ready:
+		return b, true, nil
+	case <-ctx.Done():
+		return nil, false, context.Cause(ctx)
+	}
+}
+
+func (w *layerWriter) entry(e *entry) error {
+	if err := w.link(e); err != nil {
+		return fmt.Errorf("link %s: %w", e.name, err)
+	}
+	if err := w.head(e.head); err != nil {
+		return err
+	}
+	sum, err := w.contents(e)
+	if err != nil {
+		return fmt.Errorf("read %s: %w", e.name, err)
+	}
+	if e.dir != nil {
+		w.flow.dirs.release(e.dir)
+		e.dir = nil
+	}
+	w.files++
+	w.uids.add(e.stat.Uid)
+	w.gids.add(e.stat.Gid)
+	w.padding = int(-e.size & (blockSize - 1))
+	return w.split.addFile(e.name, e.size, sum)
+}
+
+// link makes a hard link of an entry whose file is in the archive already.
+func (w *layerWriter) link(e *entry) error {
+	if e.fields == nil || e.whiteout {
+		return nil
+	}
+	id := inodeOf(&e.stat)
+	if first, ok := w.links[id]; ok {
+		return e.linkTo(first)
+	}
+	w.links[id] = e.name
+	return nil
+}
+
+// head writes the rest of the last block and a header.
+func (w *layerWriter) head(head []byte) error {
+	pad := zeros[:w.padding]
+	if err := w.out.write(pad); err != nil {
+		return err
+	}
+	if err := w.out.write(head); err != nil {
+		return err
+	}
+	return w.split.addSegment(pad, head)
+}
+
+// contents writes a file's contents and returns their checksum as tar-split
+// has it.
+func (w *layerWriter) contents(e *entry) ([]byte, error) {
+	if e.size == 0 {
+		return nil, nil
+	}
+	sum := e.sum
+	var err error
+	if e.data != nil {
+		err = w.out.write(e.data)
+	} else {
+		sum, err = w.copyFile(e)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return binary.BigEndian.AppendUint64(nil, sum), nil
+}
+
+func (w *layerWriter) copyFile(e *entry) (uint64, error) {
+	fd, err := e.reopen()
+	if err != nil {
+		return 0, err
+	}
+	defer unix.Close(fd) //nolint:errcheck // read only
+	if e.size > prefetchMax {
+		return w.out.copyChecked(fd, e.size)
+	}
+	buf := make([]byte, e.size)
+	if err := readFull(fd, buf); err != nil {
+		return 0, err
+	}
+	return crc64.Checksum(buf, crcTable), w.out.write(buf)
+}
+
+// end closes the archive.
+func (w *layerWriter) end() error {
+	pad := zeros[:w.padding]
+	if err := w.out.write(pad); err != nil {
+		return err
+	}
+	if err := w.out.write(zeros[:]); err != nil {
+		return err
+	}
+	return w.split.addSegment(pad, zeros[:])
+}

@@ -1,0 +1,117 @@
+package overlaytest
+
+import (
+	"bytes"
+	"os"
+	"os/exec"
+	"regexp"
+	"strings"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// Env is how privileged a test runs.
+type Env struct {
+	// Name is "userns" or "root".
+	Name string
+	// UserXattr is set where overlays need user.overlay.* attributes.
+	UserXattr bool
+}
+
+// envVar tells a test binary that it is the child, and in which Env.
+const envVar = "SHALE_OVERLAYTEST_ENV"
+
+// Run runs a top-level test in each environment this machine allows: as root
+// of a new user namespace with 65536 ids, and, where the tests are run as
+// root, without one. In both the test has a mount namespace of its own. It
+// does so by running the test binary again for this one test; what follows
+// Run in the test function happens in the parent too.
+//
+// A machine without user namespaces skips the test, or fails it if SHALE_CI
+// is 1.
+func Run(t *testing.T, fn func(t *testing.T, env Env)) {
+	t.Helper()
+	if name := os.Getenv(envVar); name != "" {
+		enter(t)
+		fn(t, Env{Name: name, UserXattr: name == "userns"})
+		return
+	}
+	t.Run("userns", func(t *testing.T) {
+		requireUserNS(t)
+		again(t, userNS(t), "userns")
+	})
+	if os.Geteuid() == 0 {
+		t.Run("root", func(t *testing.T) {
+			cmd := self(t)
+			cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNS}
+			again(t, cmd, "root")
+		})
+	}
+}
+
+// enter keeps the test's mounts to itself.
+func enter(t *testing.T) {
+	t.Helper()
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		t.Fatalf("make mounts private: %v", err)
+	}
+}
+
+func requireUserNS(t *testing.T) {
+	t.Helper()
+	cmd := exec.Command("unshare", "--user", "--map-root-user", "--mount", "true")
+	out, err := cmd.CombinedOutput()
+	if err == nil {
+		return
+	}
+	if os.Getenv("SHALE_CI") == "1" {
+		t.Fatalf("user namespaces are required: %v: %s", err, out)
+	}
+	t.Skipf("no user namespace: %v: %s", err, out)
+}
+
+// userNS prepares the command for a user namespace with 65536 ids.
+func userNS(t *testing.T) *exec.Cmd {
+	t.Helper()
+	cmd := self(t)
+	if os.Geteuid() == 0 {
+		ids := []syscall.SysProcIDMap{{Size: 65536}}
+		cmd.SysProcAttr = &syscall.SysProcAttr{
+			Cloneflags:  unix.CLONE_NEWUSER | unix.CLONE_NEWNS,
+			UidMappings: ids,
+			GidMappings: ids,
+		}
+		return cmd
+	}
+	// unshare calls newuidmap and newgidmap.
+	args := append([]string{"--user", "--map-root-user", "--map-auto", "--mount"}, cmd.Args...)
+	return exec.Command("unshare", args...)
+}
+
+// self is the command for this very test.
+func self(t *testing.T) *exec.Cmd {
+	t.Helper()
+	top, _, _ := strings.Cut(t.Name(), "/")
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return exec.Command(exe, "-test.run", "^"+regexp.QuoteMeta(top)+"$", "-test.v")
+}
+
+// again runs the child and takes over its verdict.
+func again(t *testing.T, cmd *exec.Cmd, env string) {
+	t.Helper()
+	cmd.Env = append(os.Environ(), envVar+"="+env)
+	out, err := cmd.CombinedOutput()
+	switch {
+	case err != nil:
+		t.Fatalf("%v\n%s", err, out)
+	case bytes.Contains(out, []byte("no tests to run")):
+		t.Fatalf("the child found no test:\n%s", out)
+	case testing.Verbose():
+		t.Logf("\n%s", out)
+	}
+}
