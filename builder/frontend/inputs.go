@@ -1,0 +1,211 @@
+package frontend
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+
+	"github.com/moby/buildkit/frontend/dockerui"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// Inputs are the opened inputs of a build. Close them when the build, not only
+// the front end, is done with them.
+type Inputs struct {
+	// Locals maps the names of local sources (local://NAME) to directories:
+	// "context" and the local ones among the named contexts. The Dockerfile
+	// is held in memory and appears in no graph.
+	Locals map[string]string
+	// Layouts maps the store ids of OCI layout sources (attribute oci.store)
+	// to where they lead.
+	Layouts map[string]Layout
+	// Archive is the file that holds the archive read from standard input,
+	// "" for none. It is what StdinURL stands for.
+	Archive string
+	// Filename is the name by which messages know the Dockerfile.
+	Filename string
+
+	opts     map[string]string
+	platform ocispec.Platform
+	call     string
+	files    memRoot
+	// remote is set when the Dockerfile lies in a context that has to be
+	// fetched or unpacked.
+	remote bool
+	tmp    string
+}
+
+// Layout is an image in an OCI layout directory.
+type Layout struct {
+	Dir    string
+	Digest digest.Digest
+}
+
+// Names of local sources. The front end knows them too.
+const (
+	localContext    = dockerui.DefaultLocalNameContext
+	localDockerfile = dockerui.DefaultLocalNameDockerfile
+)
+
+// Open finds and reads what o names. Errors about it are InputErrors.
+func Open(ctx context.Context, o Options) (_ *Inputs, err error) {
+	in := &Inputs{
+		Locals:   map[string]string{},
+		Layouts:  map[string]Layout{},
+		files:    memRoot{},
+		platform: defaultPlatform(o.BuildPlatform),
+		call:     o.Call,
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, in.Close())
+		}
+	}()
+	if in.opts, err = attributes(o); err != nil {
+		return nil, err
+	}
+	if err := in.openContext(ctx, o); err != nil {
+		return nil, err
+	}
+	if err := in.openNamed(o.Contexts); err != nil {
+		return nil, err
+	}
+	return in, nil
+}
+
+// Close removes what Open spooled.
+func (in *Inputs) Close() error {
+	if in.tmp == "" {
+		return nil
+	}
+	if err := os.RemoveAll(in.tmp); err != nil {
+		return fmt.Errorf("remove spooled context: %w", err)
+	}
+	in.tmp = ""
+	return nil
+}
+
+var urlPrefix = regexp.MustCompile(`^https?://`)
+
+// gitPrefix matches what the front end would take for a git repository, but
+// for the http(s) addresses that end in .git.
+var gitPrefix = regexp.MustCompile(`^(git://|ssh://|git@|github\.com/)`)
+
+func (in *Inputs) openContext(ctx context.Context, o Options) error {
+	switch {
+	case o.Context == "-":
+		return in.openStdin(ctx, o)
+	case isDir(o.Context):
+		return in.openDirectory(o)
+	case isGit(o.Context):
+		return &InputError{Err: gitError(o.Context)}
+	case urlPrefix.MatchString(o.Context):
+		return in.openURL(o)
+	default:
+		return contextError(o.Context)
+	}
+}
+
+func contextError(dir string) error {
+	if dir == "" {
+		return inputErrorf("no build context given: name a directory (. for this one), a URL, or - for standard input")
+	}
+	info, err := os.Stat(dir)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return inputErrorf("build context %q: no such directory; the last argument names the directory that COPY takes files from", dir)
+	case err != nil:
+		return inputErrorf("build context: %w", err)
+	case info.Mode().IsRegular():
+		return inputErrorf("build context %q is a file, not a directory; name the Dockerfile with -f, or give an archive on standard input (- < %s)", dir, dir)
+	default:
+		return inputErrorf("build context %q is not a directory", dir)
+	}
+}
+
+func (in *Inputs) openDirectory(o Options) error {
+	dir, err := filepath.Abs(o.Context)
+	if err != nil {
+		return inputErrorf("build context: %w", err)
+	}
+	in.Locals[localContext] = dir
+	switch o.Dockerfile {
+	case "-":
+		err = in.readStdinDockerfile(o.Stdin)
+	case "":
+		err = in.findDockerfile(dir, o.Context)
+	default:
+		err = in.readDockerfile(o.Dockerfile, dir)
+	}
+	if err != nil {
+		return err
+	}
+	if _, ok := in.files[in.Filename+ignoreSuffix]; ok {
+		return nil
+	}
+	return checkIgnoreFile(dir)
+}
+
+// openURL leaves the Dockerfile to the remote context unless it is given by an
+// absolute path or on standard input.
+func (in *Inputs) openURL(o Options) error {
+	in.opts["context"] = o.Context
+	switch {
+	case o.Dockerfile == "-":
+		in.opts["dockerfilekey"] = localDockerfile
+		return in.readStdinDockerfile(o.Stdin)
+	case filepath.IsAbs(o.Dockerfile):
+		in.opts["dockerfilekey"] = localDockerfile
+		return in.readDockerfile(o.Dockerfile, "")
+	default:
+		return in.remoteDockerfile(o.Dockerfile)
+	}
+}
+
+func (in *Inputs) remoteDockerfile(name string) error {
+	if name == "" {
+		name = dockerui.DefaultDockerfileName
+	}
+	in.remote = true
+	in.setFilename(filepath.ToSlash(name))
+	return nil
+}
+
+func (in *Inputs) setFilename(name string) {
+	in.Filename = name
+	in.opts["filename"] = name
+}
+
+// roots opens the local sources.
+func (in *Inputs) roots() (_ map[string]Root, err error) {
+	roots := map[string]Root{localDockerfile: in.files}
+	defer func() {
+		if err == nil {
+			return
+		}
+		for _, root := range roots {
+			_ = root.Close()
+		}
+	}()
+	for name, dir := range in.Locals {
+		root, err := OpenDir(dir, nil)
+		if err != nil {
+			return nil, &InputError{Err: fmt.Errorf("open context %q: %w", name, err)}
+		}
+		roots[name] = root
+	}
+	if in.Archive != "" {
+		roots[StdinURL] = spooled{name: "context", path: in.Archive}
+	}
+	return roots, nil
+}
+
+func isDir(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.IsDir()
+}

@@ -1,0 +1,66 @@
+package frontend
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"unicode"
+
+	"github.com/moby/buildkit/solver/errdefs"
+	"github.com/moby/buildkit/solver/pb"
+)
+
+// PrintError writes a failed build's error the way docker buildx does: the
+// lines of the Dockerfile it is about, then one line that begins with "ERROR:".
+func PrintError(w io.Writer, err error) error {
+	if err == nil {
+		return nil
+	}
+	var buf bytes.Buffer
+	for _, src := range errdefs.Sources(err) {
+		if perr := printSource(&buf, src); perr != nil {
+			return perr
+		}
+	}
+	prefix := "failed to build: failed to solve: "
+	var input *InputError
+	if errors.As(err, &input) {
+		prefix = "failed to build: "
+	}
+	fmt.Fprintf(&buf, "ERROR: %s%s\n", prefix, printable(err.Error()))
+	_, werr := w.Write(buf.Bytes())
+	return werr
+}
+
+func printSource(w io.Writer, src *errdefs.Source) error {
+	if src.Info == nil {
+		return nil
+	}
+	var ranges []*pb.Range
+	for _, r := range src.Ranges {
+		if r.GetStart() != nil && r.GetEnd() != nil {
+			ranges = append(ranges, r)
+		}
+	}
+	safe := errdefs.Source{
+		Info: &pb.SourceInfo{
+			Filename: printable(src.Info.Filename),
+			Data:     []byte(printable(string(src.Info.Data))),
+		},
+		Ranges: ranges,
+	}
+	return safe.Print(w)
+}
+
+// printable replaces control characters, with which a Dockerfile from elsewhere
+// could move the cursor or retitle the terminal.
+func printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r != '\n' && r != '\t' && unicode.IsControl(r) {
+			return unicode.ReplacementChar
+		}
+		return r
+	}, s)
+}

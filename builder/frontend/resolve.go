@@ -1,0 +1,136 @@
+package frontend
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/moby/buildkit/client/llb/sourceresolver"
+	"github.com/moby/buildkit/solver/pb"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/shale-build/shale/builder/llb"
+	"github.com/shale-build/shale/builder/progress"
+)
+
+// ResolveImageConfig returns the pinned reference as well, so that the graph
+// names what was looked at even if the tag moves during the build.
+func (g *gateway) ResolveImageConfig(ctx context.Context, ref string, opt sourceresolver.Opt) (string, digest.Digest, []byte, error) {
+	step := startStep(g.svc.Progress, opt.LogName)
+	pinned, dgst, config, err := g.resolveImage(ctx, ref, opt)
+	step.done(err)
+	return pinned, dgst, config, err
+}
+
+func (g *gateway) resolveImage(ctx context.Context, ref string, opt sourceresolver.Opt) (string, digest.Digest, []byte, error) {
+	if l := opt.OCILayoutOpt; l != nil {
+		dgst, config, err := g.resolveLayout(ctx, ref, l)
+		return ref, dgst, config, err
+	}
+	if g.svc.Images == nil {
+		return "", "", nil, fmt.Errorf("resolve image %s: %w", ref, errNoService)
+	}
+	var platform *ocispec.Platform
+	pull := false
+	if o := opt.ImageOpt; o != nil {
+		platform = o.Platform
+		pull = o.ResolveMode == pb.AttrImageResolveModeForcePull
+	}
+	pinned, dgst, config, err := g.svc.Images.Resolve(ctx, ref, platform, pull)
+	if pinned == "" {
+		pinned = ref
+	}
+	return pinned, dgst, config, err
+}
+
+func (g *gateway) resolveLayout(ctx context.Context, ref string, opt *sourceresolver.ResolveOCILayoutOpt) (digest.Digest, []byte, error) {
+	layout, ok := g.in.Layouts[opt.Store.StoreID]
+	if !ok {
+		return "", nil, fmt.Errorf("resolve %s: no layout %q", ref, opt.Store.StoreID)
+	}
+	if g.svc.Layouts == nil {
+		return "", nil, fmt.Errorf("resolve image in layout %s: %w", layout.Dir, errNoService)
+	}
+	dgst, config, err := g.svc.Layouts.Resolve(ctx, layout.Dir, layout.Digest, opt.Platform)
+	if err != nil {
+		return "", nil, fmt.Errorf("resolve image in layout %s: %w", layout.Dir, err)
+	}
+	return dgst, config, nil
+}
+
+// ResolveSourceMetadata is asked when SOURCE_DATE_EPOCH is to be taken from a
+// source. A local one has nothing to say.
+func (g *gateway) ResolveSourceMetadata(ctx context.Context, op *pb.SourceOp, opt sourceresolver.Opt) (*sourceresolver.MetaResponse, error) {
+	res := &sourceresolver.MetaResponse{Op: op.CloneVT()}
+	scheme, rest := llb.SplitSource(op)
+	switch scheme {
+	case llb.SchemeLocal:
+		return res, nil
+	case llb.SchemeGit:
+		return nil, gitError(op.Identifier)
+	case llb.SchemeHTTP, llb.SchemeHTTPS:
+		modified, err := g.lastModified(ctx, op)
+		res.HTTP = &sourceresolver.ResolveHTTPResponse{
+			Filename:     op.Attrs[pb.AttrHTTPFilename],
+			LastModified: modified,
+		}
+		return res, err
+	case llb.SchemeImage, llb.SchemeLayout:
+		if scheme == llb.SchemeLayout && opt.OCILayoutOpt == nil {
+			opt.OCILayoutOpt = &sourceresolver.ResolveOCILayoutOpt{
+				Store: sourceresolver.ResolveImageConfigOptStore{StoreID: op.Attrs[pb.AttrOCILayoutStoreID]},
+			}
+		}
+		pinned, dgst, config, err := g.ResolveImageConfig(ctx, rest, opt)
+		if err != nil {
+			return nil, err
+		}
+		res.Op.Identifier = scheme + "://" + pinned
+		res.Image = &sourceresolver.ResolveImageResponse{Digest: dgst, Config: config}
+		return res, nil
+	default:
+		return nil, fmt.Errorf("metadata of source %s: %w", op.Identifier, ErrUnsupported)
+	}
+}
+
+func (g *gateway) lastModified(ctx context.Context, op *pb.SourceOp) (*time.Time, error) {
+	if op.Identifier == StdinURL {
+		return nil, nil
+	}
+	if g.svc.HTTP == nil {
+		return nil, fmt.Errorf("ask for the date of %s: %w", op.Identifier, errNoService)
+	}
+	return g.svc.HTTP.LastModified(ctx, op)
+}
+
+// step is a progress vertex of the front end's own.
+type step struct {
+	sink progress.Sink
+	v    progress.Vertex
+}
+
+func startStep(sink progress.Sink, name string) step {
+	now := time.Now()
+	s := step{sink: sink, v: progress.Vertex{
+		Digest:  digest.FromString("front end step " + name),
+		Name:    name,
+		Started: &now,
+	}}
+	if name != "" {
+		sink.Vertex(s.v)
+	}
+	return s
+}
+
+func (s step) done(err error) {
+	if s.v.Name == "" {
+		return
+	}
+	now := time.Now()
+	s.v.Completed = &now
+	if err != nil {
+		s.v.Error = err.Error()
+	}
+	s.sink.Vertex(s.v)
+}

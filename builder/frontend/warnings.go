@@ -1,0 +1,56 @@
+package frontend
+
+import (
+	"bytes"
+	"slices"
+	"sync"
+
+	"github.com/moby/buildkit/frontend/gateway/client"
+	"github.com/opencontainers/go-digest"
+
+	"github.com/shale-build/shale/builder/progress"
+)
+
+// warnings collects lint findings. Reports (Options.Call) carry theirs inside,
+// so those made on the way are dropped.
+type warnings struct {
+	sink progress.Sink
+	drop bool
+
+	mu  sync.Mutex
+	all []progress.Warning
+}
+
+func (w *warnings) add(dgst digest.Digest, msg string, opts client.WarnOpts) {
+	if w.drop {
+		return
+	}
+	warning := progress.Warning{
+		Vertex: dgst,
+		Level:  opts.Level,
+		Short:  msg,
+		URL:    opts.URL,
+		File:   opts.SourceInfo.GetFilename(),
+		Source: bytes.Clone(opts.SourceInfo.GetData()),
+	}
+	for _, d := range opts.Detail {
+		warning.Detail = append(warning.Detail, string(d))
+	}
+	for _, r := range opts.Range {
+		start := int(r.GetStart().GetLine())
+		warning.Ranges = append(warning.Ranges, progress.Position{
+			Line:    start,
+			EndLine: max(start, int(r.GetEnd().GetLine())),
+		})
+	}
+	w.mu.Lock()
+	w.all = append(w.all, warning)
+	w.mu.Unlock()
+	w.sink.Warning(warning)
+}
+
+func (w *warnings) list() []progress.Warning {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.Clone(w.all)
+}
