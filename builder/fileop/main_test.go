@@ -1,0 +1,41 @@
+package fileop
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"testing"
+)
+
+// inNamespace marks the second start of the test binary.
+const inNamespace = "FILEOP_TEST_IN_USERNS"
+
+// TestMain gives the tests more than one user id: as root they have them, any
+// other user gets a user namespace with the ids of /etc/subuid.
+func TestMain(m *testing.M) {
+	if os.Geteuid() == 0 || os.Getenv(inNamespace) != "" {
+		os.Exit(m.Run())
+	}
+	args := append([]string{"--user", "--map-root-user", "--map-auto", "--", "/proc/self/exe"}, os.Args[1:]...)
+	cmd := exec.Command("unshare", args...)
+	self, err := os.Executable()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "find test binary:", err)
+		os.Exit(1)
+	}
+	cmd.Args[len(cmd.Args)-len(os.Args)] = self
+	cmd.Env = append(os.Environ(), inNamespace+"=1")
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	err = cmd.Run()
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		fmt.Fprintln(os.Stderr, "tests in a user namespace (needs unshare(1), newuidmap(1) and a range in /etc/subuid):", err)
+		os.Exit(exit.ExitCode())
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "start tests in a user namespace:", err)
+		os.Exit(1)
+	}
+	os.Exit(0)
+}

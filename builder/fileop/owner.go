@@ -1,0 +1,69 @@
+package fileop
+
+import (
+	"fmt"
+
+	"github.com/moby/buildkit/solver/pb"
+
+	"github.com/shale-build/shale/builder/identity"
+)
+
+// owner finds the ids that an action's owner means, nil when it gives none. A
+// name that is unknown means 0, as it does to docker. A user without a group
+// brings the user's primary group, a number without a group stands for both.
+func (r *runner) owner(o *pb.ChownOpt) (*ids, error) {
+	if o == nil {
+		return nil, nil //nolint:nilnil // no owner is an answer
+	}
+	var found ids
+	switch u := o.GetUser().GetUser().(type) {
+	case *pb.UserOpt_ByID:
+		found = ids{u.ByID, u.ByID}
+	case *pb.UserOpt_ByName:
+		dir, err := r.databases(u.ByName)
+		if err != nil {
+			return nil, err
+		}
+		uid, gid, _, err := identity.LookupUser(dir, u.ByName.GetName())
+		if err != nil {
+			return nil, fmt.Errorf("find owner: %w", err)
+		}
+		found = ids{uid, gid}
+	}
+	switch g := o.GetGroup().GetUser().(type) {
+	case *pb.UserOpt_ByID:
+		found.gid = g.ByID
+	case *pb.UserOpt_ByName:
+		dir, err := r.databases(g.ByName)
+		if err != nil {
+			return nil, err
+		}
+		gid, ok, err := identity.LookupGroup(dir, g.ByName.GetName())
+		if err != nil {
+			return nil, fmt.Errorf("find owner: %w", err)
+		}
+		if ok {
+			found.gid = gid
+		}
+	}
+	return &found, nil
+}
+
+// databases returns the directory whose passwd and group know a name.
+func (r *runner) databases(n *pb.NamedUserOpt) (string, error) {
+	i := int(n.GetInput())
+	if i < 0 || i >= len(r.opts.Inputs)+len(r.results) {
+		return "", fmt.Errorf("invalid user index: %d", i)
+	}
+	if j := i - len(r.opts.Inputs); j >= 0 && r.results[j] == nil {
+		return "", fmt.Errorf("invalid user index: %d", i)
+	}
+	dir, tree, err := r.where(i)
+	if err != nil {
+		return "", err
+	}
+	if tree != nil {
+		return "", fmt.Errorf("%w: owner %q looked up in a build context", ErrUnsupported, n.GetName())
+	}
+	return dir, nil
+}

@@ -1,0 +1,78 @@
+package fileop
+
+import (
+	"archive/tar"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/shale-build/shale/builder/source/local"
+)
+
+// unpack extracts e below the destination if it is a tar archive, compressed
+// or not, and reports whether it is. The content tells, not the name.
+func (c *copying) unpack(ctx context.Context, e *local.Entry) (bool, error) {
+	st := e.Stat()
+	if st.Mode&unix.S_IFMT != unix.S_IFREG {
+		return false, nil
+	}
+	f, err := e.Open()
+	if err != nil {
+		return false, err
+	}
+	defer func() { _ = f.Close() }()
+	if !isArchive(f) {
+		return false, nil
+	}
+	if _, err := f.Seek(0, io.SeekStart); err != nil {
+		return false, fmt.Errorf("rewind %s: %w", e.Path(), err)
+	}
+	return true, c.extract(ctx, f, e.Path())
+}
+
+// isArchive reports whether a first tar header can be read from r.
+func isArchive(r io.Reader) bool {
+	content, err := decompress(r)
+	if err != nil {
+		return false
+	}
+	defer func() { _ = content.Close() }()
+	_, err = tar.NewReader(content).Next()
+	return err == nil || errors.Is(err, tar.ErrInsecurePath)
+}
+
+// extract makes the destination a directory and unpacks the archive there. The
+// destination, not the root file system, is what the archive's paths and links
+// are resolved in.
+func (c *copying) extract(ctx context.Context, f *os.File, name string) (err error) {
+	rel, err := c.dst.resolve(c.to)
+	if err != nil {
+		return err
+	}
+	mode := uint32(0o755)
+	made, err := c.dst.mkdirAll(rel, attrs{owner: c.owner, mode: &mode})
+	if err != nil {
+		return err
+	}
+	fd, err := c.dst.openDir(rel)
+	if err != nil {
+		return err
+	}
+	at := &root{dir: path.Join(c.dst.dir, rel), f: os.NewFile(uintptr(fd), rel), chown: c.dst.chown} //nolint:gosec // a descriptor fits
+	defer func() { err = errors.Join(err, at.close()) }()
+	content, err := decompress(f)
+	if err != nil {
+		return fmt.Errorf("decompress %s: %w", name, err)
+	}
+	defer func() { _ = content.Close() }()
+	x := &extractor{at: at, owner: c.owner, logger: c.logger}
+	if err := x.all(ctx, tar.NewReader(content)); err != nil {
+		return fmt.Errorf("unpack %s: %w", name, err)
+	}
+	return c.dst.setTimesOf(made, stamp(c.a.GetTimestamp()))
+}

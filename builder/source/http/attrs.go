@@ -1,0 +1,48 @@
+package http
+
+import (
+	"fmt"
+	"strconv"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// ParseAttrs reads the attributes of a source operation. One that is not known
+// is an error, lest a build ignore what it was asked for.
+func ParseAttrs(attrs map[string]string) (Options, error) {
+	var o Options
+	for key, value := range attrs {
+		var err error
+		switch key {
+		case "http.checksum":
+			o.Checksum, err = digest.Parse(value)
+		case "http.filename":
+			o.Filename = value
+		case "http.perm":
+			o.Perm, err = number(value, 0o7777)
+		case "http.uid":
+			o.UID, err = number(value, 1<<32-2)
+		case "http.gid":
+			o.GID, err = number(value, 1<<32-2)
+		default:
+			err = fmt.Errorf("unknown attribute")
+		}
+		if err != nil {
+			return Options{}, fmt.Errorf("attribute %s=%q of http source: %w", key, value, err)
+		}
+	}
+	return o, nil
+}
+
+// number parses a number in the base its prefix tells.
+func number(s string, limit uint64) (*uint32, error) {
+	n, err := strconv.ParseUint(s, 0, 32)
+	if err != nil {
+		return nil, err
+	}
+	if n > limit {
+		return nil, fmt.Errorf("above %d", limit)
+	}
+	v := uint32(n) //nolint:gosec // parsed with 32 bits
+	return &v, nil
+}

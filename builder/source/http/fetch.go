@@ -1,0 +1,295 @@
+package http
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	"golang.org/x/sys/unix"
+)
+
+// Options describe a download. The zero value is a plain one.
+type Options struct {
+	// Checksum must be the digest of the content, "" for any.
+	Checksum digest.Digest
+	// Filename is the name of the file, "" to take it from the URL.
+	Filename string
+	// Perm is the mode, nil for 0600.
+	Perm *uint32
+	// UID and GID own the file, nil for the caller's.
+	UID, GID *uint32
+	// Header is sent to the host of the URL, but not to another host that
+	// it redirects to.
+	Header http.Header
+	// ETag is that of an earlier download; when it still holds the result is
+	// ErrNotModified.
+	ETag string
+	// MaxSize bounds the content in bytes, 0 is no bound.
+	MaxSize int64
+	// Transport carries the requests, nil for one with the system's proxies.
+	Transport http.RoundTripper
+	// Spooled are URLs that stand for files already here, by path.
+	Spooled map[string]string
+}
+
+// Meta describes what was downloaded.
+type Meta struct {
+	Digest digest.Digest
+	// LastModified is the Unix epoch when the host does not say.
+	LastModified time.Time
+	ETag         string
+	Size         int64
+}
+
+var (
+	// ErrNotModified tells that Options.ETag still holds.
+	ErrNotModified = errors.New("not modified")
+	// ErrTooLarge tells that the content exceeds Options.MaxSize.
+	ErrTooLarge = errors.New("content too large")
+)
+
+// StatusError is an answer that is not a success.
+type StatusError struct{ Code int }
+
+func (e *StatusError) Error() string {
+	return fmt.Sprintf("invalid response status %d %s", e.Code, http.StatusText(e.Code))
+}
+
+// ChecksumError tells that the content is not what was asked for.
+type ChecksumError struct{ Got, Want digest.Digest }
+
+func (e *ChecksumError) Error() string {
+	return fmt.Sprintf("digest mismatch %s: %s", e.Got, e.Want)
+}
+
+const (
+	maxRedirects = 10
+	// unnamed is the file's name when neither the build nor the URL has one.
+	unnamed = "download"
+)
+
+// Fetch downloads rawURL to a file in dir and returns its path. On an error
+// there is no file.
+func Fetch(ctx context.Context, rawURL string, opts Options, dir string) (string, Meta, error) {
+	if file, ok := opts.Spooled[rawURL]; ok {
+		return fetchSpooled(file, rawURL, opts, dir)
+	}
+	u, err := url.Parse(rawURL)
+	if err != nil {
+		return "", Meta{}, errors.New("parse URL: malformed") // the error would quote credentials
+	}
+	file, meta, err := fetch(ctx, u, opts, dir)
+	if err != nil {
+		return "", Meta{}, fmt.Errorf("fetch %s: %w", u.Redacted(), err)
+	}
+	return file, meta, nil
+}
+
+func fetch(ctx context.Context, u *url.URL, opts Options, dir string) (_ string, _ Meta, err error) {
+	name, err := fileName(opts.Filename, u)
+	if err != nil {
+		return "", Meta{}, err
+	}
+	resp, err := get(ctx, u, opts)
+	if err != nil {
+		return "", Meta{}, err
+	}
+	defer func() { err = errors.Join(err, resp.Body.Close()) }()
+	meta := Meta{ETag: resp.Header.Get("ETag"), LastModified: time.Unix(0, 0)}
+	if t, err := http.ParseTime(resp.Header.Get("Last-Modified")); err == nil {
+		meta.LastModified = t
+	}
+	file, err := save(resp.Body, name, opts, dir, &meta)
+	return file, meta, err
+}
+
+// fetchSpooled copies a file that is already here.
+func fetchSpooled(file, rawURL string, opts Options, dir string) (_ string, _ Meta, err error) {
+	name := "context"
+	if opts.Filename != "" || !strings.HasSuffix(rawURL, "/") {
+		if name, err = fileName(opts.Filename, &url.URL{Path: "/" + path.Base(rawURL)}); err != nil {
+			return "", Meta{}, err
+		}
+	}
+	f, err := os.Open(file) //nolint:gosec // the caller's own file
+	if err != nil {
+		return "", Meta{}, fmt.Errorf("open spooled source: %w", err)
+	}
+	defer func() { _ = f.Close() }()
+	meta := Meta{LastModified: time.Unix(0, 0)}
+	out, err := save(f, name, opts, dir, &meta)
+	if err != nil {
+		return "", Meta{}, fmt.Errorf("copy spooled source: %w", err)
+	}
+	return out, meta, nil
+}
+
+// get sends the request and checks the answer.
+func get(ctx context.Context, u *url.URL, opts Options) (*http.Response, error) {
+	if u.Scheme != "http" && u.Scheme != "https" {
+		return nil, fmt.Errorf("unsupported scheme %q", u.Scheme)
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+	for key, values := range opts.Header {
+		req.Header[http.CanonicalHeaderKey(key)] = values
+	}
+	// The file is wanted as it is, not as the transport would unpack it.
+	req.Header.Set("Accept-Encoding", "identity")
+	if opts.ETag != "" {
+		req.Header.Set("If-None-Match", opts.ETag)
+	}
+	client := &http.Client{Transport: opts.Transport, CheckRedirect: redirects(u, opts.Header)}
+	resp, err := client.Do(req) //nolint:bodyclose // closed by the caller or below
+	if err != nil {
+		return nil, withoutURL(err)
+	}
+	switch {
+	case resp.StatusCode == http.StatusNotModified && opts.ETag != "":
+		err = ErrNotModified
+	case resp.StatusCode < 200 || resp.StatusCode > 299:
+		err = &StatusError{Code: resp.StatusCode}
+	}
+	if err != nil {
+		return nil, errors.Join(err, resp.Body.Close())
+	}
+	return resp, nil
+}
+
+// redirects follows a few redirects. What was meant for the first host's eyes
+// is not shown to another one, nor sent in the clear after TLS.
+func redirects(first *url.URL, secret http.Header) func(*http.Request, []*http.Request) error {
+	return func(req *http.Request, via []*http.Request) error {
+		if len(via) > maxRedirects {
+			return fmt.Errorf("more than %d redirects", maxRedirects)
+		}
+		if req.URL.Scheme != "http" && req.URL.Scheme != "https" {
+			return fmt.Errorf("redirect to unsupported scheme %q", req.URL.Scheme)
+		}
+		if req.URL.Host == first.Host && req.URL.Scheme == first.Scheme {
+			return nil
+		}
+		for key := range secret {
+			req.Header.Del(key)
+		}
+		for _, key := range []string{"Authorization", "Cookie", "Proxy-Authorization", "Referer"} {
+			req.Header.Del(key)
+		}
+		return nil
+	}
+}
+
+// withoutURL takes the URL, which may hold credentials, out of an error.
+func withoutURL(err error) error {
+	var e *url.Error
+	if errors.As(err, &e) {
+		return e.Err
+	}
+	return err
+}
+
+// save writes r to dir/name and completes meta.
+func save(r io.Reader, name string, opts Options, dir string, meta *Meta) (_ string, err error) {
+	algorithm := digest.Canonical
+	if opts.Checksum != "" {
+		if err := opts.Checksum.Validate(); err != nil {
+			return "", fmt.Errorf("checksum %q: %w", opts.Checksum, err)
+		}
+		algorithm = opts.Checksum.Algorithm()
+	}
+	f, err := os.CreateTemp(dir, ".fetch-")
+	if err != nil {
+		return "", err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, f.Close(), os.Remove(f.Name()))
+		}
+	}()
+	hash := algorithm.Digester()
+	meta.Size, err = copyLimited(io.MultiWriter(f, hash.Hash()), r, opts.MaxSize)
+	if err != nil {
+		return "", err
+	}
+	meta.Digest = hash.Digest()
+	if opts.Checksum != "" && opts.Checksum != meta.Digest {
+		return "", &ChecksumError{Got: meta.Digest, Want: opts.Checksum}
+	}
+	if err := finish(f, opts, meta.LastModified); err != nil {
+		return "", err
+	}
+	file := filepath.Join(dir, name)
+	if err := os.Rename(f.Name(), file); err != nil {
+		return "", err
+	}
+	return file, f.Close()
+}
+
+func copyLimited(w io.Writer, r io.Reader, limit int64) (int64, error) {
+	if limit <= 0 {
+		return io.Copy(w, r)
+	}
+	n, err := io.Copy(w, io.LimitReader(r, limit+1))
+	if err == nil && n > limit {
+		return n, fmt.Errorf("%w: more than %d bytes", ErrTooLarge, limit)
+	}
+	return n, err
+}
+
+// finish sets owner, mode and time, in the order in which they last.
+func finish(f *os.File, opts Options, mtime time.Time) error {
+	if opts.UID != nil || opts.GID != nil {
+		if err := f.Chown(idOr(opts.UID), idOr(opts.GID)); err != nil {
+			return err
+		}
+	}
+	perm := uint32(0o600)
+	if opts.Perm != nil {
+		perm = *opts.Perm
+	}
+	if err := unix.Fchmod(int(f.Fd()), perm); err != nil { //nolint:gosec // a descriptor fits
+		return &os.PathError{Op: "chmod", Path: f.Name(), Err: err}
+	}
+	return os.Chtimes(f.Name(), mtime, mtime)
+}
+
+func idOr(id *uint32) int {
+	if id == nil {
+		return -1
+	}
+	return int(*id)
+}
+
+// fileName returns the name to save under: what the build asks for, which must
+// be a name and not a path, or the last component of the URL's path.
+func fileName(asked string, u *url.URL) (string, error) {
+	if asked != "" {
+		if !isName(asked) {
+			return "", fmt.Errorf("file name %q is not a name", asked)
+		}
+		return asked, nil
+	}
+	if strings.HasSuffix(u.Path, "/") {
+		return unnamed, nil
+	}
+	// The path is decoded: %2f is a slash here, and all before it goes.
+	if name := path.Base(u.Path); isName(name) {
+		return name, nil
+	}
+	return unnamed, nil
+}
+
+func isName(s string) bool {
+	return s != "." && s != ".." && s != "" && len(s) <= 255 && !strings.ContainsAny(s, "/\x00")
+}

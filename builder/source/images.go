@@ -1,0 +1,250 @@
+package source
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+
+	"github.com/containerd/platforms"
+	"github.com/distribution/reference"
+	"github.com/opencontainers/go-digest"
+	"github.com/opencontainers/image-spec/identity"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/shale-build/shale/storage"
+	"github.com/shale-build/shale/storage/registry"
+)
+
+// Images finds base images. It is safe for concurrent use.
+type Images struct {
+	store    *storage.Store
+	registry *registry.Client
+	logger   *slog.Logger
+
+	mu    sync.Mutex
+	known map[string]base
+}
+
+// base is an image whose config is known.
+type base struct {
+	// imageID is set for an image in the store.
+	imageID string
+	// name and pinned are what to pull otherwise.
+	name, pinned string
+	platform     ocispec.Platform
+	chain        digest.Digest
+	config       []byte
+	dgst         digest.Digest
+}
+
+// NewImages looks in store, then asks reg.
+func NewImages(store *storage.Store, reg *registry.Client, logger *slog.Logger) *Images {
+	return &Images{store: store, registry: reg, logger: logger, known: map[string]base{}}
+}
+
+// Resolve returns the config of the image that ref names for a platform, nil
+// being this machine's, and ref pinned to a digest. With pull a registry is
+// asked even when the store has an image of that name.
+func (im *Images) Resolve(ctx context.Context, ref string, platform *ocispec.Platform, pull bool) (string, digest.Digest, []byte, error) {
+	b, err := im.resolve(ctx, ref, wanted(platform), pull)
+	if err != nil {
+		return "", "", nil, err
+	}
+	return b.pinned, b.dgst, b.config, nil
+}
+
+func wanted(platform *ocispec.Platform) ocispec.Platform {
+	if platform == nil {
+		return platforms.DefaultSpec()
+	}
+	return platforms.Normalize(*platform)
+}
+
+func (im *Images) resolve(ctx context.Context, ref string, platform ocispec.Platform, pull bool) (base, error) {
+	named, err := reference.ParseNormalizedNamed(ref)
+	if err != nil {
+		return base{}, fmt.Errorf("image name %q: %w", ref, err)
+	}
+	named = reference.TagNameOnly(named)
+	key := cacheKey(named.String(), platform)
+	im.mu.Lock()
+	b, ok := im.known[key]
+	im.mu.Unlock()
+	if ok {
+		return b, nil
+	}
+	b, err = im.find(ctx, named, platform, pull)
+	if err != nil {
+		return base{}, err
+	}
+	im.mu.Lock()
+	defer im.mu.Unlock()
+	im.known[key] = b
+	// The graph will ask for the pinned name.
+	im.known[cacheKey(b.pinned, platform)] = b
+	return b, nil
+}
+
+func cacheKey(name string, platform ocispec.Platform) string {
+	return name + "|" + platforms.FormatAll(platform)
+}
+
+func (im *Images) find(ctx context.Context, named reference.Named, platform ocispec.Platform, pull bool) (base, error) {
+	names, err := im.candidates(named)
+	if err != nil {
+		return base{}, err
+	}
+	if !pull {
+		for _, name := range append([]string{named.String()}, names...) {
+			if b, ok := im.local(name, platform); ok {
+				return b, nil
+			}
+		}
+	}
+	var errs []error
+	for _, name := range names {
+		if strings.HasPrefix(name, "localhost/") {
+			continue // never a registry
+		}
+		b, err := im.remote(ctx, name, platform)
+		if err == nil {
+			return b, nil
+		}
+		errs = append(errs, err)
+		if ctx.Err() != nil {
+			break
+		}
+	}
+	return base{}, errors.Join(errs...)
+}
+
+// candidates are the complete names that ref may stand for, in order. The front
+// end has put docker.io before a short name already; what registries.conf says
+// about short names still counts, and so do images built here, whose names
+// begin with localhost.
+func (im *Images) candidates(named reference.Named) ([]string, error) {
+	familiar := reference.FamiliarString(named)
+	if familiar == named.String() {
+		return []string{named.String()}, nil
+	}
+	names, err := im.registry.Candidates(familiar)
+	if err != nil {
+		return nil, fmt.Errorf("short name %q: %w", familiar, err)
+	}
+	return append([]string{"localhost/" + familiar}, names...), nil
+}
+
+// local finds an image of that name and platform in the store.
+func (im *Images) local(name string, platform ocispec.Platform) (base, bool) {
+	img, err := im.store.Image(name)
+	if err != nil {
+		return base{}, false
+	}
+	config, err := im.store.ImageConfig(img.ID)
+	if err != nil {
+		im.logger.Warn("an image in the store cannot be used as a base", "image", name, "error", err)
+		return base{}, false
+	}
+	b, err := newBase(name, img.Digest, config, platform)
+	if err != nil {
+		return base{}, false
+	}
+	b.imageID = img.ID
+	return b, true
+}
+
+func (im *Images) remote(ctx context.Context, name string, platform ocispec.Platform) (base, error) {
+	res, err := im.registry.Resolve(ctx, name, platform)
+	if err != nil {
+		return base{}, err
+	}
+	chain, err := chainOf(res.Config)
+	if err != nil {
+		return base{}, fmt.Errorf("image %s: %w", name, err)
+	}
+	return base{
+		name: name, pinned: pin(name, res.Digest), platform: platform, chain: chain, config: res.Config, dgst: res.Digest,
+	}, nil
+}
+
+// errOtherPlatform says that an image is for another platform than asked for.
+var errOtherPlatform = errors.New("image is for another platform")
+
+func newBase(name string, dgst digest.Digest, config []byte, platform ocispec.Platform) (base, error) {
+	var of ocispec.Platform
+	if err := json.Unmarshal(config, &of); err != nil {
+		return base{}, fmt.Errorf("read config of image %s: %w", name, err)
+	}
+	if of.OS != "" && !platforms.OnlyStrict(platform).Match(platforms.Normalize(of)) {
+		return base{}, errOtherPlatform
+	}
+	chain, err := chainOf(config)
+	if err != nil {
+		return base{}, fmt.Errorf("image %s: %w", name, err)
+	}
+	return base{name: name, pinned: pin(name, dgst), platform: platform, chain: chain, config: config, dgst: dgst}, nil
+}
+
+func pin(name string, dgst digest.Digest) string {
+	named, err := reference.ParseNormalizedNamed(name)
+	if err != nil {
+		return name
+	}
+	if _, ok := named.(reference.Digested); ok {
+		return named.String()
+	}
+	// The tag stays, for people to read: name:tag@digest.
+	pinned, err := reference.WithDigest(named, dgst)
+	if err != nil {
+		return name
+	}
+	return pinned.String()
+}
+
+// chainOf computes the chainID of a config's topmost layer, "" for none.
+func chainOf(config []byte) (digest.Digest, error) {
+	var c struct {
+		RootFS ocispec.RootFS `json:"rootfs"`
+	}
+	if err := json.Unmarshal(config, &c); err != nil {
+		return "", fmt.Errorf("read config: %w", err)
+	}
+	return identity.ChainID(c.RootFS.DiffIDs), nil
+}
+
+// fetch brings b's layers into the store and returns the topmost one.
+func (im *Images) fetch(ctx context.Context, b base, progress registry.Progress) (string, error) {
+	if b.chain == "" {
+		return "", nil
+	}
+	if b.imageID != "" {
+		img, err := im.store.Image(b.imageID)
+		if err != nil {
+			return "", fmt.Errorf("image %s: %w", b.name, err)
+		}
+		return img.TopLayer, nil
+	}
+	named, err := reference.ParseNormalizedNamed(b.name)
+	if err != nil {
+		return "", fmt.Errorf("image name %q: %w", b.name, err)
+	}
+	exact, err := reference.WithDigest(reference.TrimNamed(named), b.dgst)
+	if err != nil {
+		return "", fmt.Errorf("image name %q: %w", b.name, err)
+	}
+	img, err := im.registry.Pull(ctx, exact.String(), registry.PullOptions{Platform: b.platform, Progress: progress})
+	if err != nil {
+		return "", err
+	}
+	if _, tagged := named.(reference.Tagged); tagged {
+		// What the tag pointed to when the build began is what it used.
+		if err := im.store.AddNames(img.ID, named.String()); err != nil {
+			return "", fmt.Errorf("name image %s: %w", b.name, err)
+		}
+	}
+	return img.TopLayer, nil
+}

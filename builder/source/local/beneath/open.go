@@ -1,0 +1,141 @@
+package beneath
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// ErrNotRegular tells that a path names something else than a regular file.
+var ErrNotRegular = errors.New("not a regular file")
+
+// resolveFlags refuses every way out of the root and every link. See
+// openat2(2), Linux 5.6.
+const resolveFlags = unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS
+
+// OpenRoot opens dir, whose own path may contain links, to be a root.
+func OpenRoot(dir string) (*os.File, error) {
+	fd, err := retry(func() (int, error) {
+		return unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	})
+	if err != nil {
+		return nil, &os.PathError{Op: "open", Path: dir, Err: err}
+	}
+	return os.NewFile(uintptr(fd), dir), nil
+}
+
+// Open opens rel below root. rel is relative, clean and free of links, as
+// Resolve returns it; a link anywhere in it, the last component included,
+// fails with ELOOP unless flags hold O_PATH and O_NOFOLLOW, which open the last
+// component itself. The caller closes the descriptor. Without openat2(2) the
+// components are opened one after the other.
+func Open(root int, rel string, flags int, perm uint32) (int, error) {
+	flags |= unix.O_CLOEXEC
+	fd, err := retry(func() (int, error) {
+		return unix.Openat2(root, rel, &unix.OpenHow{
+			Flags: uint64(flags), Mode: uint64(perm), Resolve: resolveFlags, //nolint:gosec // flags are constants
+		})
+	})
+	if errors.Is(err, unix.ENOSYS) {
+		fd, err = openStepwise(root, rel, flags, perm)
+	}
+	if err != nil {
+		return -1, &os.PathError{Op: "open", Path: "/" + rel, Err: err}
+	}
+	return fd, nil
+}
+
+// openStepwise does what Open does on a kernel, or under a filter, that does
+// not know openat2(2).
+func openStepwise(root int, rel string, flags int, perm uint32) (int, error) {
+	dir, name := path.Split(rel)
+	at, owned := root, false
+	for _, c := range strings.Split(strings.Trim(dir, "/"), "/") {
+		if c == "" {
+			continue
+		}
+		next, err := stepInto(at, c)
+		if owned {
+			_ = unix.Close(at)
+		}
+		if err != nil {
+			return -1, err
+		}
+		at, owned = next, true
+	}
+	if owned {
+		defer func() { _ = unix.Close(at) }()
+	}
+	if name == ".." {
+		return -1, unix.EXDEV
+	}
+	return retry(func() (int, error) { return unix.Openat(at, name, flags|unix.O_NOFOLLOW, perm) })
+}
+
+func stepInto(dir int, name string) (int, error) {
+	if name == ".." {
+		return -1, unix.EXDEV
+	}
+	return retry(func() (int, error) {
+		return unix.Openat(dir, name, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	})
+}
+
+// OpenRegular opens the regular file that name means inside root, following
+// links there, for reading. Anything else is refused with ErrNotRegular before
+// it is opened: opening a device acts on it and opening a FIFO may never
+// return.
+func OpenRegular(root int, name string) (*os.File, error) {
+	rel, err := Resolve(root, name, true)
+	if err != nil {
+		return nil, err
+	}
+	return OpenRegularAt(root, rel)
+}
+
+// OpenRegularAt is OpenRegular for a resolved path.
+func OpenRegularAt(root int, rel string) (*os.File, error) {
+	probe, err := Open(root, rel, unix.O_PATH|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return nil, err
+	}
+	err = checkRegular(probe, rel)
+	_ = unix.Close(probe)
+	if err != nil {
+		return nil, err
+	}
+	fd, err := Open(root, rel, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkRegular(fd, rel); err != nil {
+		_ = unix.Close(fd)
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), "/"+rel), nil
+}
+
+func checkRegular(fd int, rel string) error {
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return &os.PathError{Op: "stat", Path: "/" + rel, Err: err}
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFREG {
+		return fmt.Errorf("open /%s: %w", rel, ErrNotRegular)
+	}
+	return nil
+}
+
+func retry(open func() (int, error)) (int, error) {
+	for {
+		fd, err := open()
+		// EAGAIN is openat2's answer to a rename beside it.
+		if err != unix.EINTR && err != unix.EAGAIN { //nolint:errorlint // a bare errno
+			return fd, err
+		}
+	}
+}

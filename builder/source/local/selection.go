@@ -1,0 +1,304 @@
+package local
+
+import (
+	"context"
+	"fmt"
+	"io/fs"
+	"path"
+	"strconv"
+	"strings"
+
+	"github.com/moby/patternmatcher"
+)
+
+// Selection says what an operation reads of a tree.
+type Selection struct {
+	// Path is what is read, inside the tree; "" is the root.
+	Path string
+	// Wildcard expands *, ? and [] in Path.
+	Wildcard bool
+	// FollowLinks follows a link that Path, or what it matches, is. Links in
+	// the middle of Path are always followed.
+	FollowLinks bool
+	// IncludePatterns and ExcludePatterns are relative to Path.
+	IncludePatterns []string
+	ExcludePatterns []string
+	// RequiredPaths must be among what is read. They are absolute.
+	RequiredPaths []string
+	// Optional makes it no error that Path does not exist.
+	Optional bool
+}
+
+// String is unambiguous, so that it can be part of a cache key.
+func (s Selection) String() string {
+	var b strings.Builder
+	b.WriteString(strconv.Quote(s.Path))
+	for _, f := range []struct {
+		name string
+		set  bool
+	}{{"wildcard", s.Wildcard}, {"follow", s.FollowLinks}, {"optional", s.Optional}} {
+		if f.set {
+			b.WriteString(" " + f.name)
+		}
+	}
+	for _, l := range []struct {
+		name     string
+		patterns []string
+	}{{"include", s.IncludePatterns}, {"exclude", s.ExcludePatterns}, {"require", s.RequiredPaths}} {
+		if len(l.patterns) > 0 {
+			fmt.Fprintf(&b, " %s=%q", l.name, l.patterns)
+		}
+	}
+	return b.String()
+}
+
+// Pick is an entry that a Selection selects.
+type Pick struct {
+	*Entry
+	// Source is the path by which the pick was found: what Path matched for
+	// the top of a pick, the entry's name below it. It differs from the
+	// entry's own where a link was followed.
+	Source string
+	// Direct is false for a directory that is there only because of
+	// something below it.
+	Direct bool
+	// Below are the picked children of a directory, sorted by name.
+	Below []*Pick
+}
+
+// Pick finds what sel selects, one pick for each match of its path, in the
+// order of names. A path without wildcards that does not exist is a
+// NotFoundError, and so is a required path that is not among the picks.
+func (t *Tree) Pick(ctx context.Context, sel Selection) ([]*Pick, error) {
+	tops, err := t.tops(sel)
+	if err != nil {
+		return nil, err
+	}
+	f, err := newFilter(ctx, sel)
+	if err != nil {
+		return nil, err
+	}
+	for _, p := range tops {
+		if err := f.below(p, "", matched{}); err != nil {
+			return nil, err
+		}
+	}
+	if len(sel.IncludePatterns) > 0 {
+		for _, required := range sel.RequiredPaths {
+			if !contains(tops, required) {
+				return nil, &NotFoundError{Path: required}
+			}
+		}
+	}
+	return tops, nil
+}
+
+// tops finds the matches of the selection's path.
+func (t *Tree) tops(sel Selection) ([]*Pick, error) {
+	if sel.Wildcard && hasWildcards(sel.Path) {
+		return t.glob(sel)
+	}
+	name := path.Join("/", sel.Path)
+	if sel.Path != name && (strings.HasSuffix(sel.Path, "/") || strings.HasSuffix(sel.Path, "/.")) {
+		// The slash says nothing about the source but that a link is
+		// followed, which Lookup takes from it.
+		name += "/"
+	}
+	e, err := t.Lookup(name, sel.FollowLinks)
+	if err != nil {
+		if sel.Optional && isNotFound(err) {
+			return nil, nil
+		}
+		return nil, err
+	}
+	return []*Pick{{Entry: e, Source: path.Clean(name), Direct: true}}, nil
+}
+
+func isNotFound(err error) bool {
+	_, ok := err.(*NotFoundError) //nolint:errorlint // Lookup returns it bare
+	return ok
+}
+
+// glob expands wildcards. Links are followed before the first wildcard and,
+// when the selection says so, in what matches; not between.
+func (t *Tree) glob(sel Selection) ([]*Pick, error) {
+	var literal, wild []string
+	for _, c := range split(path.Join("/", sel.Path)) {
+		if len(wild) == 0 && !hasWildcards(c) {
+			literal = append(literal, c)
+			continue
+		}
+		wild = append(wild, c)
+	}
+	base := "/" + strings.Join(literal, "/")
+	e, err := t.Lookup(base, true)
+	if err != nil {
+		if sel.Optional && isNotFound(err) {
+			return nil, nil
+		}
+		return nil, err
+	}
+	var tops []*Pick
+	err = match(e, base, wild, func(e *Entry, name string) error {
+		if sel.FollowLinks {
+			followed, err := t.Lookup(e.Path(), true)
+			if err != nil {
+				return err
+			}
+			e = followed
+		}
+		tops = append(tops, &Pick{Entry: e, Source: name, Direct: true})
+		return nil
+	})
+	return tops, err
+}
+
+func match(e *Entry, name string, wild []string, found func(*Entry, string) error) error {
+	children, err := e.Children()
+	if err != nil {
+		return err
+	}
+	for _, c := range children {
+		// A malformed pattern matches nothing.
+		if ok, err := path.Match(wild[0], c.Name()); err != nil || !ok {
+			continue
+		}
+		p := path.Join(name, c.Name())
+		if len(wild) == 1 {
+			err = found(c, p)
+		} else if c.IsDir() {
+			err = match(c, p, wild[1:], found)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// hasWildcards reports whether an unescaped wildcard is in name.
+func hasWildcards(name string) bool {
+	for i := 0; i < len(name); i++ {
+		switch name[i] {
+		case '\\':
+			i++
+		case '*', '?', '[':
+			return true
+		}
+	}
+	return false
+}
+
+// filter applies include and exclude patterns.
+type filter struct {
+	ctx     context.Context //nolint:containedctx // lives for one call of Pick
+	include *patternmatcher.PatternMatcher
+	exclude *patternmatcher.PatternMatcher
+}
+
+// matched is what a directory's path told about the patterns.
+type matched struct{ include, exclude patternmatcher.MatchInfo }
+
+func newFilter(ctx context.Context, sel Selection) (*filter, error) {
+	f := &filter{ctx: ctx}
+	var err error
+	if len(sel.IncludePatterns) > 0 {
+		if f.include, err = patternmatcher.New(sel.IncludePatterns); err != nil {
+			return nil, fmt.Errorf("parse include patterns %q: %w", sel.IncludePatterns, err)
+		}
+	}
+	if len(sel.ExcludePatterns) > 0 {
+		if f.exclude, err = patternmatcher.New(sel.ExcludePatterns); err != nil {
+			return nil, fmt.Errorf("parse exclude patterns %q: %w", sel.ExcludePatterns, err)
+		}
+	}
+	return f, nil
+}
+
+// test tells whether the patterns pick rel.
+func (f *filter) test(rel string, up matched) (picked, excluded bool, m matched, err error) {
+	picked = true
+	if f.include != nil {
+		if picked, m.include, err = f.include.MatchesUsingParentResults(rel, up.include); err != nil {
+			return false, false, m, fmt.Errorf("match include patterns: %w", err)
+		}
+	}
+	if f.exclude != nil {
+		if excluded, m.exclude, err = f.exclude.MatchesUsingParentResults(rel, up.exclude); err != nil {
+			return false, false, m, fmt.Errorf("match exclude patterns: %w", err)
+		}
+	}
+	return picked && !excluded, excluded, m, nil
+}
+
+// below fills in what is picked below p, whose path below the top is rel.
+func (f *filter) below(p *Pick, rel string, m matched) error {
+	if !p.IsDir() {
+		return nil
+	}
+	if err := f.ctx.Err(); err != nil {
+		return err
+	}
+	children, err := p.Children()
+	if err != nil {
+		return err
+	}
+	p.Below = make([]*Pick, 0, len(children))
+	for _, c := range children {
+		if err := f.child(p, c, path.Join(rel, c.Name()), m); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (f *filter) child(p *Pick, c *Entry, rel string, up matched) error {
+	picked, excluded, m, err := f.test(rel, up)
+	if err != nil {
+		return err
+	}
+	below := c.IsDir() && (!excluded || f.exclude.Exclusions())
+	if !picked && !below {
+		return nil
+	}
+	pick := &Pick{Entry: c, Source: c.Name(), Direct: picked}
+	if below {
+		if err := f.below(pick, rel, m); err != nil {
+			return err
+		}
+	}
+	if picked || len(pick.Below) > 0 {
+		p.Below = append(p.Below, pick)
+	}
+	return nil
+}
+
+// contains reports whether a directly picked path starts with required.
+func contains(picks []*Pick, required string) bool {
+	for _, p := range picks {
+		if reaches(p, path.Clean(p.Source), path.Clean(required)) {
+			return true
+		}
+	}
+	return false
+}
+
+func reaches(p *Pick, name, required string) bool {
+	if p.Direct && name != "/" && inside(name, required) {
+		return true
+	}
+	for _, c := range p.Below {
+		if reaches(c, path.Join(name, c.Source), required) {
+			return true
+		}
+	}
+	return false
+}
+
+// inside reports whether name is dir or below it.
+func inside(name, dir string) bool {
+	return name == dir || dir == "/" || strings.HasPrefix(name, dir+"/")
+}
+
+// Mode returns type and permissions of the picked entry.
+func (p *Pick) Mode() fs.FileMode { return p.Entry.Mode() }

@@ -1,0 +1,92 @@
+package local
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// Xattr is an extended attribute.
+type Xattr struct {
+	Name  string
+	Value []byte
+}
+
+// reservedXattrs are prefixes of attributes that steer a storage driver or a
+// builder. Somebody else's values of them would forge owners or whiteouts.
+var reservedXattrs = []string{
+	"user.overlay.", "user.containers.", "user.rootlesscontainers", "user.shale.", "user.fuseoverlayfs.",
+}
+
+// CopiesXattr reports whether an attribute is part of a file's content for a
+// build: file capabilities and the user's own, but nothing that describes the
+// machine (labels, ACLs) or is reserved.
+func CopiesXattr(name string) bool {
+	if name == "security.capability" {
+		return true
+	}
+	if !strings.HasPrefix(name, "user.") {
+		return false
+	}
+	return !slices.ContainsFunc(reservedXattrs, func(p string) bool { return strings.HasPrefix(name, p) })
+}
+
+// ReadXattrs returns the attributes of an open file that copies keep, sorted
+// by name. A file system without attributes has none.
+func ReadXattrs(fd int) ([]Xattr, error) {
+	names, err := listXattrs(fd)
+	if err != nil {
+		return nil, err
+	}
+	var attrs []Xattr
+	for _, name := range names {
+		if !CopiesXattr(name) {
+			continue
+		}
+		value, err := getXattr(fd, name)
+		if errors.Is(err, unix.ENODATA) {
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("read attribute %s: %w", name, err)
+		}
+		attrs = append(attrs, Xattr{Name: name, Value: value})
+	}
+	slices.SortFunc(attrs, func(a, b Xattr) int { return strings.Compare(a.Name, b.Name) })
+	return attrs, nil
+}
+
+func listXattrs(fd int) ([]string, error) {
+	buf, err := grow(func(buf []byte) (int, error) { return unix.Flistxattr(fd, buf) })
+	if errors.Is(err, unix.ENOTSUP) || errors.Is(err, unix.EPERM) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("list attributes: %w", err)
+	}
+	return strings.FieldsFunc(string(buf), func(r rune) bool { return r == 0 }), nil
+}
+
+func getXattr(fd int, name string) ([]byte, error) {
+	return grow(func(buf []byte) (int, error) { return unix.Fgetxattr(fd, name, buf) })
+}
+
+// grow calls read with a buffer that is large enough.
+func grow(read func([]byte) (int, error)) ([]byte, error) {
+	var stack [256]byte
+	buf := stack[:]
+	for {
+		n, err := read(buf)
+		if errors.Is(err, unix.ERANGE) && len(buf) < 1<<20 {
+			buf = make([]byte, 4*len(buf))
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		return slices.Clone(buf[:n]), nil
+	}
+}
