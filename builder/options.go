@@ -7,7 +7,9 @@ import (
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/shale-build/shale/builder/exec"
 	"github.com/shale-build/shale/builder/progress"
+	"github.com/shale-build/shale/runtime/sandbox"
 	"github.com/shale-build/shale/storage"
 	"github.com/shale-build/shale/storage/registry"
 )
@@ -78,6 +80,11 @@ type Export struct {
 type Deps struct {
 	Store    *storage.Store
 	Registry *registry.Client
+	// Runner runs the containers of RUN steps, Network connects them.
+	Runner  *sandbox.Runner
+	Network exec.Network
+	// SingleID tells that the user namespace has one id only.
+	SingleID bool
 	Progress progress.Sink
 	Logger   *slog.Logger
 	// Stdout receives an export whose Dest is "-".

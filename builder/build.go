@@ -1,0 +1,258 @@
+package builder
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"time"
+
+	"github.com/opencontainers/image-spec/identity"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/shale-build/shale/builder/cache"
+	"github.com/shale-build/shale/builder/cachemount"
+	"github.com/shale-build/shale/builder/exec"
+	"github.com/shale-build/shale/builder/frontend"
+	"github.com/shale-build/shale/builder/llb"
+	"github.com/shale-build/shale/builder/rootfs"
+	"github.com/shale-build/shale/builder/solve"
+	"github.com/shale-build/shale/builder/source"
+	"github.com/shale-build/shale/builder/source/local"
+	"github.com/shale-build/shale/storage"
+)
+
+// Names of the directories below the store's state directory.
+const (
+	cacheDir      = "cache"
+	cacheMountDir = "cachemounts"
+	tempDir       = "tmp"
+)
+
+// build is one run of Build.
+type build struct {
+	opts     Options
+	deps     Deps
+	platform ocispec.Platform
+
+	work   *workspace
+	mounts *rootfs.Mounter
+	index  *cache.Index
+	files  *local.Index
+	inputs *frontend.Inputs
+	images *source.Images
+	solver *solve.Solver
+
+	closers []func() error
+}
+
+// Build builds what opts describe. An error about the Dockerfile carries its
+// place in it (frontend.PrintError shows it); one that wraps an exec.ExitError
+// has that process's exit status. Nothing is left behind but layers that the
+// cache knows.
+func Build(ctx context.Context, opts Options, deps Deps) (_ *Result, err error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	b := &build{opts: opts, deps: deps}
+	defer func() { err = errors.Join(err, b.close()) }()
+	if err := b.open(ctx, cancel); err != nil {
+		return nil, err
+	}
+	return b.run(ctx)
+}
+
+func (b *build) open(ctx context.Context, abort context.CancelCauseFunc) error {
+	var err error
+	if b.platform, err = onePlatform(b.opts.Platforms); err != nil {
+		return &frontend.InputError{Err: err}
+	}
+	if err := b.checkTags(); err != nil {
+		return &frontend.InputError{Err: err}
+	}
+	if err := b.openState(ctx); err != nil {
+		return err
+	}
+	if b.inputs, err = frontend.Open(ctx, b.frontendOptions()); err != nil {
+		return err
+	}
+	b.closers = append(b.closers, b.inputs.Close)
+	b.images = source.NewImages(b.deps.Store, b.deps.Registry, b.deps.Logger)
+	executor, err := b.executor()
+	if err != nil {
+		return err
+	}
+	b.solver = solve.New(executor, b.index, b.deps.Progress, b.deps.Logger, abort)
+	return nil
+}
+
+func (b *build) checkTags() error {
+	for _, tag := range b.opts.Tags {
+		if _, err := parseTag(tag); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// openState opens the directories that a build keeps beside the layers.
+func (b *build) openState(ctx context.Context) error {
+	tmp, err := b.deps.Store.StateDir(tempDir)
+	if err != nil {
+		return err
+	}
+	if b.work, err = openWorkspace(tmp); err != nil {
+		return err
+	}
+	b.mounts = rootfs.New(b.deps.Store, b.work.dir)
+	dir, err := b.deps.Store.StateDir(cacheDir)
+	if err != nil {
+		return err
+	}
+	if b.index, err = cache.Open(ctx, dir); err != nil {
+		return err
+	}
+	b.closers = append(b.closers, b.index.Close)
+	b.files = local.OpenIndex(filepath.Join(dir, "files"))
+	b.closers = append(b.closers, b.files.Flush)
+	return nil
+}
+
+func (b *build) frontendOptions() frontend.Options {
+	o := b.opts
+	return frontend.Options{
+		Context: o.Context, Dockerfile: o.Dockerfile, Stdin: o.Stdin,
+		BuildArgs: o.BuildArgs, Contexts: o.Contexts, Target: o.Target, Labels: o.Labels,
+		AddHosts: o.AddHosts, Network: frontendNetwork(o.Network), Platforms: o.Platforms,
+		ShmSize: o.ShmSize, Ulimits: o.Ulimits,
+		NoCache: o.NoCache, NoCacheFilter: o.NoCacheFilter, Pull: o.Pull, Epoch: o.Epoch,
+		TempDir: b.work.dir,
+	}
+}
+
+// frontendNetwork leaves out the choices that are not the front end's: which
+// network is the default one is decided when steps run.
+func frontendNetwork(network string) string {
+	if network == "private" {
+		return ""
+	}
+	return network
+}
+
+// executor joins the parts that carry out operations.
+func (b *build) executor() (*executor, error) {
+	caches, err := b.deps.Store.StateDir(cacheMountDir)
+	if err != nil {
+		return nil, err
+	}
+	run := &exec.Executor{
+		Mounts: b.mounts, Runner: b.deps.Runner, Caches: cachemount.New(caches),
+		Network: b.deps.Network, AllowHostNetwork: b.opts.Network == "host",
+		SingleID: b.deps.SingleID, Logger: b.deps.Logger,
+	}
+	sources := &source.Sources{
+		Images: b.images, Index: b.files, Locals: b.inputs.Locals, Layouts: b.inputs.Layouts, Archive: b.inputs.Archive, Mounts: b.mounts,
+	}
+	b.closers = append(b.closers, sources.Close)
+	return &executor{
+		store: b.deps.Store, mounts: b.mounts, run: run, sources: sources, logger: b.deps.Logger,
+	}, nil
+}
+
+func (b *build) run(ctx context.Context) (*Result, error) {
+	res, err := frontend.Build(ctx, b.inputs, frontend.Services{
+		Images: b.images, Layouts: source.Layouts{Registry: b.deps.Registry}, Evaluator: evaluator{b}, Progress: b.deps.Progress,
+	})
+	if err != nil {
+		return nil, err
+	}
+	if len(res.Platforms) != 1 {
+		return nil, fmt.Errorf("the front end gave %d results, expected one", len(res.Platforms))
+	}
+	done, err := b.solve(ctx, res.Platforms[0])
+	if err != nil {
+		return nil, err
+	}
+	out, err := b.outputs(ctx, done)
+	if err != nil {
+		return nil, err
+	}
+	out.Warnings = len(res.Warnings)
+	return out, nil
+}
+
+// solve makes the layers of one platform and completes its config.
+func (b *build) solve(ctx context.Context, p frontend.Platform) (finished, error) {
+	snap, err := b.solver.Solve(ctx, p.Graph)
+	if err != nil {
+		return finished{}, err
+	}
+	layer := snap.Layer
+	if snap.Tree != nil {
+		return finished{}, errors.New("the result is a build context, not an image: the Dockerfile has no stage to build")
+	}
+	layers, err := b.deps.Store.Chain(layer)
+	if err != nil {
+		return finished{}, err
+	}
+	created, err := b.created(p, layers)
+	if err != nil {
+		return finished{}, err
+	}
+	config, err := finishConfig(p.Config, layers, created)
+	if err != nil {
+		return finished{}, err
+	}
+	return finished{config: config, layers: layers, layer: layer, created: created, platform: p.Platform}, nil
+}
+
+// created is the time the image bears. The same config on the same layers gets
+// the time it got first, so that a build that changes nothing gives the very
+// same image.
+func (b *build) created(p frontend.Platform, layers []storage.Layer) (time.Time, error) {
+	if p.Epoch != nil {
+		return *p.Epoch, nil
+	}
+	key := cache.NewHasher("image").Bytes(p.Config).String(identity.ChainID(diffIDs(layers)).String()).Key()
+	if rec, ok := b.index.Get(key); ok && !b.opts.NoCache {
+		return rec.Created, nil
+	}
+	now := time.Now().UTC()
+	return now, b.index.Put(key, cache.Record{Created: now, Description: "image"})
+}
+
+// evaluator lets the front end read files of a context that has to be unpacked
+// first.
+type evaluator struct{ b *build }
+
+func (e evaluator) Evaluate(ctx context.Context, g *llb.Graph) (frontend.Root, error) {
+	snap, err := e.b.solver.Solve(ctx, g)
+	if err != nil {
+		return nil, err
+	}
+	if snap.Tree != nil {
+		return frontend.OpenDir(snap.Dir, nil)
+	}
+	dir, err := e.b.mounts.View(snap.Layer)
+	if err != nil {
+		return nil, err
+	}
+	return frontend.OpenDir(dir, nil)
+}
+
+// close gives back everything, last first. The workspace is only removed when
+// nothing is mounted in it any more.
+func (b *build) close() error {
+	var errs []error
+	for i := len(b.closers) - 1; i >= 0; i-- {
+		errs = append(errs, b.closers[i]())
+	}
+	if b.mounts != nil {
+		if err := b.mounts.Close(); err != nil {
+			return errors.Join(append(errs, err)...)
+		}
+	}
+	if b.work != nil {
+		errs = append(errs, b.work.remove())
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,77 @@
+package cache
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"hash"
+	"sort"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// version is part of every key. Change it whenever the meaning of a key or of
+// a record changes, so that old records are never found again.
+const version = "shale.cache.v1"
+
+// Key identifies an operation together with its inputs.
+type Key = digest.Digest
+
+// Hasher builds a Key from fields. Every field is framed by its length, so
+// that no two sequences of fields give the same bytes.
+type Hasher struct {
+	h hash.Hash
+}
+
+// NewHasher starts a key of the given kind ("exec", "file", …).
+func NewHasher(kind string) *Hasher {
+	h := &Hasher{h: sha256.New()}
+	return h.String(version).String(kind)
+}
+
+// Bytes adds one field.
+func (h *Hasher) Bytes(b []byte) *Hasher {
+	var n [8]byte
+	binary.BigEndian.PutUint64(n[:], uint64(len(b)))
+	h.h.Write(n[:])
+	h.h.Write(b)
+	return h
+}
+
+// String adds one field.
+func (h *Hasher) String(s string) *Hasher { return h.Bytes([]byte(s)) }
+
+// Strings adds a list: its length, then each element.
+func (h *Hasher) Strings(list []string) *Hasher {
+	h.Int(int64(len(list)))
+	for _, s := range list {
+		h.String(s)
+	}
+	return h
+}
+
+// Sorted adds a list whose order carries no meaning.
+func (h *Hasher) Sorted(list []string) *Hasher {
+	sorted := append([]string(nil), list...)
+	sort.Strings(sorted)
+	return h.Strings(sorted)
+}
+
+// Int adds a number.
+func (h *Hasher) Int(n int64) *Hasher {
+	var b [8]byte
+	binary.BigEndian.PutUint64(b[:], uint64(n)) //nolint:gosec // two's complement is as good a frame as any
+	return h.Bytes(b[:])
+}
+
+// Bool adds a flag.
+func (h *Hasher) Bool(b bool) *Hasher {
+	if b {
+		return h.Int(1)
+	}
+	return h.Int(0)
+}
+
+// Key returns the key of all fields added so far.
+func (h *Hasher) Key() Key {
+	return digest.NewDigest(digest.SHA256, h.h)
+}

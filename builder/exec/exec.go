@@ -1,0 +1,227 @@
+package exec
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"github.com/moby/buildkit/solver/pb"
+
+	"github.com/shale-build/shale/builder/cachemount"
+	"github.com/shale-build/shale/builder/fileop"
+	"github.com/shale-build/shale/builder/identity"
+	"github.com/shale-build/shale/builder/llb"
+	"github.com/shale-build/shale/builder/rootfs"
+	"github.com/shale-build/shale/builder/solve"
+	"github.com/shale-build/shale/builder/source/local"
+	"github.com/shale-build/shale/runtime/sandbox"
+	"github.com/shale-build/shale/storage"
+)
+
+// defaultHostname is what BuildKit gives a RUN step.
+const defaultHostname = "buildkitsandbox"
+
+// Executor runs the RUN steps of one build. It is safe for concurrent use.
+type Executor struct {
+	Mounts  *rootfs.Mounter
+	Runner  *sandbox.Runner
+	Caches  *cachemount.Caches
+	Network Network
+	// AllowHostNetwork permits RUN --network=host.
+	AllowHostNetwork bool
+	SingleID         bool
+	Logger           *slog.Logger
+
+	steps  atomic.Int64
+	mu     sync.Mutex
+	copies map[copyKey]func() (copied, error)
+}
+
+// Run carries out v and returns the layer it made on top of its root.
+func (e *Executor) Run(ctx context.Context, v *llb.Vertex, inputs []solve.Snapshot, report solve.Reporter) (storage.Layer, error) {
+	if err := e.refuse(v); err != nil {
+		return storage.Layer{}, err
+	}
+	base, err := rootLayer(v, inputs)
+	if err != nil {
+		return storage.Layer{}, err
+	}
+	return e.Mounts.Create(ctx, base, func(ctx context.Context, root string) error {
+		return e.step(ctx, v, inputs, root, report)
+	})
+}
+
+func (e *Executor) step(ctx context.Context, v *llb.Vertex, inputs []solve.Snapshot, root string, report solve.Reporter) (err error) {
+	dir, err := e.Mounts.NewDir("mounts")
+	if err != nil {
+		return err
+	}
+	mounts := &mountSet{exec: e, dir: dir, vertex: v, inputs: inputs}
+	defer func() { err = errors.Join(err, mounts.close()) }()
+	if err := mounts.prepare(ctx); err != nil {
+		return err
+	}
+	spec, err := e.spec(ctx, v, root, mounts, report)
+	if err != nil {
+		return err
+	}
+	code, err := e.Runner.Run(ctx, spec)
+	var start *sandbox.ExecError
+	if errors.As(err, &start) {
+		return &ExitError{Args: spec.Args, Code: start.Code, Reason: start.Message}
+	}
+	if err != nil {
+		return err
+	}
+	if code != 0 {
+		return &ExitError{Args: v.Exec.GetMeta().GetArgs(), Code: code}
+	}
+	return nil
+}
+
+func (e *Executor) spec(ctx context.Context, v *llb.Vertex, root string, mounts *mountSet, report solve.Reporter) (sandbox.Spec, error) {
+	meta := v.Exec.GetMeta()
+	user, err := identity.Resolve(root, meta.GetUser())
+	if err != nil {
+		return sandbox.Spec{}, err
+	}
+	limits, err := rlimits(meta.GetUlimit())
+	if err != nil {
+		return sandbox.Spec{}, err
+	}
+	hostname := meta.GetHostname()
+	if hostname == "" {
+		hostname = defaultHostname
+	}
+	spec := sandbox.Spec{
+		ID:             "step-" + strconv.FormatInt(e.steps.Add(1), 10),
+		Rootfs:         root,
+		Args:           meta.GetArgs(),
+		Env:            append(append([]string(nil), meta.GetEnv()...), proxyEnv(meta.GetProxyEnv())...),
+		Cwd:            meta.GetCwd(),
+		UID:            user.UID,
+		GID:            user.GID,
+		AdditionalGIDs: user.AdditionalGIDs,
+		Hostname:       hostname,
+		Mounts:         mounts.list,
+		ShmSize:        mounts.shmSize,
+		Rlimits:        limits,
+		SingleID:       e.SingleID,
+		Stdout:         report.Stdout(),
+		Stderr:         report.Stderr(),
+	}
+	return spec, e.connect(ctx, &spec, v.Exec, mounts.dir)
+}
+
+// proxyEnv gives every proxy variable in both spellings, as docker does: tools
+// read one or the other.
+func proxyEnv(p *pb.ProxyEnv) []string {
+	var env []string
+	for _, kv := range []struct{ name, value string }{
+		{"http_proxy", p.GetHttpProxy()}, {"https_proxy", p.GetHttpsProxy()}, {"ftp_proxy", p.GetFtpProxy()},
+		{"no_proxy", p.GetNoProxy()}, {"all_proxy", p.GetAllProxy()},
+	} {
+		if kv.value != "" {
+			env = append(env, strings.ToUpper(kv.name)+"="+kv.value, kv.name+"="+kv.value)
+		}
+	}
+	return env
+}
+
+// refuse names the parts of an operation that cannot be carried out, before
+// anything is done.
+func (e *Executor) refuse(v *llb.Vertex) error {
+	op := v.Exec
+	switch {
+	case op.GetSecurity() == pb.SecurityMode_INSECURE:
+		return &UnsupportedError{What: "RUN --security=insecure", Why: "the entitlement security.insecure cannot be granted in this version"}
+	case op.GetNetwork() == pb.NetMode_HOST && !e.AllowHostNetwork:
+		return &UnsupportedError{What: "RUN --network=host", Why: "the host's network is not allowed for single steps; build with --network=host to give it to all"}
+	case len(op.GetCdiDevices()) > 0:
+		return &UnsupportedError{What: "RUN --device", Why: "devices cannot be passed to a step in this version"}
+	case len(v.Exec.GetMeta().GetCgroupParent()) > 0:
+		return &UnsupportedError{What: "--cgroup-parent", Why: "steps are not placed in control groups"}
+	case v.Resources != nil:
+		return &UnsupportedError{What: "a resource limit", Why: "steps are not placed in control groups"}
+	}
+	for _, s := range op.GetSecretenv() {
+		if !s.GetOptional() {
+			return fmt.Errorf("secret %s: not found", s.GetID())
+		}
+	}
+	return nil
+}
+
+// rootLayer finds the layer that the step starts from.
+func rootLayer(v *llb.Vertex, inputs []solve.Snapshot) (string, error) {
+	for _, m := range v.Exec.GetMounts() {
+		if m.GetDest() != pb.RootMount {
+			continue
+		}
+		if m.GetReadonly() || m.GetOutput() != 0 {
+			return "", &UnsupportedError{What: "a read-only root file system", Why: "RUN always writes to it"}
+		}
+		if m.GetInput() < 0 {
+			return "", nil
+		}
+		if inputs[m.GetInput()].Tree != nil {
+			return "", &UnsupportedError{What: "a RUN directly on a build context", Why: "copy it into a stage first"}
+		}
+		return inputs[m.GetInput()].Layer, nil
+	}
+	return "", errors.New("the step has no root file system")
+}
+
+// materialize copies what selector names in a context into the build's own
+// directory, once: a step sees it as it was, with root as its owner, whatever
+// happens to the files meanwhile. It returns a directory and where in it the
+// copy is.
+func (e *Executor) materialize(ctx context.Context, tree *local.Tree, selector string) (dir, path string, err error) {
+	key := copyKey{tree: tree, selector: filepath.Clean("/" + selector)}
+	e.mu.Lock()
+	if e.copies == nil {
+		e.copies = map[copyKey]func() (copied, error){}
+	}
+	once := e.copies[key]
+	if once == nil {
+		once = sync.OnceValues(func() (copied, error) { return e.copyTree(ctx, key) })
+		e.copies[key] = once
+	}
+	e.mu.Unlock()
+	c, err := once()
+	return c.dir, c.path, err
+}
+
+type copyKey struct {
+	tree     *local.Tree
+	selector string
+}
+
+type copied struct{ dir, path string }
+
+func (e *Executor) copyTree(ctx context.Context, key copyKey) (copied, error) {
+	dir, err := e.Mounts.NewDir("context")
+	if err != nil {
+		return copied{}, err
+	}
+	// A directory that a step looks into is as open as docker's.
+	if err := os.Chmod(dir, 0o755); err != nil { //nolint:gosec // its parent is private
+		return copied{}, fmt.Errorf("make directory for the build context: %w", err)
+	}
+	at, err := fileop.Materialize(ctx, key.tree, key.selector, dir, fileop.Options{Logger: e.Logger})
+	if err != nil {
+		return copied{}, err
+	}
+	rel, err := filepath.Rel(dir, at)
+	if err != nil {
+		return copied{}, fmt.Errorf("find the copy of the build context: %w", err)
+	}
+	return copied{dir: dir, path: "/" + rel}, nil
+}

@@ -1,0 +1,236 @@
+package exec
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+
+	"github.com/moby/buildkit/solver/pb"
+	"golang.org/x/sys/unix"
+
+	"github.com/shale-build/shale/builder/cachemount"
+	"github.com/shale-build/shale/builder/llb"
+	"github.com/shale-build/shale/builder/solve"
+	"github.com/shale-build/shale/overlay"
+	"github.com/shale-build/shale/runtime/sandbox"
+)
+
+// mountSet are the mounts of one step. Their sources are bound to paths of our
+// own, which nothing inside the container can change.
+type mountSet struct {
+	exec   *Executor
+	dir    string
+	vertex *llb.Vertex
+	inputs []solve.Snapshot
+
+	list    []sandbox.Mount
+	shmSize int64
+	undo    []func() error
+}
+
+// prepare makes the sources of all mounts but the root. The caller closes the
+// set, also after an error.
+func (s *mountSet) prepare(ctx context.Context) error {
+	for i, m := range s.vertex.Exec.GetMounts() {
+		if m.GetDest() == pb.RootMount {
+			continue
+		}
+		if err := s.add(ctx, i, m); err != nil {
+			return fmt.Errorf("mount at %s: %w", m.GetDest(), err)
+		}
+	}
+	return nil
+}
+
+func (s *mountSet) add(ctx context.Context, i int, m *pb.Mount) error {
+	switch m.GetMountType() {
+	case pb.MountType_BIND:
+		return s.bind(ctx, i, m)
+	case pb.MountType_CACHE:
+		return s.cache(ctx, i, m)
+	case pb.MountType_TMPFS:
+		s.tmpfs(m)
+		return nil
+	case pb.MountType_SECRET:
+		if m.GetSecretOpt().GetOptional() {
+			return nil // not given: nothing is mounted, as docker does
+		}
+		return fmt.Errorf("secret %s: not found", m.GetSecretOpt().GetID())
+	case pb.MountType_SSH:
+		if m.GetSSHOpt().GetOptional() {
+			return nil
+		}
+		return fmt.Errorf("ssh agent %s: not found", m.GetSSHOpt().GetID())
+	}
+	return &UnsupportedError{What: "a mount of type " + m.GetMountType().String(), Why: "this version does not know it"}
+}
+
+func (s *mountSet) tmpfs(m *pb.Mount) {
+	size := m.GetTmpfsOpt().GetSize()
+	if filepath.Clean(m.GetDest()) == "/dev/shm" {
+		s.shmSize = size // --shm-size
+		return
+	}
+	s.list = append(s.list, sandbox.Mount{Type: sandbox.Tmpfs, Target: m.GetDest(), Size: size})
+}
+
+// bind mounts files of another stage, an image or a context. What the step
+// writes to them is thrown away.
+func (s *mountSet) bind(ctx context.Context, i int, m *pb.Mount) error {
+	if llb.HasOutput(m) {
+		return &UnsupportedError{What: "a second result of RUN", Why: "only the root file system is kept"}
+	}
+	lowers, selector, err := s.source(ctx, m)
+	if err != nil {
+		return err
+	}
+	root, err := s.exec.Mounts.ViewOf(lowers)
+	if err != nil {
+		return err
+	}
+	if !m.GetReadonly() {
+		scratch, release, err := s.exec.Mounts.ScratchOf(lowers)
+		if err != nil {
+			return err
+		}
+		s.undo = append(s.undo, release)
+		root = scratch
+	}
+	return s.attach(i, root, selector, m)
+}
+
+// source finds what m shows: the directories of its input, topmost first, and
+// the path to show inside them.
+func (s *mountSet) source(ctx context.Context, m *pb.Mount) (lowers []string, selector string, err error) {
+	if m.GetInput() < 0 {
+		return nil, m.GetSelector(), nil
+	}
+	snap := s.inputs[m.GetInput()]
+	if snap.Tree == nil {
+		lowers, err = s.exec.Mounts.Lowers(snap.Layer)
+		return lowers, m.GetSelector(), err
+	}
+	dir, selector, err := s.exec.materialize(ctx, snap.Tree, m.GetSelector())
+	return []string{dir}, selector, err
+}
+
+// cache mounts a directory that outlives the build.
+func (s *mountSet) cache(ctx context.Context, i int, m *pb.Mount) error {
+	req := cachemount.Request{ID: m.GetCacheOpt().GetID(), Empty: s.vertex.IgnoreCache}
+	switch m.GetCacheOpt().GetSharing() {
+	case pb.CacheSharingOpt_SHARED:
+		req.Sharing = cachemount.Shared
+	case pb.CacheSharingOpt_PRIVATE:
+		req.Sharing = cachemount.Private
+	case pb.CacheSharingOpt_LOCKED:
+		req.Sharing = cachemount.Locked
+	}
+	if m.GetInput() >= 0 {
+		if err := s.seed(ctx, &req, m); err != nil {
+			return err
+		}
+	}
+	lease, err := s.exec.Caches.Acquire(ctx, req)
+	if err != nil {
+		return err
+	}
+	s.undo = append(s.undo, lease.Release)
+	return s.attach(i, lease.Dir, "", m)
+}
+
+// seed makes a cache mount start as a copy of the input's selected directory.
+func (s *mountSet) seed(ctx context.Context, req *cachemount.Request, m *pb.Mount) error {
+	lowers, selector, err := s.source(ctx, m)
+	if err != nil {
+		return err
+	}
+	root, err := s.exec.Mounts.ViewOf(lowers)
+	if err != nil {
+		return err
+	}
+	snap := s.inputs[m.GetInput()]
+	req.Seed = snap.Chain.String() + strconv.Quote(m.GetSelector())
+	if snap.Tree != nil {
+		dgst, err := snap.Tree.Digest(ctx, treeSelection(m.GetSelector()))
+		if err != nil {
+			return err
+		}
+		req.Seed = dgst.String()
+	}
+	req.Fill = func(ctx context.Context, dir string) error {
+		return copySeed(ctx, root, selector, dir)
+	}
+	return nil
+}
+
+// attach binds what selector names inside root to a path of our own and adds
+// the mount.
+func (s *mountSet) attach(i int, root, selector string, m *pb.Mount) error {
+	source, err := openInRoot(root, selector)
+	if err != nil {
+		return err
+	}
+	defer source.Close() //nolint:errcheck // O_PATH: nothing to flush
+	target := filepath.Join(s.dir, strconv.Itoa(i))
+	if err := mountPoint(source, target); err != nil {
+		return err
+	}
+	if err := overlay.Bind(source, target, overlay.BindOptions{ReadOnly: m.GetReadonly()}); err != nil {
+		return err
+	}
+	s.undo = append(s.undo, func() error { return overlay.Unmount(target) })
+	s.list = append(s.list, sandbox.Mount{
+		Type: sandbox.Bind, Source: target, Target: m.GetDest(), ReadOnly: m.GetReadonly(),
+	})
+	return nil
+}
+
+// mountPoint makes target a directory or a file, as source is.
+func mountPoint(source *os.File, target string) error {
+	info, err := source.Stat()
+	if err != nil {
+		return fmt.Errorf("look at the mount's source: %w", err)
+	}
+	if info.IsDir() {
+		err = os.Mkdir(target, 0o700)
+	} else {
+		err = os.WriteFile(target, nil, 0o600)
+	}
+	if err != nil {
+		return fmt.Errorf("make a place for the mount: %w", err)
+	}
+	return nil
+}
+
+// openInRoot opens what path names inside root, following symbolic links as a
+// process whose root directory it is would (openat2(2), Linux 5.6).
+func openInRoot(root, path string) (*os.File, error) {
+	dir, err := unix.Open(root, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", root, err)
+	}
+	defer unix.Close(dir) //nolint:errcheck // O_PATH: nothing to flush
+	fd, err := unix.Openat2(dir, filepath.Clean("/"+path), &unix.OpenHow{
+		Flags:   unix.O_PATH | unix.O_CLOEXEC,
+		Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS,
+	})
+	if errors.Is(err, unix.ENOENT) {
+		return nil, fmt.Errorf("%q: not found", filepath.Clean("/"+path))
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open %q in the mount's source: %w", path, err)
+	}
+	return os.NewFile(uintptr(fd), path), nil
+}
+
+// close undoes everything, last first.
+func (s *mountSet) close() error {
+	var errs []error
+	for i := len(s.undo) - 1; i >= 0; i-- {
+		errs = append(errs, s.undo[i]())
+	}
+	return errors.Join(append(errs, os.RemoveAll(s.dir))...)
+}

@@ -1,0 +1,45 @@
+package exec
+
+import (
+	"context"
+	"fmt"
+
+	fscopy "github.com/tonistiigi/fsutil/copy"
+	"golang.org/x/sys/unix"
+
+	"github.com/shale-build/shale/builder/source/local"
+)
+
+// treeSelection is everything below path, whose links are followed.
+func treeSelection(path string) local.Selection {
+	return local.Selection{Path: path, FollowLinks: true}
+}
+
+// copySeed copies the content of the directory that selector names inside root
+// to dir, and the directory's own mode and owner with it: uid=, gid= and mode=
+// of a cache mount come as a seed that has them.
+func copySeed(ctx context.Context, root, selector, dir string) error {
+	err := fscopy.Copy(ctx, root, "/"+selector, dir, "/", func(ci *fscopy.CopyInfo) {
+		ci.CopyDirContents = true
+		ci.FollowLinks = true
+	})
+	if err != nil {
+		return fmt.Errorf("copy its first content: %w", err)
+	}
+	source, err := openInRoot(root, selector)
+	if err != nil {
+		return err
+	}
+	defer source.Close() //nolint:errcheck // O_PATH: nothing to flush
+	var st unix.Stat_t
+	if err := unix.Fstat(int(source.Fd()), &st); err != nil {
+		return fmt.Errorf("look at its first content: %w", err)
+	}
+	if err := unix.Chown(dir, int(st.Uid), int(st.Gid)); err != nil {
+		return fmt.Errorf("give it its owner: %w", err)
+	}
+	if err := unix.Chmod(dir, st.Mode&0o7777); err != nil {
+		return fmt.Errorf("give it its mode: %w", err)
+	}
+	return nil
+}

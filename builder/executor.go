@@ -1,0 +1,175 @@
+package builder
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"slices"
+
+	"github.com/moby/buildkit/solver/pb"
+	"github.com/opencontainers/go-digest"
+	"github.com/opencontainers/image-spec/identity"
+
+	"github.com/shale-build/shale/builder/exec"
+	"github.com/shale-build/shale/builder/fileop"
+	"github.com/shale-build/shale/builder/llb"
+	"github.com/shale-build/shale/builder/rootfs"
+	"github.com/shale-build/shale/builder/solve"
+	"github.com/shale-build/shale/builder/source"
+	"github.com/shale-build/shale/storage"
+)
+
+// executor hands each operation to the package that carries it out.
+type executor struct {
+	store   *storage.Store
+	mounts  *rootfs.Mounter
+	run     *exec.Executor
+	sources *source.Sources
+	logger  *slog.Logger
+}
+
+var _ solve.Executor = (*executor)(nil)
+
+// Source implements solve.Executor.
+func (e *executor) Source(ctx context.Context, v *llb.Vertex, report solve.Reporter) (solve.Source, error) {
+	return e.sources.Source(ctx, v, report)
+}
+
+// LayerExists implements solve.Executor.
+func (e *executor) LayerExists(id string) bool {
+	_, err := e.store.Layer(id)
+	return err == nil
+}
+
+// Run implements solve.Executor.
+func (e *executor) Run(ctx context.Context, v *llb.Vertex, inputs []solve.Snapshot, report solve.Reporter) (solve.Snapshot, error) {
+	switch {
+	case v.Exec != nil:
+		layer, err := e.run.Run(ctx, v, inputs, report)
+		if err != nil {
+			return solve.Snapshot{}, err
+		}
+		return e.snapshot(layer)
+	case v.File != nil:
+		return e.file(ctx, v, inputs)
+	case v.Merge != nil:
+		return e.merge(ctx, v, inputs)
+	}
+	return solve.Snapshot{}, fmt.Errorf("the operation of %q is not known", v.Name)
+}
+
+func (e *executor) snapshot(layer storage.Layer) (solve.Snapshot, error) {
+	chain, err := e.chain(layer.ID)
+	return solve.Snapshot{Layer: layer.ID, Chain: chain}, err
+}
+
+func (e *executor) chain(id string) (digest.Digest, error) {
+	layers, err := e.store.Chain(id)
+	if err != nil {
+		return "", err
+	}
+	return identity.ChainID(diffIDs(layers)), nil
+}
+
+// file carries out COPY, ADD, WORKDIR and the like on the layer they start
+// from.
+func (e *executor) file(ctx context.Context, v *llb.Vertex, inputs []solve.Snapshot) (solve.Snapshot, error) {
+	from := baseInput(v.File, len(inputs))
+	base := ""
+	if from >= 0 {
+		if inputs[from].Tree != nil {
+			return solve.Snapshot{}, fmt.Errorf("%q would write to a build context", v.Name)
+		}
+		base = inputs[from].Layer
+	}
+	temp, err := e.mounts.NewDir("file")
+	if err != nil {
+		return solve.Snapshot{}, err
+	}
+	roots, err := e.fileInputs(v.File, inputs, from)
+	if err != nil {
+		return solve.Snapshot{}, err
+	}
+	layer, err := e.mounts.Create(ctx, base, func(ctx context.Context, root string) error {
+		return fileop.Run(ctx, v.File, fileop.Options{Dest: root, Inputs: roots, TempDir: temp, Logger: e.logger})
+	})
+	if err != nil {
+		return solve.Snapshot{}, err
+	}
+	return e.snapshot(layer)
+}
+
+// fileInputs makes what an operation reads readable. The base is read where it
+// is written to, unless files are copied from it.
+func (e *executor) fileInputs(op *pb.FileOp, inputs []solve.Snapshot, base int) ([]fileop.Input, error) {
+	roots := make([]fileop.Input, len(inputs))
+	for i, in := range inputs {
+		if i == base && !copiesFrom(op, i) {
+			continue
+		}
+		if in.Tree != nil {
+			roots[i].Tree = in.Tree
+			continue
+		}
+		var err error
+		if roots[i].Root, err = e.mounts.View(in.Layer); err != nil {
+			return nil, err
+		}
+	}
+	return roots, nil
+}
+
+// baseInput is the input that the operation's result starts from, -1 for an
+// empty file system. The actions that lead to the output form a chain: each
+// names the one before it, the first an input.
+func baseInput(op *pb.FileOp, inputs int) int {
+	actions := op.GetActions()
+	last := slices.IndexFunc(actions, func(a *pb.FileAction) bool { return a.GetOutput() == 0 })
+	for last >= 0 {
+		in := int(actions[last].GetInput())
+		if in < inputs {
+			return in
+		}
+		last = in - inputs
+	}
+	return -1
+}
+
+func copiesFrom(op *pb.FileOp, input int) bool {
+	return slices.ContainsFunc(op.GetActions(), func(a *pb.FileAction) bool {
+		return a.GetCopy() != nil && int(a.GetSecondaryInput()) == input
+	})
+}
+
+// merge puts the layers of all inputs but the first on top of the first
+// (COPY --link).
+func (e *executor) merge(ctx context.Context, v *llb.Vertex, inputs []solve.Snapshot) (solve.Snapshot, error) {
+	var result solve.Snapshot
+	for i, in := range v.Merge.GetInputs() {
+		if in.GetInput() < 0 {
+			continue
+		}
+		snap := inputs[in.GetInput()]
+		if snap.Tree != nil {
+			return solve.Snapshot{}, fmt.Errorf("%q would merge a build context", v.Name)
+		}
+		if i == 0 || result.Layer == "" {
+			result = snap
+			continue
+		}
+		layers, err := e.store.Chain(snap.Layer)
+		if err != nil {
+			return solve.Snapshot{}, err
+		}
+		for _, l := range layers {
+			grafted, err := e.mounts.Graft(ctx, result.Layer, l.ID)
+			if err != nil {
+				return solve.Snapshot{}, err
+			}
+			if result, err = e.snapshot(grafted); err != nil {
+				return solve.Snapshot{}, err
+			}
+		}
+	}
+	return result, nil
+}

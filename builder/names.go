@@ -1,0 +1,50 @@
+package builder
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/distribution/reference"
+)
+
+// storeName is how an image built as tag is called in the store. A name without
+// a registry becomes localhost/NAME, as podman and buildah have it, so that it
+// can never be taken for something that was pulled.
+func storeName(tag string) (string, error) {
+	named, err := parseTag(tag)
+	if err != nil {
+		return "", err
+	}
+	if hasRegistry(tag) {
+		return named.String(), nil
+	}
+	return "localhost/" + strings.TrimPrefix(strings.TrimPrefix(named.String(), "docker.io/"), "library/"), nil
+}
+
+// registryName is the complete name by docker's rules: docker.io unless the tag
+// says otherwise.
+func registryName(tag string) (string, error) {
+	named, err := parseTag(tag)
+	if err != nil {
+		return "", err
+	}
+	return named.String(), nil
+}
+
+func parseTag(tag string) (reference.Named, error) {
+	named, err := reference.ParseNormalizedNamed(tag)
+	if err != nil {
+		return nil, fmt.Errorf("invalid tag %q: %w", tag, err)
+	}
+	if _, ok := named.(reference.Digested); ok {
+		return nil, fmt.Errorf("invalid tag %q: a digest cannot be chosen for an image that is yet to be built", tag)
+	}
+	return reference.TagNameOnly(named), nil
+}
+
+// hasRegistry tells whether a name begins with a host, by docker's rule: the
+// part before the first slash has a dot or a colon, or is localhost.
+func hasRegistry(name string) bool {
+	host, _, found := strings.Cut(name, "/")
+	return found && (strings.ContainsAny(host, ".:") || host == "localhost")
+}

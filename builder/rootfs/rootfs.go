@@ -1,0 +1,196 @@
+// Package rootfs turns layers into directories and directories into layers.
+//
+// A layer chain is seen through an overlay mount: read-only for those who copy
+// or bind from it, writable over a staging directory of the store for the step
+// that makes the next layer, or writable over a directory that is thrown away.
+// All mounts live in the private mount namespace of the build and in its own
+// temporary directory; Close takes them down. How an overlay is mounted and an
+// upper directory is packed is left to packages overlay and overlay/diff.
+package rootfs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+
+	"github.com/shale-build/shale/overlay"
+	"github.com/shale-build/shale/overlay/diff"
+	"github.com/shale-build/shale/storage"
+)
+
+// Mounter hands out directories for layers. It is safe for concurrent use.
+type Mounter struct {
+	store *storage.Store
+	dir   string
+
+	mu    sync.Mutex
+	next  int
+	views map[string]*view
+}
+
+// view is a read-only mount shared by all who ask for the same layer.
+type view struct {
+	once sync.Once
+	path string
+	err  error
+}
+
+// New mounts below dir, which must be empty, private to the build and on a
+// file system that can hold an overlay's upper directory.
+func New(store *storage.Store, dir string) *Mounter {
+	return &Mounter{store: store, dir: dir, views: map[string]*view{}}
+}
+
+// Lowers returns the directories that layer consists of, topmost first.
+func (m *Mounter) Lowers(layer string) ([]string, error) {
+	lower, err := m.store.LowerDirs(layer)
+	if err != nil {
+		return nil, fmt.Errorf("find the layers to mount: %w", err)
+	}
+	return lower, nil
+}
+
+// View returns a directory that shows layer read-only, "" being an empty one.
+// It stays until Close.
+func (m *Mounter) View(layer string) (string, error) {
+	lower, err := m.Lowers(layer)
+	if err != nil {
+		return "", err
+	}
+	return m.ViewOf(lower)
+}
+
+// ViewOf returns a directory that shows the lower directories, topmost first,
+// read-only. It stays until Close.
+func (m *Mounter) ViewOf(lower []string) (string, error) {
+	key := strings.Join(lower, "\x00")
+	m.mu.Lock()
+	v := m.views[key]
+	if v == nil {
+		v = &view{}
+		m.views[key] = v
+	}
+	m.mu.Unlock()
+	v.once.Do(func() { v.path, v.err = m.mountView(lower) })
+	return v.path, v.err
+}
+
+func (m *Mounter) mountView(lower []string) (string, error) {
+	target, err := m.NewDir("view")
+	if err != nil || len(lower) == 0 {
+		return target, err
+	}
+	mount := overlay.Mount{Lower: lower, Target: target, UserXattr: m.store.UserXattr()}
+	if err := mount.Mount(); err != nil {
+		return "", err
+	}
+	return target, nil
+}
+
+// ScratchOf returns a writable directory that starts as the lower directories
+// show it and is thrown away by release.
+func (m *Mounter) ScratchOf(lower []string) (path string, release func() error, err error) {
+	dir, err := m.NewDir("scratch")
+	if err != nil {
+		return "", nil, err
+	}
+	st := storage.Staging{
+		Upper: filepath.Join(dir, "upper"), Work: filepath.Join(dir, "work"), Merged: filepath.Join(dir, "merged"),
+	}
+	for _, d := range []string{st.Upper, st.Work, st.Merged} {
+		if err := os.Mkdir(d, 0o755); err != nil { //nolint:gosec // the root of a file system is world-readable
+			return "", nil, fmt.Errorf("make scratch directory: %w", err)
+		}
+	}
+	if err := m.mountOver(lower, st); err != nil {
+		return "", nil, errors.Join(err, os.RemoveAll(dir))
+	}
+	return st.Merged, func() error {
+		return errors.Join(overlay.Unmount(st.Merged), os.RemoveAll(dir))
+	}, nil
+}
+
+// Create makes a layer on base, "" for none, out of what fill does to root.
+// When fill fails no layer is made and its error is returned.
+func (m *Mounter) Create(ctx context.Context, base string, fill func(ctx context.Context, root string) error) (storage.Layer, error) {
+	lower, err := m.Lowers(base)
+	if err != nil {
+		return storage.Layer{}, err
+	}
+	return m.store.CreateLayer(ctx, base, func(ctx context.Context, st storage.Staging) (storage.Diff, error) {
+		if err := m.mountOver(lower, st); err != nil {
+			return storage.Diff{}, err
+		}
+		err := fill(ctx, st.Merged)
+		if err := errors.Join(err, overlay.Unmount(st.Merged)); err != nil {
+			return storage.Diff{}, err
+		}
+		return m.pack(ctx, lower, st.Upper)
+	})
+}
+
+// Graft makes a layer on base with the very content of layer from.
+func (m *Mounter) Graft(ctx context.Context, base, from string) (storage.Layer, error) {
+	dirs, err := m.store.LowerDirs(from)
+	if err != nil {
+		return storage.Layer{}, fmt.Errorf("find layer to graft: %w", err)
+	}
+	return m.store.CreateLayer(ctx, base, func(ctx context.Context, st storage.Staging) (storage.Diff, error) {
+		if err := diff.Clone(ctx, dirs[0], st.Upper); err != nil {
+			return storage.Diff{}, err
+		}
+		// Packed without lowers: the content of the graft must not depend
+		// on where it is put, or its digest would.
+		return m.pack(ctx, nil, st.Upper)
+	})
+}
+
+func (m *Mounter) mountOver(lower []string, st storage.Staging) error {
+	mount := overlay.Mount{
+		Lower: lower, Upper: st.Upper, Work: st.Work, Target: st.Merged,
+		UserXattr: m.store.UserXattr(), Volatile: true,
+	}
+	return mount.Mount()
+}
+
+func (m *Mounter) pack(ctx context.Context, lower []string, upper string) (storage.Diff, error) {
+	res, err := diff.Pack(ctx, diff.Options{Upper: upper, Lower: lower, UserXattr: m.store.UserXattr()})
+	if err != nil {
+		return storage.Diff{}, err
+	}
+	return storage.Diff{
+		DiffID: res.DiffID, Size: res.Size, UIDs: res.UIDs, GIDs: res.GIDs, TarSplit: res.TarSplit,
+	}, nil
+}
+
+// NewDir makes an empty directory for the build's own use.
+func (m *Mounter) NewDir(kind string) (string, error) {
+	m.mu.Lock()
+	m.next++
+	name := kind + "-" + strconv.Itoa(m.next)
+	m.mu.Unlock()
+	dir := filepath.Join(m.dir, name)
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return "", fmt.Errorf("make directory for the build: %w", err)
+	}
+	return dir, nil
+}
+
+// Close unmounts every view.
+func (m *Mounter) Close() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var errs []error
+	for lower, v := range m.views {
+		if lower != "" && v.err == nil && v.path != "" {
+			errs = append(errs, overlay.Unmount(v.path))
+		}
+	}
+	m.views = map[string]*view{}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,15 @@
+// Package solve walks a graph of operations and yields the snapshot of its
+// target.
+//
+// Every vertex has two cache keys. The definition key follows from the
+// operation and the definition keys of its inputs, and so is known before
+// anything has run: a hit at the target ends the build without looking at the
+// steps below it. The content key follows from the operation and the chainIDs
+// of its inputs, and is known once those exist: when a step was run again and
+// gave the same bytes, the steps after it are found by it (early cut-off).
+// Files of a build context have no definition; wherever they are read, the
+// digest of exactly what is read stands in both keys.
+//
+// Vertices run in parallel as soon as their inputs exist, each once per build.
+// What a vertex does when it has to run is left to an Executor.
+package solve

@@ -1,0 +1,61 @@
+package solve
+
+import (
+	"context"
+	"io"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/shale-build/shale/builder/llb"
+	"github.com/shale-build/shale/builder/progress"
+	"github.com/shale-build/shale/builder/source/local"
+)
+
+// Snapshot is the file tree that a vertex yields: a chain of layers, or files
+// outside the store (a build context, a download).
+type Snapshot struct {
+	// Layer is the ID of the topmost layer; "" with a nil Tree is an empty
+	// file system.
+	Layer string
+	// Chain is the chainID of Layer, "" for an empty file system.
+	Chain digest.Digest
+	// Tree is set for files outside the store; it is a view of Dir.
+	Tree *local.Tree
+	Dir  string
+}
+
+// Source is a vertex without inputs, identified but perhaps not fetched.
+type Source struct {
+	// Chain is the chainID of an image's topmost layer.
+	Chain digest.Digest
+	// Tree is set for files outside the store; it is a view of Dir.
+	Tree *local.Tree
+	Dir  string
+	// Salt is what else the vertex's identity depends on, beside the
+	// content of Tree.
+	Salt string
+	// Fetch brings the image's layers into the store and returns the
+	// topmost one's ID. It is nil when Tree is set.
+	Fetch func(ctx context.Context, report Reporter) (layer string, err error)
+}
+
+// Reporter takes what a running vertex has to tell.
+type Reporter interface {
+	// Stdout and Stderr take the output of the step.
+	Stdout() io.Writer
+	Stderr() io.Writer
+	// Status reports an activity; its Vertex and Timestamp are filled in.
+	Status(progress.Status)
+}
+
+// Executor carries out single operations.
+type Executor interface {
+	// Source identifies a source vertex, fetching as little as it can.
+	Source(ctx context.Context, v *llb.Vertex, report Reporter) (Source, error)
+	// Run carries out an Exec, File or Merge vertex on the snapshots of its
+	// inputs.
+	Run(ctx context.Context, v *llb.Vertex, inputs []Snapshot, report Reporter) (Snapshot, error)
+	// LayerExists tells whether a layer found in the cache is still in the
+	// store.
+	LayerExists(id string) bool
+}

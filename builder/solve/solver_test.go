@@ -1,0 +1,351 @@
+package solve_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/moby/buildkit/solver/pb"
+	"github.com/opencontainers/go-digest"
+
+	"github.com/shale-build/shale/builder/cache"
+	"github.com/shale-build/shale/builder/llb"
+	"github.com/shale-build/shale/builder/progress"
+	"github.com/shale-build/shale/builder/solve"
+)
+
+// world is an executor whose steps give layers named after what they run.
+type world struct {
+	mu     sync.Mutex
+	ran    []string
+	layers map[string]bool
+	// content is what a step gives; by default its arguments on top of its
+	// inputs' chains.
+	content map[string]string
+	// before is called as a step starts.
+	before map[string]func(ctx context.Context) error
+}
+
+func newWorld() *world {
+	return &world{layers: map[string]bool{}, content: map[string]string{}, before: map[string]func(context.Context) error{}}
+}
+
+func (w *world) Source(_ context.Context, v *llb.Vertex, _ solve.Reporter) (solve.Source, error) {
+	return solve.Source{
+		Chain: digest.FromString(v.Source.GetIdentifier()),
+		Fetch: func(context.Context, solve.Reporter) (string, error) {
+			w.note("fetch " + v.Source.GetIdentifier())
+			return v.Source.GetIdentifier(), nil
+		},
+	}, nil
+}
+
+func (w *world) Run(ctx context.Context, v *llb.Vertex, inputs []solve.Snapshot, _ solve.Reporter) (solve.Snapshot, error) {
+	w.note(v.Name)
+	if f := w.before[v.Name]; f != nil {
+		if err := f(ctx); err != nil {
+			return solve.Snapshot{}, err
+		}
+	}
+	content, ok := w.content[v.Name]
+	if !ok {
+		content = v.Name
+	}
+	for _, in := range inputs {
+		content += " on " + in.Chain.String()
+	}
+	id := digest.FromString(content)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.layers[id.String()] = true
+	return solve.Snapshot{Layer: id.String(), Chain: id}, nil
+}
+
+func (w *world) LayerExists(id string) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.layers[id]
+}
+
+func (w *world) note(what string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.ran = append(w.ran, what)
+}
+
+// took returns what ran since the last call.
+func (w *world) took() []string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	ran := w.ran
+	w.ran = nil
+	return ran
+}
+
+func image(ref string) *llb.Vertex {
+	return &llb.Vertex{
+		Digest: digest.FromString("image " + ref), Name: "FROM " + ref,
+		Source: &pb.SourceOp{Identifier: "docker-image://" + ref},
+	}
+}
+
+// run is a step named by what it runs, on the root of its first input; further
+// inputs are mounted read-only.
+func run(cmd string, inputs ...*llb.Vertex) *llb.Vertex {
+	op := &pb.ExecOp{Meta: &pb.Meta{Args: []string{cmd}, Cwd: "/"}}
+	v := &llb.Vertex{Name: cmd, Exec: op}
+	id := cmd
+	for i, in := range inputs {
+		m := &pb.Mount{Input: int64(i), Dest: "/", Output: 0}
+		if i > 0 {
+			m = &pb.Mount{Input: int64(i), Dest: fmt.Sprintf("/in%d", i), Output: -1, Readonly: true}
+		}
+		op.Mounts = append(op.Mounts, m)
+		v.Inputs = append(v.Inputs, llb.Output{Vertex: in})
+		id += in.Digest.String()
+	}
+	v.Digest = digest.FromString(id)
+	return v
+}
+
+type fixture struct {
+	t     *testing.T
+	dir   string
+	world *world
+	sink  *sink
+}
+
+func newFixture(t *testing.T) *fixture {
+	return &fixture{t: t, dir: t.TempDir(), world: newWorld()}
+}
+
+// build solves for target as a build of its own and returns what ran.
+func (f *fixture) build(target *llb.Vertex) ([]string, error) {
+	f.t.Helper()
+	ctx, cancel := context.WithCancelCause(f.t.Context())
+	defer cancel(nil)
+	index, err := cache.Open(ctx, f.dir)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	defer index.Close() //nolint:errcheck // a test's lock
+	f.sink = &sink{seen: map[digest.Digest]progress.Vertex{}}
+	s := solve.New(f.world, index, f.sink, slog.New(slog.NewTextHandler(io.Discard, nil)), cancel)
+	_, err = s.Solve(ctx, &llb.Graph{Target: llb.Output{Vertex: target}})
+	return f.world.took(), err
+}
+
+func (f *fixture) want(target *llb.Vertex, ran ...string) {
+	f.t.Helper()
+	got, err := f.build(target)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	if diff := cmp.Diff(ran, got); diff != "" {
+		f.t.Errorf("what ran (-want +got):\n%s", diff)
+	}
+}
+
+type sink struct {
+	mu   sync.Mutex
+	seen map[digest.Digest]progress.Vertex
+}
+
+func (s *sink) Vertex(v progress.Vertex) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.seen[v.Digest] = v
+}
+func (s *sink) Status(progress.Status)   {}
+func (s *sink) Log(progress.Log)         {}
+func (s *sink) Warning(progress.Warning) {}
+
+func TestUnchangedBuildRunsNothing(t *testing.T) {
+	f := newFixture(t)
+	graph := func() *llb.Vertex { return run("b", run("a", image("base"))) }
+	f.want(graph(), "fetch docker-image://base", "a", "b")
+	target := graph()
+	f.want(target)
+	for v := target; ; v = v.Inputs[0].Vertex {
+		if shown := f.sink.seen[v.Digest]; !shown.Cached || shown.Completed == nil {
+			t.Errorf("%s: shown as %+v, want cached", v.Name, shown)
+		}
+		if len(v.Inputs) == 0 {
+			break
+		}
+	}
+}
+
+func TestChangedStepRunsWhatFollows(t *testing.T) {
+	f := newFixture(t)
+	f.want(run("c", run("b", run("a", image("base")))), "fetch docker-image://base", "a", "b", "c")
+	f.want(run("c", run("B", run("a", image("base")))), "B", "c")
+}
+
+func TestOtherBaseRunsAll(t *testing.T) {
+	f := newFixture(t)
+	f.want(run("a", image("base")), "fetch docker-image://base", "a")
+	f.want(run("a", image("other")), "fetch docker-image://other", "a")
+}
+
+func TestEarlyCutOff(t *testing.T) {
+	f := newFixture(t)
+	f.world.content["a"] = "same bytes"
+	f.world.content["A"] = "same bytes"
+	f.want(run("b", run("a", image("base"))), "fetch docker-image://base", "a", "b")
+	f.want(run("b", run("A", image("base"))), "fetch docker-image://base", "A")
+	// The detour is remembered.
+	f.want(run("b", run("A", image("base"))))
+}
+
+func TestLostLayerIsMadeAgain(t *testing.T) {
+	f := newFixture(t)
+	graph := func() *llb.Vertex { return run("b", run("a", image("base"))) }
+	f.want(graph(), "fetch docker-image://base", "a", "b")
+	clear(f.world.layers)
+	f.want(graph(), "fetch docker-image://base", "a", "b")
+}
+
+func TestIgnoreCache(t *testing.T) {
+	f := newFixture(t)
+	graph := func(ignore bool) *llb.Vertex {
+		a := run("a", image("base"))
+		a.IgnoreCache = ignore
+		return run("b", a)
+	}
+	f.want(graph(false), "fetch docker-image://base", "a", "b")
+	// a runs again; its bytes are the same, so b is still known.
+	f.want(graph(true), "fetch docker-image://base", "a")
+	f.want(graph(false))
+}
+
+func TestSharedVertexRunsOnce(t *testing.T) {
+	f := newFixture(t)
+	shared := run("shared", image("base"))
+	got, err := f.build(run("join", run("x", shared), run("y", shared)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	count := map[string]int{}
+	for _, name := range got {
+		count[name]++
+	}
+	want := map[string]int{"fetch docker-image://base": 1, "shared": 1, "x": 1, "y": 1, "join": 1}
+	if diff := cmp.Diff(want, count); diff != "" {
+		t.Errorf("what ran (-want +got):\n%s", diff)
+	}
+}
+
+func TestIndependentStepsRunTogether(t *testing.T) {
+	f := newFixture(t)
+	// Each waits for the other: they only end when both run at once.
+	var met sync.WaitGroup
+	met.Add(2)
+	meet := func(ctx context.Context) error {
+		met.Done()
+		done := make(chan struct{})
+		go func() { met.Wait(); close(done) }()
+		select {
+		case <-done:
+			return nil
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+	f.world.before["x"], f.world.before["y"] = meet, meet
+	if _, err := f.build(run("join", run("x", image("base")), run("y", image("base")))); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestFailureStopsOthers(t *testing.T) {
+	f := newFixture(t)
+	boom := errors.New("boom")
+	var stopped atomic.Bool
+	started := make(chan struct{})
+	f.world.before["x"] = func(context.Context) error { <-started; return boom }
+	f.world.before["y"] = func(ctx context.Context) error {
+		close(started)
+		<-ctx.Done()
+		stopped.Store(true)
+		return context.Cause(ctx)
+	}
+	target := run("join", run("y", image("base")), run("x", image("base")))
+	_, err := f.build(target)
+	if !errors.Is(err, boom) {
+		t.Errorf("error is %v, want %v", err, boom)
+	}
+	if !stopped.Load() {
+		t.Error("the other step was not stopped")
+	}
+	if got := f.sink.seen[target.Inputs[1].Vertex.Digest].Error; got != "boom" {
+		t.Errorf("the failed step is shown with error %q", got)
+	}
+}
+
+func TestDeepGraph(t *testing.T) {
+	f := newFixture(t)
+	// Every step uses the one before it twice: a walk that visits shared
+	// vertices again and again would not end.
+	v := run("0", image("base"))
+	for i := 1; i < 300; i++ {
+		v = run(fmt.Sprint(i), v, v)
+	}
+	if got, err := f.build(v); err != nil || len(got) != 301 {
+		t.Fatalf("%d steps ran, error %v", len(got), err)
+	}
+	f.want(v)
+}
+
+func TestKeysDiffer(t *testing.T) {
+	// Each changes one thing that must count.
+	variants := map[string]func(op *pb.ExecOp){
+		"nothing":     func(*pb.ExecOp) {},
+		"args":        func(op *pb.ExecOp) { op.Meta.Args = []string{"a", "b"} },
+		"joined args": func(op *pb.ExecOp) { op.Meta.Args = []string{"a b"} },
+		"env":         func(op *pb.ExecOp) { op.Meta.Env = []string{"X=1"} },
+		"cwd":         func(op *pb.ExecOp) { op.Meta.Cwd = "/w" },
+		"user":        func(op *pb.ExecOp) { op.Meta.User = "1" },
+		"network":     func(op *pb.ExecOp) { op.Network = pb.NetMode_NONE },
+		"hostname":    func(op *pb.ExecOp) { op.Meta.Hostname = "h" },
+		"host name":   func(op *pb.ExecOp) { op.Meta.ExtraHosts = []*pb.HostIP{{Host: "h", IP: "1.1.1.1"}} },
+		"mount target": func(op *pb.ExecOp) {
+			op.Mounts = append(op.Mounts, &pb.Mount{Input: -1, Dest: "/t", MountType: pb.MountType_TMPFS, Output: -1})
+		},
+		"mount type": func(op *pb.ExecOp) {
+			op.Mounts = append(op.Mounts, &pb.Mount{Input: -1, Dest: "/t", MountType: pb.MountType_CACHE, Output: -1})
+		},
+	}
+	// Each changes one thing that must not count.
+	same := map[string]func(op *pb.ExecOp){
+		"proxy":   func(op *pb.ExecOp) { op.Meta.ProxyEnv = &pb.ProxyEnv{HttpProxy: "p"} },
+		"ulimit":  func(op *pb.ExecOp) { op.Meta.Ulimit = []*pb.Ulimit{{Name: "nofile", Soft: 1, Hard: 1}} },
+		"address": func(op *pb.ExecOp) { op.Meta.ExtraHosts = nil },
+	}
+	build := func(f *fixture, change func(op *pb.ExecOp)) []string {
+		v := run("a", image("base"))
+		change(v.Exec)
+		got, err := f.build(v)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return got
+	}
+	f := newFixture(t)
+	for name, change := range variants {
+		if got := build(f, change); len(got) == 0 {
+			t.Errorf("a change of %s was taken for no change", name)
+		}
+	}
+	for name, change := range same {
+		if got := build(f, change); len(got) != 0 {
+			t.Errorf("a change of %s made %v run", name, got)
+		}
+	}
+}
