@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/opencontainers/image-spec/identity"
@@ -243,8 +244,8 @@ func (e evaluator) Evaluate(ctx context.Context, g *llb.Graph) (frontend.Root, e
 // nothing is mounted in it any more.
 func (b *build) close() error {
 	var errs []error
-	for i := len(b.closers) - 1; i >= 0; i-- {
-		errs = append(errs, b.closers[i]())
+	for _, v := range slices.Backward(b.closers) {
+		errs = append(errs, v())
 	}
 	if b.mounts != nil {
 		if err := b.mounts.Close(); err != nil {

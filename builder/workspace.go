@@ -51,7 +51,7 @@ func sweep(parent string) error {
 		return fmt.Errorf("look for old build directories: %w", err)
 	}
 	for _, path := range locks {
-		lock, err := os.OpenFile(path, os.O_RDWR, 0) //nolint:gosec // a path found in our own directory
+		lock, err := os.OpenFile(path, os.O_RDWR, 0)
 		if err != nil {
 			continue // gone, or another user's
 		}

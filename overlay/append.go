@@ -30,7 +30,7 @@ func appendLayers(m Mount) error {
 		return fmt.Errorf("fsopen: %w", err)
 	}
 	fs := fsContext{os.NewFile(uintptr(fd), "overlay")}
-	defer fs.Close() //nolint:errcheck // configuration only
+	defer fs.Close()
 
 	var layers layerFDs
 	defer layers.close()

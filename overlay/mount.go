@@ -134,7 +134,7 @@ func bindDir(path, target string, o BindOptions) error {
 	if err != nil {
 		return err
 	}
-	defer dir.Close() //nolint:errcheck // an O_PATH descriptor has nothing to lose
+	defer dir.Close()
 	return Bind(dir, target, o)
 }
 

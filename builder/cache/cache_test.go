@@ -118,8 +118,12 @@ type layers struct{ deleted []string }
 func (l *layers) Layers() ([]storage.Layer, error) {
 	var out []storage.Layer
 	for _, x := range []storage.Layer{
-		{ID: "a", Size: 10}, {ID: "b", Parent: "a", Size: 10}, {ID: "c", Parent: "b", Size: 10},
-		{ID: "d", Size: 10}, {ID: "e", Parent: "d", Size: 10}, {ID: "foreign", Size: 10},
+		{ID: "a", Size: 10},
+		{ID: "b", Parent: "a", Size: 10},
+		{ID: "c", Parent: "b", Size: 10},
+		{ID: "d", Size: 10},
+		{ID: "e", Parent: "d", Size: 10},
+		{ID: "foreign", Size: 10},
 	} {
 		if !slices.Contains(l.deleted, x.ID) {
 			out = append(out, x)

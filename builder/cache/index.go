@@ -117,16 +117,17 @@ func (x *Index) List() ([]Entry, error) { return list(x.dir) }
 func list(dir string) ([]Entry, error) {
 	var entries []Entry
 	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
-		if err != nil || d.IsDir() {
+		if err != nil {
 			return ignoreGone(err)
 		}
-		key := digest.NewDigestFromEncoded(digest.SHA256, filepath.Base(filepath.Dir(path))+d.Name())
-		if key.Validate() != nil {
+		if d.IsDir() {
 			return nil
 		}
-		entry, err := readEntry(path, key)
-		if err == nil {
-			entries = append(entries, entry)
+		key := digest.NewDigestFromEncoded(digest.SHA256, filepath.Base(filepath.Dir(path))+d.Name())
+		if key.Validate() == nil {
+			if entry, ok := readEntry(path, key); ok {
+				entries = append(entries, entry)
+			}
 		}
 		return nil
 	})
@@ -136,17 +137,17 @@ func list(dir string) ([]Entry, error) {
 	return entries, nil
 }
 
-func readEntry(path string, key Key) (Entry, error) {
-	data, err := os.ReadFile(path) //nolint:gosec // a path found by walking our own directory
+func readEntry(path string, key Key) (Entry, bool) {
+	data, err := os.ReadFile(path)
 	if err != nil {
-		return Entry{}, err
+		return Entry{}, false
 	}
 	info, err := os.Stat(path)
 	if err != nil {
-		return Entry{}, err
+		return Entry{}, false
 	}
 	entry := Entry{Key: key, Used: info.ModTime()}
-	return entry, json.Unmarshal(data, &entry.Record)
+	return entry, json.Unmarshal(data, &entry.Record) == nil
 }
 
 func ignoreGone(err error) error {

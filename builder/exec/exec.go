@@ -73,8 +73,7 @@ func (e *Executor) step(ctx context.Context, v *llb.Vertex, inputs []solve.Snaps
 		return err
 	}
 	code, err := e.Runner.Run(ctx, spec)
-	var start *sandbox.ExecError
-	if errors.As(err, &start) {
+	if start, ok := errors.AsType[*sandbox.ExecError](err); ok {
 		return &ExitError{Args: spec.Args, Code: start.Code, Reason: start.Message}
 	}
 	if err != nil {
@@ -125,8 +124,11 @@ func (e *Executor) spec(ctx context.Context, v *llb.Vertex, root string, mounts 
 func proxyEnv(p *pb.ProxyEnv) []string {
 	var env []string
 	for _, kv := range []struct{ name, value string }{
-		{"http_proxy", p.GetHttpProxy()}, {"https_proxy", p.GetHttpsProxy()}, {"ftp_proxy", p.GetFtpProxy()},
-		{"no_proxy", p.GetNoProxy()}, {"all_proxy", p.GetAllProxy()},
+		{"http_proxy", p.GetHttpProxy()},
+		{"https_proxy", p.GetHttpsProxy()},
+		{"ftp_proxy", p.GetFtpProxy()},
+		{"no_proxy", p.GetNoProxy()},
+		{"all_proxy", p.GetAllProxy()},
 	} {
 		if kv.value != "" {
 			env = append(env, strings.ToUpper(kv.name)+"="+kv.value, kv.name+"="+kv.value)

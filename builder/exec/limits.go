@@ -20,8 +20,8 @@ func rlimits(list []*pb.Ulimit) ([]sandbox.Rlimit, error) {
 		}
 		out = append(out, sandbox.Rlimit{
 			Type: "RLIMIT_" + strings.ToUpper(u.GetName()),
-			Soft: uint64(u.GetSoft()), //nolint:gosec // -1 is "unlimited" in both
-			Hard: uint64(u.GetHard()), //nolint:gosec // as above
+			Soft: uint64(u.GetSoft()),
+			Hard: uint64(u.GetHard()),
 		})
 	}
 	return out, nil

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 
 	"github.com/moby/buildkit/solver/pb"
@@ -173,7 +174,7 @@ func (s *mountSet) attach(i int, root, selector string, m *pb.Mount) error {
 	if err != nil {
 		return err
 	}
-	defer source.Close() //nolint:errcheck // O_PATH: nothing to flush
+	defer source.Close()
 	target := filepath.Join(s.dir, strconv.Itoa(i))
 	if err := mountPoint(source, target); err != nil {
 		return err
@@ -229,8 +230,8 @@ func openInRoot(root, path string) (*os.File, error) {
 // close undoes everything, last first.
 func (s *mountSet) close() error {
 	var errs []error
-	for i := len(s.undo) - 1; i >= 0; i-- {
-		errs = append(errs, s.undo[i]())
+	for _, v := range slices.Backward(s.undo) {
+		errs = append(errs, v())
 	}
 	return errors.Join(append(errs, os.RemoveAll(s.dir))...)
 }

@@ -54,6 +54,7 @@ func (e *Executor) network(ctx context.Context, mode pb.NetMode) (sandbox.Networ
 		return sandbox.NoNetwork, nil
 	case pb.NetMode_HOST:
 		return sandbox.HostNetwork, nil
+	default:
+		return e.Network.Default(ctx)
 	}
-	return e.Network.Default(ctx)
 }

@@ -30,7 +30,7 @@ func copySeed(ctx context.Context, root, selector, dir string) error {
 	if err != nil {
 		return err
 	}
-	defer source.Close() //nolint:errcheck // O_PATH: nothing to flush
+	defer source.Close()
 	var st unix.Stat_t
 	if err := unix.Fstat(int(source.Fd()), &st); err != nil {
 		return fmt.Errorf("look at its first content: %w", err)

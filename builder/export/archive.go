@@ -153,7 +153,7 @@ func writeLayer(ctx context.Context, out sink, l storage.Layer, opts ArchiveOpti
 	if err != nil {
 		return desc, err
 	}
-	defer tmp.Close() //nolint:errcheck // its name is gone
+	defer tmp.Close()
 	if err := os.Remove(tmp.Name()); err != nil {
 		return desc, err
 	}

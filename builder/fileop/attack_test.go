@@ -164,7 +164,8 @@ func TestArchive(t *testing.T) {
 	pack := func(w func(*bytes.Buffer) (interface {
 		Write([]byte) (int, error)
 		Close() error
-	}, error)) string {
+	}, error),
+	) string {
 		var b bytes.Buffer
 		z, err := w(&b)
 		must(t, err)

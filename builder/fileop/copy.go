@@ -73,7 +73,7 @@ func (c *copying) parseMode() error {
 		return nil
 	}
 	if m := c.a.GetMode(); m != -1 {
-		mode := uint32(m) & 0o7777 //nolint:gosec // masked
+		mode := uint32(m) & 0o7777
 		c.mode = &mode
 	}
 	return nil

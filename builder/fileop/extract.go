@@ -175,7 +175,7 @@ func (x *extractor) device(h *tar.Header, dir int, name string) (bool, error) {
 		x.logger.Warn("device 0:0 of an archive left out: it would hide files of the image", "name", h.Name)
 		return false, nil
 	}
-	err := unix.Mknodat(dir, name, kind|0o600, int(dev)) //nolint:gosec // a device number
+	err := unix.Mknodat(dir, name, kind|0o600, int(dev))
 	if errors.Is(err, unix.EPERM) {
 		x.logger.Warn("device of an archive left out: not allowed in a user namespace", "name", h.Name)
 		return false, nil
@@ -247,7 +247,7 @@ func allZero(b []byte) bool {
 // link makes a hard link to an earlier entry or to a file that is there. A
 // link in its target's last component is not followed.
 func (x *extractor) link(h *tar.Header, rel string, a attrs) error {
-	target := path.Join("/", h.Linkname)
+	target := path.Join("/", h.Linkname) //nolint:gosec // resolved inside the destination by the next line
 	dir, err := x.at.resolve(path.Dir(target))
 	if err != nil {
 		return err
@@ -283,7 +283,7 @@ func (x *extractor) attrs(h *tar.Header) (attrs, error) {
 		}
 		owner = &ids{uint32(h.Uid), uint32(h.Gid)}
 	}
-	mode := uint32(h.Mode & 0o7777) //nolint:gosec // masked
+	mode := uint32(h.Mode & 0o7777)
 	mtime := h.ModTime
 	if mtime.Before(time.Unix(0, 0)) {
 		mtime = time.Unix(0, 0)

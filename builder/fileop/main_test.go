@@ -28,8 +28,7 @@ func TestMain(m *testing.M) {
 	cmd.Env = append(os.Environ(), inNamespace+"=1")
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	err = cmd.Run()
-	var exit *exec.ExitError
-	if errors.As(err, &exit) {
+	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
 		fmt.Fprintln(os.Stderr, "tests in a user namespace (needs unshare(1), newuidmap(1) and a range in /etc/subuid):", err)
 		os.Exit(exit.ExitCode())
 	}

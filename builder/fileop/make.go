@@ -27,7 +27,7 @@ func (r *runner) mkdir(at *root, a *pb.FileActionMkDir) error {
 	if err != nil {
 		return err
 	}
-	mode := uint32(a.GetMode()) & perm //nolint:gosec // masked
+	mode := uint32(a.GetMode()) & perm
 	with := attrs{owner: who, mode: &mode, mtime: stamp(a.GetTimestamp())}
 	if !a.GetMakeParents() {
 		err := at.mkdir(rel, with)
@@ -56,7 +56,7 @@ func (r *runner) mkfile(at *root, a *pb.FileActionMkFile) error {
 	if rel == "." {
 		return &os.PathError{Op: "mkfile", Path: "/", Err: unix.EISDIR}
 	}
-	mode := uint32(a.GetMode()) & perm //nolint:gosec // masked
+	mode := uint32(a.GetMode()) & perm
 	return at.in(rel, func(dir int, name string) error {
 		if err := makeWay(dir, name, rel); err != nil {
 			return err
@@ -101,11 +101,11 @@ func (r *runner) symlink(at *root, a *pb.FileActionSymlink) error {
 }
 
 // rm removes files. The last component of a path is not followed.
-func (r *runner) rm(at *root, a *pb.FileActionRm) error {
+func (r *runner) rm(ctx context.Context, at *root, a *pb.FileActionRm) error {
 	names := []string{path.Join("/", a.GetPath())}
 	if a.GetAllowWildcard() {
 		var err error
-		if names, err = r.matches(at, a.GetPath()); err != nil {
+		if names, err = r.matches(ctx, at, a.GetPath()); err != nil {
 			return err
 		}
 	}
@@ -135,8 +135,7 @@ func rmPath(at *root, name string, allowNotFound bool) error {
 	return at.remove(rel)
 }
 
-func (r *runner) matches(at *root, pattern string) (names []string, err error) {
-	ctx := context.Background()
+func (r *runner) matches(ctx context.Context, at *root, pattern string) (names []string, err error) {
 	t, err := local.Open(ctx, local.Options{Dir: at.dir, KeepOwners: true})
 	if err != nil {
 		return nil, err

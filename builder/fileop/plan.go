@@ -38,7 +38,7 @@ func newPlan(op *pb.FileOp, inputs int) (plan, error) {
 }
 
 func checkIndexes(a *pb.FileAction, i, inputs int) error {
-	for _, in := range []int64{int64(a.GetInput()), int64(a.GetSecondaryInput())} {
+	for _, in := range []int64{a.GetInput(), a.GetSecondaryInput()} {
 		if in < scratch || in >= int64(inputs+i) {
 			return fmt.Errorf("%w: action %d uses input %d of %d", ErrUnsupported, i, in, inputs+i)
 		}

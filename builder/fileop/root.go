@@ -33,7 +33,7 @@ func openRoot(dir string) (*root, error) {
 
 func (r *root) close() error { return r.f.Close() }
 
-func (r *root) fd() int { return int(r.f.Fd()) } //nolint:gosec // a descriptor fits
+func (r *root) fd() int { return int(r.f.Fd()) }
 
 // resolve returns where name leads inside the root.
 func (r *root) resolve(name string) (string, error) {
@@ -201,7 +201,7 @@ func removeAt(dir int, name string) error {
 	if err != nil {
 		return err
 	}
-	f := os.NewFile(uintptr(fd), name) //nolint:gosec // a descriptor fits
+	f := os.NewFile(uintptr(fd), name)
 	defer func() { _ = f.Close() }()
 	names, err := f.Readdirnames(-1)
 	if err != nil {

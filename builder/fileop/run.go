@@ -102,7 +102,7 @@ func (r *runner) action(ctx context.Context, i int, a *pb.FileAction) error {
 	case *pb.FileAction_Symlink:
 		return r.symlink(at, act.Symlink)
 	case *pb.FileAction_Rm:
-		return r.rm(at, act.Rm)
+		return r.rm(ctx, at, act.Rm)
 	}
 	return fmt.Errorf("%w: action %T", ErrUnsupported, a.GetAction())
 }

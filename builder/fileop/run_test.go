@@ -123,7 +123,8 @@ func TestRefused(t *testing.T) {
 		"input of the future": {{Input: 1, SecondaryInput: -1, Action: mkdir}},
 		"changed twice": {
 			{SecondaryInput: -1, Output: -1, Action: mkdir},
-			{Input: 1, SecondaryInput: -1, Output: -1, Action: mkdir}, {Input: 1, SecondaryInput: -1, Action: mkdir},
+			{Input: 1, SecondaryInput: -1, Output: -1, Action: mkdir},
+			{Input: 1, SecondaryInput: -1, Action: mkdir},
 		},
 		"copy of nothing": {{SecondaryInput: -1, Action: &pb.FileAction_Copy{Copy: cp("/", "/")}}},
 	}

@@ -99,7 +99,7 @@ func readCase(t *testing.T, path string) (*txtar.Archive, Options) {
 	if err := os.MkdirAll(o.Context, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	for _, line := range strings.Split(string(ar.Comment), "\n") {
+	for line := range strings.SplitSeq(string(ar.Comment), "\n") {
 		if line == "" || strings.HasPrefix(line, "#") {
 			continue
 		}
@@ -143,7 +143,7 @@ func setOption(o *Options, dir, line string) error {
 		o.Epoch, err = &t, perr
 	case "platforms":
 		o.Platforms = nil
-		for _, s := range strings.Fields(value) {
+		for s := range strings.FieldsSeq(value) {
 			p, perr := platforms.Parse(s)
 			o.Platforms, err = append(o.Platforms, p), errors.Join(err, perr)
 		}

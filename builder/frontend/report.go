@@ -25,8 +25,7 @@ func PrintError(w io.Writer, err error) error {
 		}
 	}
 	prefix := "failed to build: failed to solve: "
-	var input *InputError
-	if errors.As(err, &input) {
+	if _, ok := errors.AsType[*InputError](err); ok {
 		prefix = "failed to build: "
 	}
 	fmt.Fprintf(&buf, "ERROR: %s%s\n", prefix, printable(err.Error()))

@@ -50,8 +50,7 @@ func (r *dirRoot) open(name string) (*os.File, fs.FileInfo, error) {
 
 // cause drops the paths of nested errors: they name file descriptors.
 func cause(err error) error {
-	var perr *fs.PathError
-	if errors.As(err, &perr) {
+	if perr, ok := errors.AsType[*fs.PathError](err); ok {
 		return perr.Err
 	}
 	return err

@@ -150,7 +150,7 @@ func read(root, name string) ([]byte, error) {
 		return nil, fmt.Errorf("open root file system: %w", err)
 	}
 	defer func() { _ = dir.Close() }()
-	f, err := beneath.OpenRegular(int(dir.Fd()), name) //nolint:gosec // a descriptor fits
+	f, err := beneath.OpenRegular(int(dir.Fd()), name)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) {
 		return nil, nil
 	}

@@ -228,7 +228,7 @@ func (d *decoder) readMetadata(v *Vertex) error {
 	return nil
 }
 
-// inRange says whether low <= i < n.
-func inRange(i int64, low int64, n int) bool {
-	return i >= low && i < int64(n)
+// inRange says whether i is NoInput or one of n.
+func inRange(i int64, n int) bool {
+	return i >= NoInput && i < int64(n)
 }

@@ -99,7 +99,7 @@ func checkMount(m *pb.Mount, inputs int) error {
 	if err := noNUL(m.Dest, m.Selector); err != nil {
 		return err
 	}
-	if !inRange(m.Input, NoInput, inputs) {
+	if !inRange(m.Input, inputs) {
 		return fmt.Errorf("input %d, of %d", m.Input, inputs)
 	}
 	if m.Output < NoOutput {

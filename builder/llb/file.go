@@ -47,10 +47,10 @@ func checkFile(v *Vertex) error {
 }
 
 func checkAction(a *pb.FileAction, inputs int) error {
-	if !inRange(a.Input, NoInput, inputs) {
+	if !inRange(a.Input, inputs) {
 		return fmt.Errorf("input %d, of %d", a.Input, inputs)
 	}
-	if !inRange(a.SecondaryInput, NoInput, inputs) {
+	if !inRange(a.SecondaryInput, inputs) {
 		return fmt.Errorf("second input %d, of %d", a.SecondaryInput, inputs)
 	}
 	if a.Output < NoOutput {
@@ -106,7 +106,7 @@ func checkOwner(o *pb.ChownOpt, inputs int) error {
 		switch by := u.GetUser().(type) {
 		case nil, *pb.UserOpt_ByID:
 		case *pb.UserOpt_ByName:
-			if !inRange(by.ByName.Input, NoInput, inputs) {
+			if !inRange(by.ByName.Input, inputs) {
 				return fmt.Errorf("owner %q: input %d, of %d", by.ByName.Name, by.ByName.Input, inputs)
 			}
 		default:
@@ -121,7 +121,7 @@ func checkMerge(v *Vertex) error {
 		return errors.New("merge without an input")
 	}
 	for _, in := range v.Merge.Inputs {
-		if !inRange(in.Input, NoInput, len(v.Inputs)) {
+		if !inRange(in.Input, len(v.Inputs)) {
 			return fmt.Errorf("merge of input %d, of %d", in.Input, len(v.Inputs))
 		}
 	}

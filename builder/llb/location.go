@@ -99,5 +99,5 @@ func (l Location) source() *errdefs.Source {
 }
 
 func (p Position) pb() *pb.Position {
-	return &pb.Position{Line: int32(p.Line), Character: int32(p.Character)} //nolint:gosec // they came from int32
+	return &pb.Position{Line: int32(p.Line), Character: int32(p.Character)}
 }

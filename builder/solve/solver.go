@@ -65,8 +65,7 @@ func (s *Solver) Solve(ctx context.Context, g *llb.Graph) (Snapshot, error) {
 // stops the other vertices. An error that another vertex has ended with
 // already passes through unchanged.
 func (s *Solver) fail(n *node, err error) error {
-	var failed *vertexError
-	if errors.As(err, &failed) {
+	if _, ok := errors.AsType[*vertexError](err); ok {
 		return err
 	}
 	n.display.fail(err)

@@ -134,7 +134,7 @@ func (f *fixture) build(target *llb.Vertex) ([]string, error) {
 	if err != nil {
 		f.t.Fatal(err)
 	}
-	defer index.Close() //nolint:errcheck // a test's lock
+	defer index.Close()
 	f.sink = &sink{seen: map[digest.Digest]progress.Vertex{}}
 	s := solve.New(f.world, index, f.sink, slog.New(slog.NewTextHandler(io.Discard, nil)), cancel)
 	_, err = s.Solve(ctx, &llb.Graph{Target: llb.Output{Vertex: target}})

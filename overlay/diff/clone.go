@@ -213,7 +213,7 @@ func (c *cloner) copy(from, to int, name string, st *unix.Stat_t) error {
 			return err
 		}
 	default:
-		if err := unix.Mknodat(to, name, st.Mode, int(st.Rdev)); err != nil { //nolint:gosec // the kernel's own number
+		if err := unix.Mknodat(to, name, st.Mode, int(st.Rdev)); err != nil {
 			return err
 		}
 	}
@@ -234,7 +234,7 @@ func copyRegular(ctx context.Context, from, to int, name string, st *unix.Stat_t
 		return err
 	}
 	src := os.NewFile(uintptr(in), name)
-	defer src.Close() //nolint:errcheck // read only
+	defer src.Close()
 	out, err := unix.Openat(to, name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
 	if err != nil {
 		return err

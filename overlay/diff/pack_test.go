@@ -536,10 +536,12 @@ func checkTarSplit(t *testing.T, upper string, res *diff.Result, layer []byte) {
 	got, err := io.ReadAll(res.TarSplit)
 	must(t, err)
 	var want bytes.Buffer
-	in, err := asm.NewInputTarStream(bytes.NewReader(layer), storage.NewJSONPacker(&want), nil)
+	in, done, err := asm.NewInputTarStreamWithDone(bytes.NewReader(layer), storage.NewJSONPacker(&want), nil)
 	must(t, err)
 	_, err = io.Copy(io.Discard, in)
 	must(t, err)
+	must(t, <-done)
+	must(t, in.Close())
 	if !bytes.Equal(want.Bytes(), got) {
 		t.Errorf("tar-split records: want\n%.3000s\ngot\n%.3000s", want.Bytes(), got)
 	}

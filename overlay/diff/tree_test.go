@@ -48,8 +48,9 @@ func (d tree) dirs(names ...string) {
 	}
 }
 
-func (d tree) remove(name string)        { d.t.Helper(); must(d.t, os.RemoveAll(d.path(name))) }
-func (d tree) rename(from, to string)    { d.t.Helper(); must(d.t, os.Rename(d.path(from), d.path(to))) }
+func (d tree) remove(name string)     { d.t.Helper(); must(d.t, os.RemoveAll(d.path(name))) }
+func (d tree) rename(from, to string) { d.t.Helper(); must(d.t, os.Rename(d.path(from), d.path(to))) }
+
 func (d tree) link(from, to string)      { d.t.Helper(); must(d.t, os.Link(d.path(from), d.path(to))) }
 func (d tree) symlink(text, name string) { d.t.Helper(); must(d.t, os.Symlink(text, d.path(name))) }
 func (d tree) chmod(name string, mode uint32) {

@@ -61,7 +61,7 @@ func enter(t *testing.T) {
 
 func requireUserNS(t *testing.T) {
 	t.Helper()
-	cmd := exec.Command("unshare", "--user", "--map-root-user", "--mount", "true")
+	cmd := exec.CommandContext(t.Context(), "unshare", "--user", "--map-root-user", "--mount", "true")
 	out, err := cmd.CombinedOutput()
 	if err == nil {
 		return
@@ -87,7 +87,7 @@ func userNS(t *testing.T) *exec.Cmd {
 	}
 	// unshare calls newuidmap and newgidmap.
 	args := append([]string{"--user", "--map-root-user", "--map-auto", "--mount"}, cmd.Args...)
-	return exec.Command("unshare", args...)
+	return exec.CommandContext(t.Context(), "unshare", args...)
 }
 
 // self is the command for this very test.
@@ -98,7 +98,7 @@ func self(t *testing.T) *exec.Cmd {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return exec.Command(exe, "-test.run", "^"+regexp.QuoteMeta(top)+"$", "-test.v")
+	return exec.CommandContext(t.Context(), exe, "-test.run", "^"+regexp.QuoteMeta(top)+"$", "-test.v")
 }
 
 // again runs the child and takes over its verdict.

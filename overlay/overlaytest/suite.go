@@ -165,7 +165,7 @@ func (s suite) selfContained(t *testing.T) {
 	data := strings.Repeat("data", 1000)
 	put(t, filepath.Join(m.Lower[0], "f"), data)
 	s.up(t, m)
-	must(t, os.Chmod(filepath.Join(m.Target, "f"), 0o755))
+	must(t, os.Chmod(filepath.Join(m.Target, "f"), 0o400))
 	must(t, overlay.Unmount(m.Target))
 	if got := get(t, filepath.Join(m.Upper, "f")); got != data {
 		t.Errorf("a change of mode copied up %d bytes of %d", len(got), len(data))

@@ -43,6 +43,6 @@ func number(s string, limit uint64) (*uint32, error) {
 	if n > limit {
 		return nil, fmt.Errorf("above %d", limit)
 	}
-	v := uint32(n) //nolint:gosec // parsed with 32 bits
+	v := uint32(n)
 	return &v, nil
 }

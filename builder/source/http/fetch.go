@@ -120,7 +120,7 @@ func fetchSpooled(file, rawURL string, opts Options, dir string) (_ string, _ Me
 			return "", Meta{}, err
 		}
 	}
-	f, err := os.Open(file) //nolint:gosec // the caller's own file
+	f, err := os.Open(file)
 	if err != nil {
 		return "", Meta{}, fmt.Errorf("open spooled source: %w", err)
 	}
@@ -192,8 +192,7 @@ func redirects(first *url.URL, secret http.Header) func(*http.Request, []*http.R
 
 // withoutURL takes the URL, which may hold credentials, out of an error.
 func withoutURL(err error) error {
-	var e *url.Error
-	if errors.As(err, &e) {
+	if e, ok := errors.AsType[*url.Error](err); ok {
 		return e.Err
 	}
 	return err
@@ -258,7 +257,7 @@ func finish(f *os.File, opts Options, mtime time.Time) error {
 	if opts.Perm != nil {
 		perm = *opts.Perm
 	}
-	if err := unix.Fchmod(int(f.Fd()), perm); err != nil { //nolint:gosec // a descriptor fits
+	if err := unix.Fchmod(int(f.Fd()), perm); err != nil {
 		return &os.PathError{Op: "chmod", Path: f.Name(), Err: err}
 	}
 	return os.Chtimes(f.Name(), mtime, mtime)

@@ -169,7 +169,7 @@ func (e *Entry) hash(ctx context.Context) error {
 	if err := hashContent(ctx, h, f, *buf); err != nil {
 		return fmt.Errorf("read %s: %w", e.Path(), err)
 	}
-	attrs, err := ReadXattrs(int(f.Fd())) //nolint:gosec // a descriptor fits
+	attrs, err := ReadXattrs(int(f.Fd()))
 	if err != nil {
 		return fmt.Errorf("read %s: %w", e.Path(), err)
 	}
@@ -177,7 +177,7 @@ func (e *Entry) hash(ctx context.Context) error {
 	h.Sum(s.content[:0])
 	e.sum.Store(&s)
 	var st unix.Stat_t
-	if err := unix.Fstat(int(f.Fd()), &st); err != nil { //nolint:gosec // a descriptor fits
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
 		return fmt.Errorf("stat %s: %w", e.Path(), err)
 	}
 	e.compare(&st)

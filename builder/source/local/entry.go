@@ -82,7 +82,7 @@ func (e *Entry) Open() (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	return os.NewFile(uintptr(fd), e.Path()), nil //nolint:gosec // a descriptor fits
+	return os.NewFile(uintptr(fd), e.Path()), nil
 }
 
 // OpenFD is Open for callers that want the descriptor, which they close.

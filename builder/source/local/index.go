@@ -130,7 +130,7 @@ func lockFile(path string) (unlock func(), err error) {
 		return nil, err
 	}
 	for {
-		err := unix.Flock(int(f.Fd()), unix.LOCK_EX) //nolint:gosec // a descriptor fits
+		err := unix.Flock(int(f.Fd()), unix.LOCK_EX)
 		if err == nil {
 			return func() { _ = f.Close() }, nil
 		}
@@ -199,11 +199,11 @@ func (r *record) append(b []byte) []byte {
 	b = binary.LittleEndian.AppendUint64(b, r.id.dev)
 	b = binary.LittleEndian.AppendUint64(b, r.id.ino)
 	for _, t := range []unix.Timespec{r.ctime, r.mtime} {
-		b = binary.LittleEndian.AppendUint64(b, uint64(t.Sec))  //nolint:gosec // bits are kept
-		b = binary.LittleEndian.AppendUint32(b, uint32(t.Nsec)) //nolint:gosec // below 1e9
+		b = binary.LittleEndian.AppendUint64(b, uint64(t.Sec))
+		b = binary.LittleEndian.AppendUint32(b, uint32(t.Nsec))
 	}
-	b = binary.LittleEndian.AppendUint64(b, uint64(r.size)) //nolint:gosec // bits are kept
-	b = binary.LittleEndian.AppendUint64(b, uint64(r.used)) //nolint:gosec // bits are kept
+	b = binary.LittleEndian.AppendUint64(b, uint64(r.size))
+	b = binary.LittleEndian.AppendUint64(b, uint64(r.used))
 	b = append(b, r.sums.content[:]...)
 	return append(b, r.sums.xattrs[:]...)
 }
@@ -212,10 +212,10 @@ func (r *record) append(b []byte) []byte {
 func decode(b []byte) (r record) {
 	le := binary.LittleEndian
 	r.id = inode{le.Uint64(b), le.Uint64(b[8:])}
-	r.ctime = unix.Timespec{Sec: int64(le.Uint64(b[16:])), Nsec: int64(le.Uint32(b[24:]))} //nolint:gosec // bits are kept
-	r.mtime = unix.Timespec{Sec: int64(le.Uint64(b[28:])), Nsec: int64(le.Uint32(b[36:]))} //nolint:gosec // bits are kept
-	r.size = int64(le.Uint64(b[40:]))                                                      //nolint:gosec // bits are kept
-	r.used = int64(le.Uint64(b[48:]))                                                      //nolint:gosec // bits are kept
+	r.ctime = unix.Timespec{Sec: int64(le.Uint64(b[16:])), Nsec: int64(le.Uint32(b[24:]))}
+	r.mtime = unix.Timespec{Sec: int64(le.Uint64(b[28:])), Nsec: int64(le.Uint32(b[36:]))}
+	r.size = int64(le.Uint64(b[40:]))
+	r.used = int64(le.Uint64(b[48:]))
 	copy(r.sums.content[:], b[56:])
 	copy(r.sums.xattrs[:], b[56+sha256.Size:])
 	return r
@@ -224,7 +224,7 @@ func decode(b []byte) (r record) {
 // readIndex returns the records of the file at path, none when it is missing
 // or damaged.
 func readIndex(path string) []byte {
-	data, err := os.ReadFile(path) //nolint:gosec // the index's own path
+	data, err := os.ReadFile(path)
 	if err != nil {
 		return nil
 	}

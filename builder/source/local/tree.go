@@ -133,13 +133,13 @@ func (t *Tree) Changed() string {
 
 func (t *Tree) setChanged(rel string) { t.changed.CompareAndSwap(nil, &rel) }
 
-func (t *Tree) fd() int { return int(t.root.Fd()) } //nolint:gosec // a descriptor fits
+func (t *Tree) fd() int { return int(t.root.Fd()) }
 
 // at returns the entry at a clean relative path, nil if there is none. Links
 // are not followed.
 func (t *Tree) at(rel string) *Entry {
 	e := t.top
-	for _, c := range strings.Split(rel, "/") {
+	for c := range strings.SplitSeq(rel, "/") {
 		if c == "" || c == "." {
 			continue
 		}
@@ -214,7 +214,7 @@ const maxLinks = 255
 
 func split(name string) []string {
 	var parts []string
-	for _, c := range strings.Split(name, "/") {
+	for c := range strings.SplitSeq(name, "/") {
 		if c != "" && c != "." {
 			parts = append(parts, c)
 		}

@@ -37,7 +37,7 @@ func Open(root int, rel string, flags int, perm uint32) (int, error) {
 	flags |= unix.O_CLOEXEC
 	fd, err := retry(func() (int, error) {
 		return unix.Openat2(root, rel, &unix.OpenHow{
-			Flags: uint64(flags), Mode: uint64(perm), Resolve: resolveFlags, //nolint:gosec // flags are constants
+			Flags: uint64(flags), Mode: uint64(perm), Resolve: resolveFlags,
 		})
 	})
 	if errors.Is(err, unix.ENOSYS) {
@@ -54,7 +54,7 @@ func Open(root int, rel string, flags int, perm uint32) (int, error) {
 func openStepwise(root int, rel string, flags int, perm uint32) (int, error) {
 	dir, name := path.Split(rel)
 	at, owned := root, false
-	for _, c := range strings.Split(strings.Trim(dir, "/"), "/") {
+	for c := range strings.SplitSeq(strings.Trim(dir, "/"), "/") {
 		if c == "" {
 			continue
 		}

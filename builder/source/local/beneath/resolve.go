@@ -48,7 +48,7 @@ type resolver struct {
 // push puts the components of p before what is left.
 func (r *resolver) push(p string) {
 	var parts []string
-	for _, c := range strings.Split(p, "/") {
+	for c := range strings.SplitSeq(p, "/") {
 		if c != "" && c != "." {
 			parts = append(parts, c)
 		}
@@ -146,8 +146,7 @@ func ReadlinkFD(fd int) (string, error) {
 
 // errno takes the path out of an error that is about to get another one.
 func errno(err error) error {
-	var e unix.Errno
-	if errors.As(err, &e) {
+	if e, ok := errors.AsType[unix.Errno](err); ok {
 		return e
 	}
 	return err

@@ -1,0 +1,124 @@
+package probe
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/shale-build/shale/runtime/userns"
+)
+
+// envChild makes the program a probe's child: it enters the namespaces as a
+// build would and reports on its standard output.
+const envChild = "_SHALE_PROBE"
+
+func isRoot() bool { return os.Geteuid() == 0 }
+
+// Main has to be called at the start of main. In a probe's child it does not
+// return.
+func Main() {
+	if os.Getenv(envChild) == "" {
+		return
+	}
+	info, err := userns.Enter(context.Background(), userns.Options{})
+	if err != nil {
+		fmt.Fprintf(os.Stdout, "error\t%s\n", oneLine(err.Error()))
+		os.Exit(0) //nolint:forbidigo // a child of our own, which has no main
+	}
+	fmt.Fprintf(os.Stdout, "mode\t%s\t%d\t%s\n", info.Mode, info.UIDs, oneLine(info.Reason))
+	if err := tryProc(); err != nil {
+		fmt.Fprintf(os.Stdout, "proc\t%s\n", oneLine(err.Error()))
+	}
+	// Last: nothing can be opened by path after it.
+	if err := tryRoot(); err != nil {
+		fmt.Fprintf(os.Stdout, "pivot\t%s\n", oneLine(err.Error()))
+	}
+	os.Exit(0) //nolint:forbidigo // a child of our own, which has no main
+}
+
+func oneLine(s string) string { return strings.Join(strings.Fields(s), " ") }
+
+// tryProc mounts a fresh /proc from within a pid namespace of its own.
+func tryProc() error {
+	out, err := procCommand(context.Background()).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("%w: %s", err, out)
+	}
+	return nil
+}
+
+// tryRoot makes a tmpfs the root of a mount namespace that ends with the
+// process.
+func tryRoot() error {
+	dir := os.TempDir()
+	if err := unix.Mount("tmpfs", dir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "size=64k"); err != nil {
+		return fmt.Errorf("mount tmpfs: %w", err)
+	}
+	if err := unix.Chdir(dir); err != nil {
+		return err
+	}
+	if err := unix.PivotRoot(".", "."); err != nil {
+		return fmt.Errorf("pivot_root: %w", err)
+	}
+	return nil
+}
+
+func namespaces(ctx context.Context) []Result {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "/proc/self/exe") // #nosec G204 -- this program
+	cmd.Env = append(os.Environ(), envChild+"=1")
+	out, err := cmd.Output()
+	if err != nil {
+		out = []byte("error\t" + oneLine(err.Error()))
+	}
+	return readChild(string(out), unsupportedFix)
+}
+
+const unsupportedFix = "allow unshare(2) and mount(2)"
+
+// readChild turns the child's report into results.
+func readChild(out, fix string) []Result {
+	lines := map[string][]string{}
+	for line := range strings.Lines(out) {
+		f := strings.Split(strings.TrimSuffix(line, "\n"), "\t")
+		lines[f[0]] = f[1:]
+	}
+	mode := lines["mode"]
+	if len(mode) != 3 {
+		why := "the probe reported nothing"
+		if e := lines["error"]; len(e) > 0 {
+			why = e[0]
+		}
+		missing := Result{Status: Missing, Detail: why, Fix: fix}
+		var all []Result
+		for _, n := range []string{UserNS, IDMap, FreshProc, PivotRoot} {
+			missing.Name = n
+			all = append(all, missing)
+		}
+		return all
+	}
+	ids := Result{Name: IDMap, Status: OK, Detail: mode[0] + ", " + mode[1] + " ids"}
+	if mode[0] == string(userns.ModeSingle) || mode[1] == "1" {
+		ids.Status, ids.Detail = Degraded, mode[2]
+		ids.Fix = "install the package uidmap and run: usermod --add-subuids 100000-165535 --add-subgids 100000-165535 USER"
+	}
+	return []Result{
+		{Name: UserNS, Status: OK, Detail: mode[0]},
+		ids,
+		failed(FreshProc, lines["proc"], Degraded, "run the container with an unmasked /proc (--security-opt systempaths=unconfined)"),
+		failed(PivotRoot, lines["pivot"], Missing, "not on an initial ramdisk, and with mount(2) allowed"),
+	}
+}
+
+func failed(name string, why []string, status Status, fix string) Result {
+	if len(why) == 0 {
+		return Result{Name: name, Status: OK}
+	}
+	return Result{Name: name, Status: status, Detail: why[0], Fix: fix}
+}

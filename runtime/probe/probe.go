@@ -1,0 +1,68 @@
+package probe
+
+import (
+	"context"
+	"fmt"
+)
+
+// Status of a capability.
+type Status string
+
+// The statuses. Degraded means that shale does without.
+const (
+	OK       Status = "ok"
+	Missing  Status = "missing"
+	Degraded Status = "degraded"
+)
+
+// Names of the probes.
+const (
+	UserNS     = "user namespace"
+	IDMap      = "id map"
+	FreshProc  = "fresh /proc"
+	PivotRoot  = "pivot_root"
+	Notify     = "seccomp notification"
+	Tun        = "/dev/net/tun"
+	Cgroup     = "cgroup"
+	AppArmor   = "AppArmor"
+	NoNewPrivs = "no_new_privs"
+	Container  = "container"
+)
+
+// Result is what one probe found.
+type Result struct {
+	Name   string
+	Status Status
+	Detail string
+	Fix    string // one line; empty when nothing is to be done
+}
+
+// Run runs all probes, in the order of the names above. It has to be called
+// outside the namespaces of package userns.
+func Run(ctx context.Context) []Result {
+	return append(namespaces(ctx), notify(), tun(), cgroup(), appArmor(), noNewPrivs(), container())
+}
+
+// Mode says which of the environments A to F the results describe, and how
+// shale builds there.
+func Mode(results []Result) (letter byte, explanation string) {
+	by := map[string]Result{}
+	for _, r := range results {
+		by[r.Name] = r
+	}
+	inside := by[Container].Status == Degraded
+	switch {
+	case by[AppArmor].Status == Missing:
+		return 'F', "AppArmor takes the capabilities from user namespaces: " + by[AppArmor].Fix
+	case by[UserNS].Status != OK && isRoot():
+		return 'D', "no namespaces in this container: commands run in place"
+	case by[UserNS].Status != OK:
+		return 'E', fmt.Sprintf("no way to isolate a build: %s (%s)", by[UserNS].Detail, by[UserNS].Fix)
+	case isRoot() && inside:
+		return 'C', "root of a container: its own ids are used"
+	case by[IDMap].Status == OK:
+		return 'A', "all ids are mapped: " + by[IDMap].Detail
+	default:
+		return 'B', "only one id is mapped: " + by[IDMap].Detail
+	}
+}

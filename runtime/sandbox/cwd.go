@@ -1,0 +1,44 @@
+package sandbox
+
+import (
+	"fmt"
+
+	"golang.org/x/sys/unix"
+)
+
+// makeCwd creates the missing part of the working directory, owned by the
+// user that will work in it. What lies in a mount is left to libcontainer,
+// which has it in view.
+func (s *stubs) makeCwd(cwd string, uid, gid uint32) error {
+	w, err := newWalker(s.root, cwd, s.covered)
+	if err != nil {
+		return err
+	}
+	defer w.close()
+	for {
+		at, name, err := w.next()
+		if err != nil {
+			return fmt.Errorf("working directory: %w", err)
+		}
+		switch at {
+		case atCovered:
+			return nil
+		case atEnd:
+			if name != "" {
+				return fmt.Errorf("working directory %s: %w", cwd, unix.ENOTDIR)
+			}
+			s.retain(w.path(""))
+			return nil
+		case atMissing:
+			if err := unix.Mkdirat(w.dir(), name, 0o755); err != nil {
+				return fmt.Errorf("create working directory %s: %w", w.path(name), err)
+			}
+			if err := w.push(name); err != nil {
+				return err
+			}
+			if err := unix.Fchown(w.dir(), int(uid), int(gid)); err != nil {
+				return fmt.Errorf("change owner of working directory %s: %w", cwd, err)
+			}
+		}
+	}
+}

@@ -1,0 +1,313 @@
+package sandbox
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"syscall"
+
+	"github.com/opencontainers/runc/libcontainer"
+	"github.com/opencontainers/runc/libcontainer/configs"
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"github.com/sirupsen/logrus"
+	"golang.org/x/sys/unix"
+)
+
+// Options configure a Runner.
+type Options struct {
+	// StateDir holds the state of running containers; created when missing.
+	// It should be on a tmpfs, such as a directory in XDG_RUNTIME_DIR.
+	StateDir string
+	// Logger receives libcontainer's messages at debug level; may be nil.
+	Logger *slog.Logger
+	// NoDeviceCgroup makes the machine's root do without the device cgroup,
+	// as happens by itself where the cgroups are read-only.
+	NoDeviceCgroup bool
+}
+
+// Runner runs containers; safe for concurrent use.
+type Runner struct {
+	stateDir string
+	lock     *os.File
+	log      *slog.Logger
+	initial  bool
+	devices  bool
+}
+
+// New returns a Runner for the namespaces the process is in now.
+func New(o Options) (*Runner, error) {
+	if !filepath.IsAbs(o.StateDir) {
+		return nil, fmt.Errorf("state directory %q: path is not absolute", o.StateDir)
+	}
+	if err := os.MkdirAll(o.StateDir, 0o700); err != nil {
+		return nil, fmt.Errorf("create state directory: %w", err)
+	}
+	log := o.Logger
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	divertLogrus(log)
+	if err := sweep(o.StateDir); err != nil {
+		log.Warn("remove state of killed builders", "error", err)
+	}
+	lock, err := openState(o.StateDir)
+	if err != nil {
+		return nil, err
+	}
+	initial := inInitialUserNS()
+	return &Runner{
+		stateDir: lock.Name(),
+		lock:     lock,
+		log:      log,
+		initial:  initial,
+		devices:  initial && !o.NoDeviceCgroup && deviceCgroup(),
+	}, nil
+}
+
+// Close removes the Runner's state directory; nothing may be running.
+func (r *Runner) Close() error {
+	return errors.Join(os.Remove(r.stateDir), r.lock.Close())
+}
+
+var divertOnce sync.Once
+
+// divertLogrus keeps libcontainer's warnings, which are about what it tries
+// and does without, from the user's terminal. Logrus has one logger per
+// process, so the first Runner's logger gets them.
+func divertLogrus(log *slog.Logger) {
+	divertOnce.Do(func() {
+		logrus.SetOutput(io.Discard)
+		logrus.AddHook(&logHook{log})
+	})
+}
+
+type logHook struct{ log *slog.Logger }
+
+func (*logHook) Levels() []logrus.Level { return logrus.AllLevels }
+
+func (h *logHook) Fire(e *logrus.Entry) error {
+	h.log.Debug(e.Message, "from", "libcontainer", "level", e.Level.String())
+	return nil
+}
+
+// Run runs one command and waits for it and everything it started: when it
+// exits, its other processes are killed.
+//
+// The code is the command's exit status, or 128 plus the number of the signal
+// that ended it. A command that could not be started gives its code together
+// with an *ExecError. When ctx ends, the whole container is killed and ctx's
+// cause is returned.
+func (r *Runner) Run(ctx context.Context, s Spec) (int, error) {
+	if err := s.validate(); err != nil {
+		return 0, fmt.Errorf("run container: %w", err)
+	}
+	if err := ctx.Err(); err != nil {
+		return 0, context.Cause(ctx)
+	}
+	if s.ID == "" {
+		s.ID = strings.ToLower(rand.Text()[:16])
+	}
+	type result struct {
+		code int
+		err  error
+	}
+	done := make(chan result, 1)
+	go func() {
+		// The container gets a signal when the thread that started it ends
+		// (PR_SET_PDEATHSIG in prctl(2)). Locked, this one ends for nobody
+		// else's reasons; unlocked, it goes on living.
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		code, err := r.run(ctx, &s)
+		done <- result{code, err}
+	}()
+	res := <-done
+	return res.code, res.err
+}
+
+// run prepares the root filesystem, runs and cleans up.
+func (r *Runner) run(ctx context.Context, s *Spec) (code int, err error) {
+	env := environment{initial: r.initial, devices: r.devices, rootfs: s.Rootfs}
+	if r.initial && !r.devices {
+		env.rootfs = filepath.Join(r.stateDir, s.ID+".rootfs")
+		release, err := withoutDevices(s.Rootfs, env.rootfs)
+		if err != nil {
+			return 0, fmt.Errorf("no device cgroup: %w", err)
+		}
+		defer func() { err = errors.Join(err, release()) }()
+	}
+	st, err := newStubs(s.Rootfs)
+	if err != nil {
+		return 0, err
+	}
+	defer func() {
+		if cleanErr := st.remove(); cleanErr != nil {
+			err = errors.Join(err, fmt.Errorf("clean up after container: %w", cleanErr))
+		}
+	}()
+	mounts, err := s.mounts(st, r.initial)
+	if err != nil {
+		return 0, err
+	}
+	if err := st.makeCwd(s.cwd(), s.UID, s.GID); err != nil {
+		return 0, err
+	}
+	cfg, oci, err := s.containerConfig(s.ID, mounts, env)
+	if err != nil {
+		return 0, err
+	}
+	return r.contain(ctx, s, cfg, oci)
+}
+
+// mounts lists all mounts in order, with resolved targets that exist.
+func (s *Spec) mounts(st *stubs, initial bool) ([]specs.Mount, error) {
+	out := s.standardMounts(initial)
+	for _, p := range []string{"/proc", "/dev", "/sys"} {
+		if err := st.placeSpecial(p); err != nil {
+			return nil, err
+		}
+	}
+	for _, f := range []struct{ source, target string }{{s.ResolvConf, "/etc/resolv.conf"}, {s.Hosts, "/etc/hosts"}} {
+		if f.source == "" {
+			continue
+		}
+		target, _, err := st.place(f.target, false)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, bindMount(f.source, target, true, "nosuid", "noexec"))
+	}
+	for _, m := range s.Mounts {
+		one, err := m.place(st)
+		if err != nil {
+			return nil, fmt.Errorf("mount %s: %w", m.Target, err)
+		}
+		out = append(out, one)
+	}
+	return out, nil
+}
+
+func (m Mount) place(st *stubs) (specs.Mount, error) {
+	dir := true
+	if m.Type == Bind {
+		fi, err := os.Stat(m.Source)
+		if err != nil {
+			return specs.Mount{}, err
+		}
+		dir = fi.IsDir()
+	}
+	target, created, err := st.place(m.Target, dir)
+	if err != nil {
+		return specs.Mount{}, err
+	}
+	if m.Type == Tmpfs {
+		return tmpfsMount(m, target, created), nil
+	}
+	return bindMount(m.Source, target, m.ReadOnly), nil
+}
+
+// contain creates the container, runs the process in it and destroys it.
+func (r *Runner) contain(ctx context.Context, s *Spec, cfg *configs.Config, oci *specs.Spec) (code int, err error) {
+	c, err := libcontainer.Create(r.stateDir, s.ID, cfg)
+	if err != nil {
+		return 0, fmt.Errorf("create container: %w", err)
+	}
+	defer func() {
+		if derr := c.Destroy(); derr != nil {
+			err = errors.Join(err, fmt.Errorf("destroy container: %w", derr))
+		}
+	}()
+	sio, err := newStdio(s)
+	if err != nil {
+		return 0, err
+	}
+	defer sio.close()
+	p := s.process(cfg, oci, sio)
+	if err := c.Run(p); err != nil {
+		return startError(err)
+	}
+	stop := context.AfterFunc(ctx, func() {
+		// The first process of a pid namespace takes all others along.
+		if err := c.Signal(unix.SIGKILL); err != nil && !errors.Is(err, libcontainer.ErrNotRunning) {
+			r.log.Warn("kill container", "id", s.ID, "error", err)
+		}
+	})
+	defer stop()
+	sio.started()
+	code = exitCode(p)
+	copyErr := sio.wait()
+	if ctx.Err() != nil {
+		return code, context.Cause(ctx)
+	}
+	if execErr := sio.execFailure(code); execErr != nil {
+		return execErr.Code, execErr
+	}
+	return code, copyErr
+}
+
+func (s *Spec) process(cfg *configs.Config, oci *specs.Spec, sio *stdio) *libcontainer.Process {
+	noNewPrivs := false
+	p := &libcontainer.Process{
+		Init: true, Args: s.Args, Env: s.Env, Cwd: s.cwd(),
+		UID: int(s.UID), GID: int(s.GID),
+		NoNewPrivileges: &noNewPrivs,
+		Capabilities: &configs.Capabilities{
+			Bounding:  oci.Process.Capabilities.Bounding,
+			Effective: oci.Process.Capabilities.Effective,
+			Permitted: oci.Process.Capabilities.Permitted,
+		},
+		// Warnings of the container's init come through logrus.
+		LogLevel: fmt.Sprint(int(logrus.WarnLevel)),
+	}
+	if !s.SingleID {
+		for _, g := range s.AdditionalGIDs {
+			p.AdditionalGroups = append(p.AdditionalGroups, int(g))
+		}
+	}
+	for _, l := range s.Rlimits {
+		p.Rlimits = append(p.Rlimits, configs.Rlimit{Type: rlimits[l.Type], Soft: l.Soft, Hard: l.Hard})
+	}
+	cfg.Rlimits = p.Rlimits
+	if s.Terminal {
+		p.ConsoleSocket = sio.consoleChild
+		p.ConsoleWidth, p.ConsoleHeight = s.Size.Width, s.Size.Height
+		return p
+	}
+	p.Stdin, p.Stdout, p.Stderr = sio.stdin, sio.stdout, sio.stderr
+	return p
+}
+
+func exitCode(p *libcontainer.Process) int {
+	// The error says no more than the state does.
+	state, err := p.Wait()
+	if state == nil || err != nil && state.Sys() == nil {
+		return 255
+	}
+	ws, ok := state.Sys().(syscall.WaitStatus)
+	if ok && ws.Signaled() {
+		return 128 + int(ws.Signal())
+	}
+	return state.ExitCode()
+}
+
+// startError finds exec's own message in what libcontainer says.
+func startError(err error) (int, error) {
+	text := err.Error()
+	i := strings.Index(text, `exec: "`)
+	if i < 0 {
+		return 0, fmt.Errorf("start container: %w", err)
+	}
+	e := &ExecError{Code: 126, Message: text[i:]}
+	if strings.Contains(e.Message, "not found") || strings.Contains(e.Message, "no such file") {
+		e.Code = 127
+	}
+	return e.Code, e
+}

@@ -1,0 +1,143 @@
+package sandbox
+
+import (
+	"errors"
+	"fmt"
+	"path"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+const maxLinks = 40 // path_resolution(7)
+
+// walker follows a path inside a root filesystem the way a process confined to
+// it would. Every component is opened by itself without following links, and
+// ".." goes back to a descriptor that was opened on the way, so there is no
+// path that leaves the root.
+type walker struct {
+	dirs   []int // open directories from the root to the current one
+	names  []string
+	rest   []string
+	links  int
+	covers func(string) bool // is something mounted there later
+}
+
+func newWalker(root int, target string, covers func(string) bool) (*walker, error) {
+	fd, err := unix.FcntlInt(uintptr(root), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	return &walker{dirs: []int{fd}, rest: strings.Split(target, "/"), covers: covers}, nil
+}
+
+func (w *walker) close() { w.truncate(0) }
+
+func (w *walker) truncate(depth int) {
+	for _, fd := range w.dirs[depth:] {
+		_ = unix.Close(fd) // nothing was written
+	}
+	w.dirs = w.dirs[:depth]
+	if depth > 0 {
+		w.names = w.names[:depth-1]
+	}
+}
+
+func (w *walker) dir() int { return w.dirs[len(w.dirs)-1] }
+
+func (w *walker) path(name string) string {
+	return path.Join("/", path.Join(w.names...), name)
+}
+
+// last tells whether nothing but empty components is left.
+func (w *walker) last() bool {
+	for _, c := range w.rest {
+		if c != "" && c != "." {
+			return false
+		}
+	}
+	return true
+}
+
+// step is where a walk stands.
+type step int
+
+const (
+	atEnd     step = iota // the target exists; it is the current directory or a file called name in it
+	atMissing             // name does not exist in the current directory
+	atCovered             // the rest of the path lies in something mounted at path(name)
+)
+
+// next goes on until the end of the path or a component that needs a decision.
+func (w *walker) next() (step, string, error) {
+	for len(w.rest) > 0 {
+		name := w.rest[0]
+		w.rest = w.rest[1:]
+		switch name {
+		case "", ".":
+			continue
+		case "..":
+			if len(w.dirs) > 1 {
+				w.truncate(len(w.dirs) - 1)
+			}
+			continue
+		}
+		if w.covers(w.path(name)) {
+			return atCovered, name, nil
+		}
+		s, done, err := w.enter(name)
+		if err != nil || done {
+			return s, name, err
+		}
+	}
+	return atEnd, "", nil
+}
+
+// enter goes into name; done when the caller has to decide.
+func (w *walker) enter(name string) (s step, done bool, err error) {
+	var st unix.Stat_t
+	err = unix.Fstatat(w.dir(), name, &st, unix.AT_SYMLINK_NOFOLLOW)
+	switch {
+	case errors.Is(err, unix.ENOENT):
+		return atMissing, true, nil
+	case err != nil:
+		return 0, false, fmt.Errorf("stat %s: %w", w.path(name), err)
+	}
+	switch st.Mode & unix.S_IFMT {
+	case unix.S_IFLNK:
+		return 0, false, w.follow(name)
+	case unix.S_IFDIR:
+		return 0, false, w.push(name)
+	}
+	if !w.last() {
+		return 0, false, fmt.Errorf("%s: %w", w.path(name), unix.ENOTDIR)
+	}
+	return atEnd, true, nil
+}
+
+func (w *walker) push(name string) error {
+	fd, err := unix.Openat(w.dir(), name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("open %s: %w", w.path(name), err)
+	}
+	w.dirs = append(w.dirs, fd)
+	w.names = append(w.names, name)
+	return nil
+}
+
+func (w *walker) follow(name string) error {
+	if w.links++; w.links > maxLinks {
+		return fmt.Errorf("%s: %w", w.path(name), unix.ELOOP)
+	}
+	buf := make([]byte, unix.PathMax)
+	n, err := unix.Readlinkat(w.dir(), name, buf)
+	if err != nil {
+		return fmt.Errorf("read link %s: %w", w.path(name), err)
+	}
+	target := string(buf[:n])
+	if path.IsAbs(target) {
+		w.truncate(1)
+	}
+	w.rest = append(strings.Split(target, "/"), w.rest...)
+	return nil
+}
