@@ -1,0 +1,105 @@
+# Every target that people and CI use is listed by `make help`.
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+GOLANGCI_LINT := v2.15.0
+
+TAGS := seccomp netgo osusergo containers_image_openpgp exclude_graphdriver_btrfs exclude_graphdriver_zfs
+# A static link of glibc warns about dlopen in a PKCS#11 module that nothing
+# here calls. Only binutils 2.40 and newer can be told to keep quiet.
+QUIET_LINK := $(shell ld --no-warnings --version >/dev/null 2>&1 && echo -Wl,--no-warnings)
+LDFLAGS := -s -w -linkmode=external -extldflags "-static $(QUIET_LINK)" -X main.version=$(VERSION)
+# The clone may belong to somebody else, whose history git refuses to read.
+GOFLAGS := -buildvcs=false
+GO_FLAGS := -trimpath -tags "$(TAGS)"
+export GOFLAGS
+export CGO_ENABLED := 1
+
+# Where Go's own archive is unpacked; not every shell has it on its PATH.
+export PATH := $(PATH):/usr/local/go/bin
+
+# Base images and pinned tools live outside the clone and survive it.
+CACHE ?= $(if $(filter 0,$(shell id -u)),/var/cache/shale-tests,$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/shale-tests)
+TOOLS := $(CACHE)/tools
+LINT := $(TOOLS)/golangci-lint-$(GOLANGCI_LINT)/golangci-lint
+
+# RUN selects scenarios (a regular expression), PKG packages, FUZZTIME the
+# length of one fuzz target.
+RUN ?=
+PKG ?= ./...
+FUZZTIME ?= 10s
+export CACHE RUN TAGS PKG
+
+.PHONY: help setup build test unit unit-race e2e e2e-root demo bench fuzz lint fmt fmt-check vet tidy-check docs-check ci clean FORCE
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## install the packages that building and testing need (as root)
+	tests/setup build demo test
+
+build: bin/shale ## build the static binary bin/shale
+
+bin/shale: FORCE
+	@tests/setup build
+	go build $(GO_FLAGS) -ldflags '$(LDFLAGS)' -o $@ ./cmd/shale
+
+bin/testbed: FORCE
+	CGO_ENABLED=0 go build -trimpath -o $@ ./tests/testbed
+
+bin/tally: FORCE
+	CGO_ENABLED=0 go build -trimpath -o $@ ./tests/tally
+
+test: ## unit tests and every end-to-end scenario, as user and (when root) as root
+	tests/run unit e2e $(if $(filter 0,$(shell id -u)),e2e-root)
+
+unit: ## unit tests, as an unprivileged user and (when root) as root; PKG=./overlay/... for some
+	tests/run unit
+
+unit-race: ## unit tests with the race detector
+	RACE=1 tests/run unit
+
+e2e: ## end-to-end scenarios as an unprivileged user; RUN=cache_ for some
+	tests/run e2e
+
+e2e-root: ## end-to-end scenarios as root
+	tests/run e2e-root
+
+demo: ## build, inspect and run examples/hello-multistage as an unprivileged user
+	tests/demo
+
+bench: ## compare with buildah and other builders found on PATH
+	bench/run $(BENCH)
+
+fuzz: ## run every fuzz target for FUZZTIME each
+	tests/fuzz $(FUZZTIME)
+
+lint: $(LINT) ## golangci-lint, pinned
+	$(LINT) run --timeout 15m ./...
+
+$(LINT):
+	GOBIN=$(dir $@) GOFLAGS= go install -trimpath github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_LINT)
+
+fmt: $(LINT) ## rewrite the sources with gofumpt and goimports
+	$(LINT) fmt ./...
+
+fmt-check: $(LINT)
+	@diff=$$($(LINT) fmt --diff ./...) && test -z "$$diff" || { printf '%s\n' "$$diff"; echo 'run make fmt' >&2; exit 1; }
+
+vet: ## go vet
+	go vet -tags "$(TAGS)" ./...
+	go vet -tags "$(TAGS) e2e" ./tests/e2e
+
+tidy-check: ## go.mod and go.sum are tidy
+	go mod tidy -diff
+	go mod verify
+
+docs-check: ## links between the documents lead somewhere
+	tests/docs-check
+
+ci: ## everything that CI runs
+	tests/ci
+
+clean: ## remove what was built here (not the cache of base images and tools)
+	rm -rf bin

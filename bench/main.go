@@ -1,0 +1,161 @@
+// Command bench compares shale with the other rootless builders found on PATH.
+//
+// For each case every builder gets a warm-up and then takes its turn in every
+// round, so that what disturbs the machine disturbs all alike. It prints the
+// medians with their spread and how many times slower than shale each one is.
+// It asserts nothing: times depend on the machine, which is why the machine
+// stands beside them.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+)
+
+func main() {
+	var opts options
+	flag.IntVar(&opts.rounds, "rounds", 5, "rounds per case")
+	flag.IntVar(&opts.files, "files", 2000, "files in the COPY case")
+	flag.StringVar(&opts.json, "json", "", "file for the results as JSON")
+	flag.StringVar(&opts.only, "case", "", "run only the case of this name")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	err := run(ctx, opts, os.Stdout)
+	stop()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+type options struct {
+	rounds, files int
+	json, only    string
+}
+
+// report is what is written as JSON.
+type report struct {
+	Machine  machine  `json:"machine"`
+	Builders []string `json:"builders"`
+	Results  []result `json:"results"`
+}
+
+// result is one builder's times in one case.
+type result struct {
+	Case    string    `json:"case"`
+	Builder string    `json:"builder"`
+	Seconds []float64 `json:"seconds"`
+	Median  float64   `json:"median_seconds"`
+	// Ratio is the median over shale's.
+	Ratio float64 `json:"ratio_to_shale"`
+}
+
+func run(ctx context.Context, opts options, out io.Writer) error {
+	if opts.rounds < 1 {
+		return errors.New("-rounds must be at least 1")
+	}
+	work, err := os.MkdirTemp("/var/tmp", "shale-bench-")
+	if err != nil {
+		return err
+	}
+	bench, err := newBench(ctx, work)
+	if err != nil {
+		return err
+	}
+	defer bench.cleanUp()
+
+	rep := report{Machine: describeMachine()}
+	for _, b := range bench.builders {
+		rep.Builders = append(rep.Builders, b.name+" "+b.version)
+	}
+	fmt.Fprintln(out, rep.Machine)
+	fmt.Fprintln(out, strings.Join(rep.Builders, "; "))
+	for _, c := range cases(opts) {
+		if opts.only != "" && c.name != opts.only {
+			continue
+		}
+		results, err := bench.measure(ctx, c, opts.rounds)
+		if err != nil {
+			return fmt.Errorf("%s: %w", c.name, err)
+		}
+		rep.Results = append(rep.Results, results...)
+		if err := printTable(out, c, results); err != nil {
+			return err
+		}
+	}
+	if opts.json == "" {
+		return nil
+	}
+	data, err := json.MarshalIndent(rep, "", "  ")
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(opts.json, append(data, '\n'), 0o644)
+}
+
+// measure lets every builder take its turn in each round.
+func (b *bench) measure(ctx context.Context, c benchCase, rounds int) ([]result, error) {
+	dir := filepath.Join(b.work, c.name)
+	if err := c.prepare(dir, b.base); err != nil {
+		return nil, err
+	}
+	results := make([]result, len(b.builders))
+	for round := range rounds + 1 {
+		for i, builder := range b.builders {
+			if c.cold {
+				if err := vary(dir, fmt.Sprintf("%d-%s", round, builder.name)); err != nil {
+					return nil, err
+				}
+			}
+			start := time.Now()
+			if err := builder.build(ctx, b, dir); err != nil {
+				return nil, fmt.Errorf("%s: %w", builder.name, err)
+			}
+			if round > 0 { // the first one warms up
+				results[i].Seconds = append(results[i].Seconds, time.Since(start).Seconds())
+			}
+		}
+	}
+	for i, builder := range b.builders {
+		r := &results[i]
+		r.Case, r.Builder, r.Median = c.name, builder.name, median(r.Seconds)
+		r.Ratio = r.Median / median(results[0].Seconds)
+	}
+	return results, nil
+}
+
+// vary makes the next build a new one for every cache.
+func vary(dir, value string) error {
+	return os.WriteFile(filepath.Join(dir, "seed"), []byte(value+"\n"), 0o600)
+}
+
+func median(values []float64) float64 {
+	sorted := slices.Sorted(slices.Values(values))
+	middle := len(sorted) / 2
+	if len(sorted)%2 == 1 {
+		return sorted[middle]
+	}
+	return (sorted[middle-1] + sorted[middle]) / 2
+}
+
+func printTable(out io.Writer, c benchCase, results []result) error {
+	fmt.Fprintf(out, "\n%s: %s\n", c.name, c.what)
+	table := tabwriter.NewWriter(out, 0, 0, 3, ' ', tabwriter.AlignRight)
+	fmt.Fprintln(table, "builder\tmedian\tfastest\tslowest\tratio\t")
+	for _, r := range results {
+		fmt.Fprintf(table, "%s\t%.3f s\t%.3f s\t%.3f s\t%.1f×\t\n",
+			r.Builder, r.Median, slices.Min(r.Seconds), slices.Max(r.Seconds), r.Ratio)
+	}
+	return table.Flush()
+}

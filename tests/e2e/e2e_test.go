@@ -1,0 +1,166 @@
+//go:build e2e
+
+// Package e2e runs the scenarios of tests/scripts against the built binary, as
+// whoever runs it: the product's user has no privileges, root has branches of
+// its own. Every scenario has a home, a runtime directory and a store to
+// itself. tests/README.md describes the commands they can use.
+package e2e
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){
+		"layerls":  main1(layerls),
+		"ocicheck": main1(ocicheck),
+		"mktree":   main1(mktree),
+	})
+}
+
+// main1 makes a program of a function that gets its arguments.
+func main1(f func(args []string) error) func() {
+	return func() {
+		if err := f(os.Args[1:]); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+	}
+}
+
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir:                 need(t, "SHALE_SCRIPTS"),
+		Setup:               func(env *testscript.Env) error { return setup(t, env) },
+		RequireExplicitExec: true,
+		RequireUniqueNames:  true,
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"exits":      exits,
+			"leftovers":  leftovers,
+			"killrandom": killRandom,
+			"waitfor":    waitFor,
+			"faster":     faster,
+			"count":      count,
+		},
+		Condition: func(name string) (bool, error) {
+			if name == "root" {
+				return os.Geteuid() == 0, nil
+			}
+			return false, fmt.Errorf("unknown condition %q", name)
+		},
+	})
+}
+
+// need is the value of an environment variable that the caller must set. It
+// fails rather than skips: a suite that does not run must not look like one
+// that passed.
+func need(t *testing.T, name string) string {
+	t.Helper()
+	value := os.Getenv(name)
+	if value == "" {
+		t.Fatalf("%s is not set; run make e2e", name)
+	}
+	return value
+}
+
+// setup gives a scenario its own home, runtime directory and store.
+func setup(t *testing.T, env *testscript.Env) error {
+	// Outside the working directory, which serves as a build context.
+	private, err := os.MkdirTemp("", "shale-scenario-")
+	if err != nil {
+		return err
+	}
+	// Short, since podman puts sockets below it.
+	runtimeDir, err := os.MkdirTemp("/tmp", "sh")
+	if err != nil {
+		return err
+	}
+	env.Setenv("SCENARIO", private)
+	env.Setenv("XDG_RUNTIME_DIR", runtimeDir)
+	env.Defer(func() { cleanUp(t, env) })
+	home, bin, tmp := filepath.Join(private, "home"), filepath.Join(private, "bin"), filepath.Join(private, "tmp")
+	conf := filepath.Join(home, ".config", "containers")
+	for _, dir := range []string{bin, tmp, conf} {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return err
+		}
+	}
+	if err := os.Symlink(need(t, "SHALE_BIN"), filepath.Join(bin, "shale")); err != nil {
+		return err
+	}
+
+	store := filepath.Join(home, ".local", "share", "containers", "storage")
+	registry, locked := need(t, "SHALE_REGISTRY"), need(t, "SHALE_REGISTRY_AUTH")
+	storageConf := "[storage]\ndriver = \"overlay\"\n"
+	if os.Geteuid() == 0 {
+		// Root's default is the machine's own store.
+		storageConf += fmt.Sprintf("graphroot = %q\nrunroot = %q\n", store, filepath.Join(runtimeDir, "containers"))
+	}
+	for name, content := range map[string]string{
+		"storage.conf":    storageConf,
+		"registries.conf": registriesConf(registry, locked),
+		"policy.json":     `{"default":[{"type":"insecureAcceptAnything"}]}`,
+		// podman with what works everywhere: the host's network, no systemd.
+		"containers.conf": "[containers]\nnetns = \"host\"\ndefault_ulimits = [\"nofile=1024:1024\", \"nproc=4096:4096\"]\n[engine]\nruntime = \"runc\"\ncgroup_manager = \"cgroupfs\"\nevents_logger = \"file\"\n",
+	} {
+		if err := os.WriteFile(filepath.Join(conf, name), []byte(content), 0o644); err != nil {
+			return err
+		}
+	}
+	path := filepath.SplitList(os.Getenv("PATH"))
+	env.Setenv("PATH", strings.Join(append([]string{bin}, path...), ":"))
+	env.Setenv("HOME", home)
+	env.Setenv("TMPDIR", tmp)
+	env.Setenv("CONTAINERS_STORAGE_CONF", filepath.Join(conf, "storage.conf"))
+	env.Setenv("CONTAINERS_CONF", filepath.Join(conf, "containers.conf"))
+	env.Setenv("LANG", "C.UTF-8")
+	env.Setenv("STORE", store)
+	env.Setenv("REGISTRY", registry)
+	env.Setenv("REGISTRY_AUTH", locked)
+	env.Setenv("GOARCH", runtime.GOARCH)
+	env.Setenv("FOREIGN", map[bool]string{true: "amd64", false: "arm64"}[runtime.GOARCH == "arm64"])
+	env.Setenv("EXAMPLES", need(t, "SHALE_EXAMPLES"))
+	return nil
+}
+
+// registriesConf makes the registries usable without TLS and gives the first a
+// name that Dockerfiles can contain, its port being another each time.
+func registriesConf(registry, locked string) string {
+	conf := fmt.Sprintf("[[registry]]\nprefix = \"base.test\"\nlocation = %q\ninsecure = true\n", registry)
+	for _, location := range []string{registry, locked} {
+		conf += fmt.Sprintf("[[registry]]\nlocation = %q\ninsecure = true\n", location)
+	}
+	return conf
+}
+
+// cleanUp removes what a scenario leaves; much of it belongs to subordinate
+// ids. testscript removes the rest of the working directory afterwards.
+func cleanUp(t *testing.T, env *testscript.Env) {
+	runtimeDir := env.Getenv("XDG_RUNTIME_DIR")
+	// Rootless podman keeps a process that holds its user namespace.
+	if data, err := os.ReadFile(filepath.Join(runtimeDir, "libpod", "tmp", "pause.pid")); err == nil {
+		if pid, err := strconv.Atoi(strings.TrimSpace(string(data))); err == nil && pid > 1 {
+			_ = syscall.Kill(pid, syscall.SIGKILL)
+		}
+	}
+	remove := []string{"rm", "-rf", env.Getenv("SCENARIO"), runtimeDir}
+	if os.Geteuid() != 0 {
+		remove = append([]string{"unshare", "--map-root-user", "--map-auto"}, remove...)
+	} else {
+		// podman bind-mounts the driver's directory on itself.
+		_ = exec.Command("umount", "-R", "-l", filepath.Join(env.Getenv("STORE"), "overlay")).Run()
+	}
+	if out, err := exec.Command(remove[0], remove[1:]...).CombinedOutput(); err != nil {
+		t.Errorf("remove what the scenario left: %v: %s", err, out)
+	}
+}

@@ -1,0 +1,280 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"archive/tar"
+	"bufio"
+	"compress/gzip"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sys/unix"
+)
+
+// layerls [-n N] IMAGE prints the entries of a layer of an image in the store,
+// one per line and sorted by name:
+//
+//	TYPE MODE UID:GID SIZE NAME[ -> LINK][ dev MAJOR:MINOR][ xattr NAME=VALUE]…
+//
+// TYPE is -, d, l, h (hard link), p, c or b. N counts from the base, starting
+// with 1; negative numbers count from the top, -1 being the last (default). The
+// image is read by skopeo, which knows nothing of shale.
+func layerls(args []string) error {
+	number := -1
+	if len(args) > 1 && args[0] == "-n" {
+		n, err := strconv.Atoi(args[1])
+		if err != nil {
+			return err
+		}
+		number, args = n, args[2:]
+	}
+	if len(args) != 1 {
+		return errors.New("usage: layerls [-n N] IMAGE")
+	}
+	dir, err := os.MkdirTemp("", "layerls")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	if err := skopeoCopy("containers-storage:"+args[0], "oci:"+dir+":x"); err != nil {
+		return err
+	}
+	manifest, _, err := readLayout(dir)
+	if err != nil {
+		return err
+	}
+	if number < 0 {
+		number += len(manifest.Layers) + 1
+	}
+	if number < 1 || number > len(manifest.Layers) {
+		return fmt.Errorf("the image has %d layers", len(manifest.Layers))
+	}
+	return listLayer(dir, manifest.Layers[number-1])
+}
+
+// skopeoCopy runs skopeo as a rootless user must: reading the store needs the
+// ids of its files, which skopeo arranges by itself.
+func skopeoCopy(from, to string) error {
+	out, err := exec.Command("skopeo", "copy", "--quiet", from, to).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("copy %s to %s: %w: %s", from, to, err, out)
+	}
+	return nil
+}
+
+func listLayer(dir string, layer ocispec.Descriptor) error {
+	file, err := os.Open(blob(dir, layer.Digest))
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	plain, err := decompress(file)
+	if err != nil {
+		return err
+	}
+	var lines []string
+	reader := tar.NewReader(plain)
+	for {
+		header, err := reader.Next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return err
+		}
+		lines = append(lines, describe(header))
+	}
+	slices.SortFunc(lines, func(a, b string) int {
+		return strings.Compare(strings.Fields(a)[4], strings.Fields(b)[4])
+	})
+	_, err = fmt.Println(strings.Join(lines, "\n"))
+	return err
+}
+
+func describe(h *tar.Header) string {
+	kind := map[byte]string{
+		tar.TypeReg: "-", tar.TypeDir: "d", tar.TypeSymlink: "l", tar.TypeLink: "h",
+		tar.TypeFifo: "p", tar.TypeChar: "c", tar.TypeBlock: "b",
+	}[h.Typeflag]
+	line := fmt.Sprintf("%s %04o %d:%d %d %s", kind, h.Mode&0o7777, h.Uid, h.Gid, h.Size, strings.TrimSuffix(h.Name, "/"))
+	if h.Linkname != "" {
+		line += " -> " + h.Linkname
+	}
+	if kind == "c" || kind == "b" {
+		line += fmt.Sprintf(" dev %d:%d", h.Devmajor, h.Devminor)
+	}
+	var attrs []string
+	for key, value := range h.PAXRecords {
+		if name, ok := strings.CutPrefix(key, "SCHILY.xattr."); ok {
+			attrs = append(attrs, fmt.Sprintf(" xattr %s=%q", name, value))
+		}
+	}
+	slices.Sort(attrs)
+	return line + strings.Join(attrs, "")
+}
+
+// ocicheck DIR verifies an OCI layout with one image: every blob has its name's
+// digest and its size, the uncompressed layers are the config's diffIDs and
+// the history agrees with the number of layers. It prints "layers N", the
+// layers' digests and the config's diffIDs.
+func ocicheck(args []string) error {
+	if len(args) != 1 {
+		return errors.New("usage: ocicheck DIR")
+	}
+	dir := args[0]
+	manifest, config, err := readLayout(dir)
+	if err != nil {
+		return err
+	}
+	if len(manifest.Layers) != len(config.RootFS.DiffIDs) {
+		return fmt.Errorf("%d layers, %d diffIDs", len(manifest.Layers), len(config.RootFS.DiffIDs))
+	}
+	full := 0
+	for _, h := range config.History {
+		if !h.EmptyLayer {
+			full++
+		}
+	}
+	if full != len(manifest.Layers) {
+		return fmt.Errorf("%d layers, %d in the history", len(manifest.Layers), full)
+	}
+	fmt.Println("layers", len(manifest.Layers))
+	for i, layer := range manifest.Layers {
+		diffID, err := checkLayer(dir, layer)
+		if err != nil {
+			return fmt.Errorf("layer %d: %w", i+1, err)
+		}
+		if diffID != config.RootFS.DiffIDs[i] {
+			return fmt.Errorf("layer %d: diffID is %s, config says %s", i+1, diffID, config.RootFS.DiffIDs[i])
+		}
+		fmt.Println("layer", layer.Digest)
+		fmt.Println("diffid", diffID)
+	}
+	return nil
+}
+
+// readLayout reads and verifies the manifest and config of the only image.
+func readLayout(dir string) (ocispec.Manifest, ocispec.Image, error) {
+	var index ocispec.Index
+	var manifest ocispec.Manifest
+	var config ocispec.Image
+	data, err := os.ReadFile(filepath.Join(dir, "index.json"))
+	if err != nil {
+		return manifest, config, err
+	}
+	if err := json.Unmarshal(data, &index); err != nil {
+		return manifest, config, err
+	}
+	if len(index.Manifests) != 1 {
+		return manifest, config, fmt.Errorf("%d images in %s, want 1", len(index.Manifests), dir)
+	}
+	if err := readBlob(dir, index.Manifests[0], &manifest); err != nil {
+		return manifest, config, fmt.Errorf("manifest: %w", err)
+	}
+	if err := readBlob(dir, manifest.Config, &config); err != nil {
+		return manifest, config, fmt.Errorf("config: %w", err)
+	}
+	return manifest, config, nil
+}
+
+func readBlob(dir string, desc ocispec.Descriptor, into any) error {
+	data, err := os.ReadFile(blob(dir, desc.Digest))
+	if err != nil {
+		return err
+	}
+	if int64(len(data)) != desc.Size || digest.FromBytes(data) != desc.Digest {
+		return fmt.Errorf("%s is not what its descriptor says", desc.Digest)
+	}
+	return json.Unmarshal(data, into)
+}
+
+func blob(dir string, dgst digest.Digest) string {
+	return filepath.Join(dir, "blobs", dgst.Algorithm().String(), dgst.Encoded())
+}
+
+// checkLayer verifies a layer's digest and size and returns its diffID.
+func checkLayer(dir string, desc ocispec.Descriptor) (digest.Digest, error) {
+	file, err := os.Open(blob(dir, desc.Digest))
+	if err != nil {
+		return "", err
+	}
+	defer file.Close()
+	packed := sha256.New()
+	size, err := io.Copy(packed, file)
+	if err != nil {
+		return "", err
+	}
+	if size != desc.Size || hex.EncodeToString(packed.Sum(nil)) != desc.Digest.Encoded() {
+		return "", fmt.Errorf("%s is not what its descriptor says", desc.Digest)
+	}
+	if _, err := file.Seek(0, io.SeekStart); err != nil {
+		return "", err
+	}
+	plain, err := decompress(file)
+	if err != nil {
+		return "", err
+	}
+	sum := sha256.New()
+	if _, err := io.Copy(sum, plain); err != nil {
+		return "", err
+	}
+	return digest.NewDigest(digest.SHA256, sum), nil
+}
+
+// decompress reads gzip or what is not compressed.
+func decompress(r io.Reader) (io.Reader, error) {
+	buffered := bufio.NewReader(r)
+	if magic, err := buffered.Peek(2); err == nil && magic[0] == 0x1f && magic[1] == 0x8b {
+		return gzip.NewReader(buffered)
+	}
+	return buffered, nil
+}
+
+// mktree DIR fills a build context with what no txtar archive can hold: links
+// of both kinds, modes with a set-id bit, a sparse file, an extended attribute,
+// an empty directory and awkward names.
+func mktree(args []string) error {
+	if len(args) != 1 {
+		return errors.New("usage: mktree DIR")
+	}
+	dir := args[0]
+	at := func(name string) string { return filepath.Join(dir, name) }
+	if err := os.MkdirAll(at("empty"), 0o755); err != nil {
+		return err
+	}
+	for name, mode := range map[string]os.FileMode{"plain": 0o644, "program": 0o755, "suid": 0o4755, "a b": 0o600, "ünï": 0o644} {
+		if err := os.WriteFile(at(name), []byte(name+"\n"), 0o600); err != nil {
+			return err
+		}
+		if err := syscall.Chmod(at(name), uint32(mode)); err != nil {
+			return err
+		}
+	}
+	sparse, err := os.Create(at("sparse"))
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(sparse.Truncate(8<<20), sparse.Close()); err != nil {
+		return err
+	}
+	return errors.Join(
+		os.Symlink("plain", at("link")),
+		os.Symlink("/nowhere", at("dangling")),
+		os.Link(at("plain"), at("hard")),
+		unix.Setxattr(at("plain"), "user.color", []byte("blue"), 0),
+	)
+}
