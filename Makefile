@@ -9,10 +9,11 @@ TAGS := seccomp netgo osusergo containers_image_openpgp exclude_graphdriver_btrf
 # A static link of glibc warns about dlopen in a PKCS#11 module that nothing
 # here calls. Only binutils 2.40 and newer can be told to keep quiet.
 QUIET_LINK := $(shell ld --no-warnings --version >/dev/null 2>&1 && echo -Wl,--no-warnings)
-LDFLAGS := -s -w -linkmode=external -extldflags "-static $(QUIET_LINK)" -X main.version=$(VERSION)
+LDFLAGS := -s -w -linkmode=external -extldflags "-static $(QUIET_LINK)" -X github.com/shale-build/shale/cmd/shale/cli.Version=$(VERSION)
 # The clone may belong to somebody else, whose history git refuses to read.
-GOFLAGS := -buildvcs=false
-GO_FLAGS := -trimpath -tags "$(TAGS)"
+# One set of flags for everything, or every package would be compiled twice.
+GOFLAGS := -buildvcs=false -trimpath
+GO_FLAGS := -tags "$(TAGS)"
 export GOFLAGS
 export CGO_ENABLED := 1
 
@@ -46,10 +47,10 @@ bin/shale: FORCE
 	go build $(GO_FLAGS) -ldflags '$(LDFLAGS)' -o $@ ./cmd/shale
 
 bin/testbed: FORCE
-	CGO_ENABLED=0 go build -trimpath -o $@ ./tests/testbed
+	CGO_ENABLED=0 go build -o $@ ./tests/testbed
 
 bin/tally: FORCE
-	CGO_ENABLED=0 go build -trimpath -o $@ ./tests/tally
+	CGO_ENABLED=0 go build -o $@ ./tests/tally
 
 test: ## unit tests and every end-to-end scenario, as user and (when root) as root
 	tests/run unit e2e $(if $(filter 0,$(shell id -u)),e2e-root)
@@ -79,7 +80,7 @@ lint: $(LINT) ## golangci-lint, pinned
 	$(LINT) run --timeout 15m ./...
 
 $(LINT):
-	GOBIN=$(dir $@) GOFLAGS= go install -trimpath github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_LINT)
+	GOBIN=$(dir $@) GOFLAGS= go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_LINT)
 
 fmt: $(LINT) ## rewrite the sources with gofumpt and goimports
 	$(LINT) fmt ./...

@@ -23,12 +23,15 @@ import (
 	"github.com/shale-build/shale/storage"
 )
 
-// Names of the directories below the store's state directory.
+// Names of the directories below the store's state directory that outlive a
+// build: the index of package cache and the directories of package cachemount.
 const (
-	cacheDir      = "cache"
-	cacheMountDir = "cachemounts"
-	tempDir       = "tmp"
+	CacheState      = "cache"
+	CacheMountState = "cachemounts"
 )
+
+// tempState holds the directories of running builds.
+const tempState = "tmp"
 
 // build is one run of Build.
 type build struct {
@@ -97,7 +100,7 @@ func (b *build) checkTags() error {
 
 // openState opens the directories that a build keeps beside the layers.
 func (b *build) openState(ctx context.Context) error {
-	tmp, err := b.deps.Store.StateDir(tempDir)
+	tmp, err := b.deps.Store.StateDir(tempState)
 	if err != nil {
 		return err
 	}
@@ -105,7 +108,7 @@ func (b *build) openState(ctx context.Context) error {
 		return err
 	}
 	b.mounts = rootfs.New(b.deps.Store, b.work.dir)
-	dir, err := b.deps.Store.StateDir(cacheDir)
+	dir, err := b.deps.Store.StateDir(CacheState)
 	if err != nil {
 		return err
 	}
@@ -141,7 +144,7 @@ func frontendNetwork(network string) string {
 
 // executor joins the parts that carry out operations.
 func (b *build) executor() (*executor, error) {
-	caches, err := b.deps.Store.StateDir(cacheMountDir)
+	caches, err := b.deps.Store.StateDir(CacheMountState)
 	if err != nil {
 		return nil, err
 	}

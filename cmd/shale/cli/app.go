@@ -1,0 +1,109 @@
+package cli
+
+import (
+	"fmt"
+
+	"github.com/urfave/cli/v2"
+)
+
+const description = `shale turns a Dockerfile into an OCI image without a daemon and without root.
+Images are kept in the store podman, buildah and skopeo use.
+
+Exit codes: 0 on success; the exit status of the step when a RUN failed, and of
+the container for shale run; 130 and 143 when ended by SIGINT and SIGTERM; 125
+for every other failure.`
+
+// newApp defines the command line.
+func newApp(streams Streams) *cli.App {
+	return &cli.App{
+		Name:                      "shale",
+		Usage:                     "Build container images, rootless and daemonless",
+		Description:               description,
+		Reader:                    streams.In,
+		Writer:                    streams.Out,
+		ErrWriter:                 streams.Err,
+		HideVersion:               true,
+		EnableBashCompletion:      true,
+		DisableSliceFlagSeparator: true,
+		Flags:                     globalFlags(),
+		Action:                    rootAction,
+		// Main decides about exit codes and messages.
+		ExitErrHandler: func(*cli.Context, error) {},
+		Commands: []*cli.Command{
+			buildCommand(),
+			imagesCommand(),
+			historyCommand(),
+			inspectCommand(),
+			tagCommand(),
+			rmiCommand(),
+			pullCommand(),
+			pushCommand(),
+			saveCommand(),
+			loadCommand(),
+			runCommand(),
+			loginCommand(),
+			logoutCommand(),
+			imageCommand(),
+			builderCommand(),
+			systemCommand(),
+			infoCommand(),
+			versionCommand(),
+			doctorCommand(),
+			completionCommand(),
+			manCommand(),
+		},
+	}
+}
+
+// rootAction is shale without a command.
+func rootAction(c *cli.Context) error {
+	if c.Bool(versionFlag) {
+		_, err := fmt.Fprintf(c.App.Writer, "shale version %s, build %s\n", Version, shortCommit())
+		return err
+	}
+	return cli.ShowAppHelp(c)
+}
+
+// imageCommand groups the commands about images as docker does.
+func imageCommand() *cli.Command {
+	return &cli.Command{
+		Name:  "image",
+		Usage: "Manage images",
+		Subcommands: []*cli.Command{
+			named(buildCommand(), "build"),
+			named(historyCommand(), "history"),
+			named(imageInspectCommand(), "inspect"),
+			named(loadCommand(), "load"),
+			named(imagesCommand(), "ls", "list"),
+			imagePruneCommand(),
+			named(pullCommand(), "pull"),
+			named(pushCommand(), "push"),
+			named(rmiCommand(), "rm", "remove"),
+			named(saveCommand(), "save"),
+			named(tagCommand(), "tag"),
+		},
+	}
+}
+
+// builderCommand groups the commands about builds as docker does.
+func builderCommand() *cli.Command {
+	return &cli.Command{
+		Name:        "builder",
+		Usage:       "Manage builds",
+		Subcommands: []*cli.Command{named(buildCommand(), "build"), builderPruneCommand()},
+	}
+}
+
+// systemCommand groups the commands about the store as a whole.
+func systemCommand() *cli.Command {
+	return &cli.Command{
+		Name:        "system",
+		Usage:       "Manage the store",
+		Subcommands: []*cli.Command{dfCommand(), named(infoCommand(), "info"), systemPruneCommand()},
+	}
+}
+
+func named(c *cli.Command, name string, aliases ...string) *cli.Command {
+	c.Name, c.Aliases, c.Category = name, aliases, ""
+	return c
+}

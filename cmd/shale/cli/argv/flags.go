@@ -1,0 +1,63 @@
+package argv
+
+import (
+	"sort"
+
+	"github.com/urfave/cli/v2"
+)
+
+// flagSpec is what reading an argument needs to know about a flag.
+type flagSpec struct {
+	// name is the first of the flag's names: urfave/cli refuses a flag given
+	// under two names.
+	name    string
+	boolean bool
+	hidden  bool
+}
+
+func (f flagSpec) argument(value string, hasValue bool) string {
+	prefix := "--"
+	if len(f.name) == 1 {
+		prefix = "-"
+	}
+	if !hasValue {
+		return prefix + f.name
+	}
+	return prefix + f.name + "=" + value
+}
+
+// flagTable finds a flag by any of its names.
+type flagTable map[string]flagSpec
+
+func newFlagTable(flags []cli.Flag) flagTable {
+	table := flagTable{}
+	for _, f := range flags {
+		if f == nil {
+			continue
+		}
+		names := f.Names()
+		spec := flagSpec{name: names[0]}
+		if doc, ok := f.(cli.DocGenerationFlag); ok {
+			spec.boolean = !doc.TakesValue()
+		}
+		if v, ok := f.(cli.VisibleFlag); ok {
+			spec.hidden = !v.IsVisible()
+		}
+		for _, name := range names {
+			table[name] = spec
+		}
+	}
+	return table
+}
+
+// names are the spellings worth suggesting, sorted.
+func (t flagTable) names() []string {
+	var names []string
+	for name, spec := range t {
+		if !spec.hidden && len(name) > 1 {
+			names = append(names, name)
+		}
+	}
+	sort.Strings(names)
+	return names
+}

@@ -1,0 +1,110 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/urfave/cli/v2"
+	"golang.org/x/term"
+
+	"github.com/shale-build/shale/builder"
+	"github.com/shale-build/shale/builder/frontend"
+	"github.com/shale-build/shale/cmd/shale/cli/display"
+)
+
+func buildCommand() *cli.Command {
+	return &cli.Command{
+		Name:      "build",
+		Usage:     "Build an image from a Dockerfile",
+		ArgsUsage: "CONTEXT",
+		Description: `CONTEXT is a directory, - for a tar archive or a Dockerfile on standard input,
+or an http(s) URL of either. Progress goes to standard error; with --quiet the
+ID of the image is all that is printed.`,
+		Flags:  buildFlags(),
+		Action: buildAction,
+	}
+}
+
+func buildAction(c *cli.Context) error {
+	if err := wantArguments(c, 1, 1); err != nil {
+		return err
+	}
+	if err := refuseFlags(c); err != nil {
+		return err
+	}
+	opts, err := buildOptions(c, os.LookupEnv)
+	if err != nil {
+		return usageError(c, err.Error())
+	}
+	results, err := resultOptions(c)
+	if err != nil {
+		return usageError(c, err.Error())
+	}
+	if err := refuseConsole(opts.Exports, c.App.Writer); err != nil {
+		return usageError(c, err.Error())
+	}
+	opts.Stdin = c.App.Reader
+	return withStore(c, func(s *session) error { return build(c, s, opts, results) })
+}
+
+// refuseConsole keeps archives off the terminal.
+func refuseConsole(exports []builder.Export, stdout io.Writer) error {
+	f, ok := stdout.(*os.File)
+	if !ok || !writesToStdout(exports) || !term.IsTerminal(int(f.Fd())) {
+		return nil
+	}
+	return errors.New("refusing to write an archive to the terminal: give --output a dest=, or redirect standard output")
+}
+
+func writesToStdout(exports []builder.Export) bool {
+	for _, e := range exports {
+		if e.Dest == "-" {
+			return true
+		}
+	}
+	return false
+}
+
+// build builds and shows it; everything is drawn and flushed when it returns.
+func build(c *cli.Context, s *session, opts builder.Options, results resultFiles) error {
+	if err := results.clear(); err != nil {
+		return err
+	}
+	services, err := newServices(c, s, opts.Network)
+	if err != nil {
+		return err
+	}
+	shown, err := display.New(display.Options{
+		Mode: results.progress, Out: c.App.ErrWriter, ExpandWarnings: c.Bool(debugFlag),
+		Description: services.description, ShortDescription: services.shortDescription,
+	})
+	if err != nil {
+		return errors.Join(usageError(c, err.Error()), services.close())
+	}
+	deps := services.deps
+	deps.Progress, deps.Stdout = shown, c.App.Writer
+	res, err := builder.Build(c.Context, opts, deps)
+	err = errors.Join(err, services.close())
+	if closeErr := shown.Close(); err == nil {
+		err = closeErr
+	}
+	if err != nil {
+		return explain(c.Context, c.App.ErrWriter, err)
+	}
+	return results.write(c.App.Writer, res, writesToStdout(opts.Exports))
+}
+
+// explain shows why a build failed, with the lines of the Dockerfile that are
+// to blame. A build the user ended needs no explanation.
+func explain(ctx context.Context, w io.Writer, err error) error {
+	if ctx.Err() != nil {
+		return err
+	}
+	if printErr := frontend.PrintError(w, err); printErr != nil {
+		return errors.Join(err, fmt.Errorf("print error: %w", printErr))
+	}
+	return toldError{err}
+}

@@ -1,0 +1,119 @@
+package cli
+
+import (
+	"fmt"
+	"sort"
+
+	"github.com/urfave/cli/v2"
+)
+
+// buildFlags are the flags of build, in the spelling of docker buildx build
+// and, for what docker does not have, of buildah.
+func buildFlags() []cli.Flag {
+	flags := []cli.Flag{
+		&cli.StringSliceFlag{Name: "add-host", Usage: "add `HOST:IP` to /etc/hosts of RUN steps"},
+		&cli.StringFlag{Name: "authfile", EnvVars: []string{"REGISTRY_AUTH_FILE"}, Usage: "read registry logins from `FILE`"},
+		&cli.StringSliceFlag{Name: "build-arg", Usage: "set a build argument: `KEY[=VALUE]`, without VALUE from the environment"},
+		&cli.StringSliceFlag{Name: "build-context", Usage: "make a further context `NAME=DIR|URL|docker-image://REF|oci-layout://DIR` available"},
+		&cli.StringFlag{Name: "file", Aliases: []string{"f"}, Usage: "read the Dockerfile from `FILE`, - for standard input (default: CONTEXT/Dockerfile)"},
+		&cli.StringFlag{Name: "format", Value: "oci", EnvVars: []string{"BUILDAH_FORMAT"}, Usage: "media types of the image: oci or docker"},
+		&cli.StringFlag{Name: "iidfile", Usage: "write the image ID to `FILE`"},
+		&cli.StringSliceFlag{Name: "label", Usage: "add a label `KEY=VALUE` to the image"},
+		&cli.BoolFlag{Name: "load", Usage: "keep the image in the store, as is done anyway without --output"},
+		&cli.StringFlag{Name: "metadata-file", Usage: "write metadata of the result to `FILE`, as JSON"},
+		&cli.StringFlag{Name: "network", Value: "default", Usage: "network of RUN steps: default, none, host or private"},
+		&cli.BoolFlag{Name: "no-cache", Usage: "run every step again"},
+		&cli.StringSliceFlag{Name: "no-cache-filter", Usage: "run the steps of `STAGE` again"},
+		&cli.StringSliceFlag{Name: "output", Aliases: []string{"o"}, Usage: "write the result to `type=TYPE[,dest=PATH][,KEY=VALUE]`, with TYPE image, local, tar, oci, docker or registry; a lone path is a directory, - a tar archive on standard output"},
+		&cli.StringSliceFlag{Name: "platform", Usage: "build for `OS/ARCH[/VARIANT]`"},
+		&cli.StringFlag{Name: "progress", Value: "auto", EnvVars: []string{"BUILDKIT_PROGRESS"}, Usage: "how to show progress: auto, tty, plain, json, rawjson or quiet"},
+		&cli.BoolFlag{Name: "pull", Usage: "ask the registry for newer base images"},
+		&cli.BoolFlag{Name: "push", Usage: "push the image to the registries of its tags"},
+		&cli.BoolFlag{Name: "quiet", Aliases: []string{"q"}, Usage: "print nothing but the image ID"},
+		&cli.StringFlag{Name: "shm-size", Usage: "size of /dev/shm in RUN steps, as `BYTES` or 64m"},
+		&cli.StringSliceFlag{Name: "tag", Aliases: []string{"t"}, Usage: "call the image `NAME[:TAG]`"},
+		&cli.StringFlag{Name: "target", Usage: "build `STAGE` instead of the last one"},
+		&cli.BoolFlag{Name: "tls-verify", Value: true, Usage: "require https and check the certificates of registries"},
+		&cli.StringSliceFlag{Name: "ulimit", Usage: "limit RUN steps by `NAME=SOFT[:HARD]`"},
+	}
+	return append(append(flags, acceptedFlags()...), refusedFlags()...)
+}
+
+// acceptedFlags have no effect, and that is what they ask for here: there are
+// no intermediate containers to remove.
+func acceptedFlags() []cli.Flag {
+	return []cli.Flag{
+		&cli.BoolFlag{Name: "rm", Value: true, Hidden: true},
+		&cli.BoolFlag{Name: "force-rm", Hidden: true},
+		&cli.BoolFlag{Name: "disable-content-trust", Value: true, Hidden: true},
+	}
+}
+
+// refused are flags of docker build, docker buildx build and buildah that
+// would change the result and are not available. They are refused by name:
+// ignoring one gives an image the user did not ask for.
+var refused = map[string]string{
+	"allow":         "no entitlement can be granted",
+	"annotation":    "annotations cannot be added",
+	"attest":        "attestations are not made",
+	"builder":       "there is one builder, which runs in the shale process",
+	"cache-from":    "the cache is kept in the store and cannot be imported",
+	"cache-to":      "the cache is kept in the store and cannot be exported",
+	"call":          "only builds can be asked for",
+	"cgroup-parent": "steps are not placed in control groups",
+	"check":         "only builds can be asked for",
+	"compress":      "the context is not sent anywhere",
+	"cpu-period":    "steps are not placed in control groups",
+	"cpu-quota":     "steps are not placed in control groups",
+	"cpu-shares":    "steps are not placed in control groups",
+	"cpuset-cpus":   "steps are not placed in control groups",
+	"cpuset-mems":   "steps are not placed in control groups",
+	"isolation":     "steps run in containers",
+	"memory":        "steps are not placed in control groups",
+	"memory-swap":   "steps are not placed in control groups",
+	"provenance":    "attestations are not made",
+	"sbom":          "attestations are not made",
+	"secret":        "secrets cannot be passed to steps",
+	"security-opt":  "the profile of steps cannot be changed",
+	"squash":        "layers are not joined",
+	"ssh":           "SSH agents cannot be passed to steps",
+}
+
+// refusedBooleans take no value of their own.
+var refusedBooleans = map[string]bool{"check": true, "compress": true, "squash": true}
+
+func refusedFlags() []cli.Flag {
+	var flags []cli.Flag
+	for _, name := range refusedNames() {
+		if refusedBooleans[name] {
+			flags = append(flags, &cli.BoolFlag{Name: name, Hidden: true})
+			continue
+		}
+		flags = append(flags, &cli.StringSliceFlag{Name: name, Hidden: true})
+	}
+	return flags
+}
+
+func refusedNames() []string {
+	names := make([]string, 0, len(refused))
+	for name := range refused {
+		names = append(names, name)
+	}
+	sort.Strings(names)
+	return names
+}
+
+// refuseFlags fails for a flag that is not available. Turning off what is
+// never done is fine.
+func refuseFlags(c *cli.Context) error {
+	for _, name := range refusedNames() {
+		if !c.IsSet(name) || refusedBooleans[name] && !c.Bool(name) {
+			continue
+		}
+		if values := c.StringSlice(name); len(values) == 1 && values[0] == "false" {
+			continue
+		}
+		return usageError(c, fmt.Sprintf("--%s is not available in this version: %s", name, refused[name]))
+	}
+	return nil
+}

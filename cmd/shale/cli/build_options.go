@@ -1,0 +1,181 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/containerd/platforms"
+	"github.com/docker/go-units"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"github.com/urfave/cli/v2"
+
+	"github.com/shale-build/shale/builder"
+)
+
+// lookupEnv is os.LookupEnv.
+type lookupEnv func(name string) (string, bool)
+
+// buildOptions turns the flags into what the builder takes. Its errors are
+// usage errors.
+func buildOptions(c *cli.Context, env lookupEnv) (builder.Options, error) {
+	opts := builder.Options{
+		Context:       c.Args().First(),
+		Dockerfile:    c.String("file"),
+		Target:        c.String("target"),
+		AddHosts:      c.StringSlice("add-host"),
+		NoCache:       c.Bool("no-cache"),
+		NoCacheFilter: splitCommas(c.StringSlice("no-cache-filter")),
+		Pull:          c.Bool("pull"),
+		Tags:          c.StringSlice("tag"),
+		BuildArgs:     parseBuildArgs(c.StringSlice("build-arg"), env),
+		Labels:        parseLabels(c.StringSlice("label")),
+		Ulimits:       c.StringSlice("ulimit"),
+	}
+	if opts.Context == "-" && opts.Dockerfile == "-" {
+		return opts, errors.New("standard input cannot be both the context and the Dockerfile")
+	}
+	var errs [8]error
+	opts.Contexts, errs[0] = parseBuildContexts(c.StringSlice("build-context"))
+	opts.Network, errs[1] = parseChoice("network", c.String("network"), "default", "none", "host", "private")
+	opts.Format, errs[2] = parseChoice("format", c.String("format"), "oci", "docker")
+	opts.Platforms, errs[3] = parsePlatforms(c.StringSlice("platform"))
+	opts.Exports, errs[4] = parseOutputs(c.StringSlice("output"), c.Bool("push"), c.Bool("load"))
+	opts.Epoch, errs[5] = parseEpoch(env)
+	errs[6] = errors.Join(checkUlimits(opts.Ulimits), checkHosts(opts.AddHosts))
+	if size := c.String("shm-size"); size != "" {
+		opts.ShmSize, errs[7] = parseSize("shm-size", size)
+	}
+	for _, err := range errs {
+		if err != nil {
+			return opts, err
+		}
+	}
+	return opts, nil
+}
+
+// parseBuildArgs reads KEY=VALUE, and KEY from the environment. A KEY that is
+// not set there is left out, as docker does: the Dockerfile's default holds.
+func parseBuildArgs(values []string, env lookupEnv) map[string]string {
+	args := map[string]string{}
+	for _, v := range values {
+		key, value, found := strings.Cut(v, "=")
+		if !found {
+			if value, found = env(key); !found {
+				continue
+			}
+		}
+		args[key] = value
+	}
+	return args
+}
+
+func parseLabels(values []string) map[string]string {
+	labels := map[string]string{}
+	for _, v := range values {
+		key, value, _ := strings.Cut(v, "=")
+		labels[key] = value
+	}
+	return labels
+}
+
+func parseBuildContexts(values []string) (map[string]string, error) {
+	contexts := map[string]string{}
+	for _, v := range values {
+		name, value, found := strings.Cut(v, "=")
+		if !found || name == "" || value == "" {
+			return nil, fmt.Errorf("invalid --build-context %q: want NAME=VALUE", v)
+		}
+		contexts[name] = value
+	}
+	return contexts, nil
+}
+
+func parseChoice(flag, value string, choices ...string) (string, error) {
+	if slices.Contains(choices, value) {
+		return value, nil
+	}
+	return "", fmt.Errorf("invalid --%s %q: it is one of %s", flag, value, strings.Join(choices, ", "))
+}
+
+// parsePlatforms reads platforms given one by one or joined by commas. "local"
+// is the machine's own.
+func parsePlatforms(values []string) ([]ocispec.Platform, error) {
+	var out []ocispec.Platform
+	for _, v := range splitCommas(values) {
+		if v == "local" {
+			out = append(out, platforms.DefaultSpec())
+			continue
+		}
+		p, err := platforms.Parse(v)
+		if err != nil {
+			return nil, fmt.Errorf("invalid --platform %q: want OS/ARCH[/VARIANT]", v)
+		}
+		out = append(out, platforms.Normalize(p))
+	}
+	return out, nil
+}
+
+func splitCommas(values []string) []string {
+	var out []string
+	for _, v := range values {
+		for part := range strings.SplitSeq(v, ",") {
+			if part = strings.TrimSpace(part); part != "" {
+				out = append(out, part)
+			}
+		}
+	}
+	return out
+}
+
+// parseEpoch reads SOURCE_DATE_EPOCH (reproducible-builds.org).
+func parseEpoch(env lookupEnv) (*time.Time, error) {
+	value, ok := env("SOURCE_DATE_EPOCH")
+	if !ok || value == "" {
+		return nil, nil //nolint:nilnil // no time is a value here
+	}
+	seconds, err := strconv.ParseInt(value, 10, 64)
+	if err != nil {
+		return nil, fmt.Errorf("invalid SOURCE_DATE_EPOCH %q: want seconds since 1970", value)
+	}
+	t := time.Unix(seconds, 0).UTC()
+	return &t, nil
+}
+
+func checkUlimits(values []string) error {
+	for _, v := range values {
+		if _, err := units.ParseUlimit(v); err != nil {
+			return fmt.Errorf("invalid --ulimit %q: %w", v, err)
+		}
+	}
+	return nil
+}
+
+// splitHost splits HOST:IP, or HOST=IP, which came later for the sake of IPv6.
+func splitHost(value string) (host, ip string, err error) {
+	i := strings.IndexAny(value, "=:")
+	if i < 1 {
+		return "", "", fmt.Errorf("invalid --add-host %q: want HOST:IP or HOST=IP", value)
+	}
+	host, ip = value[:i], strings.TrimSuffix(strings.TrimPrefix(value[i+1:], "["), "]")
+	if ip == "host-gateway" {
+		return "", "", fmt.Errorf("invalid --add-host %q: host-gateway is not available, as there is no bridge to the host", value)
+	}
+	if _, err := netip.ParseAddr(ip); err != nil {
+		return "", "", fmt.Errorf("invalid --add-host %q: %q is not an IP address", value, ip)
+	}
+	return host, ip, nil
+}
+
+func checkHosts(values []string) error {
+	for _, v := range values {
+		if _, _, err := splitHost(v); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,186 @@
+package cli
+
+import (
+	"fmt"
+	"io"
+	"strconv"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/shale-build/shale/builder/cache"
+	"github.com/shale-build/shale/builder/cachemount"
+	"github.com/shale-build/shale/cmd/shale/cli/format"
+	"github.com/shale-build/shale/storage"
+)
+
+func dfCommand() *cli.Command {
+	return &cli.Command{
+		Name:  "df",
+		Usage: "Show what the store takes on disk",
+		Flags: []cli.Flag{
+			formatFlag("print with `FORMAT`: table, json or a Go template"),
+			&cli.BoolFlag{Name: "verbose", Aliases: []string{"v"}, Usage: "list the build cache"},
+		},
+		Action: func(c *cli.Context) error {
+			if err := noArguments(c); err != nil {
+				return err
+			}
+			return withStore(c, func(s *session) error {
+				built, err := openCache(s.store)
+				if err != nil {
+					return err
+				}
+				if c.Bool("verbose") {
+					return listCache(c.App.Writer, built, c.String("format"), time.Now())
+				}
+				return showUsage(c.App.Writer, s.store, built, c.String("format"))
+			})
+		},
+	}
+}
+
+// usageRow is one kind of content, with docker's field names.
+type usageRow struct {
+	Active      string
+	Reclaimable string
+	Size        string
+	TotalCount  string
+	Type        string
+}
+
+var usageListing = format.Listing{
+	Columns: "{{.Type}}\t{{.TotalCount}}\t{{.Active}}\t{{.Size}}\t{{.Reclaimable}}",
+	Headers: format.Headers{
+		"Type": "TYPE", "TotalCount": "TOTAL", "Active": "ACTIVE", "Size": "SIZE", "Reclaimable": "RECLAIMABLE",
+	},
+}
+
+func showUsage(w io.Writer, store imageReader, built buildCache, chosen string) error {
+	images, err := imageUsage(store)
+	if err != nil {
+		return err
+	}
+	steps, err := built.Steps()
+	if err != nil {
+		return err
+	}
+	mounts, err := built.Mounts()
+	if err != nil {
+		return err
+	}
+	var stepSize, mountSize int64
+	for _, u := range steps {
+		stepSize += max(0, u.Size)
+	}
+	for _, m := range mounts {
+		mountSize += m.Size
+	}
+	return format.Write(w, usageListing, chosen, []usageRow{
+		images,
+		newUsageRow("Build Cache", len(steps), 0, stepSize, stepSize),
+		newUsageRow("Cache Mounts", len(mounts), 0, mountSize, mountSize),
+	})
+}
+
+func newUsageRow(kind string, total, active int, size, reclaimable int64) usageRow {
+	row := usageRow{
+		Type: kind, TotalCount: strconv.Itoa(total), Active: strconv.Itoa(active),
+		Size: humanSize(size), Reclaimable: humanSize(reclaimable),
+	}
+	if size > 0 {
+		row.Reclaimable += fmt.Sprintf(" (%d%%)", reclaimable*100/size)
+	}
+	return row
+}
+
+// imageUsage counts every layer once. Images with a name are active; what only
+// images without one keep could be reclaimed.
+func imageUsage(store imageReader) (usageRow, error) {
+	images, err := store.Images()
+	if err != nil {
+		return usageRow{}, err
+	}
+	named, all := map[string]int64{}, map[string]int64{}
+	active := 0
+	for _, img := range images {
+		layers, err := store.Chain(img.TopLayer)
+		if err != nil {
+			return usageRow{}, fmt.Errorf("size of image %s: %w", shortID(img.ID), err)
+		}
+		addLayers(all, layers)
+		if len(img.Names) > 0 {
+			active++
+			addLayers(named, layers)
+		}
+	}
+	size := sum(all)
+	return newUsageRow("Images", len(images), active, size, size-sum(named)), nil
+}
+
+func addLayers(sizes map[string]int64, layers []storage.Layer) {
+	for _, l := range layers {
+		sizes[l.ID] = max(0, l.Size)
+	}
+}
+
+func sum(sizes map[string]int64) (total int64) {
+	for _, size := range sizes {
+		total += size
+	}
+	return total
+}
+
+// cacheRow is one entry of the build cache, with docker's field names.
+type cacheRow struct {
+	CacheType     string
+	CreatedSince  string
+	Description   string
+	ID            string
+	LastUsedSince string
+	Parent        string
+	Shared        string
+	Size          string
+}
+
+var cacheListing = format.Listing{
+	Columns: "{{.ID}}\t{{.CacheType}}\t{{.Size}}\t{{.CreatedSince}}\t{{.LastUsedSince}}\t{{.Shared}}\t{{.Description}}",
+	Headers: format.Headers{
+		"ID": "CACHE ID", "CacheType": "CACHE TYPE", "Size": "SIZE", "CreatedSince": "CREATED",
+		"LastUsedSince": "LAST USED", "Shared": "SHARED", "Parent": "PARENT", "Description": "DESCRIPTION",
+	},
+}
+
+func listCache(w io.Writer, built buildCache, chosen string, now time.Time) error {
+	steps, err := built.Steps()
+	if err != nil {
+		return err
+	}
+	mounts, err := built.Mounts()
+	if err != nil {
+		return err
+	}
+	rows := []cacheRow{}
+	for _, u := range steps {
+		rows = append(rows, stepRow(u, now))
+	}
+	for _, m := range mounts {
+		rows = append(rows, mountRow(m, now))
+	}
+	return format.Write(w, cacheListing, chosen, rows)
+}
+
+func stepRow(u cache.Usage, now time.Time) cacheRow {
+	return cacheRow{
+		CacheType: "regular", CreatedSince: ago(u.Created, now), Description: format.Ellipsis(u.Description, 60),
+		ID: shortID(u.Layer), LastUsedSince: ago(u.Used, now), Parent: shortID(u.Parent),
+		Shared: strconv.FormatBool(u.Shared), Size: humanSize(u.Size),
+	}
+}
+
+func mountRow(m cachemount.Mount, now time.Time) cacheRow {
+	return cacheRow{
+		CacheType: "exec.cachemount", CreatedSince: "N/A", Description: m.ID, ID: none,
+		LastUsedSince: ago(m.Used, now), Shared: "false", Size: humanSize(m.Size),
+	}
+}

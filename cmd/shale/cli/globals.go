@@ -1,0 +1,127 @@
+package cli
+
+import (
+	"fmt"
+	"log/slog"
+
+	"github.com/sirupsen/logrus"
+	"github.com/urfave/cli/v2"
+
+	"github.com/shale-build/shale/runtime/userns"
+	"github.com/shale-build/shale/storage"
+)
+
+// Names of the flags every command accepts.
+const (
+	rootFlag     = "root"
+	runrootFlag  = "runroot"
+	logLevelFlag = "log-level"
+	debugFlag    = "debug"
+	versionFlag  = "version"
+)
+
+func globalFlags() []cli.Flag {
+	return []cli.Flag{
+		&cli.StringFlag{Name: rootFlag, Usage: "keep images and layers in `DIR` instead of the default store"},
+		&cli.StringFlag{Name: runrootFlag, Usage: "keep the store's volatile state in `DIR`"},
+		&cli.StringFlag{Name: logLevelFlag, Value: "warn", Usage: "log messages of `LEVEL` and above: debug, info, warn or error"},
+		&cli.BoolFlag{Name: debugFlag, Aliases: []string{"D"}, Usage: "log everything, and show warnings in full"},
+		&cli.BoolFlag{Name: versionFlag, Aliases: []string{"v"}, Usage: "print the version"},
+	}
+}
+
+// newLogger makes the logger the global flags ask for, and brings the one of
+// the libraries, which is global, to the same level.
+func newLogger(c *cli.Context) (*slog.Logger, error) {
+	level := slog.LevelDebug
+	if !c.Bool(debugFlag) {
+		if err := level.UnmarshalText([]byte(c.String(logLevelFlag))); err != nil {
+			return nil, usageError(c, fmt.Sprintf("invalid log level %q: it is one of debug, info, warn, error", c.String(logLevelFlag)))
+		}
+	}
+	logrus.SetOutput(c.App.ErrWriter)
+	logrus.SetLevel(logrusLevel(level))
+	return slog.New(slog.NewTextHandler(c.App.ErrWriter, &slog.HandlerOptions{Level: level})), nil
+}
+
+// logrusLevel is one step less talkative than shale's own level, because the
+// libraries warn about things that are in order.
+func logrusLevel(level slog.Level) logrus.Level {
+	switch {
+	case level <= slog.LevelDebug:
+		return logrus.DebugLevel
+	case level <= slog.LevelInfo:
+		return logrus.WarnLevel
+	default:
+		return logrus.ErrorLevel
+	}
+}
+
+// enter moves the process into its namespaces. Outside of them it does not
+// return, unless it fails: the process starts again and comes back here. So
+// nothing may have been read from standard input or written before.
+func enter(c *cli.Context) (userns.Info, *slog.Logger, error) {
+	logger, err := newLogger(c)
+	if err != nil {
+		return userns.Info{}, nil, err
+	}
+	info, err := userns.Enter(c.Context, userns.Options{Logger: logger})
+	return info, logger, err
+}
+
+// session is what a command that works on the store works with.
+type session struct {
+	store  *storage.Store
+	logger *slog.Logger
+	ids    userns.Info
+}
+
+// withStore enters the namespaces, opens the store and closes it after do.
+func withStore(c *cli.Context, do func(*session) error) (err error) {
+	info, logger, err := enter(c)
+	if err != nil {
+		return err
+	}
+	store, err := storage.Open(storage.Options{
+		GraphRoot: c.String(rootFlag), RunRoot: c.String(runrootFlag), Logger: logger,
+	})
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if closeErr := store.Close(); err == nil {
+			err = closeErr
+		}
+	}()
+	return do(&session{store: store, logger: logger, ids: info})
+}
+
+// noArguments refuses positional arguments.
+func noArguments(c *cli.Context) error {
+	if c.Args().Present() {
+		return usageError(c, fmt.Sprintf("unexpected argument %q", c.Args().First()))
+	}
+	return nil
+}
+
+// wantArguments checks the number of positional arguments; most < 0 means any.
+func wantArguments(c *cli.Context, least, most int) error {
+	n := c.NArg()
+	if n >= least && (most < 0 || n <= most) {
+		return nil
+	}
+	switch {
+	case least == most:
+		return usageError(c, fmt.Sprintf("%q takes exactly %s", commandPath(c), plural(least, "argument")))
+	case n < least:
+		return usageError(c, fmt.Sprintf("%q takes at least %s", commandPath(c), plural(least, "argument")))
+	}
+	return usageError(c, fmt.Sprintf("%q takes at most %s", commandPath(c), plural(most, "argument")))
+}
+
+func plural(n int, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return fmt.Sprintf("%d %ss", n, noun)
+}

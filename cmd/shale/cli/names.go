@@ -1,0 +1,173 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"regexp"
+	"strings"
+
+	"github.com/distribution/reference"
+	"github.com/opencontainers/go-digest"
+
+	"github.com/shale-build/shale/storage"
+)
+
+// localRegistry stands in the names of images that were given none; podman and
+// buildah use the same.
+const localRegistry = "localhost"
+
+// imageReader is what commands that only look at images need of the store.
+type imageReader interface {
+	Image(nameOrID string) (storage.Image, error)
+	Images() ([]storage.Image, error)
+	ImageConfig(id string) ([]byte, error)
+	ImageManifest(id string) ([]byte, error)
+	Chain(layer string) ([]storage.Layer, error)
+}
+
+// imageStore is what commands that change images need of it.
+type imageStore interface {
+	imageReader
+	AddNames(id string, names ...string) error
+	RemoveNames(id string, names ...string) error
+	RemoveImage(id string) (deletedLayers []string, err error)
+}
+
+var _ imageStore = (*storage.Store)(nil)
+
+// candidates lists the complete names a short name may stand for in the store,
+// the most likely first: what was built here, then docker.io.
+func candidates(name string) ([]string, error) {
+	named, err := reference.ParseNormalizedNamed(name)
+	if err != nil {
+		return nil, fmt.Errorf("invalid image name %q: %w", name, err)
+	}
+	if _, digested := named.(reference.Digested); !digested {
+		named = reference.TagNameOnly(named)
+	}
+	full := named.String()
+	if hasRegistry(name) {
+		return []string{full}, nil
+	}
+	return []string{localName(full), full}, nil
+}
+
+// storeName is the name an image gets in the store when a user calls it name.
+func storeName(name string) (string, error) {
+	names, err := candidates(name)
+	if err != nil {
+		return "", err
+	}
+	return names[0], nil
+}
+
+// localName replaces docker.io, which a normalized name has when none was
+// given.
+func localName(normalized string) string {
+	path := strings.TrimPrefix(normalized, "docker.io/")
+	return localRegistry + "/" + strings.TrimPrefix(path, "library/")
+}
+
+// hasRegistry says whether name begins with a registry, by the rule docker
+// has: its first component looks like a host.
+func hasRegistry(name string) bool {
+	host, _, found := strings.Cut(name, "/")
+	return found && (host == localRegistry || strings.ContainsAny(host, ".:"))
+}
+
+var hexID = regexp.MustCompile(`^[0-9a-f]{3,64}$`)
+
+// find returns the image a user means, and the name in the store it was found
+// by, "" for an ID. A name wins over an ID that reads the same.
+func find(images imageReader, nameOrID string) (storage.Image, string, error) {
+	if id, ok := strings.CutPrefix(nameOrID, "sha256:"); ok {
+		return findID(images, id, nameOrID)
+	}
+	names, err := candidates(nameOrID)
+	if err != nil {
+		// What is no name may still be an ID: 64 hex digits are not allowed
+		// as a name.
+		return findID(images, nameOrID, nameOrID)
+	}
+	for _, name := range names {
+		img, err := images.Image(name)
+		if err == nil {
+			return img, name, nil
+		}
+		if !errors.Is(err, storage.ErrImageUnknown) {
+			return storage.Image{}, "", err
+		}
+	}
+	return findID(images, nameOrID, nameOrID)
+}
+
+func findID(images imageReader, id, asked string) (storage.Image, string, error) {
+	if !hexID.MatchString(id) {
+		return storage.Image{}, "", &noImageError{asked}
+	}
+	img, err := images.Image(id)
+	if errors.Is(err, storage.ErrImageUnknown) {
+		return storage.Image{}, "", &noImageError{asked}
+	}
+	return img, "", err
+}
+
+// noImageError says that there is no such image in the store.
+type noImageError struct{ name string }
+
+func (e *noImageError) Error() string { return "no such image: " + e.name }
+
+func (e *noImageError) Is(target error) bool { return target == storage.ErrImageUnknown }
+
+// splitName splits a name of the store into repository and tag or digest.
+func splitName(name string) (repository, tag string, dgst digest.Digest) {
+	repository = name
+	if at := strings.IndexByte(repository, '@'); at >= 0 {
+		dgst = digest.Digest(repository[at+1:])
+		repository = repository[:at]
+	}
+	if colon := strings.LastIndexByte(repository, ':'); colon > strings.LastIndexByte(repository, '/') {
+		tag = repository[colon+1:]
+		repository = repository[:colon]
+	}
+	return repository, tag, dgst
+}
+
+// imageID is an ID as docker writes it.
+func imageID(id string) string { return "sha256:" + id }
+
+// shortID is an ID as tables show it.
+func shortID(id string) string {
+	id = strings.TrimPrefix(id, "sha256:")
+	return id[:min(12, len(id))]
+}
+
+// tagsAndDigests sorts the names of an image into repo:tag and repo@digest, of
+// which every repository with a tag has one.
+func tagsAndDigests(img storage.Image) (tags, digests []string) {
+	tags, digests = []string{}, []string{}
+	seen := map[string]bool{}
+	add := func(repository string, dgst digest.Digest) {
+		name := repository + "@" + dgst.String()
+		if dgst != "" && !seen[name] {
+			seen[name] = true
+			digests = append(digests, name)
+		}
+	}
+	for _, name := range img.Names {
+		if repository, _, dgst := splitName(name); dgst != "" {
+			add(repository, dgst)
+		}
+	}
+	pulled := len(digests) > 0
+	for _, name := range img.Names {
+		repository, tag, dgst := splitName(name)
+		if tag != "" && dgst == "" {
+			tags = append(tags, name)
+			if !pulled {
+				add(repository, img.Digest)
+			}
+		}
+	}
+	return tags, digests
+}

@@ -1,0 +1,97 @@
+package cli
+
+import (
+	"encoding/csv"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/shale-build/shale/builder"
+)
+
+// parseOutputs reads the values of --output. --push and --load are short for
+// outputs of their own.
+func parseOutputs(values []string, push, load bool) ([]builder.Export, error) {
+	var exports []builder.Export
+	stdout := 0
+	for _, v := range values {
+		e, err := parseOutput(v)
+		if err != nil {
+			return nil, fmt.Errorf("invalid --output %q: %w", v, err)
+		}
+		if e.Dest == "-" {
+			stdout++
+		}
+		exports = append(exports, e)
+	}
+	if stdout > 1 {
+		return nil, errors.New("only one --output can go to standard output")
+	}
+	switch {
+	case push:
+		exports = append(exports, builder.Export{Type: "image", Attrs: map[string]string{"push": "true"}})
+	case load && len(exports) > 0:
+		exports = append(exports, builder.Export{Type: "image", Attrs: map[string]string{}})
+	}
+	return exports, nil
+}
+
+// parseOutput reads one value, a line of CSV of key=value pairs. A value
+// without any = is a directory, or "-" for a tar archive on standard output.
+func parseOutput(value string) (builder.Export, error) {
+	fields, err := csv.NewReader(strings.NewReader(value)).Read()
+	if err != nil {
+		return builder.Export{}, errors.New("want type=TYPE[,dest=PATH][,KEY=VALUE]")
+	}
+	if len(fields) == 1 && fields[0] == value && !strings.HasPrefix(value, "type=") && !strings.Contains(value, "=") {
+		if value == "-" {
+			return builder.Export{Type: "tar", Dest: "-", Attrs: map[string]string{}}, nil
+		}
+		return builder.Export{Type: "local", Dest: value, Attrs: map[string]string{}}, nil
+	}
+	e := builder.Export{Attrs: map[string]string{}}
+	for _, field := range fields {
+		key, v, found := strings.Cut(field, "=")
+		key = strings.ToLower(strings.TrimSpace(key))
+		if !found || key == "" {
+			return builder.Export{}, fmt.Errorf("%q is not of the form KEY=VALUE", field)
+		}
+		switch key {
+		case "type":
+			e.Type = v
+		case "dest":
+			e.Dest = v
+		default:
+			e.Attrs[key] = v
+		}
+	}
+	return completeOutput(e)
+}
+
+// completeOutput checks the type and fills in where it goes by itself.
+func completeOutput(e builder.Export) (builder.Export, error) {
+	switch e.Type {
+	case "":
+		return e, errors.New("type is required")
+	case "image", "registry":
+		if e.Dest != "" {
+			return e, fmt.Errorf("type %s has no dest: it is called by --tag or name=", e.Type)
+		}
+	case "local":
+		if e.Dest == "" {
+			return e, errors.New("type local needs dest=DIRECTORY")
+		}
+		if e.Dest == "-" {
+			return e, errors.New("type local writes a directory: use type=tar for standard output")
+		}
+	case "tar", "oci":
+		if e.Dest == "" {
+			e.Dest = "-"
+		}
+	case "docker":
+		// Without dest it is the store, as it is docker's for docker.
+	default:
+		return e, fmt.Errorf("unknown type %q: it is one of image, local, tar, oci, docker, registry", e.Type)
+	}
+	return e, nil
+}

@@ -1,0 +1,286 @@
+package cli
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/shale-build/shale/builder/cache"
+	"github.com/shale-build/shale/storage"
+)
+
+// pruneOptions are the flags of all prune commands.
+type pruneOptions struct {
+	all, dryRun bool
+	// until takes only what was made, or last used, before; zero for all.
+	until time.Time
+	// labels restrict images.
+	filters []imageFilter
+	// keep is how many bytes of cache may stay.
+	keep int64
+}
+
+func systemPruneCommand() *cli.Command {
+	return &cli.Command{
+		Name:  "prune",
+		Usage: "Remove images without a name and the build cache",
+		Flags: pruneFlags(cacheFlags(), "remove named images and cache mounts, too"),
+		Action: func(c *cli.Context) error {
+			return prune(c, func(all bool) string {
+				if all {
+					return "all images no container is made of, all of the build cache and all cache mounts"
+				}
+				return "all images without a name and all of the build cache"
+			}, pruneImages, pruneCache)
+		},
+	}
+}
+
+func imagePruneCommand() *cli.Command {
+	return &cli.Command{
+		Name:  "prune",
+		Usage: "Remove images without a name",
+		Flags: pruneFlags(nil, "remove named images, too"),
+		Action: func(c *cli.Context) error {
+			return prune(c, func(all bool) string {
+				if all {
+					return "all images no container is made of"
+				}
+				return "all images without a name"
+			}, pruneImages)
+		},
+	}
+}
+
+func builderPruneCommand() *cli.Command {
+	return &cli.Command{
+		Name:  "prune",
+		Usage: "Remove the build cache",
+		Flags: pruneFlags(cacheFlags(), "remove cache mounts, too"),
+		Action: func(c *cli.Context) error {
+			return prune(c, func(all bool) string {
+				if all {
+					return "all of the build cache and all cache mounts"
+				}
+				return "all of the build cache"
+			}, pruneCache)
+		},
+	}
+}
+
+func pruneFlags(more []cli.Flag, all string) []cli.Flag {
+	return append([]cli.Flag{
+		&cli.BoolFlag{Name: "all", Aliases: []string{"a"}, Usage: all},
+		&cli.BoolFlag{Name: "dry-run", Usage: "only say what would be removed"},
+		filterFlag("only what matches: `until=TIME|DURATION`; images also label=KEY[=VALUE]"),
+		&cli.BoolFlag{Name: "force", Aliases: []string{"f"}, Usage: "do not ask"},
+	}, more...)
+}
+
+func cacheFlags() []cli.Flag {
+	return []cli.Flag{
+		&cli.StringFlag{Name: "keep-storage", Aliases: []string{"max-used-space"}, Usage: "keep up to `SIZE` of the build cache, the most recently used"},
+	}
+}
+
+// pruner removes one kind of content and returns how many bytes that freed.
+type pruner func(ctx context.Context, w io.Writer, store *storage.Store, opts pruneOptions) (int64, error)
+
+func prune(c *cli.Context, what func(all bool) string, pruners ...pruner) error {
+	if err := noArguments(c); err != nil {
+		return err
+	}
+	opts, err := newPruneOptions(c, time.Now())
+	if err != nil {
+		return usageError(c, err.Error())
+	}
+	return withStore(c, func(s *session) error {
+		if !c.Bool("force") && !opts.dryRun {
+			yes, err := confirm(c.Context, c.App.Reader, c.App.ErrWriter, what(opts.all))
+			if err != nil || !yes {
+				return err
+			}
+		}
+		var freed int64
+		var errs []error
+		for _, p := range pruners {
+			n, err := p(c.Context, c.App.Writer, s.store, opts)
+			freed += n
+			errs = append(errs, err)
+		}
+		label := "Total reclaimed space: "
+		if opts.dryRun {
+			label = "Total reclaimable space: "
+		}
+		_, err := fmt.Fprintln(c.App.Writer, label+humanSize(freed))
+		return errors.Join(append(errs, err)...)
+	})
+}
+
+func newPruneOptions(c *cli.Context, now time.Time) (pruneOptions, error) {
+	opts := pruneOptions{all: c.Bool("all"), dryRun: c.Bool("dry-run")}
+	for _, f := range c.StringSlice("filter") {
+		key, value, _ := strings.Cut(f, "=")
+		switch key {
+		case "until":
+			t, err := parseUntil(value, now)
+			if err != nil {
+				return opts, err
+			}
+			opts.until = t
+		case "label":
+			opts.filters = append(opts.filters, imageFilter{key, value})
+		default:
+			return opts, fmt.Errorf("invalid filter %q: it is until or label", f)
+		}
+	}
+	if size := c.String("keep-storage"); size != "" {
+		keep, err := parseSize("keep-storage", size)
+		if err != nil {
+			return opts, err
+		}
+		opts.keep = keep
+	}
+	return opts, nil
+}
+
+// confirm asks; only y and yes mean yes.
+func confirm(ctx context.Context, in io.Reader, w io.Writer, what string) (bool, error) {
+	if _, err := fmt.Fprintf(w, "WARNING! This will remove %s.\nAre you sure you want to continue? [y/N] ", what); err != nil {
+		return false, err
+	}
+	answers := make(chan string, 1)
+	go func() {
+		line, err := bufio.NewReader(in).ReadString('\n')
+		if err != nil && !errors.Is(err, io.EOF) {
+			line = ""
+		}
+		answers <- line
+	}()
+	select {
+	case line := <-answers:
+		answer := strings.ToLower(strings.TrimSpace(line))
+		return answer == "y" || answer == "yes", nil
+	case <-ctx.Done():
+		return false, context.Cause(ctx)
+	}
+}
+
+func pruneImages(ctx context.Context, w io.Writer, store *storage.Store, opts pruneOptions) (int64, error) {
+	return pruneImagesOf(ctx, w, store, opts)
+}
+
+// pruneImagesOf removes images, newest first. What it frees is the size of
+// layers no image that stays has: some of it goes on living in the cache.
+func pruneImagesOf(ctx context.Context, w io.Writer, store imageStore, opts pruneOptions) (int64, error) {
+	images, err := store.Images()
+	if err != nil {
+		return 0, err
+	}
+	match, err := newImageMatcher(store, opts.filters, opts.until)
+	if err != nil {
+		return 0, err
+	}
+	match.before = opts.until
+	before, gone, kept := map[string]int64{}, []storage.Image{}, map[string]int64{}
+	for _, img := range images {
+		layers, err := store.Chain(img.TopLayer)
+		if err != nil {
+			return 0, err
+		}
+		_, ok, err := match.names(img)
+		if err != nil {
+			return 0, err
+		}
+		if ok && !img.ReadOnly && (opts.all || len(img.Names) == 0) {
+			removed, err := pruneOne(ctx, w, store, img, opts.dryRun)
+			if err != nil {
+				return 0, err
+			}
+			if removed {
+				gone = append(gone, img)
+				addLayers(before, layers)
+				continue
+			}
+		}
+		addLayers(kept, layers)
+	}
+	for id := range kept {
+		delete(before, id)
+	}
+	if len(gone) == 0 {
+		return 0, nil
+	}
+	return sum(before), nil
+}
+
+// pruneOne removes an image, except one that a container is made of.
+func pruneOne(ctx context.Context, w io.Writer, store imageStore, img storage.Image, dryRun bool) (bool, error) {
+	if err := context.Cause(ctx); err != nil {
+		return false, err
+	}
+	if dryRun {
+		return true, errors.Join(printEach(w, "Untagged: ", img.Names), printEach(w, "Deleted: ", []string{imageID(img.ID)}))
+	}
+	err := deleteImage(w, store, img, img.Names)
+	if errors.Is(err, storage.ErrImageInUse) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+func pruneCache(ctx context.Context, w io.Writer, store *storage.Store, opts pruneOptions) (int64, error) {
+	built, err := openCache(store)
+	if err != nil {
+		return 0, err
+	}
+	return pruneCacheOf(ctx, w, built, opts)
+}
+
+func pruneCacheOf(ctx context.Context, w io.Writer, built buildCache, opts pruneOptions) (int64, error) {
+	removed, err := built.PruneSteps(ctx, cache.Policy{Until: opts.until, KeepBytes: opts.keep, DryRun: opts.dryRun})
+	var freed int64
+	for _, u := range removed {
+		freed += max(0, u.Size)
+		if _, printErr := fmt.Fprintf(w, "Deleted build cache: %s %s\n", shortID(u.Layer), u.Description); printErr != nil {
+			return freed, printErr
+		}
+	}
+	if err != nil || !opts.all {
+		return freed, err
+	}
+	n, err := pruneMounts(w, built, opts)
+	return freed + n, err
+}
+
+func pruneMounts(w io.Writer, built buildCache, opts pruneOptions) (freed int64, err error) {
+	mounts, err := built.Mounts()
+	if err != nil {
+		return 0, err
+	}
+	for _, m := range mounts {
+		if !usedBefore(m.Used, opts.until) {
+			continue
+		}
+		removed := opts.dryRun
+		if !opts.dryRun {
+			if removed, err = built.RemoveMount(m); err != nil {
+				return freed, err
+			}
+		}
+		if !removed {
+			continue
+		}
+		freed += m.Size
+		if _, err := fmt.Fprintf(w, "Deleted cache mount: %s\n", m.ID); err != nil {
+			return freed, err
+		}
+	}
+	return freed, nil
+}

@@ -1,0 +1,92 @@
+package cli
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/shale-build/shale/builder"
+	"github.com/shale-build/shale/cmd/shale/cli/display"
+)
+
+// resultFiles says where a build's outcome is written, apart from the image.
+type resultFiles struct {
+	iidFile, metadataFile string
+	quiet                 bool
+	progress              string
+}
+
+func resultOptions(c *cli.Context) (resultFiles, error) {
+	r := resultFiles{
+		iidFile: c.String("iidfile"), metadataFile: c.String("metadata-file"),
+		quiet: c.Bool("quiet"), progress: c.String("progress"),
+	}
+	if r.quiet {
+		r.progress = "quiet"
+	}
+	mode, err := display.ParseMode(r.progress)
+	r.progress, r.quiet = mode, r.quiet || mode == "quiet"
+	return r, err
+}
+
+// clear removes the files of an earlier build, so that none is mistaken for
+// this one's should it fail.
+func (r resultFiles) clear() error {
+	for _, path := range []string{r.iidFile, r.metadataFile} {
+		info, err := os.Lstat(path)
+		if path == "" || err != nil || !info.Mode().IsRegular() {
+			continue
+		}
+		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("remove the result of an earlier build: %w", err)
+		}
+	}
+	return nil
+}
+
+// write writes the files, and in quiet mode the image ID to stdout, unless
+// that was taken by an export.
+func (r resultFiles) write(stdout io.Writer, res *builder.Result, stdoutTaken bool) error {
+	if r.iidFile != "" && res.ImageID != "" {
+		if err := writeResult(r.iidFile, []byte(res.ImageID)); err != nil {
+			return fmt.Errorf("write --iidfile: %w", err)
+		}
+	}
+	if r.metadataFile != "" {
+		metadata := res.Metadata
+		if metadata == nil {
+			metadata = map[string]any{}
+		}
+		data, err := json.MarshalIndent(metadata, "", "  ")
+		if err != nil {
+			return fmt.Errorf("encode metadata: %w", err)
+		}
+		if err := writeResult(r.metadataFile, data); err != nil {
+			return fmt.Errorf("write --metadata-file: %w", err)
+		}
+	}
+	if r.quiet && !stdoutTaken && res.ImageID != "" {
+		if _, err := fmt.Fprintln(stdout, res.ImageID); err != nil {
+			return fmt.Errorf("write image ID: %w", err)
+		}
+	}
+	return nil
+}
+
+// writeResult writes a file others may read, whatever the umask.
+func writeResult(path string, data []byte) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o644) //nolint:gosec // the user's own file, for everybody to read
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(data)
+	if info, statErr := f.Stat(); statErr == nil && info.Mode().IsRegular() {
+		err = errors.Join(err, f.Chmod(0o644))
+	}
+	return errors.Join(err, f.Close())
+}

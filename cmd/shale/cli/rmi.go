@@ -1,0 +1,124 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/shale-build/shale/storage"
+)
+
+func rmiCommand() *cli.Command {
+	return &cli.Command{
+		Name:      "rmi",
+		Usage:     "Remove images",
+		ArgsUsage: "IMAGE [IMAGE...]",
+		Flags: []cli.Flag{
+			&cli.BoolFlag{Name: "force", Aliases: []string{"f"}, Usage: "remove an image that has several names, and ignore one that is not there"},
+			&cli.BoolFlag{Name: "no-prune", Usage: "accepted for docker's sake: there are no untagged parents"},
+		},
+		Action: func(c *cli.Context) error {
+			if err := wantArguments(c, 1, -1); err != nil {
+				return err
+			}
+			return withStore(c, func(s *session) error {
+				return removeImages(c.App.Writer, s.store, c.Args().Slice(), c.Bool("force"))
+			})
+		},
+	}
+}
+
+// removeImages removes as many of the images as it can.
+func removeImages(w io.Writer, store imageStore, names []string, force bool) error {
+	var errs []error
+	for _, name := range names {
+		err := removeImage(w, store, name, force)
+		if force && errors.Is(err, storage.ErrImageUnknown) {
+			continue
+		}
+		if err != nil {
+			errs = append(errs, fmt.Errorf("remove %s: %w", name, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// removeImage takes one name away, and with the last one the image. An image
+// called by its ID goes with all its names when they are of one repository, or
+// by force.
+func removeImage(w io.Writer, store imageStore, nameOrID string, force bool) error {
+	img, name, err := find(store, nameOrID)
+	if err != nil {
+		return err
+	}
+	if name == "" {
+		if repositories(img.Names) > 1 && !force {
+			return fmt.Errorf("image %s has names in several repositories: remove it by name or with --force", shortID(img.ID))
+		}
+		return deleteImage(w, store, img, img.Names)
+	}
+	gone, left := splitNames(img.Names, name)
+	if len(left) == 0 {
+		return deleteImage(w, store, img, gone)
+	}
+	if err := store.RemoveNames(img.ID, gone...); err != nil {
+		return err
+	}
+	return printEach(w, "Untagged: ", gone)
+}
+
+// splitNames divides an image's names into those that go with name and those
+// that stay. The digests of a repository go with its last tag.
+func splitNames(names []string, name string) (gone, left []string) {
+	repository, _, _ := splitName(name)
+	lastTag := true
+	for _, n := range names {
+		if r, _, dgst := splitName(n); n != name && r == repository && dgst == "" {
+			lastTag = false
+		}
+	}
+	for _, n := range names {
+		r, _, dgst := splitName(n)
+		if n == name || lastTag && r == repository && dgst != "" {
+			gone = append(gone, n)
+		} else {
+			left = append(left, n)
+		}
+	}
+	return gone, left
+}
+
+func repositories(names []string) int {
+	distinct := map[string]bool{}
+	for _, name := range names {
+		repository, _, _ := splitName(name)
+		distinct[repository] = true
+	}
+	return len(distinct)
+}
+
+func deleteImage(w io.Writer, store imageStore, img storage.Image, names []string) error {
+	layers, err := store.RemoveImage(img.ID)
+	if err != nil {
+		return err
+	}
+	if err := printEach(w, "Untagged: ", names); err != nil {
+		return err
+	}
+	deleted := []string{imageID(img.ID)}
+	for _, l := range layers {
+		deleted = append(deleted, imageID(l))
+	}
+	return printEach(w, "Deleted: ", deleted)
+}
+
+func printEach(w io.Writer, prefix string, lines []string) error {
+	for _, line := range lines {
+		if _, err := fmt.Fprintf(w, "%s%s\n", prefix, line); err != nil {
+			return fmt.Errorf("write result: %w", err)
+		}
+	}
+	return nil
+}

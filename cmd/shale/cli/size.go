@@ -1,0 +1,42 @@
+package cli
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/docker/go-units"
+
+	"github.com/shale-build/shale/storage"
+)
+
+// humanSize writes bytes the way docker does: three digits and a decimal unit.
+func humanSize(bytes int64) string {
+	return units.HumanSizeWithPrecision(float64(max(0, bytes)), 3)
+}
+
+// ago writes the distance of t from now in words, "N/A" for no time.
+func ago(t, now time.Time) string {
+	if t.IsZero() {
+		return "N/A"
+	}
+	return units.HumanDuration(now.Sub(t)) + " ago"
+}
+
+// layersSize sums the sizes of layers; those of unknown size count nothing.
+func layersSize(layers []storage.Layer) int64 {
+	var sum int64
+	for _, l := range layers {
+		sum += max(0, l.Size)
+	}
+	return sum
+}
+
+// parseSize reads a size such as 10GB or 512m, in powers of 1024 as docker
+// reads memory and cache sizes.
+func parseSize(flag, value string) (int64, error) {
+	size, err := units.RAMInBytes(value)
+	if err != nil || size < 0 {
+		return 0, fmt.Errorf("invalid --%s %q: want a size such as 512MB or 10GB", flag, value)
+	}
+	return size, nil
+}
