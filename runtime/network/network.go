@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"os/exec"
 )
 
 // Mode is a network as users name it.
@@ -38,6 +39,18 @@ type Options struct {
 	// Pasta is the program's path; empty looks in PATH.
 	Pasta  string
 	Logger *slog.Logger // may be nil
+}
+
+// Expect says, without setting anything up, what Setup is going to give for a
+// mode. Only a start can tell for sure.
+func Expect(mode Mode) Mode {
+	if mode != Default {
+		return mode
+	}
+	if _, err := exec.LookPath("pasta"); err != nil || CheckTun() != nil {
+		return Host
+	}
+	return Private
 }
 
 // Network is what one build's commands share.

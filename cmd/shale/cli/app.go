@@ -49,6 +49,7 @@ func newApp(streams Streams) *cli.App {
 			infoCommand(),
 			versionCommand(),
 			doctorCommand(),
+			overlayProbeCommand(),
 			completionCommand(),
 			manCommand(),
 		},

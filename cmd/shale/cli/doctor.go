@@ -21,6 +21,9 @@ func doctorCommand() *cli.Command {
 			}
 			results := probe.Run(c.Context)
 			letter, explanation := probe.Mode(results)
+			if !hopeless[string(letter)] {
+				results = append(results, probeOverlay(c.Context, c))
+			}
 			return printDiagnosis(c, diagnosis{Environment: string(letter), Explanation: explanation, Probes: results})
 		},
 	}

@@ -37,11 +37,7 @@ func newNetwork(_ context.Context, s *session, name string) (*stepNetwork, strin
 		return nil, "", nil, err
 	}
 	n := &stepNetwork{store: s.store, mode: mode, logger: s.logger}
-	description := string(mode)
-	if mode == network.Default {
-		description = "default"
-	}
-	return n, description, n.close, nil
+	return n, string(network.Expect(mode)), n.close, nil
 }
 
 // Default implements exec.Network.
@@ -72,7 +68,11 @@ func (n *stepNetwork) setUp(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	if n.ready.Reason != "" {
+	switch {
+	case n.ready.Reason == "":
+	case n.ready.Mode != network.Expect(n.mode):
+		n.logger.Warn("steps share the host's network, other than announced", "reason", n.ready.Reason)
+	default:
 		n.logger.Info("steps share the host's network", "reason", n.ready.Reason)
 	}
 	return nil

@@ -1,0 +1,90 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/shale-build/shale/overlay"
+	"github.com/shale-build/shale/runtime/probe"
+)
+
+// overlayProbe is the hidden command by which doctor tries overlays where they
+// would be used: inside the namespaces, in the store's own file system.
+const overlayProbe = "probe-overlay"
+
+func overlayProbeCommand() *cli.Command {
+	return &cli.Command{
+		Name:   overlayProbe,
+		Hidden: true,
+		Action: func(c *cli.Context) error {
+			return withStore(c, func(s *session) error {
+				dir, err := s.store.StateDir("tmp")
+				if err != nil {
+					return err
+				}
+				features, err := overlay.Probe(dir)
+				if err != nil {
+					return err
+				}
+				_, err = fmt.Fprintln(c.App.Writer, describeOverlay(features))
+				return err
+			})
+		},
+	}
+}
+
+// describeOverlay names what is missing for the fastest way.
+func describeOverlay(f overlay.Features) string {
+	missing := []string{}
+	for _, part := range []struct {
+		has  bool
+		name string
+	}{
+		{f.LowerdirPlus, "layers one by one"}, {f.Volatile, "volatile"},
+	} {
+		if !part.has {
+			missing = append(missing, part.name)
+		}
+	}
+	if len(missing) == 0 {
+		return "native"
+	}
+	return "native, without: " + strings.Join(missing, ", ")
+}
+
+// probeOverlay runs the hidden command with the same global flags.
+func probeOverlay(ctx context.Context, c *cli.Context) probe.Result {
+	r := probe.Result{Name: "overlay", Status: probe.OK}
+	self, err := os.Executable()
+	if err != nil {
+		r.Status, r.Detail = probe.Missing, err.Error()
+		return r
+	}
+	args := []string{}
+	for _, name := range []string{rootFlag, runrootFlag} {
+		if value := c.String(name); value != "" {
+			args = append(args, "--"+name, value)
+		}
+	}
+	out, err := exec.CommandContext(ctx, self, append(args, overlayProbe)...).Output()
+	r.Detail = strings.TrimSpace(string(out))
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		r.Detail = strings.TrimSpace(string(exit.Stderr))
+	} else if err != nil {
+		r.Detail = err.Error()
+	}
+	if err != nil {
+		r.Status = probe.Missing
+		r.Fix = "put the store on a file system that can hold an overlay (--root), such as ext4 or xfs; Linux 5.11 or newer"
+	} else if r.Detail != "native" {
+		r.Status = probe.Degraded
+	}
+	return r
+}

@@ -1,0 +1,156 @@
+package storage
+
+import (
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"os"
+	"path/filepath"
+
+	"github.com/klauspost/compress/gzip"
+	"github.com/opencontainers/go-digest"
+	cstorage "go.podman.io/storage"
+	"go.podman.io/storage/pkg/archive"
+)
+
+// OpenDiff streams the layer's uncompressed tar, bit-identical to its DiffID. The
+// end of the stream is io.EOF only when the digest was right, else an error that
+// wraps ErrCorruptLayer. No lock of the store is held while the caller reads.
+//
+// The stream is put together from the layer's files and its tar-split, which has
+// everything else. A layer that has none, or whose files are not kept under their
+// names, is asked for from containers/storage and spooled first, because that
+// keeps the store locked until its last byte.
+func (s *Store) OpenDiff(id string) (io.ReadCloser, error) {
+	l, err := s.libraryLayer(id)
+	if err != nil {
+		return nil, err
+	}
+	r, err := s.assembleLayer(l)
+	if errors.Is(err, os.ErrNotExist) || errors.Is(err, errComposefs) {
+		r, err = s.spoolDiff(l)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read layer %s: %w", short(id), err)
+	}
+	if l.UncompressedDigest == "" {
+		return r, nil
+	}
+	return newVerifier(r, id, l.UncompressedDigest), nil
+}
+
+func (s *Store) assembleLayer(l *cstorage.Layer) (io.ReadCloser, error) {
+	if l.UncompressedDigest == "" {
+		return nil, os.ErrNotExist // what could tell that the result is right?
+	}
+	dir, err := s.plainDir(l.ID)
+	if err != nil {
+		return nil, err
+	}
+	recipe, err := os.Open(s.tarSplitPath(l.ID))
+	if err != nil {
+		return nil, fmt.Errorf("open tar-split: %w", err)
+	}
+	gz, err := gzip.NewReader(recipe)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("%w: open tar-split: %w", ErrCorruptLayer, err), recipe.Close())
+	}
+	root, err := openLayerRoot(dir)
+	if err != nil {
+		return nil, errors.Join(err, gz.Close(), recipe.Close())
+	}
+	return &layerReader{assembler: newAssembler(gz, root), closers: []io.Closer{gz, recipe, root}}, nil
+}
+
+func (s *Store) tarSplitPath(id string) string {
+	return filepath.Join(s.GraphRoot(), driverName+"-layers", id+".tar-split.gz")
+}
+
+type layerReader struct {
+	*assembler
+	closers []io.Closer
+}
+
+// Close releases the layer's files.
+func (r *layerReader) Close() error {
+	r.closeFile()
+	var errs []error
+	for _, c := range r.closers {
+		errs = append(errs, c.Close())
+	}
+	r.closers = nil
+	return errors.Join(errs...)
+}
+
+// spoolDiff copies what the library makes of the layer into a file, so that the
+// library's lock is not held longer than the copy takes.
+func (s *Store) spoolDiff(l *cstorage.Layer) (_ io.ReadCloser, err error) {
+	f, err := s.tempFile()
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, f.Close())
+		}
+	}()
+	none := archive.Uncompressed
+	r, err := s.lib.Diff("", l.ID, &cstorage.DiffOptions{Compression: &none})
+	if err != nil {
+		return nil, fmt.Errorf("make diff: %w", err)
+	}
+	_, err = io.Copy(f, r)
+	// Once and no more: a second Close of the library's reader is fatal.
+	if err := errors.Join(err, r.Close()); err != nil {
+		return nil, fmt.Errorf("make diff: %w", err)
+	}
+	if _, err := f.Seek(0, io.SeekStart); err != nil {
+		return nil, fmt.Errorf("rewind: %w", err)
+	}
+	return f, nil
+}
+
+// verifier passes a stream on and compares its digest at the end.
+type verifier struct {
+	r    io.ReadCloser
+	id   string
+	want digest.Digest
+	hash hash.Hash
+	err  error
+}
+
+func newVerifier(r io.ReadCloser, id string, want digest.Digest) io.ReadCloser {
+	if !want.Algorithm().Available() {
+		return &verifier{r: r, id: id, err: fmt.Errorf("layer %s: %w: diffID %q cannot be computed", short(id), ErrCorruptLayer, want)}
+	}
+	return &verifier{r: r, id: id, want: want, hash: want.Algorithm().Hash()}
+}
+
+// Read returns io.EOF for a stream that was complete and right.
+func (v *verifier) Read(p []byte) (int, error) {
+	if v.err != nil {
+		return 0, v.err
+	}
+	n, err := v.r.Read(p)
+	v.hash.Write(p[:n])
+	switch {
+	case err == nil:
+		return n, nil
+	case errors.Is(err, io.EOF):
+		v.err = v.check()
+	default:
+		v.err = fmt.Errorf("read layer %s: %w", short(v.id), err)
+	}
+	return n, v.err
+}
+
+func (v *verifier) check() error {
+	if got := digest.NewDigest(v.want.Algorithm(), v.hash); got != v.want {
+		return fmt.Errorf("read layer %s: %w: its files give %s instead of %s; they were changed in the store", short(v.id), ErrCorruptLayer, got, v.want)
+	}
+	return io.EOF
+}
+
+// Close releases the stream.
+func (v *verifier) Close() error { return v.r.Close() }

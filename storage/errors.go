@@ -1,0 +1,24 @@
+package storage
+
+import "errors"
+
+var (
+	// ErrLayerUnknown is returned for a layer that the store does not have.
+	ErrLayerUnknown = errors.New("layer not known")
+	// ErrLayerInUse is returned when a layer cannot be deleted because another
+	// layer, an image or a container is built on it.
+	ErrLayerInUse = errors.New("layer is in use")
+	// ErrImageUnknown is returned for an image that the store does not have.
+	ErrImageUnknown = errors.New("image not known")
+	// ErrImageInUse is returned when an image cannot be removed because a
+	// container of podman or buildah is made of it.
+	ErrImageInUse = errors.New("image is in use by a container")
+	// ErrAmbiguousID is returned for a short ID that more than one image has.
+	ErrAmbiguousID = errors.New("ID is ambiguous")
+	// ErrDriver is returned by Open for a store that is not kept by the overlay
+	// driver.
+	ErrDriver = errors.New("storage driver is not overlay")
+	// ErrCorruptLayer is returned while reading a layer whose files are no longer
+	// what its DiffID says.
+	ErrCorruptLayer = errors.New("layer is corrupt")
+)

@@ -1,0 +1,164 @@
+package storage
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/distribution/reference"
+	"github.com/opencontainers/go-digest"
+	cstorage "go.podman.io/storage"
+)
+
+// idLength is the number of digits of an image ID.
+const idLength = 64
+
+// Image finds an image by its complete name, name@digest, ID or a short ID that
+// no other image has. It returns ErrImageUnknown or ErrAmbiguousID otherwise.
+func (s *Store) Image(nameOrID string) (Image, error) {
+	img, err := s.libraryImage(nameOrID)
+	if err != nil {
+		return Image{}, err
+	}
+	return imageOf(img), nil
+}
+
+func (s *Store) libraryImage(nameOrID string) (*cstorage.Image, error) {
+	id := strings.TrimPrefix(nameOrID, digest.Canonical.String()+":")
+	img, err := s.lib.Image(id)
+	switch {
+	case err == nil:
+		return img, nil
+	case !errors.Is(err, cstorage.ErrImageUnknown):
+		return nil, fmt.Errorf("read image %s: %w", nameOrID, err)
+	case isHex(id) && len(id) < idLength:
+		// Only a lookup that has failed looks at all images.
+		return nil, s.whyUnknown(nameOrID, id)
+	}
+	return s.imageByDigest(nameOrID)
+}
+
+func (s *Store) whyUnknown(what, prefix string) error {
+	all, err := s.lib.Images()
+	if err != nil {
+		return fmt.Errorf("list images: %w", err)
+	}
+	for i := range all {
+		if strings.HasPrefix(all[i].ID, prefix) {
+			return fmt.Errorf("image %s: %w", what, ErrAmbiguousID)
+		}
+	}
+	return fmt.Errorf("image %s: %w", what, ErrImageUnknown)
+}
+
+// imageByDigest finds name@digest where the image has the repository under
+// another name, a tag for example. The digest may be the manifest's or that of
+// the list the image was picked from.
+func (s *Store) imageByDigest(name string) (*cstorage.Image, error) {
+	unknown := fmt.Errorf("image %s: %w", name, ErrImageUnknown)
+	named, err := reference.ParseNamed(name)
+	if err != nil {
+		return nil, unknown
+	}
+	digested, ok := named.(reference.Digested)
+	if !ok {
+		return nil, unknown
+	}
+	same, err := s.lib.ImagesByDigest(digested.Digest())
+	if err != nil {
+		return nil, fmt.Errorf("look for image %s: %w", name, err)
+	}
+	for _, img := range same {
+		if slices.ContainsFunc(img.Names, func(n string) bool { return sameRepository(n, named) }) {
+			return img, nil
+		}
+	}
+	return nil, unknown
+}
+
+func sameRepository(name string, as reference.Named) bool {
+	named, err := reference.ParseNamed(name)
+	return err == nil && named.Name() == as.Name()
+}
+
+func isHex(s string) bool {
+	return s != "" && strings.Trim(s, "0123456789abcdef") == ""
+}
+
+func imageOf(img *cstorage.Image) Image {
+	dgst := img.Digest
+	if d, ok := img.BigDataDigests[cstorage.ImageDigestBigDataKey]; ok {
+		dgst = d
+	}
+	return Image{
+		ID: img.ID, Names: slices.Clone(img.Names), Digest: dgst,
+		TopLayer: img.TopLayer, Created: img.Created, ReadOnly: img.ReadOnly,
+	}
+}
+
+// Images lists all images, newest first. One that has no manifest, which an
+// interrupted tool can leave, is skipped with a line in the log.
+func (s *Store) Images() ([]Image, error) {
+	all, err := s.lib.Images()
+	if err != nil {
+		return nil, fmt.Errorf("list images: %w", err)
+	}
+	images := make([]Image, 0, len(all))
+	for i := range all {
+		if !slices.Contains(all[i].BigDataNames, cstorage.ImageDigestBigDataKey) {
+			s.logger.Warn("an image in the store has no manifest", "image", all[i].ID)
+			continue
+		}
+		images = append(images, imageOf(&all[i]))
+	}
+	slices.SortStableFunc(images, func(a, b Image) int { return b.Created.Compare(a.Created) })
+	return images, nil
+}
+
+// ImageManifest returns the manifest of the image with that name or ID.
+func (s *Store) ImageManifest(id string) ([]byte, error) {
+	img, err := s.libraryImage(id)
+	if err != nil {
+		return nil, err
+	}
+	data, err := s.lib.ImageBigData(img.ID, cstorage.ImageDigestBigDataKey)
+	if err != nil {
+		return nil, fmt.Errorf("read manifest of image %s: %w", short(img.ID), err)
+	}
+	return data, nil
+}
+
+// ImageConfig returns the config of the image with that name or ID.
+func (s *Store) ImageConfig(id string) ([]byte, error) {
+	img, err := s.libraryImage(id)
+	if err != nil {
+		return nil, err
+	}
+	dgst, err := s.configDigest(img)
+	if err != nil {
+		return nil, err
+	}
+	data, err := s.lib.ImageBigData(img.ID, dgst.String())
+	if err != nil {
+		return nil, fmt.Errorf("read config of image %s: %w", short(img.ID), err)
+	}
+	if dgst.Validate() == nil && dgst.Algorithm().FromBytes(data) != dgst {
+		return nil, fmt.Errorf("read config of image %s: it does not have the digest %s", short(img.ID), dgst)
+	}
+	return data, nil
+}
+
+// configDigest is nearly always the ID; images with layers of a TOC have another
+// one.
+func (s *Store) configDigest(img *cstorage.Image) (digest.Digest, error) {
+	byID := digest.NewDigestFromEncoded(digest.SHA256, img.ID)
+	if slices.Contains(img.BigDataNames, byID.String()) {
+		return byID, nil
+	}
+	manifest, err := s.lib.ImageBigData(img.ID, cstorage.ImageDigestBigDataKey)
+	if err != nil {
+		return "", fmt.Errorf("read manifest of image %s: %w", short(img.ID), err)
+	}
+	return configOf(manifest)
+}

@@ -1,0 +1,159 @@
+package storage
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	"go.podman.io/image/v5/manifest"
+	cstorage "go.podman.io/storage"
+)
+
+// noSignatures is the metadata of an image without signatures as the
+// containers-storage transport writes it.
+const noSignatures = "{}"
+
+// CreateImage records an image under its ID, the sha256 of its config, in the
+// layout of the containers-storage transport: the config under its digest and the
+// manifest under two keys. Where the image exists already it gets the manifest and
+// the names. Names move here from the images that have them.
+func (s *Store) CreateImage(ctx context.Context, spec ImageSpec) (Image, error) {
+	if err := context.Cause(ctx); err != nil {
+		return Image{}, err
+	}
+	config := digest.FromBytes(spec.Config)
+	if named, err := configOf(spec.Manifest); err != nil || named != config {
+		return Image{}, errors.Join(fmt.Errorf("record image: the manifest is not of the config %s", config), err)
+	}
+	data, err := bigData(spec, config)
+	if err != nil {
+		return Image{}, err
+	}
+	if err := s.recordImage(spec, config.Encoded(), data); err != nil {
+		return Image{}, err
+	}
+	if err := s.AddNames(config.Encoded(), spec.Names...); err != nil {
+		return Image{}, err
+	}
+	return s.Image(config.Encoded())
+}
+
+// configOf reads the digest of the config out of a manifest.
+func configOf(data []byte) (digest.Digest, error) {
+	m, err := manifest.FromBlob(data, manifest.GuessMIMEType(data))
+	if err != nil {
+		return "", fmt.Errorf("read manifest: %w", err)
+	}
+	return m.ConfigInfo().Digest, nil
+}
+
+func bigData(spec ImageSpec, config digest.Digest) ([]cstorage.ImageBigDataOption, error) {
+	dgst, err := manifest.Digest(spec.Manifest)
+	if err != nil {
+		return nil, fmt.Errorf("compute digest of manifest: %w", err)
+	}
+	return []cstorage.ImageBigDataOption{
+		{Key: config.String(), Data: spec.Config, Digest: config},
+		{Key: cstorage.ImageDigestManifestBigDataNamePrefix + "-" + dgst.String(), Data: spec.Manifest, Digest: dgst},
+		{Key: cstorage.ImageDigestBigDataKey, Data: spec.Manifest, Digest: dgst},
+	}, nil
+}
+
+func (s *Store) recordImage(spec ImageSpec, id string, data []cstorage.ImageBigDataOption) error {
+	_, err := s.lib.CreateImage(id, nil, spec.TopLayer, noSignatures, &cstorage.ImageOptions{
+		CreationDate: createdOf(spec.Config), BigData: data,
+	})
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, cstorage.ErrLayerUnknown):
+		return fmt.Errorf("record image %s: layer %s: %w", short(id), short(spec.TopLayer), ErrLayerUnknown)
+	case !errors.Is(err, cstorage.ErrDuplicateID):
+		return fmt.Errorf("record image %s: %w", short(id), err)
+	}
+	return s.refreshImage(id, data)
+}
+
+// refreshImage gives an existing image the manifest it was last built with. Its
+// layers have the same content, as its config has the same diffIDs, so they stay.
+func (s *Store) refreshImage(id string, data []cstorage.ImageBigDataOption) error {
+	img, err := s.lib.Image(id)
+	if err != nil {
+		return fmt.Errorf("read image %s: %w", short(id), err)
+	}
+	if img.ReadOnly {
+		return nil
+	}
+	for _, d := range data {
+		if img.BigDataDigests[d.Key] == d.Digest && slices.Contains(img.BigDataNames, d.Key) {
+			continue
+		}
+		if err := s.lib.SetImageBigData(id, d.Key, d.Data, manifest.Digest); err != nil {
+			return fmt.Errorf("update image %s: %w", short(id), err)
+		}
+	}
+	return nil
+}
+
+func createdOf(config []byte) time.Time {
+	var c struct {
+		Created *time.Time `json:"created"`
+	}
+	if err := json.Unmarshal(config, &c); err != nil || c.Created == nil {
+		return time.Time{}
+	}
+	return *c.Created
+}
+
+// AddNames names an image; a name that another image has moves.
+func (s *Store) AddNames(id string, names ...string) error {
+	return s.changeNames(id, names, s.lib.AddNames)
+}
+
+// RemoveNames takes names from an image. Names that it does not have are no error.
+func (s *Store) RemoveNames(id string, names ...string) error {
+	return s.changeNames(id, names, s.lib.RemoveNames)
+}
+
+func (s *Store) changeNames(id string, names []string, change func(string, []string) error) error {
+	if len(names) == 0 {
+		return nil
+	}
+	img, err := s.libraryImage(id)
+	if err != nil {
+		return err
+	}
+	err = change(img.ID, names)
+	if errors.Is(err, cstorage.ErrImageUnknown) {
+		return fmt.Errorf("name image %s: %w", short(img.ID), ErrImageUnknown)
+	}
+	if err != nil {
+		return fmt.Errorf("name image %s: %w", short(img.ID), err)
+	}
+	return nil
+}
+
+// RemoveImage removes an image with all its names, and those of its layers that
+// nothing else is built on. It returns the IDs of these layers. While a container
+// of podman or buildah uses the image the error is ErrImageInUse.
+func (s *Store) RemoveImage(id string) (deletedLayers []string, err error) {
+	img, err := s.libraryImage(id)
+	if err != nil {
+		return nil, err
+	}
+	layers, err := s.lib.DeleteImage(img.ID, true)
+	switch {
+	case err == nil:
+		return layers, nil
+	case errors.Is(err, cstorage.ErrImageUsedByContainer):
+		return nil, fmt.Errorf("remove image %s: %w: %w", short(img.ID), ErrImageInUse, err)
+	case errors.Is(err, cstorage.ErrImageUnknown), errors.Is(err, os.ErrNotExist):
+		return nil, fmt.Errorf("remove image %s: %w", short(img.ID), ErrImageUnknown)
+	}
+	return nil, fmt.Errorf("remove image %s: %w", short(img.ID), err)
+}

@@ -1,0 +1,145 @@
+package storage
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+
+	cstorage "go.podman.io/storage"
+	graphdriver "go.podman.io/storage/drivers"
+	"go.podman.io/storage/pkg/reexec"
+	"go.podman.io/storage/pkg/unshare"
+	"golang.org/x/sys/unix"
+)
+
+const driverName = "overlay"
+
+// Options selects the store. Zero values take what containers/storage takes:
+// storage.conf, then its defaults.
+type Options struct {
+	// GraphRoot and RunRoot are what --root and --runroot name.
+	GraphRoot, RunRoot string
+	// Logger may be nil.
+	Logger *slog.Logger
+}
+
+// Store is an open store. It is safe for concurrent use, and so are several
+// processes with the same store open.
+type Store struct {
+	lib    cstorage.Store
+	driver graphdriver.Driver
+	logger *slog.Logger
+
+	reapOnce sync.Once
+	reaping  sync.WaitGroup
+}
+
+// Reexec runs one of the helpers that containers/storage starts by executing
+// this program under another name, and tells whether it did: then main returns
+// at once. It comes first in main.
+func Reexec() bool { return reexec.Init() }
+
+// Open opens the store and creates it where there is none. It is called as uid 0
+// of a user namespace prepared for containers/storage, or as root. A store that
+// another driver than overlay keeps is refused with ErrDriver.
+func Open(opts Options) (*Store, error) {
+	logger := opts.Logger
+	if logger == nil {
+		logger = slog.New(slog.DiscardHandler)
+	}
+	so, err := storeOptions(opts)
+	if err != nil {
+		return nil, fmt.Errorf("read storage.conf: %w", err)
+	}
+	lib, err := cstorage.GetStore(so)
+	if err != nil {
+		return nil, openError(so.GraphRoot, err)
+	}
+	driver, err := lib.GraphDriver()
+	if err != nil {
+		return nil, openError(so.GraphRoot, err)
+	}
+	if driver.String() != driverName {
+		return nil, fmt.Errorf("open store %s: %w but %s: set driver = \"overlay\" in storage.conf, or use another --root",
+			so.GraphRoot, ErrDriver, driver.String())
+	}
+	return &Store{lib: lib, driver: driver, logger: logger}, nil
+}
+
+func openError(root string, err error) error {
+	if errors.Is(err, graphdriver.ErrPrerequisites) || errors.Is(err, graphdriver.ErrNotSupported) || errors.Is(err, graphdriver.ErrIncompatibleFS) {
+		return fmt.Errorf("open store %s: %w: %w", root, ErrDriver, err)
+	}
+	return fmt.Errorf("open store %s: %w", root, err)
+}
+
+// Close waits for what the store does in the background. The store itself stays
+// usable for others in the process.
+func (s *Store) Close() error {
+	s.reaping.Wait()
+	return nil
+}
+
+// GraphRoot is the directory of layers and images.
+func (s *Store) GraphRoot() string { return s.lib.GraphRoot() }
+
+// RunRoot is the directory of state that a reboot loses.
+func (s *Store) RunRoot() string { return s.lib.RunRoot() }
+
+// Library is the store as containers/storage has it, for package registry.
+func (s *Store) Library() cstorage.Store { return s.lib }
+
+// StateDir returns a directory for shale's own state beside the layers, private
+// to the owner of the store, and creates it.
+func (s *Store) StateDir(name string) (string, error) {
+	if !filepath.IsLocal(name) {
+		return "", fmt.Errorf("state directory %q: name must be relative", name)
+	}
+	dir := filepath.Join(s.GraphRoot(), "shale", name)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return "", fmt.Errorf("create state directory: %w", err)
+	}
+	return dir, nil
+}
+
+// UserXattr tells where overlayfs keeps its marks: in user.overlay.* attributes
+// (in a user namespace) or in trusted.overlay.* ones (as root).
+func (s *Store) UserXattr() bool { return unshare.IsRootless() }
+
+// Sync writes the file system of the graph root to disk: syncfs(2).
+func (s *Store) Sync() error {
+	fd, err := unix.Open(s.GraphRoot(), unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("open %s: %w", s.GraphRoot(), err)
+	}
+	defer func() { _ = unix.Close(fd) }()
+	if err := unix.Syncfs(fd); err != nil {
+		return fmt.Errorf("sync file system of %s: %w", s.GraphRoot(), err)
+	}
+	return nil
+}
+
+// tempFile makes a file without a name, so that it goes away however the
+// process ends, on the file system of the layers.
+func (s *Store) tempFile() (*os.File, error) {
+	dir, err := s.StateDir("tmp")
+	if err != nil {
+		return nil, err
+	}
+	fd, err := unix.Open(dir, unix.O_TMPFILE|unix.O_RDWR|unix.O_CLOEXEC, 0o600)
+	if err == nil {
+		return os.NewFile(uintptr(fd), filepath.Join(dir, "unnamed")), nil
+	}
+	// Not every file system has O_TMPFILE.
+	f, err := os.CreateTemp(dir, "spool-")
+	if err != nil {
+		return nil, fmt.Errorf("create temporary file: %w", err)
+	}
+	if err := os.Remove(f.Name()); err != nil {
+		return nil, errors.Join(fmt.Errorf("create temporary file: %w", err), f.Close())
+	}
+	return f, nil
+}

@@ -1,0 +1,91 @@
+package storage
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// unlockedAge is how old a staging directory without a lock file must be to be
+// taken for left behind: the driver makes the directory first and the lock right
+// after.
+const unlockedAge = time.Minute
+
+// stagingLock is the driver's name for the lock file of a staging directory.
+const stagingLock = "staging.lock"
+
+// reapStaging removes, in the background, staging directories whose owners were
+// killed. One directory is listed, so it costs nothing when there is none.
+func (s *Store) reapStaging() {
+	base := filepath.Join(s.GraphRoot(), driverName, "staging")
+	entries, err := os.ReadDir(base)
+	if err != nil || len(entries) == 0 {
+		return
+	}
+	s.reaping.Go(func() {
+		for _, e := range entries {
+			if e.IsDir() {
+				s.reap(filepath.Join(base, e.Name()))
+			}
+		}
+	})
+}
+
+func (s *Store) reap(dir string) {
+	fd, err := openStagingLock(dir)
+	if err != nil {
+		return
+	}
+	if fd >= 0 {
+		defer func() { _ = unix.Close(fd) }()
+	}
+	if err := removeTree(dir); err != nil {
+		s.logger.Warn("a staging directory of a killed process stays behind", "path", dir, "error", err)
+		return
+	}
+	s.logger.Debug("removed staging directory of a killed process", "path", dir)
+}
+
+var errOwned = errors.New("staging directory belongs to a running process")
+
+// openStagingLock takes the lock of a directory that nobody owns and returns its
+// descriptor, -1 for a directory that never got a lock or lost it already.
+//
+// The driver locks with F_SETLK (fcntl(2)), which excludes other processes only
+// and is given up when the process closes any descriptor of the file. An open
+// file description lock (Linux 3.15) conflicts with those of this process too.
+func openStagingLock(dir string) (int, error) {
+	fd, err := unix.Open(filepath.Join(dir, stagingLock), unix.O_RDWR|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if errors.Is(err, unix.ENOENT) {
+		return -1, checkAbandoned(dir)
+	}
+	if err != nil {
+		return -1, fmt.Errorf("open lock of %s: %w", dir, err)
+	}
+	held := unix.Flock_t{Type: unix.F_WRLCK}
+	if err := unix.FcntlFlock(uintptr(fd), unix.F_OFD_GETLK, &held); err == nil && held.Type != unix.F_UNLCK && int(held.Pid) == os.Getpid() {
+		// Closing fd would give up the lock of another store open in this
+		// process. The descriptor stays until the process ends.
+		return -1, errOwned
+	}
+	if err := unix.FcntlFlock(uintptr(fd), unix.F_OFD_SETLK, &unix.Flock_t{Type: unix.F_WRLCK}); err != nil {
+		_ = unix.Close(fd)
+		return -1, errOwned
+	}
+	return fd, nil
+}
+
+func checkAbandoned(dir string) error {
+	info, err := os.Lstat(dir)
+	if err != nil {
+		return fmt.Errorf("look at %s: %w", dir, err)
+	}
+	if time.Since(info.ModTime()) < unlockedAge {
+		return errOwned
+	}
+	return nil
+}
