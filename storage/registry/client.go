@@ -1,0 +1,100 @@
+package registry
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+
+	"github.com/containerd/platforms"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"go.podman.io/image/v5/signature"
+	"go.podman.io/image/v5/types"
+	"go.podman.io/storage/pkg/configfile"
+
+	"github.com/shale-build/shale/storage"
+)
+
+const defaultUserAgent = "shale"
+
+// Client talks to registries. It is safe for concurrent use.
+type Client struct {
+	store  *storage.Store
+	opts   Options
+	logger *slog.Logger
+}
+
+// New makes a client. The store may be nil for what needs none: Candidates,
+// Resolve, ResolveLayout, Login and Logout.
+func New(store *storage.Store, opts Options) *Client {
+	c := &Client{store: store, opts: opts, logger: opts.Logger}
+	if c.logger == nil {
+		c.logger = slog.New(slog.DiscardHandler)
+	}
+	return c
+}
+
+var errNoStore = errors.New("no store is open")
+
+// system is what go.podman.io/image is told about the user's wishes.
+func (c *Client) system() *types.SystemContext {
+	sys := &types.SystemContext{
+		AuthFilePath:             c.opts.AuthFile,
+		DockerCertPath:           c.opts.CertDir,
+		SystemRegistriesConfPath: c.opts.RegistriesConf,
+		SignaturePolicyPath:      c.opts.SignaturePolicy,
+		DockerRegistryUserAgent:  c.opts.UserAgent,
+	}
+	if sys.AuthFilePath == "" {
+		sys.AuthFilePath = os.Getenv("REGISTRY_AUTH_FILE")
+	}
+	if sys.DockerRegistryUserAgent == "" {
+		sys.DockerRegistryUserAgent = defaultUserAgent
+	}
+	if c.opts.TLSVerify != nil {
+		sys.DockerInsecureSkipTLSVerify = types.NewOptionalBool(!*c.opts.TLSVerify)
+	}
+	if c.store != nil {
+		// Beside the layers there is room; /tmp may be small.
+		if dir, err := c.store.StateDir("tmp"); err == nil {
+			sys.BigFilesTemporaryDir = dir
+		}
+	}
+	return sys
+}
+
+// systemFor adds the platform that is picked from a multi-platform image.
+func (c *Client) systemFor(platform ocispec.Platform) *types.SystemContext {
+	sys := c.system()
+	if platform.OS == "" && platform.Architecture == "" {
+		platform = platforms.DefaultSpec()
+	}
+	platform = platforms.Normalize(platform)
+	sys.OSChoice, sys.ArchitectureChoice, sys.VariantChoice = platform.OS, platform.Architecture, platform.Variant
+	return sys
+}
+
+// policy is what policy.json says about the signatures of images that come in.
+// Where there is no such file everything is accepted, as docker does.
+func (c *Client) policy(sys *types.SystemContext) (*signature.PolicyContext, error) {
+	policy, err := signature.DefaultPolicy(sys)
+	if c.opts.SignaturePolicy == "" && errors.Is(err, configfile.ErrConfigFileNotFound) {
+		policy, err = acceptAnything(), nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read signature policy: %w", err)
+	}
+	return newPolicyContext(policy)
+}
+
+func acceptAnything() *signature.Policy {
+	return &signature.Policy{Default: signature.PolicyRequirements{signature.NewPRInsecureAcceptAnything()}}
+}
+
+func newPolicyContext(policy *signature.Policy) (*signature.PolicyContext, error) {
+	pc, err := signature.NewPolicyContext(policy)
+	if err != nil {
+		return nil, fmt.Errorf("prepare signature policy: %w", err)
+	}
+	return pc, nil
+}

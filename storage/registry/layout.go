@@ -1,0 +1,107 @@
+package registry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"go.podman.io/image/v5/oci/layout"
+	"go.podman.io/image/v5/types"
+
+	"github.com/shale-build/shale/storage"
+)
+
+// ResolveLayout is Resolve for PATH[:TAG|@DIGEST], a directory in OCI layout.
+// Without a tag it is the only image there, or the one with the tag latest.
+// Ref of the result is PATH@DIGEST.
+func (c *Client) ResolveLayout(ctx context.Context, where string, platform ocispec.Platform) (Resolved, error) {
+	ref, path, err := openLayout(where)
+	if err != nil {
+		return Resolved{}, err
+	}
+	res, err := inspect(ctx, ref, c.systemFor(platform))
+	if err != nil {
+		return Resolved{}, fmt.Errorf("read OCI layout %s: %w", where, err)
+	}
+	res.Name = where
+	res.Ref = path + "@" + res.Digest.String()
+	return res, nil
+}
+
+// PullLayout is Pull for PATH[:TAG|@DIGEST], a directory in OCI layout. The image
+// gets no name.
+func (c *Client) PullLayout(ctx context.Context, where string, opts PullOptions) (storage.Image, error) {
+	ref, _, err := openLayout(where)
+	if err != nil {
+		return storage.Image{}, err
+	}
+	img, err := c.bring(ctx, ref, nil, opts)
+	if err != nil {
+		return storage.Image{}, fmt.Errorf("read OCI layout %s: %w", where, err)
+	}
+	return img, nil
+}
+
+func openLayout(where string) (types.ImageReference, string, error) {
+	path, tag, dgst := splitLayout(where)
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return nil, "", fmt.Errorf("find OCI layout %s: %w", where, err)
+	}
+	entries, err := layout.List(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, "", fmt.Errorf("OCI layout %s: %w: no index.json there", path, ErrNotFound)
+	}
+	if err != nil {
+		return nil, "", fmt.Errorf("read OCI layout %s: %w", path, err)
+	}
+	i, err := pick(entries, tag, dgst)
+	if err != nil {
+		return nil, "", fmt.Errorf("OCI layout %s: %w", path, err)
+	}
+	ref, err := layout.NewIndexReference(path, i)
+	if err != nil {
+		return nil, "", fmt.Errorf("read OCI layout %s: %w", path, err)
+	}
+	return ref, path, nil
+}
+
+func pick(entries []layout.ListResult, tag string, dgst digest.Digest) (int, error) {
+	if tag == "" && dgst == "" {
+		if len(entries) == 1 {
+			return 0, nil
+		}
+		tag = "latest"
+	}
+	for i, e := range entries {
+		if dgst != "" && e.ManifestDescriptor.Digest == dgst {
+			return i, nil
+		}
+		if dgst == "" && e.ManifestDescriptor.Annotations[ocispec.AnnotationRefName] == tag {
+			return i, nil
+		}
+	}
+	if dgst != "" {
+		return 0, fmt.Errorf("%w: no image %s", ErrNotFound, dgst)
+	}
+	return 0, fmt.Errorf("%w: no image with the tag %q among %d", ErrNotFound, tag, len(entries))
+}
+
+// splitLayout takes PATH[:TAG|@DIGEST] apart. A path may have colons too: what
+// follows the last one is a tag only when it has no slash.
+func splitLayout(where string) (path, tag string, dgst digest.Digest) {
+	if i := strings.LastIndexByte(where, '@'); i >= 0 {
+		if d, err := digest.Parse(where[i+1:]); err == nil {
+			where, dgst = where[:i], d
+		}
+	}
+	if i := strings.LastIndexByte(where, ':'); i > 0 && !strings.Contains(where[i:], "/") {
+		where, tag = where[:i], where[i+1:]
+	}
+	return where, tag, dgst
+}

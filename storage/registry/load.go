@@ -1,0 +1,238 @@
+package registry
+
+import (
+	"archive/tar"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	dockerarchive "go.podman.io/image/v5/docker/archive"
+	imgref "go.podman.io/image/v5/docker/reference"
+	"go.podman.io/image/v5/oci/layout"
+	"go.podman.io/image/v5/pkg/compression"
+	"go.podman.io/image/v5/types"
+
+	"github.com/shale-build/shale/storage"
+)
+
+// annotationImageName is what containerd and docker call an image in a layout.
+const annotationImageName = "io.containerd.image.name"
+
+// Load reads an archive, OCI or docker, compressed or not, into the store and
+// returns its images with the names they have there. It is spooled beside the
+// store first.
+func (c *Client) Load(ctx context.Context, r io.Reader, opts PullOptions) ([]storage.Image, error) {
+	dir, remove, err := c.tempDir()
+	if err != nil {
+		return nil, err
+	}
+	defer remove()
+	images, err := c.load(ctx, r, dir, opts)
+	if err != nil {
+		return images, fmt.Errorf("load images: %w", err)
+	}
+	return images, nil
+}
+
+func (c *Client) load(ctx context.Context, r io.Reader, dir string, opts PullOptions) ([]storage.Image, error) {
+	file := filepath.Join(dir, "archive.tar")
+	if err := spool(ctx, r, file); err != nil {
+		return nil, err
+	}
+	docker, oci, err := contents(file)
+	switch {
+	case err != nil:
+		return nil, err
+	case docker:
+		// An archive of both kinds has its names here for certain.
+		return c.loadDocker(ctx, file, opts)
+	case !oci:
+		return nil, errors.New("not an image archive: it has neither manifest.json nor index.json")
+	}
+	tree := filepath.Join(dir, "layout")
+	if err := unpackLayout(ctx, file, tree); err != nil {
+		return nil, err
+	}
+	if err := os.Remove(file); err != nil {
+		return nil, err
+	}
+	return c.loadLayout(ctx, tree, opts)
+}
+
+// spool writes the archive down uncompressed, so that it can be read at random.
+func spool(ctx context.Context, r io.Reader, file string) (err error) {
+	plain, _, err := compression.AutoDecompress(&cancelReader{ReadCloser: io.NopCloser(r), ctx: ctx})
+	if err != nil {
+		return fmt.Errorf("read archive: %w", err)
+	}
+	defer func() { err = errors.Join(err, plain.Close()) }()
+	f, err := os.OpenFile(file, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600) //nolint:gosec // our own directory
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(f, plain)
+	if err := errors.Join(err, f.Close()); err != nil {
+		return fmt.Errorf("read archive: %w", err)
+	}
+	return nil
+}
+
+// contents tells what kinds of archive a file is.
+func contents(file string) (docker, oci bool, err error) {
+	err = eachEntry(file, func(h *tar.Header, _ io.Reader) error {
+		switch path.Clean(h.Name) {
+		case "manifest.json":
+			docker = true
+		case ocispec.ImageIndexFile:
+			oci = true
+		}
+		return nil
+	})
+	return docker, oci, err
+}
+
+func eachEntry(file string, visit func(*tar.Header, io.Reader) error) error {
+	f, err := os.Open(file) //nolint:gosec // our own directory
+	if err != nil {
+		return err
+	}
+	defer func() { _ = f.Close() }()
+	tr := tar.NewReader(f)
+	for {
+		h, err := tr.Next()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("read archive: %w", err)
+		}
+		if err := visit(h, tr); err != nil {
+			return err
+		}
+	}
+}
+
+// unpackLayout unpacks the regular files of a layout and nothing else: an archive
+// may come from anybody.
+func unpackLayout(ctx context.Context, file, dir string) error {
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return err
+	}
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = root.Close() }()
+	return eachEntry(file, func(h *tar.Header, r io.Reader) error {
+		name := path.Clean(h.Name)
+		if h.Typeflag != tar.TypeReg || !isLayoutFile(name) {
+			return nil
+		}
+		if err := root.MkdirAll(path.Dir(name), 0o700); err != nil {
+			return fmt.Errorf("unpack archive: %w", err)
+		}
+		f, err := root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+		if err != nil {
+			return fmt.Errorf("unpack archive: %w", err)
+		}
+		_, err = io.Copy(f, &cancelReader{ReadCloser: io.NopCloser(r), ctx: ctx})
+		if err := errors.Join(err, f.Close()); err != nil {
+			return fmt.Errorf("unpack archive: %w", err)
+		}
+		return nil
+	})
+}
+
+func isLayoutFile(name string) bool {
+	return name == ocispec.ImageIndexFile || name == ocispec.ImageLayoutFile ||
+		strings.HasPrefix(name, ocispec.ImageBlobsDir+"/") && filepath.IsLocal(name)
+}
+
+func (c *Client) loadDocker(ctx context.Context, file string, opts PullOptions) (_ []storage.Image, err error) {
+	archive, err := dockerarchive.NewReader(c.system(), file)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, archive.Close()) }()
+	list, err := archive.List()
+	if err != nil {
+		return nil, err
+	}
+	var images []storage.Image
+	for _, refs := range list {
+		var names []imgref.Named
+		for _, ref := range refs {
+			if named := ref.DockerReference(); named != nil {
+				names = append(names, named)
+			}
+		}
+		img, err := c.loadOne(ctx, refs[0], names, opts)
+		if err != nil {
+			return images, err
+		}
+		images = append(images, img)
+	}
+	return images, nil
+}
+
+func (c *Client) loadLayout(ctx context.Context, dir string, opts PullOptions) ([]storage.Image, error) {
+	entries, err := layout.List(dir)
+	if err != nil {
+		return nil, err
+	}
+	var images []storage.Image
+	for i, e := range entries {
+		ref, err := layout.NewIndexReference(dir, i)
+		if err != nil {
+			return images, err
+		}
+		img, err := c.loadOne(ctx, ref, layoutNames(e.ManifestDescriptor.Annotations), opts)
+		if err != nil {
+			return images, err
+		}
+		images = append(images, img)
+	}
+	return images, nil
+}
+
+// layoutNames reads the name out of the annotations of an index. A bare word is
+// only a tag, of what nobody says; a name without a registry is one of here.
+func layoutNames(annotations map[string]string) []imgref.Named {
+	name := annotations[annotationImageName]
+	if name == "" {
+		name = annotations[ocispec.AnnotationRefName]
+	}
+	if !strings.ContainsAny(name, ":/") {
+		return nil
+	}
+	if named, err := imgref.ParseNamed(name); err == nil {
+		return []imgref.Named{imgref.TagNameOnly(named)}
+	}
+	if named, err := imgref.ParseNamed("localhost/" + name); err == nil {
+		return []imgref.Named{imgref.TagNameOnly(named)}
+	}
+	return nil
+}
+
+func (c *Client) loadOne(ctx context.Context, ref types.ImageReference, names []imgref.Named, opts PullOptions) (storage.Image, error) {
+	var first imgref.Named
+	if len(names) > 0 {
+		first = names[0]
+	}
+	img, err := c.bring(ctx, ref, first, opts)
+	if err != nil {
+		return storage.Image{}, err
+	}
+	for _, name := range names {
+		if err := c.store.AddNames(img.ID, name.String()); err != nil {
+			return storage.Image{}, err
+		}
+	}
+	return c.store.Image(img.ID)
+}

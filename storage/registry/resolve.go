@@ -1,0 +1,110 @@
+package registry
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"go.podman.io/image/v5/docker"
+	"go.podman.io/image/v5/image"
+	"go.podman.io/image/v5/manifest"
+	"go.podman.io/image/v5/types"
+)
+
+// Resolve asks the registry what ref, a complete name, stands for on a platform;
+// the zero platform is this machine's. Manifest and config are fetched and their
+// digests verified, no layers. An image that has one platform only is returned
+// whatever that is; from an index one must match, else the error is ErrPlatform.
+func (c *Client) Resolve(ctx context.Context, ref string, platform ocispec.Platform) (Resolved, error) {
+	named, err := parseName(ref)
+	if err != nil {
+		return Resolved{}, err
+	}
+	src, err := docker.NewReference(named)
+	if err != nil {
+		return Resolved{}, fmt.Errorf("image name %q: %w", ref, err)
+	}
+	res, err := inspect(ctx, src, c.systemFor(platform))
+	if err != nil {
+		return Resolved{}, explain("resolve", named, err)
+	}
+	res.Name = named.String()
+	res.Ref = named.Name() + "@" + res.Digest.String()
+	return res, nil
+}
+
+// inspect reads the manifest and config of a reference.
+func inspect(ctx context.Context, ref types.ImageReference, sys *types.SystemContext) (_ Resolved, err error) {
+	src, err := ref.NewImageSource(ctx, sys)
+	if err != nil {
+		return Resolved{}, err
+	}
+	defer func() { err = errors.Join(err, src.Close()) }()
+	top := image.UnparsedInstance(src, nil)
+	data, mediaType, err := top.Manifest(ctx)
+	if err != nil {
+		return Resolved{}, err
+	}
+	res := Resolved{}
+	if res.Digest, err = manifest.Digest(data); err != nil {
+		return Resolved{}, fmt.Errorf("compute digest of manifest: %w", err)
+	}
+	res.ManifestDigest = res.Digest
+	if manifest.MIMETypeIsMultiImage(mediaType) {
+		if res.ManifestDigest, err = choose(data, mediaType, sys); err != nil {
+			return Resolved{}, err
+		}
+		top = image.UnparsedInstance(src, &res.ManifestDigest)
+	}
+	return res, res.fill(ctx, top, sys)
+}
+
+func choose(index []byte, mediaType string, sys *types.SystemContext) (digest.Digest, error) {
+	list, err := manifest.ListFromBlob(index, mediaType)
+	if err != nil {
+		return "", fmt.Errorf("read index: %w", err)
+	}
+	chosen, err := list.ChooseInstance(sys)
+	if err != nil {
+		return "", fmt.Errorf("%w %s/%s%s: %w", ErrPlatform, sys.OSChoice, sys.ArchitectureChoice, variant(sys.VariantChoice), err)
+	}
+	return chosen, nil
+}
+
+func variant(v string) string {
+	if v == "" {
+		return ""
+	}
+	return "/" + v
+}
+
+func (r *Resolved) fill(ctx context.Context, unparsed *image.UnparsedImage, sys *types.SystemContext) error {
+	var err error
+	if r.Manifest, r.MediaType, err = unparsed.Manifest(ctx); err != nil {
+		return err
+	}
+	img, err := image.FromUnparsedImage(ctx, sys, unparsed)
+	if err != nil {
+		return err
+	}
+	if r.Config, err = img.ConfigBlob(ctx); err != nil {
+		return err
+	}
+	if r.Config == nil {
+		// Schema 1 has its config in the manifest.
+		oci, err := img.OCIConfig(ctx)
+		if err != nil {
+			return err
+		}
+		if r.Config, err = json.Marshal(oci); err != nil {
+			return fmt.Errorf("write config: %w", err)
+		}
+	}
+	if err := json.Unmarshal(r.Config, &r.Platform); err != nil {
+		return fmt.Errorf("read config: %w", err)
+	}
+	return nil
+}
