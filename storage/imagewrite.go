@@ -34,7 +34,12 @@ func (s *Store) CreateImage(ctx context.Context, spec ImageSpec) (Image, error) 
 	if err != nil {
 		return Image{}, err
 	}
-	if err := s.recordImage(spec, config.Encoded(), data); err != nil {
+	done, err := s.announce(pendingImage, config.Encoded())
+	if err != nil {
+		return Image{}, err
+	}
+	err = s.recordImage(spec, config.Encoded(), data)
+	if err := errors.Join(err, done()); err != nil {
 		return Image{}, err
 	}
 	if err := s.AddNames(config.Encoded(), spec.Names...); err != nil {

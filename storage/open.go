@@ -66,7 +66,9 @@ func Open(opts Options) (*Store, error) {
 		return nil, fmt.Errorf("open store %s: %w but %s: set driver = \"overlay\" in storage.conf, or use another --root",
 			so.GraphRoot, ErrDriver, driver.String())
 	}
-	return &Store{lib: lib, driver: driver, logger: logger}, nil
+	s := &Store{lib: lib, driver: driver, logger: logger}
+	s.settle()
+	return s, nil
 }
 
 func openError(root string, err error) error {

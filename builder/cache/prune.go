@@ -13,11 +13,26 @@ import (
 	"github.com/shale-build/shale/storage"
 )
 
-// Layers is the part of a store that holds the layers of the cache.
-type Layers interface {
+// LayerStore is the part of a store that holds the layers of the cache.
+type LayerStore interface {
 	Layers() ([]storage.Layer, error)
 	Images() ([]storage.Image, error)
 	DeleteLayer(id string) error
+}
+
+// Layers returns the IDs of all layers that the index in dir knows.
+func Layers(dir string) (map[string]bool, error) {
+	entries, err := list(dir)
+	if err != nil {
+		return nil, err
+	}
+	layers := map[string]bool{}
+	for _, e := range entries {
+		if e.Layer != "" {
+			layers[e.Layer] = true
+		}
+	}
+	return layers, nil
 }
 
 // Usage is one layer that only the cache keeps: no image is made of it.
@@ -33,7 +48,7 @@ type Usage struct {
 }
 
 // Collect lists what only the cache keeps, least recently used first.
-func Collect(dir string, layers Layers) ([]Usage, error) {
+func Collect(dir string, layers LayerStore) ([]Usage, error) {
 	entries, err := list(dir)
 	if err != nil {
 		return nil, err
@@ -96,7 +111,7 @@ type Policy struct {
 // first and never one that another builds on, and then records that name no
 // layer any more. It returns what was removed, or would be. While a build runs
 // it returns ErrBusy, unless it is a dry run.
-func Prune(ctx context.Context, dir string, layers Layers, policy Policy) ([]Usage, error) {
+func Prune(ctx context.Context, dir string, layers LayerStore, policy Policy) ([]Usage, error) {
 	if !policy.DryRun {
 		unlock, err := lockForPrune(dir)
 		if err != nil {
@@ -132,7 +147,7 @@ func lockForPrune(dir string) (func(), error) {
 
 // pruneLayers goes over the candidates until none can be removed: removing a
 // layer may free its parent.
-func pruneLayers(ctx context.Context, usages []Usage, layers Layers, policy Policy) ([]Usage, error) {
+func pruneLayers(ctx context.Context, usages []Usage, layers LayerStore, policy Policy) ([]Usage, error) {
 	all, err := layers.Layers()
 	if err != nil {
 		return nil, fmt.Errorf("list layers: %w", err)
@@ -174,7 +189,7 @@ func pruneLayers(ctx context.Context, usages []Usage, layers Layers, policy Poli
 }
 
 // dropRecords removes the records of layers that are gone.
-func dropRecords(dir string, layers Layers) error {
+func dropRecords(dir string, layers LayerStore) error {
 	entries, err := list(dir)
 	if err != nil {
 		return err

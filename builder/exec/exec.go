@@ -12,6 +12,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/containerd/platforms"
 	"github.com/moby/buildkit/solver/pb"
 
 	"github.com/shale-build/shale/builder/cachemount"
@@ -74,7 +75,7 @@ func (e *Executor) step(ctx context.Context, v *llb.Vertex, inputs []solve.Snaps
 	}
 	code, err := e.Runner.Run(ctx, spec)
 	if start, ok := errors.AsType[*sandbox.ExecError](err); ok {
-		return &ExitError{Args: spec.Args, Code: start.Code, Reason: start.Message}
+		return &ExitError{Args: spec.Args, Code: start.Code, Reason: start.Message + foreignHint(v, start.Message)}
 	}
 	if err != nil {
 		return err
@@ -83,6 +84,18 @@ func (e *Executor) step(ctx context.Context, v *llb.Vertex, inputs []solve.Snaps
 		return &ExitError{Args: v.Exec.GetMeta().GetArgs(), Code: code}
 	}
 	return nil
+}
+
+// foreignHint says what is missing to run programs of another platform.
+func foreignHint(v *llb.Vertex, message string) string {
+	if v.Platform == nil || !strings.Contains(message, "exec format error") {
+		return ""
+	}
+	if platforms.Only(platforms.DefaultSpec()).Match(*v.Platform) {
+		return ""
+	}
+	return fmt.Sprintf(": the step is for %s, and this machine (%s) has no emulator registered for it; install qemu-user-static and binfmt-support",
+		platforms.Format(*v.Platform), platforms.DefaultString())
 }
 
 func (e *Executor) spec(ctx context.Context, v *llb.Vertex, root string, mounts *mountSet, report solve.Reporter) (sandbox.Spec, error) {

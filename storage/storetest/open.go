@@ -32,9 +32,16 @@ type Roots struct {
 // test.
 func NewRoots(t testing.TB) Roots {
 	t.Helper()
-	dir := t.TempDir()
-	r := Roots{Graph: filepath.Join(dir, "graph"), Run: filepath.Join(dir, "run")}
+	// Podman refuses a run root of more than 50 characters.
+	run, err := os.MkdirTemp("", "r") //nolint:usetesting // t.TempDir is too long
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := Roots{Graph: filepath.Join(t.TempDir(), "graph"), Run: run}
 	t.Cleanup(func() {
+		if err := os.RemoveAll(run); err != nil {
+			t.Error(err)
+		}
 		// The driver mounts its home on itself.
 		_ = unix.Unmount(filepath.Join(r.Graph, "overlay"), unix.MNT_DETACH)
 	})

@@ -48,7 +48,7 @@ func count(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(err)
 	got := 0
 	for line := range strings.Lines(ts.ReadFile("stderr")) {
-		if pattern.MatchString(line) {
+		if pattern.MatchString(strings.TrimSuffix(line, "\n")) {
 			got++
 		}
 	}

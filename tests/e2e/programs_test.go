@@ -50,7 +50,11 @@ func layerls(args []string) error {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	if err := skopeoCopy("containers-storage:"+args[0], "oci:"+dir+":x"); err != nil {
+	name := args[0]
+	if !strings.Contains(name, "/") {
+		name = "localhost/" + name // as shale names what it builds
+	}
+	if err := skopeoCopy("containers-storage:"+name, "oci:"+dir+":x"); err != nil {
 		return err
 	}
 	manifest, _, err := readLayout(dir)

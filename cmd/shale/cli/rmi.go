@@ -7,6 +7,8 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/shale-build/shale/builder"
+	"github.com/shale-build/shale/builder/cache"
 	"github.com/shale-build/shale/storage"
 )
 
@@ -24,10 +26,46 @@ func rmiCommand() *cli.Command {
 				return err
 			}
 			return withStore(c, func(s *session) error {
-				return removeImages(c.App.Writer, s.store, c.Args().Slice(), c.Bool("force"))
+				kept, err := builtLayers(s.store)
+				if err != nil {
+					return err
+				}
+				return removeImages(c.App.Writer, cachingStore{s.store, kept}, c.Args().Slice(), c.Bool("force"))
 			})
 		},
 	}
+}
+
+// cachingStore leaves the layers of built images to the build cache, as docker
+// does: building the same again is quick. system prune removes them.
+type cachingStore struct {
+	*storage.Store
+	built map[string]bool
+}
+
+// RemoveImage implements imageStore.
+func (s cachingStore) RemoveImage(id string) ([]string, error) {
+	img, err := s.Image(id)
+	if err != nil {
+		return nil, err
+	}
+	if s.built[img.TopLayer] {
+		return nil, s.ForgetImage(img.ID)
+	}
+	return s.Store.RemoveImage(img.ID)
+}
+
+// builtLayers are the layers that the build cache knows.
+func builtLayers(store *storage.Store) (map[string]bool, error) {
+	dir, err := store.StateDir(builder.CacheState)
+	if err != nil {
+		return nil, err
+	}
+	layers, err := cache.Layers(dir)
+	if err != nil {
+		return nil, err
+	}
+	return layers, nil
 }
 
 // removeImages removes as many of the images as it can.

@@ -1,0 +1,128 @@
+package storage
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	cstorage "go.podman.io/storage"
+	"go.podman.io/storage/pkg/stringid"
+	"golang.org/x/sys/unix"
+)
+
+// Some changes take containers/storage several writes: an image is recorded
+// first and gets its manifest after that, and one without a manifest makes
+// podman stumble. A process announces such a change by a file that it holds
+// locked. A file that nobody holds was left by one that was killed; whoever
+// opens the store next puts right what it began.
+
+// Kinds of announced changes; the ID follows in the file's name.
+const (
+	pendingImage  = "image-"
+	pendingAnchor = "anchor-"
+)
+
+// announce returns what ends the announcement.
+func (s *Store) announce(kind, id string) (done func() error, err error) {
+	dir, err := s.StateDir("pending")
+	if err != nil {
+		return nil, err
+	}
+	f, err := os.OpenFile(filepath.Join(dir, kind+id), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("announce a change of the store: %w", err)
+	}
+	// Several builds may record one image; the last of them takes the file away.
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_SH); err != nil {
+		return nil, errors.Join(fmt.Errorf("announce a change of the store: %w", err), f.Close())
+	}
+	return func() error {
+		var err error
+		if unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil {
+			err = os.Remove(f.Name())
+		}
+		return errors.Join(err, f.Close())
+	}, nil
+}
+
+// settle puts right what killed processes left half done. It costs the reading
+// of one directory when there is nothing to do.
+func (s *Store) settle() {
+	dir := filepath.Join(s.GraphRoot(), "shale", "pending")
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return
+	}
+	for _, e := range entries {
+		if err := s.settleOne(filepath.Join(dir, e.Name()), e.Name()); err != nil {
+			s.logger.Warn("what a killed process began could not be put right", "change", e.Name(), "error", err)
+		}
+	}
+}
+
+func (s *Store) settleOne(path, name string) error {
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		return nil //nolint:nilerr // done meanwhile
+	}
+	defer f.Close()
+	if unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) != nil {
+		return nil // its process is alive
+	}
+	if id, ok := strings.CutPrefix(name, pendingImage); ok {
+		err = s.dropIncomplete(id)
+	} else if id, ok := strings.CutPrefix(name, pendingAnchor); ok {
+		if err = s.lib.DeleteLayer(id); errors.Is(err, cstorage.ErrLayerUnknown) {
+			err = nil
+		}
+	}
+	if err != nil {
+		return err
+	}
+	return os.Remove(path)
+}
+
+// dropIncomplete removes an image that never got its config or manifest.
+func (s *Store) dropIncomplete(id string) error {
+	img, err := s.lib.Image(id)
+	if errors.Is(err, cstorage.ErrImageUnknown) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if slices.Contains(img.BigDataNames, cstorage.ImageDigestBigDataKey) && slices.Contains(img.BigDataNames, "sha256:"+id) {
+		return nil
+	}
+	return s.ForgetImage(id)
+}
+
+// ForgetImage removes an image with all its names and leaves its layers to the
+// build cache. While a container uses the image the error is ErrImageInUse.
+//
+// containers/storage removes with an image the layers that nothing else is
+// built on, so for that moment something is: an empty layer.
+func (s *Store) ForgetImage(id string) (err error) {
+	img, err := s.libraryImage(id)
+	if err != nil {
+		return err
+	}
+	if img.TopLayer == "" {
+		_, err := s.RemoveImage(img.ID)
+		return err
+	}
+	anchor := stringid.GenerateRandomID()
+	done, err := s.announce(pendingAnchor, anchor)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, done()) }()
+	if _, err := s.lib.CreateLayer(anchor, img.TopLayer, nil, "", false, nil); err != nil {
+		return fmt.Errorf("keep the layers of image %s: %w", short(img.ID), err)
+	}
+	_, err = s.RemoveImage(img.ID)
+	return errors.Join(err, s.lib.DeleteLayer(anchor))
+}
