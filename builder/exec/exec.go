@@ -7,10 +7,8 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
 
 	"github.com/containerd/platforms"
 	"github.com/moby/buildkit/solver/pb"
@@ -40,7 +38,6 @@ type Executor struct {
 	SingleID         bool
 	Logger           *slog.Logger
 
-	steps  atomic.Int64
 	mu     sync.Mutex
 	copies map[copyKey]func() (copied, error)
 }
@@ -113,7 +110,6 @@ func (e *Executor) spec(ctx context.Context, v *llb.Vertex, root string, mounts 
 		hostname = defaultHostname
 	}
 	spec := sandbox.Spec{
-		ID:             "step-" + strconv.FormatInt(e.steps.Add(1), 10),
 		Rootfs:         root,
 		Args:           meta.GetArgs(),
 		Env:            append(append([]string(nil), meta.GetEnv()...), proxyEnv(meta.GetProxyEnv())...),

@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -106,10 +107,17 @@ func removeNamespace(path string) error {
 func runPasta(ctx context.Context, pasta, netns, pidFile string) (stop func(), err error) {
 	// No port is forwarded in either direction and the gateway's address is
 	// not the host: its loopback services stay out of reach.
-	cmd := exec.Command(pasta, //nolint:noctx // lives as long as the build, ended by stop #nosec G204 -- found in PATH or configured
+	args := []string{
 		"--foreground", "--config-net", "--quiet", "--no-map-gw",
 		"-t", "none", "-u", "none", "-T", "none", "-U", "none",
-		"--pid", pidFile, "--netns-only", "--netns", netns)
+		"--pid", pidFile, "--netns-only", "--netns", netns,
+	}
+	if inInitialUserNS() {
+		// It would become nobody first, who may not open the namespace. It
+		// gives up capabilities, file system and system calls by itself.
+		args = append(args, "--runas", "0:0")
+	}
+	cmd := exec.Command(pasta, args...) //nolint:noctx // lives as long as the build, ended by stop
 	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: unix.SIGKILL}
 	var out bytes.Buffer
@@ -167,4 +175,11 @@ func awaitPasta(ctx context.Context, pidFile string, ended <-chan error) error {
 func lastLine(s string) string {
 	lines := strings.Split(strings.TrimSpace(s), "\n")
 	return lines[len(lines)-1]
+}
+
+// inInitialUserNS tells whether the process's ids are the machine's own: all
+// of them mapped to themselves (user_namespaces(7)).
+func inInitialUserNS() bool {
+	b, err := os.ReadFile("/proc/self/uid_map")
+	return err == nil && slices.Equal(strings.Fields(string(b)), []string{"0", "0", "4294967295"})
 }

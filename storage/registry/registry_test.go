@@ -47,6 +47,17 @@ func (b *syncBuffer) Write(p []byte) (int, error) {
 	return b.buf.Write(p)
 }
 
+// reach waits for count to get to want: a registry logs after it has answered.
+func (b *syncBuffer) reach(want int, parts ...string) int {
+	for range 100 {
+		if b.count(parts...) >= want {
+			break
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	return b.count(parts...)
+}
+
 // count tells how many requests were logged that have all the parts.
 func (b *syncBuffer) count(parts ...string) int {
 	b.mu.Lock()
@@ -320,18 +331,18 @@ func TestUnchangedLayersAreNotSentAgain(t *testing.T) {
 	reg := serve(t, "")
 	s := storetest.Open(t, storetest.NewRoots(t))
 	c := client(t, s, nil)
-	uploads := func() int { return reg.log.count(`"PUT /v2/`, "/blobs/uploads/") }
+	uploads := func(want int) int { return reg.log.reach(want, `"PUT /v2/`, "/blobs/uploads/") }
 	push(t, c, source(t, s, "one"), reg.addr+"/a:1", registry.PushOptions{})
-	first := uploads()
+	first := uploads(3)
 	if first != 3 {
 		t.Errorf("%d uploads at first, want 2 layers and a config", first)
 	}
 	push(t, c, source(t, s, "two"), reg.addr+"/a:2", registry.PushOptions{})
-	if n := uploads() - first; n != 2 {
+	if n := uploads(first+2) - first; n != 2 {
 		t.Errorf("%d uploads for the changed image, want 1 layer and a config", n)
 	}
 	push(t, c, source(t, s, "two"), reg.addr+"/b:1", registry.PushOptions{})
-	if reg.log.count("POST", "/v2/b/blobs/uploads/?", "mount=") < 2 {
+	if reg.log.reach(2, "POST", "/v2/b/blobs/uploads/?", "mount=") < 2 {
 		t.Error("layers were not mounted from another repository")
 	}
 }

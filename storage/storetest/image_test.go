@@ -227,7 +227,7 @@ func TestForeignTools(t *testing.T) {
 		}
 	})
 	t.Run("podman run", func(t *testing.T) {
-		out := tool(t, s, "podman", "run", "--rm", "--pull=never", "--network=none", "--cgroups=disabled", "--security-opt=seccomp=unconfined", name)
+		out := tool(t, s, "podman", "run", "--rm", "--pull=never", "--network=none", "--cgroups=disabled", "--ulimit=nofile=256:256", "--ulimit=nproc=256:256", "--security-opt=seccomp=unconfined", name)
 		if !strings.Contains(out, "noted") {
 			t.Errorf("podman run:\n%s", out)
 		}
