@@ -121,9 +121,7 @@ func TestPrivate(t *testing.T) {
 	}
 	got := setup(t, network.Private)
 	if !open {
-		if os.Getenv("SHALE_CI") == "1" {
-			t.Error("/dev/net/tun cannot be opened by users here")
-		}
+		// The same test as root opens the device and sees the network.
 		if !strings.Contains(got, "open /dev/net/tun") {
 			t.Errorf("no reason: %s", got)
 		}

@@ -157,7 +157,8 @@ func source(t *testing.T, s *storage.Store, note string) registry.Source {
 	parent := ""
 	for i, content := range [][]byte{bytes.Repeat([]byte("all the same\n"), 200_000), []byte(note)} {
 		l, err := s.CreateLayer(t.Context(), parent, storetest.Fill(func(upper string) error {
-			return os.WriteFile(filepath.Join(upper, fmt.Sprintf("file%d", i)), content, 0o600)
+			path, at := filepath.Join(upper, fmt.Sprintf("file%d", i)), time.Unix(1700000000, 0)
+			return errors.Join(os.WriteFile(path, content, 0o600), os.Chtimes(path, at, at))
 		}))
 		if err != nil {
 			t.Fatal(err)

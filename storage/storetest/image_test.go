@@ -226,11 +226,14 @@ func TestForeignTools(t *testing.T) {
 			t.Errorf("podman image inspect:\n%s", out)
 		}
 	})
-	t.Run("podman run", func(t *testing.T) {
-		out := tool(t, s, "podman", "run", "--rm", "--pull=never", "--network=none", "--cgroups=disabled", "--ulimit=nofile=256:256", "--ulimit=nproc=256:256", "--security-opt=seccomp=unconfined", name)
-		if !strings.Contains(out, "noted") {
-			t.Errorf("podman run:\n%s", out)
+	// Running needs more than a store: a runtime that likes the machine's cgroups.
+	t.Run("podman create", func(t *testing.T) {
+		container := strings.TrimSpace(tool(t, s, "podman", "create", "--pull=never", "--network=none", name))
+		dir := strings.TrimSpace(tool(t, s, "podman", "mount", container))
+		if data, err := os.ReadFile(filepath.Join(dir, "note")); err != nil || string(data) != "noted" {
+			t.Errorf("note = %q, %v", data, err)
 		}
+		tool(t, s, "podman", "rm", "-f", container)
 	})
 	t.Run("buildah from", func(t *testing.T) {
 		container := strings.TrimSpace(tool(t, s, "buildah", "from", "--pull-never", name))
