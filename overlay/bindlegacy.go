@@ -95,7 +95,7 @@ func (o BindOptions) remount(path string) error {
 
 // mountsBelow lists the mount points at and below dir, dir first.
 func mountsBelow(dir string) (points []string, err error) {
-	f, err := os.Open("/proc/self/mountinfo")
+	f, err := os.Open("/proc/thread-self/mountinfo")
 	if err != nil {
 		return nil, err
 	}

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/opencontainers/go-digest"
 	cstorage "go.podman.io/storage"
 	graphdriver "go.podman.io/storage/drivers"
 	"go.podman.io/storage/pkg/archive"
@@ -90,7 +91,7 @@ func (s *Store) record(ctx context.Context, parent string, out *graphdriver.Driv
 		return same, nil
 	}
 	l, err := s.lib.ApplyStagedLayer(cstorage.ApplyStagedLayerOptions{
-		ID:           stringid.GenerateRandomID(),
+		ID:           s.newLayerID(parent, out.UncompressedDigest),
 		ParentLayer:  parent,
 		LayerOptions: &cstorage.LayerOptions{},
 		DiffOutput:   out,
@@ -107,6 +108,21 @@ func (s *Store) record(ctx context.Context, parent string, out *graphdriver.Driv
 		s.logger.Warn("an empty staging directory stays behind", "path", staging, "error", err)
 	}
 	return layerOf(l), nil
+}
+
+// newLayerID is the ID under which containers/image would record the layer
+// (storage/storage_dest.go, layerID): pulling an image that was built here
+// finds its layers, and does not meet an image of the same ID on other ones.
+func (s *Store) newLayerID(parent string, diffID digest.Digest) string {
+	id := diffID.Encoded()
+	if parent != "" {
+		id = digest.Canonical.FromString(parent + "+" + id).Encoded()
+	}
+	if _, err := s.lib.Layer(id); err == nil {
+		// Taken by a layer that does not say what is in it.
+		return stringid.GenerateRandomID()
+	}
+	return id
 }
 
 func (s *Store) dropStaged(out *graphdriver.DriverWithDifferOutput) error {

@@ -66,7 +66,7 @@ func (s *Store) settle() {
 func (s *Store) settleOne(path, name string) error {
 	f, err := os.OpenFile(path, os.O_RDWR, 0)
 	if err != nil {
-		return nil //nolint:nilerr // done meanwhile
+		return nil
 	}
 	defer f.Close()
 	if unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) != nil {

@@ -5,11 +5,19 @@ package main
 import (
 	"context"
 	"os"
+	"runtime"
 
 	"github.com/shale-build/shale/cmd/shale/cli"
 	"github.com/shale-build/shale/runtime/probe"
 	"github.com/shale-build/shale/storage"
 )
+
+func init() {
+	// Libcontainer enters a container's namespaces on threads that it then gives
+	// up. The first thread cannot be given up, and what /proc/self shows is its
+	// view: nobody but main runs there.
+	runtime.LockOSThread()
+}
 
 func main() {
 	// The process may be a helper of its own: the store's, for packing and

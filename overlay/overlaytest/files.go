@@ -63,7 +63,7 @@ func xattr(t *testing.T, path, name string) string {
 // characters that the kernel would escape.
 func mountOptions(t *testing.T, target string) string {
 	t.Helper()
-	for line := range strings.Lines(get(t, "/proc/self/mountinfo")) {
+	for line := range strings.Lines(get(t, "/proc/thread-self/mountinfo")) {
 		if fields := strings.Fields(line); fields[4] == target {
 			return fields[len(fields)-1]
 		}

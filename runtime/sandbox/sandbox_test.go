@@ -167,7 +167,7 @@ func TestNothingLeft(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	before, err := os.ReadFile("/proc/self/mountinfo")
+	before, err := os.ReadFile("/proc/thread-self/mountinfo")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -179,7 +179,7 @@ func TestNothingLeft(t *testing.T) {
 	if _, _, err := run(t, r, s); err == nil {
 		t.Error("no error for a missing command")
 	}
-	after, err := os.ReadFile("/proc/self/mountinfo")
+	after, err := os.ReadFile("/proc/thread-self/mountinfo")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -36,8 +36,7 @@ func explain(what string, named imgref.Named, err error) error {
 }
 
 func isUnauthorized(err error, text string) bool {
-	var refused docker.ErrUnauthorizedForCredentials
-	if errors.As(err, &refused) {
+	if _, ok := errors.AsType[docker.ErrUnauthorizedForCredentials](err); ok {
 		return true
 	}
 	return containsAny(text, "unauthorized", "authentication required", "requested access to the resource is denied", "StatusCode: 401", "status code 401", "401 (Unauthorized)")

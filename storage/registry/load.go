@@ -72,7 +72,7 @@ func spool(ctx context.Context, r io.Reader, file string) (err error) {
 		return fmt.Errorf("read archive: %w", err)
 	}
 	defer func() { err = errors.Join(err, plain.Close()) }()
-	f, err := os.OpenFile(file, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600) //nolint:gosec // our own directory
+	f, err := os.OpenFile(file, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return err
 	}
@@ -98,7 +98,7 @@ func contents(file string) (docker, oci bool, err error) {
 }
 
 func eachEntry(file string, visit func(*tar.Header, io.Reader) error) error {
-	f, err := os.Open(file) //nolint:gosec // our own directory
+	f, err := os.Open(file)
 	if err != nil {
 		return err
 	}

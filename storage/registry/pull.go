@@ -200,7 +200,7 @@ func copyImage(ctx context.Context, policy *signature.PolicyContext, dest, src t
 
 func report(progress Progress, e types.ProgressProperties) {
 	total := max(e.Artifact.Size, 0)
-	current := int64(e.Offset) //nolint:gosec // a size of a blob
+	current := int64(e.Offset)
 	id := e.Artifact.Digest.String()
 	switch e.Event {
 	case types.ProgressEventNewArtifact:

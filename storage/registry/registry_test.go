@@ -64,7 +64,7 @@ func (b *syncBuffer) count(parts ...string) int {
 	defer b.mu.Unlock()
 	n := 0
 lines:
-	for _, line := range strings.Split(b.buf.String(), "\n") {
+	for line := range strings.SplitSeq(b.buf.String(), "\n") {
 		for _, p := range parts {
 			if !strings.Contains(line, p) {
 				continue lines
@@ -111,7 +111,7 @@ func serve(t *testing.T, password string) *server {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	cmd := exec.CommandContext(ctx, exe, "serve", file) //nolint:gosec // a test
+	cmd := exec.CommandContext(ctx, exe, "serve", file)
 	cmd.Stdout, cmd.Stderr = s.log, s.log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := cmd.Start(); err != nil {
@@ -122,7 +122,7 @@ func serve(t *testing.T, password string) *server {
 		_ = cmd.Wait()
 	})
 	for range 200 {
-		resp, err := http.Get("http://" + s.addr + "/v2/") //nolint:noctx,gosec // a test's own server
+		resp, err := http.Get("http://" + s.addr + "/v2/") //nolint:gosec // a test's own server
 		if err == nil {
 			_ = resp.Body.Close()
 			return s
@@ -492,7 +492,7 @@ func TestCandidates(t *testing.T) {
 }
 
 // saved puts two images into a store and saves them.
-func saved(t *testing.T, format string) (*registry.Client, []registry.Source, []byte) {
+func saved(t *testing.T, format string) ([]registry.Source, []byte) {
 	t.Helper()
 	reg := serve(t, "")
 	s := storetest.Open(t, storetest.NewRoots(t))
@@ -517,7 +517,7 @@ func saved(t *testing.T, format string) (*registry.Client, []registry.Source, []
 		t.Fatal(err)
 	}
 	checkNoArchives(t, other)
-	return c, sources, archive.Bytes()
+	return sources, archive.Bytes()
 }
 
 func checkNoArchives(t *testing.T, s *storage.Store) {
@@ -531,7 +531,7 @@ func checkNoArchives(t *testing.T, s *storage.Store) {
 func TestSaveLoad(t *testing.T) {
 	for _, format := range []string{registry.FormatOCI, registry.FormatDocker} {
 		t.Run(format, func(t *testing.T) {
-			_, sources, archive := saved(t, format)
+			sources, archive := saved(t, format)
 			s := storetest.Open(t, storetest.NewRoots(t))
 			c := client(t, s, nil)
 			for range 2 { // the second time all is there
@@ -565,7 +565,7 @@ func TestLoadRefuses(t *testing.T) {
 }
 
 func TestLayout(t *testing.T) {
-	_, sources, archive := saved(t, registry.FormatOCI)
+	sources, archive := saved(t, registry.FormatOCI)
 	dir := filepath.Join(t.TempDir(), "layout")
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		t.Fatal(err)
@@ -575,7 +575,7 @@ func TestLayout(t *testing.T) {
 	if out, err := untar.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	index, err := os.ReadFile(filepath.Join(dir, "index.json")) //nolint:gosec // a test
+	index, err := os.ReadFile(filepath.Join(dir, "index.json"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -101,7 +101,7 @@ func (c *Client) saveDocker(ctx context.Context, w io.Writer, dir string, images
 	if err := archive.Close(); err != nil {
 		return err
 	}
-	f, err := os.Open(path) //nolint:gosec // our own directory
+	f, err := os.Open(path)
 	if err != nil {
 		return err
 	}

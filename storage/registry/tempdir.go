@@ -61,12 +61,12 @@ func (c *Client) reap(parent string) {
 }
 
 func lockDir(dir string, how int) (func(), error) {
-	f, err := os.Open(dir) //nolint:gosec // our own directory
+	f, err := os.Open(dir)
 	if err != nil {
 		return nil, fmt.Errorf("lock %s: %w", dir, err)
 	}
 	for {
-		err = unix.Flock(int(f.Fd()), how) //nolint:gosec // a descriptor
+		err = unix.Flock(int(f.Fd()), how)
 		if !errors.Is(err, unix.EINTR) {
 			break
 		}

@@ -190,7 +190,7 @@ func tool(t *testing.T, s *storage.Store, name string, args ...string) string {
 	if name != "skopeo" && name != "umoci" {
 		args = append([]string{"--root", s.GraphRoot(), "--runroot", s.RunRoot(), "--storage-driver", "overlay"}, args...)
 	}
-	out, err := exec.CommandContext(t.Context(), path, args...).CombinedOutput() //nolint:gosec // a test
+	out, err := exec.CommandContext(t.Context(), path, args...).CombinedOutput()
 	if err != nil {
 		t.Fatalf("%s %s: %v\n%s", name, strings.Join(args, " "), err, out)
 	}
@@ -207,9 +207,9 @@ func TestForeignTools(t *testing.T) {
 	base := create(t, s, "", storetest.Fill(func(upper string) error {
 		dirs := []error{}
 		for _, d := range []string{"bin", "etc", "proc", "dev", "sys", "tmp", "run"} {
-			dirs = append(dirs, os.Mkdir(filepath.Join(upper, d), 0o755)) //nolint:gosec // a layer
+			dirs = append(dirs, os.Mkdir(filepath.Join(upper, d), 0o755))
 		}
-		return errors.Join(append(dirs, os.WriteFile(filepath.Join(upper, "bin/busybox"), busybox, 0o755))...) //nolint:gosec // a layer
+		return errors.Join(append(dirs, os.WriteFile(filepath.Join(upper, "bin/busybox"), busybox, 0o755))...)
 	}))
 	top := create(t, s, base.ID, file("note", "noted"))
 	layers := []storage.Layer{base, top}

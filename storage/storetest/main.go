@@ -1,6 +1,7 @@
 package storetest
 
 import (
+	"context"
 	"bufio"
 	"errors"
 	"fmt"
@@ -34,8 +35,7 @@ func Main(m *testing.M, helper func(args []string) int) int {
 		return m.Run()
 	}
 	if err := outside(); err != nil {
-		var exit *exec.ExitError
-		if errors.As(err, &exit) {
+		if exit, ok := errors.AsType[*exec.ExitError](err); ok {
 			return exit.ExitCode()
 		}
 		fmt.Fprintln(os.Stderr, "storetest:", err)
@@ -48,7 +48,7 @@ func outside() error {
 	if os.Geteuid() != 0 {
 		return runAs(nil)
 	}
-	fmt.Println("storetest: as root")
+	fmt.Fprintln(os.Stdout, "storetest: as root")
 	if err := runAsRoot(); err != nil {
 		return err
 	}
@@ -57,10 +57,10 @@ func outside() error {
 		if os.Getenv("SHALE_CI") == "1" {
 			return err
 		}
-		fmt.Println("storetest: not run as an unprivileged user:", err)
+		fmt.Fprintln(os.Stdout, "storetest: not run as an unprivileged user:", err)
 		return nil
 	}
-	fmt.Println("storetest: as user", u.Username)
+	fmt.Fprintln(os.Stdout, "storetest: as user", u.Username)
 	return runAs(u)
 }
 
@@ -69,7 +69,7 @@ func runAsRoot() error {
 	if err != nil {
 		return fmt.Errorf("find test binary: %w", err)
 	}
-	cmd := exec.Command(exe, os.Args[1:]...) //nolint:gosec // ourselves
+	cmd := exec.CommandContext(context.Background(), exe, os.Args[1:]...)
 	cmd.Env = append(os.Environ(), insideEnv+"=root")
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
@@ -88,7 +88,7 @@ func runAs(u *user.User) (err error) {
 		return err
 	}
 	uid, gid := os.Getuid(), os.Getgid()
-	cmd := exec.Command("unshare", append([]string{ //nolint:gosec // ourselves
+	cmd := exec.CommandContext(context.Background(), "unshare", append([]string{
 		"--user", "--map-root-user", "--map-auto", "--mount", "--propagation", "private", "--", exe,
 	}, userArgs()...)...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
@@ -96,7 +96,7 @@ func runAs(u *user.User) (err error) {
 		if uid, gid, err = ids(u); err != nil {
 			return err
 		}
-		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)} //nolint:gosec // IDs
+		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}
 		if err := os.Chown(dir, uid, gid); err != nil {
 			return fmt.Errorf("create home: %w", err)
 		}
@@ -119,7 +119,7 @@ func copySelf(dir string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("find test binary: %w", err)
 	}
-	in, err := os.Open(exe) //nolint:gosec // ourselves
+	in, err := os.Open(exe)
 	if err != nil {
 		return "", fmt.Errorf("open test binary: %w", err)
 	}

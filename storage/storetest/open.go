@@ -33,7 +33,7 @@ type Roots struct {
 func NewRoots(t testing.TB) Roots {
 	t.Helper()
 	// Podman refuses a run root of more than 50 characters.
-	run, err := os.MkdirTemp("", "r") //nolint:usetesting // t.TempDir is too long
+	run, err := os.MkdirTemp("", "r")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -73,7 +73,7 @@ func OpenRoots(r Roots) (*storage.Store, error) {
 // Main, in the same namespaces.
 func Command(t testing.TB, args ...string) *exec.Cmd {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), "/proc/self/exe", args...) //nolint:gosec // ourselves
+	cmd := exec.CommandContext(t.Context(), "/proc/self/exe", args...)
 	cmd.Env = append(os.Environ(), helperEnv+"=1")
 	cmd.Stderr = os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
@@ -106,13 +106,13 @@ func Pack(upper string) (_ storage.Diff, err error) {
 	if err != nil {
 		return storage.Diff{}, err
 	}
-	tee, err := asm.NewInputTarStream(stream, tarsplit.NewJSONPacker(split), tarsplit.NewDiscardFilePutter())
+	tee, packed, err := asm.NewInputTarStreamWithDone(stream, tarsplit.NewJSONPacker(split), tarsplit.NewDiscardFilePutter())
 	if err != nil {
 		return storage.Diff{}, err
 	}
 	hash := digest.Canonical.Digester()
 	n, err := io.Copy(hash.Hash(), tee)
-	if err := errors.Join(err, stream.Close()); err != nil {
+	if err := errors.Join(err, <-packed, tee.Close(), stream.Close()); err != nil {
 		return storage.Diff{}, err
 	}
 	if _, err := split.Seek(0, io.SeekStart); err != nil {

@@ -74,8 +74,7 @@ func probeOverlay(ctx context.Context, c *cli.Context) probe.Result {
 	}
 	out, err := exec.CommandContext(ctx, self, append(args, overlayProbe)...).Output()
 	r.Detail = strings.TrimSpace(string(out))
-	var exit *exec.ExitError
-	if errors.As(err, &exit) {
+	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
 		r.Detail = strings.TrimSpace(string(exit.Stderr))
 	} else if err != nil {
 		r.Detail = err.Error()
