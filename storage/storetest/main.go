@@ -1,8 +1,8 @@
 package storetest
 
 import (
-	"context"
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"io"
