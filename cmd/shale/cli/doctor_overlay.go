@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -32,11 +33,22 @@ func overlayProbeCommand() *cli.Command {
 				if err != nil {
 					return err
 				}
-				_, err = fmt.Fprintln(c.App.Writer, describeOverlay(features))
+				_, err = fmt.Fprintln(c.App.Writer, describeOverlay(features)+besideVFS(s.store.GraphRoot()))
 				return err
 			})
 		},
 	}
+}
+
+// vfsBeside is said of a store in which podman or buildah keep images of their
+// own that nobody else sees: Debian 12's choose the vfs driver unless told.
+const vfsBeside = "; a vfs store beside it"
+
+func besideVFS(graphRoot string) string {
+	if _, err := os.Stat(filepath.Join(graphRoot, "vfs-images", "images.json")); err != nil {
+		return ""
+	}
+	return vfsBeside
 }
 
 // describeOverlay names what is missing for the fastest way.
@@ -84,6 +96,9 @@ func probeOverlay(ctx context.Context, c *cli.Context) probe.Result {
 		r.Fix = "put the store on a file system that can hold an overlay (--root), such as ext4 or xfs; Linux 5.11 or newer"
 	} else if r.Detail != "native" {
 		r.Status = probe.Degraded
+	}
+	if strings.Contains(r.Detail, vfsBeside) {
+		r.Fix = `so that podman and shale see the same images, put driver = "overlay" under [storage] in ~/.config/containers/storage.conf`
 	}
 	return r
 }

@@ -104,6 +104,7 @@ func (s *fakeStore) Image(nameOrID string) (storage.Image, error) {
 func (s *fakeStore) Images() ([]storage.Image, error) { return slices.Clone(s.images), nil }
 
 func (s *fakeStore) ImageConfig(id string) ([]byte, error)       { return []byte(s.configs[id]), nil }
+func (s *fakeStore) ContentSize(l storage.Layer) (int64, error)  { return max(0, l.Size), nil }
 func (s *fakeStore) Chain(layer string) ([]storage.Layer, error) { return s.layers[layer], nil }
 func (s *fakeStore) ImageManifest(string) ([]byte, error) {
 	return []byte(`{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","annotations":{"k":"v"}}`), nil

@@ -83,6 +83,11 @@ func showHistory(w io.Writer, store imageReader, name string, opts historyOption
 	if err != nil {
 		return err
 	}
+	for i, l := range layers {
+		if layers[i].Size, err = store.ContentSize(l); err != nil {
+			return err
+		}
+	}
 	rows := historyRows(img, config.History, layers, opts)
 	if opts.quiet {
 		for _, row := range rows {

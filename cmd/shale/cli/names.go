@@ -23,6 +23,7 @@ type imageReader interface {
 	ImageConfig(id string) ([]byte, error)
 	ImageManifest(id string) ([]byte, error)
 	Chain(layer string) ([]storage.Layer, error)
+	ContentSize(l storage.Layer) (int64, error)
 }
 
 // imageStore is what commands that change images need of it.
