@@ -41,6 +41,10 @@ type base struct {
 	dgst         digest.Digest
 }
 
+// localPrefix begins the names of images that were built here without a
+// registry in their tag; it is none to pull from.
+const localPrefix = "localhost/"
+
 // NewImages looks in store, then asks reg.
 func NewImages(store *storage.Store, reg *registry.Client, logger *slog.Logger) *Images {
 	return &Images{store: store, registry: reg, logger: logger, known: map[string]base{}}
@@ -98,17 +102,19 @@ func (im *Images) find(ctx context.Context, named reference.Named, platform ocis
 	if err != nil {
 		return base{}, err
 	}
-	if !pull {
-		for _, name := range append([]string{named.String()}, names...) {
-			if b, ok := im.local(name, platform); ok {
-				return b, nil
-			}
+	for _, name := range append([]string{named.String()}, names...) {
+		// What was built here can be had from nowhere else.
+		if pull && !strings.HasPrefix(name, localPrefix) {
+			continue
+		}
+		if b, ok := im.local(name, platform); ok {
+			return b, nil
 		}
 	}
-	var errs []error
+	errs := []error{fmt.Errorf("image %s for %s: not in the store", reference.FamiliarString(named), platforms.Format(platform))}
 	for _, name := range names {
-		if strings.HasPrefix(name, "localhost/") {
-			continue // never a registry
+		if strings.HasPrefix(name, localPrefix) {
+			continue
 		}
 		b, err := im.remote(ctx, name, platform)
 		if err == nil {
@@ -118,6 +124,9 @@ func (im *Images) find(ctx context.Context, named reference.Named, platform ocis
 		if ctx.Err() != nil {
 			break
 		}
+	}
+	if len(errs) > 1 {
+		errs = errs[1:] // what the registries said is more to the point
 	}
 	return base{}, errors.Join(errs...)
 }
@@ -135,7 +144,7 @@ func (im *Images) candidates(named reference.Named) ([]string, error) {
 	if err != nil {
 		return nil, fmt.Errorf("short name %q: %w", familiar, err)
 	}
-	return append([]string{"localhost/" + familiar}, names...), nil
+	return append([]string{localPrefix + familiar}, names...), nil
 }
 
 // local finds an image of that name and platform in the store.

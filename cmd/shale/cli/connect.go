@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"errors"
 	"fmt"
 	"path/filepath"
 	"strings"
@@ -31,7 +32,7 @@ func newServices(c *cli.Context, s *session, network string) (*services, error) 
 	}
 	net, netDescription, closeNetwork, err := newNetwork(c.Context, s, network)
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(err, runner.Close())
 	}
 	mode := string(s.ids.Mode)
 	return &services{
@@ -41,6 +42,6 @@ func newServices(c *cli.Context, s *session, network string) (*services, error) 
 		},
 		description:      fmt.Sprintf("building with \"shale\" (ids: %s, network: %s)", mode, netDescription),
 		shortDescription: "shale:" + strings.ReplaceAll(mode, " ", "-"),
-		close:            closeNetwork,
+		close:            func() error { return errors.Join(closeNetwork(), runner.Close()) },
 	}, nil
 }
