@@ -39,7 +39,7 @@ type build struct {
 	deps     Deps
 	platform ocispec.Platform
 
-	work   *workspace
+	work   *rootfs.Workspace
 	mounts *rootfs.Mounter
 	index  *cache.Index
 	files  *local.Index
@@ -104,10 +104,10 @@ func (b *build) openState(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if b.work, err = openWorkspace(tmp); err != nil {
+	if b.work, err = rootfs.OpenWorkspace(tmp); err != nil {
 		return err
 	}
-	b.mounts = rootfs.New(b.deps.Store, b.work.dir)
+	b.mounts = rootfs.New(b.deps.Store, b.work.Dir)
 	dir, err := b.deps.Store.StateDir(CacheState)
 	if err != nil {
 		return err
@@ -129,7 +129,7 @@ func (b *build) frontendOptions() frontend.Options {
 		AddHosts: o.AddHosts, Network: frontendNetwork(o.Network), Platforms: o.Platforms,
 		ShmSize: o.ShmSize, Ulimits: o.Ulimits,
 		NoCache: o.NoCache, NoCacheFilter: o.NoCacheFilter, Pull: o.Pull, Epoch: o.Epoch,
-		TempDir: b.work.dir,
+		TempDir: b.work.Dir,
 	}
 }
 
@@ -256,7 +256,7 @@ func (b *build) close() error {
 		}
 	}
 	if b.work != nil {
-		errs = append(errs, b.work.remove())
+		errs = append(errs, b.work.Remove())
 	}
 	return errors.Join(errs...)
 }

@@ -225,7 +225,7 @@ func (b *build) toArchive(ctx context.Context, f finished, e Export, res *Result
 		OCITypes:    e.Attrs["oci-mediatypes"] == "true",
 		Compression: compression,
 		Open:        b.deps.Store.OpenDiff,
-		TempDir:     b.work.dir,
+		TempDir:     b.work.Dir,
 	}
 	img := export.Image{Config: f.config, Layers: f.layers, Platform: f.platform, Created: f.created, Names: names}
 	step.note("exporting layers")

@@ -48,16 +48,16 @@ type Services struct {
 // Run runs the container and returns its exit status. A command that cannot
 // be started gives 126 or 127 and a *sandbox.ExecError.
 func Run(ctx context.Context, s Services, spec Spec) (code int, err error) {
-	work, err := openWorkspace(s.StateDir)
+	work, err := rootfs.OpenWorkspace(s.StateDir)
 	if err != nil {
 		return 0, err
 	}
-	mounts := rootfs.New(s.Store, work.dir)
+	mounts := rootfs.New(s.Store, work.Dir)
 	defer func() {
 		closeErr := mounts.Close()
 		if closeErr == nil {
 			// Only what is unmounted may be deleted.
-			closeErr = work.remove()
+			closeErr = work.Remove()
 		}
 		err = errors.Join(err, closeErr)
 	}()
@@ -70,7 +70,7 @@ func Run(ctx context.Context, s Services, spec Spec) (code int, err error) {
 		return 0, err
 	}
 	defer func() { err = errors.Join(err, release()) }()
-	process, err := complete(ctx, s, spec, root, work.dir)
+	process, err := complete(ctx, s, spec, root, work.Dir)
 	if err != nil {
 		return 0, err
 	}
