@@ -24,7 +24,7 @@ func (c *Client) ResolveLayout(ctx context.Context, where string, platform ocisp
 	if err != nil {
 		return Resolved{}, err
 	}
-	res, err := inspect(ctx, ref, c.systemFor(platform))
+	res, err := c.inspect(ctx, ref, c.systemFor(platform))
 	if err != nil {
 		return Resolved{}, fmt.Errorf("read OCI layout %s: %w", where, err)
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -105,10 +104,8 @@ func (c *Client) present(ctx context.Context, ref types.ImageReference, policy *
 	if img == nil {
 		return id, nil, nil
 	}
-	for _, unparsed := range slices.Compact([]*image.UnparsedImage{top, one}) {
-		if ok, err := policy.IsRunningImageAllowed(ctx, unparsed); !ok {
-			return "", nil, fmt.Errorf("source image rejected: %w", err)
-		}
+	if err := allowed(ctx, policy, top, one); err != nil {
+		return "", nil, err
 	}
 	return id, img, c.addManifests(img, list, data)
 }

@@ -5,18 +5,21 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"go.podman.io/image/v5/docker"
 	"go.podman.io/image/v5/image"
 	"go.podman.io/image/v5/manifest"
+	"go.podman.io/image/v5/signature"
 	"go.podman.io/image/v5/types"
 )
 
 // Resolve asks the registry what ref, a complete name, stands for on a platform;
 // the zero platform is this machine's. Manifest and config are fetched and their
-// digests verified, no layers. An image that has one platform only is returned
+// digests verified, no layers, and the signature policy is asked: a build that
+// finds the layers in its cache never pulls. An image that has one platform only is returned
 // whatever that is; from an index one must match, else the error is ErrPlatform.
 func (c *Client) Resolve(ctx context.Context, ref string, platform ocispec.Platform) (Resolved, error) {
 	named, err := parseName(ref)
@@ -27,7 +30,7 @@ func (c *Client) Resolve(ctx context.Context, ref string, platform ocispec.Platf
 	if err != nil {
 		return Resolved{}, fmt.Errorf("image name %q: %w", ref, err)
 	}
-	res, err := inspect(ctx, src, c.systemFor(platform))
+	res, err := c.inspect(ctx, src, c.systemFor(platform))
 	if err != nil {
 		return Resolved{}, explain("resolve", named, err)
 	}
@@ -37,13 +40,19 @@ func (c *Client) Resolve(ctx context.Context, ref string, platform ocispec.Platf
 }
 
 // inspect reads the manifest and config of a reference.
-func inspect(ctx context.Context, ref types.ImageReference, sys *types.SystemContext) (_ Resolved, err error) {
+func (c *Client) inspect(ctx context.Context, ref types.ImageReference, sys *types.SystemContext) (_ Resolved, err error) {
 	src, err := ref.NewImageSource(ctx, sys)
 	if err != nil {
 		return Resolved{}, err
 	}
 	defer func() { err = errors.Join(err, src.Close()) }()
+	policy, err := c.policy(sys)
+	if err != nil {
+		return Resolved{}, err
+	}
+	defer func() { err = errors.Join(err, policy.Destroy()) }()
 	top := image.UnparsedInstance(src, nil)
+	one := top
 	data, mediaType, err := top.Manifest(ctx)
 	if err != nil {
 		return Resolved{}, err
@@ -57,9 +66,23 @@ func inspect(ctx context.Context, ref types.ImageReference, sys *types.SystemCon
 		if res.ManifestDigest, err = choose(data, mediaType, sys); err != nil {
 			return Resolved{}, err
 		}
-		top = image.UnparsedInstance(src, &res.ManifestDigest)
+		one = image.UnparsedInstance(src, &res.ManifestDigest)
 	}
-	return res, res.fill(ctx, top, sys)
+	if err := allowed(ctx, policy, top, one); err != nil {
+		return Resolved{}, err
+	}
+	return res, res.fill(ctx, one, sys)
+}
+
+// allowed asks the signature policy about an image and the index it was picked
+// from, which may be one and the same.
+func allowed(ctx context.Context, policy *signature.PolicyContext, index, img *image.UnparsedImage) error {
+	for _, unparsed := range slices.Compact([]*image.UnparsedImage{index, img}) {
+		if ok, err := policy.IsRunningImageAllowed(ctx, unparsed); !ok {
+			return fmt.Errorf("source image rejected: %w", err)
+		}
+	}
+	return nil
 }
 
 func choose(index []byte, mediaType string, sys *types.SystemContext) (digest.Digest, error) {
