@@ -15,7 +15,7 @@ func storeName(tag string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if hasRegistry(tag) {
+	if HasRegistry(tag) {
 		return named.String(), nil
 	}
 	return "localhost/" + strings.TrimPrefix(strings.TrimPrefix(named.String(), "docker.io/"), "library/"), nil
@@ -42,9 +42,9 @@ func parseTag(tag string) (reference.Named, error) {
 	return reference.TagNameOnly(named), nil
 }
 
-// hasRegistry tells whether a name begins with a host, by docker's rule: the
+// HasRegistry tells whether a name begins with a host, by docker's rule: the
 // part before the first slash has a dot or a colon, or is localhost.
-func hasRegistry(name string) bool {
+func HasRegistry(name string) bool {
 	host, _, found := strings.Cut(name, "/")
 	return found && (strings.ContainsAny(host, ".:") || host == "localhost")
 }

@@ -128,7 +128,7 @@ func (b *build) toStore(ctx context.Context, f finished, e Export, res *Result, 
 		return err
 	}
 	step.note("exporting layers")
-	img, err := b.deps.Store.CreateImage(ctx, storage.ImageSpec{
+	_, err = b.deps.Store.CreateImage(ctx, storage.ImageSpec{
 		Config: f.config, Manifest: manifest, TopLayer: f.layer, Names: names,
 	})
 	if err != nil {
@@ -140,7 +140,6 @@ func (b *build) toStore(ctx context.Context, f finished, e Export, res *Result, 
 	}
 	desc := descriptor(manifest, docker)
 	b.report(res, f, desc, names)
-	_ = img
 	if e.Attrs["push"] == "true" {
 		return b.toRegistry(ctx, f, e, res, step)
 	}

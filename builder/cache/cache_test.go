@@ -51,9 +51,6 @@ func TestHasherFramesFields(t *testing.T) {
 		}
 		keys[k] = name
 	}
-	if cache.NewHasher("k").Sorted([]string{"a", "b"}).Key() != cache.NewHasher("k").Sorted([]string{"b", "a"}).Key() {
-		t.Error("the order of a sorted list changes the key")
-	}
 }
 
 func TestIndex(t *testing.T) {

@@ -4,7 +4,6 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"hash"
-	"sort"
 
 	"github.com/opencontainers/go-digest"
 )
@@ -47,13 +46,6 @@ func (h *Hasher) Strings(list []string) *Hasher {
 		h.String(s)
 	}
 	return h
-}
-
-// Sorted adds a list whose order carries no meaning.
-func (h *Hasher) Sorted(list []string) *Hasher {
-	sorted := append([]string(nil), list...)
-	sort.Strings(sorted)
-	return h.Strings(sorted)
 }
 
 // Int adds a number.

@@ -9,6 +9,7 @@ import (
 	"github.com/distribution/reference"
 	"github.com/opencontainers/go-digest"
 
+	"github.com/shale-build/shale/builder"
 	"github.com/shale-build/shale/storage"
 )
 
@@ -47,7 +48,7 @@ func candidates(name string) ([]string, error) {
 		named = reference.TagNameOnly(named)
 	}
 	full := named.String()
-	if hasRegistry(name) {
+	if builder.HasRegistry(name) {
 		return []string{full}, nil
 	}
 	return []string{localName(full), full}, nil
@@ -67,13 +68,6 @@ func storeName(name string) (string, error) {
 func localName(normalized string) string {
 	path := strings.TrimPrefix(normalized, "docker.io/")
 	return localRegistry + "/" + strings.TrimPrefix(path, "library/")
-}
-
-// hasRegistry says whether name begins with a registry, by the rule docker
-// has: its first component looks like a host.
-func hasRegistry(name string) bool {
-	host, _, found := strings.Cut(name, "/")
-	return found && (host == localRegistry || strings.ContainsAny(host, ".:"))
 }
 
 var hexID = regexp.MustCompile(`^[0-9a-f]{3,64}$`)

@@ -8,6 +8,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/urfave/cli/v2"
 
+	"github.com/shale-build/shale/builder"
 	"github.com/shale-build/shale/storage/registry"
 )
 
@@ -112,7 +113,7 @@ func allTagJobs(store imageReader, name string) ([]pushJob, error) {
 		return nil, fmt.Errorf("--all-tags wants a repository, not %q", name)
 	}
 	wanted := map[string]bool{named.Name(): true}
-	if !hasRegistry(name) {
+	if !builder.HasRegistry(name) {
 		wanted[localName(named.Name())] = true
 	}
 	images, err := store.Images()
