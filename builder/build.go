@@ -76,7 +76,8 @@ func (b *build) open(ctx context.Context, abort context.CancelCauseFunc) error {
 	if err := b.openState(ctx); err != nil {
 		return err
 	}
-	if b.inputs, err = frontend.Open(ctx, b.frontendOptions()); err != nil {
+	b.opts.TempDir = b.work.Dir
+	if b.inputs, err = frontend.Open(ctx, b.opts.Options); err != nil {
 		return err
 	}
 	b.closers = append(b.closers, b.inputs.Close)
@@ -119,27 +120,6 @@ func (b *build) openState(ctx context.Context) error {
 	b.files = local.OpenIndex(filepath.Join(dir, "files"))
 	b.closers = append(b.closers, b.files.Flush)
 	return nil
-}
-
-func (b *build) frontendOptions() frontend.Options {
-	o := b.opts
-	return frontend.Options{
-		Context: o.Context, Dockerfile: o.Dockerfile, Stdin: o.Stdin,
-		BuildArgs: o.BuildArgs, Contexts: o.Contexts, Target: o.Target, Labels: o.Labels,
-		AddHosts: o.AddHosts, Network: frontendNetwork(o.Network), Platforms: o.Platforms,
-		ShmSize: o.ShmSize, Ulimits: o.Ulimits,
-		NoCache: o.NoCache, NoCacheFilter: o.NoCacheFilter, Pull: o.Pull, Epoch: o.Epoch,
-		TempDir: b.work.Dir,
-	}
-}
-
-// frontendNetwork leaves out the choices that are not the front end's: which
-// network is the default one is decided when steps run.
-func frontendNetwork(network string) string {
-	if network == "private" {
-		return ""
-	}
-	return network
 }
 
 // executor joins the parts that carry out operations.

@@ -3,11 +3,9 @@ package builder
 import (
 	"io"
 	"log/slog"
-	"time"
-
-	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/shale-build/shale/builder/exec"
+	"github.com/shale-build/shale/builder/frontend"
 	"github.com/shale-build/shale/builder/progress"
 	"github.com/shale-build/shale/runtime/sandbox"
 	"github.com/shale-build/shale/storage"
@@ -17,42 +15,9 @@ import (
 // Options says what to build and what to do with the result. The zero value
 // of every field but Context means docker's default.
 type Options struct {
-	// Context is a directory, "-" (a tar archive or a Dockerfile on Stdin) or
-	// an http(s) URL of either.
-	Context string
-	// Dockerfile is a path, "-" for Stdin, or "" for <context>/Dockerfile.
-	Dockerfile string
-	// Stdin is read when Context or Dockerfile is "-".
-	Stdin io.Reader
-
-	// BuildArgs are --build-arg values.
-	BuildArgs map[string]string
-	// Contexts are --build-context values by name: a directory,
-	// docker-image://REF, oci-layout://PATH or an http(s) URL.
-	Contexts map[string]string
-	// Target is the stage to build, "" for the last.
-	Target string
-	// Labels are added to the image's config.
-	Labels map[string]string
-	// AddHosts are extra lines of /etc/hosts, each NAME:IP or NAME=IP.
-	AddHosts []string
-	// Network is the network of RUN steps: "default", "none", "host" or
-	// "private".
-	Network string
-	// Platforms are the platforms to build for; none means the machine's own.
-	Platforms []ocispec.Platform
-	// ShmSize is the size of /dev/shm in bytes, 0 for the default.
-	ShmSize int64
-	// Ulimits are name=soft[:hard].
-	Ulimits []string
-
-	// NoCache runs every step again.
-	NoCache bool
-	// NoCacheFilter names the stages whose steps run again.
-	NoCacheFilter []string
-	// Pull asks the registry for a newer base image even when a local one
-	// has the name.
-	Pull bool
+	// Options are those that the front end knows too. TempDir is not the
+	// caller's to set.
+	frontend.Options
 
 	// Tags are the names of the result.
 	Tags []string
@@ -61,9 +26,6 @@ type Options struct {
 	Format string
 	// Exports are the -o values; none keeps the image in the store.
 	Exports []Export
-	// Epoch is SOURCE_DATE_EPOCH of the environment, nil for none. A build
-	// argument of that name wins.
-	Epoch *time.Time
 }
 
 // Export is one -o value.

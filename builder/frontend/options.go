@@ -7,27 +7,48 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// Options say what to build. The fields mean what those of builder.Options
-// mean.
+// Options say what to build. The zero value of every field but Context means
+// docker's default.
 type Options struct {
-	Context    string
+	// Context is a directory, "-" (a tar archive or a Dockerfile on Stdin) or
+	// an http(s) URL of either.
+	Context string
+	// Dockerfile is a path, "-" for Stdin, or "" for <context>/Dockerfile.
 	Dockerfile string
-	Stdin      io.Reader
+	// Stdin is read when Context or Dockerfile is "-".
+	Stdin io.Reader
 
+	// BuildArgs are --build-arg values.
 	BuildArgs map[string]string
-	Contexts  map[string]string
-	Target    string
-	Labels    map[string]string
-	AddHosts  []string
-	Network   string
+	// Contexts are --build-context values by name: a directory,
+	// docker-image://REF, oci-layout://PATH or an http(s) URL.
+	Contexts map[string]string
+	// Target is the stage to build, "" for the last.
+	Target string
+	// Labels are added to the image's config.
+	Labels map[string]string
+	// AddHosts are extra lines of /etc/hosts, each NAME:IP or NAME=IP.
+	AddHosts []string
+	// Network is the network of RUN steps: "default", "none", "host" or
+	// "private".
+	Network string
+	// Platforms are the platforms to build for; none means the machine's own.
 	Platforms []ocispec.Platform
-	ShmSize   int64
-	Ulimits   []string
+	// ShmSize is the size of /dev/shm in bytes, 0 for the default.
+	ShmSize int64
+	// Ulimits are name=soft[:hard].
+	Ulimits []string
 
-	NoCache       bool
+	// NoCache runs every step again.
+	NoCache bool
+	// NoCacheFilter names the stages whose steps run again.
 	NoCacheFilter []string
-	Pull          bool
-	Epoch         *time.Time
+	// Pull asks the registry for a newer base image even when a local one
+	// has the name.
+	Pull bool
+	// Epoch is SOURCE_DATE_EPOCH of the environment, nil for none. A build
+	// argument of that name wins.
+	Epoch *time.Time
 
 	// Call asks for a report about the Dockerfile instead of a build:
 	// CallCheck, CallOutline or CallTargets; "" builds.

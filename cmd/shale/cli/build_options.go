@@ -15,6 +15,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/shale-build/shale/builder"
+	"github.com/shale-build/shale/builder/frontend"
 )
 
 // lookupEnv is os.LookupEnv.
@@ -24,17 +25,19 @@ type lookupEnv func(name string) (string, bool)
 // usage errors.
 func buildOptions(c *cli.Context, env lookupEnv) (builder.Options, error) {
 	opts := builder.Options{
-		Context:       c.Args().First(),
-		Dockerfile:    c.String("file"),
-		Target:        c.String("target"),
-		AddHosts:      c.StringSlice("add-host"),
-		NoCache:       c.Bool("no-cache"),
-		NoCacheFilter: splitCommas(c.StringSlice("no-cache-filter")),
-		Pull:          c.Bool("pull"),
-		Tags:          c.StringSlice("tag"),
-		BuildArgs:     parseBuildArgs(c.StringSlice("build-arg"), env),
-		Labels:        parseLabels(c.StringSlice("label")),
-		Ulimits:       c.StringSlice("ulimit"),
+		Options: frontend.Options{
+			Context:       c.Args().First(),
+			Dockerfile:    c.String("file"),
+			Target:        c.String("target"),
+			AddHosts:      c.StringSlice("add-host"),
+			NoCache:       c.Bool("no-cache"),
+			NoCacheFilter: splitCommas(c.StringSlice("no-cache-filter")),
+			Pull:          c.Bool("pull"),
+			BuildArgs:     parseBuildArgs(c.StringSlice("build-arg"), env),
+			Labels:        parseLabels(c.StringSlice("label")),
+			Ulimits:       c.StringSlice("ulimit"),
+		},
+		Tags: c.StringSlice("tag"),
 	}
 	if opts.Context == "-" && opts.Dockerfile == "-" {
 		return opts, errors.New("standard input cannot be both the context and the Dockerfile")

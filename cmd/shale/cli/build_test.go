@@ -18,6 +18,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/shale-build/shale/builder"
+	"github.com/shale-build/shale/builder/frontend"
 	"github.com/shale-build/shale/cmd/shale/cli/argv"
 )
 
@@ -111,15 +112,17 @@ func TestBuildOptions(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := builder.Options{
-		Context: ".", Dockerfile: "D", Target: "final", Pull: true, Format: "docker", Network: "none", Epoch: &epoch,
-		Tags:          []string{"a", "b,c"},
-		BuildArgs:     map[string]string{"A": "1=2", "FROM_ENV": "yes", "EMPTY": ""},
-		Labels:        map[string]string{"k": "v,w", "bare": ""},
-		Contexts:      map[string]string{"base": "docker-image://alpine:3"},
-		NoCacheFilter: []string{"x", "y"},
-		Platforms:     []ocispec.Platform{{OS: "linux", Architecture: "arm64"}, {OS: "linux", Architecture: "amd64"}},
-		AddHosts:      []string{"h:1.2.3.4", "v6=[::1]"},
-		ShmSize:       64 << 20, Ulimits: []string{"nofile=10:20"},
+		Options: frontend.Options{
+			Context: ".", Dockerfile: "D", Target: "final", Pull: true, Network: "none", Epoch: &epoch,
+			BuildArgs:     map[string]string{"A": "1=2", "FROM_ENV": "yes", "EMPTY": ""},
+			Labels:        map[string]string{"k": "v,w", "bare": ""},
+			Contexts:      map[string]string{"base": "docker-image://alpine:3"},
+			NoCacheFilter: []string{"x", "y"},
+			Platforms:     []ocispec.Platform{{OS: "linux", Architecture: "arm64"}, {OS: "linux", Architecture: "amd64"}},
+			AddHosts:      []string{"h:1.2.3.4", "v6=[::1]"},
+			ShmSize:       64 << 20, Ulimits: []string{"nofile=10:20"},
+		},
+		Tags: []string{"a", "b,c"}, Format: "docker",
 		Exports: []builder.Export{{Type: "oci", Dest: "x", Attrs: map[string]string{}}},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
