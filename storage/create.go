@@ -90,8 +90,14 @@ func (s *Store) record(ctx context.Context, parent string, out *graphdriver.Driv
 		}
 		return same, nil
 	}
+	id := s.newLayerID(parent, out.UncompressedDigest)
+	done, err := s.announce(pendingLayer, id)
+	if err != nil {
+		return Layer{}, err
+	}
+	defer func() { err = errors.Join(err, done()) }()
 	l, err := s.lib.ApplyStagedLayer(cstorage.ApplyStagedLayerOptions{
-		ID:           s.newLayerID(parent, out.UncompressedDigest),
+		ID:           id,
 		ParentLayer:  parent,
 		LayerOptions: &cstorage.LayerOptions{},
 		DiffOutput:   out,

@@ -54,6 +54,9 @@ func Open(opts Options) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read storage.conf: %w", err)
 	}
+	if err := mend(so.GraphRoot); err != nil {
+		logger.Warn("what a killed process began could not be put right", "error", err)
+	}
 	lib, err := cstorage.GetStore(so)
 	if err != nil {
 		return nil, openError(so.GraphRoot, err)
@@ -100,7 +103,7 @@ func (s *Store) StateDir(name string) (string, error) {
 	if !filepath.IsLocal(name) {
 		return "", fmt.Errorf("state directory %q: name must be relative", name)
 	}
-	dir := filepath.Join(s.GraphRoot(), "shale", name)
+	dir := filepath.Join(s.GraphRoot(), stateDir, name)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return "", fmt.Errorf("create state directory: %w", err)
 	}

@@ -23,21 +23,33 @@ import (
 const (
 	pendingImage  = "image-"
 	pendingAnchor = "anchor-"
+	// pendingLayer is for layers that are being recorded: mend looks after
+	// what a killed process leaves of them.
+	pendingLayer = "layer-"
 )
+
+// stateDir is where shale keeps its own state in the graph root, pendingDir where
+// in it changes are announced.
+const (
+	stateDir   = "shale"
+	pendingDir = "pending"
+)
+
+// AnnounceLayers says that the caller lets the library record layers whose IDs are
+// not known beforehand. The caller calls done when that is over.
+func (s *Store) AnnounceLayers() (done func() error, err error) {
+	return s.announce(pendingLayer, stringid.GenerateRandomID())
+}
 
 // announce returns what ends the announcement.
 func (s *Store) announce(kind, id string) (done func() error, err error) {
-	dir, err := s.StateDir("pending")
+	dir, err := s.StateDir(pendingDir)
 	if err != nil {
 		return nil, err
 	}
-	f, err := os.OpenFile(filepath.Join(dir, kind+id), os.O_RDWR|os.O_CREATE, 0o600)
+	f, err := lockShared(filepath.Join(dir, kind+id))
 	if err != nil {
 		return nil, fmt.Errorf("announce a change of the store: %w", err)
-	}
-	// Several builds may record one image; the last of them takes the file away.
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_SH); err != nil {
-		return nil, errors.Join(fmt.Errorf("announce a change of the store: %w", err), f.Close())
 	}
 	return func() error {
 		var err error
@@ -48,10 +60,33 @@ func (s *Store) announce(kind, id string) (done func() error, err error) {
 	}, nil
 }
 
+// lockShared opens the file path and locks it. Several builds may record one
+// image; the last of them takes the file away. A file that went away before it was
+// locked announces nothing, so another one is made.
+func lockShared(path string) (*os.File, error) {
+	for {
+		f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+		if err != nil {
+			return nil, err
+		}
+		if err := unix.Flock(int(f.Fd()), unix.LOCK_SH); err != nil {
+			return nil, errors.Join(err, f.Close())
+		}
+		locked, err := f.Stat()
+		if err != nil {
+			return nil, errors.Join(err, f.Close())
+		}
+		if there, err := os.Stat(path); err == nil && os.SameFile(locked, there) {
+			return f, nil
+		}
+		_ = f.Close()
+	}
+}
+
 // settle puts right what killed processes left half done. It costs the reading
 // of one directory when there is nothing to do.
 func (s *Store) settle() {
-	dir := filepath.Join(s.GraphRoot(), "shale", "pending")
+	dir := filepath.Join(s.GraphRoot(), stateDir, pendingDir)
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return
@@ -63,15 +98,42 @@ func (s *Store) settle() {
 	}
 }
 
-func (s *Store) settleOne(path, name string) error {
+// abandoned tells whether a change announced in dir lost its process.
+func abandoned(dir string) bool {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return false
+	}
+	return slices.ContainsFunc(entries, func(e os.DirEntry) bool {
+		f := takeOver(filepath.Join(dir, e.Name()))
+		if f == nil {
+			return false
+		}
+		_ = f.Close()
+		return true
+	})
+}
+
+// takeOver locks the announcement of a process that is no more, nil for one that
+// is alive. Closing the file unlocks it.
+func takeOver(path string) *os.File {
 	f, err := os.OpenFile(path, os.O_RDWR, 0)
 	if err != nil {
 		return nil
 	}
-	defer f.Close()
 	if unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) != nil {
-		return nil // its process is alive
+		_ = f.Close()
+		return nil
 	}
+	return f
+}
+
+func (s *Store) settleOne(path, name string) (err error) {
+	f := takeOver(path)
+	if f == nil {
+		return nil
+	}
+	defer f.Close()
 	if id, ok := strings.CutPrefix(name, pendingImage); ok {
 		err = s.dropIncomplete(id)
 	} else if id, ok := strings.CutPrefix(name, pendingAnchor); ok {

@@ -149,7 +149,7 @@ func (c *Client) addManifests(img *storage.Image, blobs ...[]byte) error {
 
 // copyIn lets the containers-storage transport record the image as named, or
 // under its ID alone.
-func (c *Client) copyIn(ctx context.Context, src types.ImageReference, named imgref.Named, id string, policy *signature.PolicyContext, sys *types.SystemContext, progress Progress) (*storage.Image, error) {
+func (c *Client) copyIn(ctx context.Context, src types.ImageReference, named imgref.Named, id string, policy *signature.PolicyContext, sys *types.SystemContext, progress Progress) (_ *storage.Image, err error) {
 	if named != nil {
 		id = ""
 	}
@@ -157,6 +157,11 @@ func (c *Client) copyIn(ctx context.Context, src types.ImageReference, named img
 	if err != nil {
 		return nil, fmt.Errorf("prepare store: %w", err)
 	}
+	done, err := c.store.AnnounceLayers()
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, done()) }()
 	var recorded types.ImageReference
 	opts := &copy.Options{SourceCtx: sys, DestinationCtx: sys, ReportResolvedReference: &recorded}
 	if _, err := copyImage(ctx, policy, dest, src, opts, progress); err != nil {

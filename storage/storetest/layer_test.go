@@ -49,6 +49,8 @@ func helper(args []string) int {
 		})
 	case "many":
 		err = createMany(ctx, s)
+	case "next":
+		_, err = s.CreateLayer(ctx, args[3], file("next", "3"))
 	}
 	if err := errors.Join(err, s.Close()); err != nil {
 		fmt.Fprintln(os.Stderr, err)
