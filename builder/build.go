@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
 	"time"
@@ -17,9 +18,11 @@ import (
 	"github.com/shale-build/shale/builder/frontend"
 	"github.com/shale-build/shale/builder/llb"
 	"github.com/shale-build/shale/builder/rootfs"
+	"github.com/shale-build/shale/builder/secrets"
 	"github.com/shale-build/shale/builder/solve"
 	"github.com/shale-build/shale/builder/source"
 	"github.com/shale-build/shale/builder/source/local"
+	"github.com/shale-build/shale/builder/sshagent"
 	"github.com/shale-build/shale/storage"
 )
 
@@ -44,8 +47,11 @@ type build struct {
 	index  *cache.Index
 	files  *local.Index
 	inputs *frontend.Inputs
-	images *source.Images
-	solver *solve.Solver
+	// secrets and agents are for those who need them by ID: steps and sources.
+	secrets *secrets.Store
+	agents  *sshagent.Agents
+	images  *source.Images
+	solver  *solve.Solver
 
 	closers []func() error
 }
@@ -73,6 +79,9 @@ func (b *build) open(ctx context.Context, abort context.CancelCauseFunc) error {
 	if err := b.checkTags(); err != nil {
 		return &frontend.InputError{Err: err}
 	}
+	if err := b.openSecrets(); err != nil {
+		return &frontend.InputError{Err: err}
+	}
 	if err := b.openState(ctx); err != nil {
 		return err
 	}
@@ -97,6 +106,16 @@ func (b *build) checkTags() error {
 		}
 	}
 	return nil
+}
+
+// openSecrets finds out, before anything is built, whether what the user wants
+// to hand over is there.
+func (b *build) openSecrets() (err error) {
+	if b.secrets, err = secrets.New(b.opts.Secrets, os.LookupEnv); err != nil {
+		return err
+	}
+	b.agents, err = sshagent.New(b.opts.SSH, os.LookupEnv)
+	return err
 }
 
 // openState opens the directories that a build keeps beside the layers.
@@ -131,7 +150,7 @@ func (b *build) executor() (*executor, error) {
 	run := &exec.Executor{
 		Mounts: b.mounts, Runner: b.deps.Runner, Caches: cachemount.New(caches),
 		Network: b.deps.Network, AllowHostNetwork: b.opts.Network == "host",
-		SingleID: b.deps.SingleID, Logger: b.deps.Logger,
+		SingleID: b.deps.SingleID, Secrets: b.secrets, Agents: b.agents, Logger: b.deps.Logger,
 	}
 	sources := &source.Sources{
 		Images: b.images, Index: b.files, Locals: b.inputs.Locals, Layouts: b.inputs.Layouts, Archive: b.inputs.Archive, Mounts: b.mounts,

@@ -7,6 +7,8 @@ import (
 	"github.com/shale-build/shale/builder/exec"
 	"github.com/shale-build/shale/builder/frontend"
 	"github.com/shale-build/shale/builder/progress"
+	"github.com/shale-build/shale/builder/secrets"
+	"github.com/shale-build/shale/builder/sshagent"
 	"github.com/shale-build/shale/runtime/sandbox"
 	"github.com/shale-build/shale/storage"
 	"github.com/shale-build/shale/storage/registry"
@@ -24,6 +26,10 @@ type Options struct {
 	// Format is "oci" (default) or "docker": the media types of the image
 	// kept in the store.
 	Format string
+	// Secrets are what RUN --mount=type=secret and sources may ask for, SSH
+	// the agents of RUN --mount=type=ssh and of git.
+	Secrets []secrets.Source
+	SSH     []sshagent.Source
 	// Exports are the -o values; none keeps the image in the store.
 	Exports []Export
 }

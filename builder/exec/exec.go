@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 
@@ -18,8 +19,10 @@ import (
 	"github.com/shale-build/shale/builder/identity"
 	"github.com/shale-build/shale/builder/llb"
 	"github.com/shale-build/shale/builder/rootfs"
+	"github.com/shale-build/shale/builder/secrets"
 	"github.com/shale-build/shale/builder/solve"
 	"github.com/shale-build/shale/builder/source/local"
+	"github.com/shale-build/shale/builder/sshagent"
 	"github.com/shale-build/shale/runtime/sandbox"
 	"github.com/shale-build/shale/storage"
 )
@@ -36,7 +39,10 @@ type Executor struct {
 	// AllowHostNetwork permits RUN --network=host.
 	AllowHostNetwork bool
 	SingleID         bool
-	Logger           *slog.Logger
+	// Secrets and Agents are what steps may ask for; nil for none.
+	Secrets *secrets.Store
+	Agents  *sshagent.Agents
+	Logger  *slog.Logger
 
 	mu     sync.Mutex
 	copies map[copyKey]func() (copied, error)
@@ -66,11 +72,11 @@ func (e *Executor) step(ctx context.Context, v *llb.Vertex, inputs []solve.Snaps
 	if err := mounts.prepare(ctx); err != nil {
 		return err
 	}
-	spec, err := e.spec(ctx, v, root, mounts, report)
+	spec, err := e.spec(ctx, v, root, mounts)
 	if err != nil {
 		return err
 	}
-	code, err := e.Runner.Run(ctx, spec)
+	code, err := e.run(ctx, spec, secrets.NewMask(mounts.masked...), report)
 	if start, ok := errors.AsType[*sandbox.ExecError](err); ok {
 		return &ExitError{Args: spec.Args, Code: start.Code, Reason: start.Message + foreignHint(v, start.Message)}
 	}
@@ -81,6 +87,14 @@ func (e *Executor) step(ctx context.Context, v *llb.Vertex, inputs []solve.Snaps
 		return &ExitError{Args: v.Exec.GetMeta().GetArgs(), Code: code}
 	}
 	return nil
+}
+
+// run runs the container. What it prints is shown without the secrets it got.
+func (e *Executor) run(ctx context.Context, spec sandbox.Spec, mask *secrets.Mask, report solve.Reporter) (code int, err error) {
+	stdout, stderr := mask.Writer(report.Stdout()), mask.Writer(report.Stderr())
+	defer func() { err = errors.Join(err, stdout.Close(), stderr.Close()) }()
+	spec.Stdout, spec.Stderr = stdout, stderr
+	return e.Runner.Run(ctx, spec)
 }
 
 // foreignHint says what is missing to run programs of another platform.
@@ -95,13 +109,17 @@ func foreignHint(v *llb.Vertex, message string) string {
 		platforms.Format(*v.Platform), platforms.DefaultString())
 }
 
-func (e *Executor) spec(ctx context.Context, v *llb.Vertex, root string, mounts *mountSet, report solve.Reporter) (sandbox.Spec, error) {
+func (e *Executor) spec(ctx context.Context, v *llb.Vertex, root string, mounts *mountSet) (sandbox.Spec, error) {
 	meta := v.Exec.GetMeta()
 	user, err := identity.Resolve(root, meta.GetUser())
 	if err != nil {
 		return sandbox.Spec{}, err
 	}
 	limits, err := rlimits(meta.GetUlimit())
+	if err != nil {
+		return sandbox.Spec{}, err
+	}
+	secretEnv, err := mounts.secretEnv()
 	if err != nil {
 		return sandbox.Spec{}, err
 	}
@@ -112,7 +130,7 @@ func (e *Executor) spec(ctx context.Context, v *llb.Vertex, root string, mounts 
 	spec := sandbox.Spec{
 		Rootfs:         root,
 		Args:           meta.GetArgs(),
-		Env:            append(append([]string(nil), meta.GetEnv()...), proxyEnv(meta.GetProxyEnv())...),
+		Env:            slices.Concat(meta.GetEnv(), proxyEnv(meta.GetProxyEnv()), secretEnv),
 		Cwd:            meta.GetCwd(),
 		UID:            user.UID,
 		GID:            user.GID,
@@ -122,8 +140,6 @@ func (e *Executor) spec(ctx context.Context, v *llb.Vertex, root string, mounts 
 		ShmSize:        mounts.shmSize,
 		Rlimits:        limits,
 		SingleID:       e.SingleID,
-		Stdout:         report.Stdout(),
-		Stderr:         report.Stderr(),
 	}
 	return spec, e.connect(ctx, &spec, v.Exec, mounts.dir)
 }
@@ -161,11 +177,6 @@ func (e *Executor) refuse(v *llb.Vertex) error {
 		return &UnsupportedError{What: "--cgroup-parent", Why: "steps are not placed in control groups"}
 	case v.Resources != nil:
 		return &UnsupportedError{What: "a resource limit", Why: "steps are not placed in control groups"}
-	}
-	for _, s := range op.GetSecretenv() {
-		if !s.GetOptional() {
-			return fmt.Errorf("secret %s: not found", s.GetID())
-		}
 	}
 	return nil
 }

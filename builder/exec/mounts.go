@@ -29,7 +29,10 @@ type mountSet struct {
 
 	list    []sandbox.Mount
 	shmSize int64
-	undo    []func() error
+	// masked are the secrets that the step gets to see.
+	masked    [][]byte
+	memoryDir string
+	undo      []func() error
 }
 
 // prepare makes the sources of all mounts but the root. The caller closes the
@@ -40,31 +43,31 @@ func (s *mountSet) prepare(ctx context.Context) error {
 			continue
 		}
 		if err := s.add(ctx, i, m); err != nil {
-			return fmt.Errorf("mount at %s: %w", m.GetDest(), err)
+			return err
 		}
 	}
 	return nil
 }
 
 func (s *mountSet) add(ctx context.Context, i int, m *pb.Mount) error {
+	at := func(err error) error {
+		if err != nil {
+			return fmt.Errorf("mount at %s: %w", m.GetDest(), err)
+		}
+		return nil
+	}
 	switch m.GetMountType() {
 	case pb.MountType_BIND:
-		return s.bind(ctx, i, m)
+		return at(s.bind(ctx, i, m))
 	case pb.MountType_CACHE:
-		return s.cache(ctx, i, m)
+		return at(s.cache(ctx, i, m))
 	case pb.MountType_TMPFS:
 		s.tmpfs(m)
 		return nil
 	case pb.MountType_SECRET:
-		if m.GetSecretOpt().GetOptional() {
-			return nil // not given: nothing is mounted, as docker does
-		}
-		return fmt.Errorf("secret %s: not found", m.GetSecretOpt().GetID())
+		return s.secret(i, m)
 	case pb.MountType_SSH:
-		if m.GetSSHOpt().GetOptional() {
-			return nil
-		}
-		return fmt.Errorf("ssh agent %s: not found", m.GetSSHOpt().GetID())
+		return s.ssh(ctx, i, m)
 	}
 	return &UnsupportedError{What: "a mount of type " + m.GetMountType().String(), Why: "this version does not know it"}
 }

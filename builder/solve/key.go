@@ -75,7 +75,11 @@ func (k keying) exec() (cache.Key, error) {
 func (k keying) mount(h *cache.Hasher, m *pb.Mount) error {
 	h.String(m.GetDest()).Int(int64(m.GetMountType())).Bool(m.GetReadonly()).Int(m.GetOutput())
 	if m.GetMountType() == pb.MountType_SECRET || m.GetMountType() == pb.MountType_SSH {
-		h.String(m.GetSecretOpt().GetID()).String(m.GetSSHOpt().GetID())
+		s, a := m.GetSecretOpt(), m.GetSSHOpt()
+		h.String(s.GetID()).String(a.GetID()).Bool(s.GetOptional()).Bool(a.GetOptional())
+		for _, n := range []uint32{s.GetUid(), s.GetGid(), s.GetMode(), a.GetUid(), a.GetGid(), a.GetMode()} {
+			h.Int(int64(n))
+		}
 		return nil
 	}
 	if m.GetInput() < 0 {

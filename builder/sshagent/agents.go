@@ -30,7 +30,7 @@ type Agents struct {
 }
 
 // opener gives an agent for one connection, and what ends it.
-type opener func() (agent.ExtendedAgent, io.Closer, error)
+type opener func(ctx context.Context) (agent.ExtendedAgent, io.Closer, error)
 
 // New makes Agents of sources. What is neither a socket nor a key is an error
 // now, before anything is built.
@@ -85,13 +85,13 @@ func (s Source) opener(env LookupEnv) (opener, error) {
 		return nil, errors.New("invalid combination of keys and sockets")
 	}
 	if socket != "" {
-		return func() (agent.ExtendedAgent, io.Closer, error) { return dial(socket) }, nil
+		return func(ctx context.Context) (agent.ExtendedAgent, io.Closer, error) { return dial(ctx, socket) }, nil
 	}
 	held, ok := keyring.(agent.ExtendedAgent)
 	if !ok {
 		return nil, errors.New("the agent in this process cannot sign with flags")
 	}
-	return func() (agent.ExtendedAgent, io.Closer, error) { return held, io.NopCloser(nil), nil }, nil
+	return func(context.Context) (agent.ExtendedAgent, io.Closer, error) { return held, io.NopCloser(nil), nil }, nil
 }
 
 func addKey(keyring agent.Agent, path string) error {
@@ -117,9 +117,9 @@ func addKey(keyring agent.Agent, path string) error {
 	return nil
 }
 
-func dial(socket string) (agent.ExtendedAgent, io.Closer, error) {
+func dial(ctx context.Context, socket string) (agent.ExtendedAgent, io.Closer, error) {
 	dialer := net.Dialer{Timeout: dialLimit}
-	conn, err := dialer.DialContext(context.Background(), "unix", socket)
+	conn, err := dialer.DialContext(ctx, "unix", socket)
 	if err != nil {
 		return nil, nil, fmt.Errorf("connect to the ssh agent: %w", err)
 	}

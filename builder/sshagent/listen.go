@@ -1,6 +1,7 @@
 package sshagent
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -32,7 +33,7 @@ type Socket struct {
 // the agent called id on it. The caller closes it when the borrower has ended:
 // then every connection is cut. The directory of path may be as deep as it
 // likes.
-func (a *Agents) Listen(id, path string) (*Socket, error) {
+func (a *Agents) Listen(ctx context.Context, id, path string) (*Socket, error) {
 	if err := a.Find(id); err != nil {
 		return nil, err
 	}
@@ -41,7 +42,7 @@ func (a *Agents) Listen(id, path string) (*Socket, error) {
 		return nil, fmt.Errorf("listen for ssh agent %q: %w", id, err)
 	}
 	s := &Socket{Path: path, listener: l, open: a.opener(id), conns: map[io.Closer]bool{}}
-	s.serving.Go(s.accept)
+	s.serving.Go(func() { s.accept(ctx) })
 	return s, nil
 }
 
@@ -65,18 +66,15 @@ func listen(path string) (net.Listener, error) {
 	return l, nil
 }
 
-// Own gives the socket an owner and a mode.
-func (s *Socket) Own(uid, gid int, mode os.FileMode) error {
-	if err := os.Chown(s.Path, uid, gid); err != nil {
-		return fmt.Errorf("give the ssh agent's socket its owner: %w", err)
-	}
+// Chmod says who may connect.
+func (s *Socket) Chmod(mode os.FileMode) error {
 	if err := os.Chmod(s.Path, mode.Perm()); err != nil {
 		return fmt.Errorf("give the ssh agent's socket its mode: %w", err)
 	}
 	return nil
 }
 
-func (s *Socket) accept() {
+func (s *Socket) accept(ctx context.Context) {
 	for {
 		conn, err := s.listener.Accept()
 		if err != nil {
@@ -88,14 +86,14 @@ func (s *Socket) accept() {
 		if !s.hold(conn) {
 			return
 		}
-		s.serving.Go(func() { s.serve(conn) })
+		s.serving.Go(func() { s.serve(ctx, conn) })
 	}
 }
 
 // serve ends with the borrower's side of the connection or the agent's.
-func (s *Socket) serve(conn net.Conn) {
+func (s *Socket) serve(ctx context.Context, conn net.Conn) {
 	defer s.drop(conn)
-	keys, end, err := s.open()
+	keys, end, err := s.open(ctx)
 	if err != nil {
 		return // ssh says that it cannot talk to the agent
 	}

@@ -159,11 +159,11 @@ func TestListen(t *testing.T) {
 			if err := os.Mkdir(dir, 0o700); err != nil {
 				t.Fatal(err)
 			}
-			s, err := agents.Listen(id, filepath.Join(dir, "sock"))
+			s, err := agents.Listen(t.Context(), id, filepath.Join(dir, "sock"))
 			if err != nil {
 				t.Fatal(err)
 			}
-			if err := s.Own(os.Getuid(), os.Getgid(), 0o640); err != nil {
+			if err := s.Chmod(0o640); err != nil {
 				t.Error(err)
 			}
 			info, err := os.Stat(s.Path)

@@ -211,7 +211,14 @@ func (m Mount) place(st *stubs) (specs.Mount, error) {
 	if m.Type == Tmpfs {
 		return tmpfsMount(m, target, created), nil
 	}
-	return bindMount(m.Source, target, m.ReadOnly), nil
+	var more []string
+	if m.NoSUID {
+		more = append(more, "nosuid")
+	}
+	if m.NoExec {
+		more = append(more, "noexec")
+	}
+	return bindMount(m.Source, target, m.ReadOnly, more...), nil
 }
 
 // contain creates the container, runs the process in it and destroys it.

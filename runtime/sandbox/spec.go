@@ -85,6 +85,8 @@ type Mount struct {
 	// followed inside the root filesystem.
 	Target   string
 	ReadOnly bool
+	// NoSUID and NoExec forbid set-id programs, and any program, of a Bind.
+	NoSUID, NoExec bool
 	// Size limits a Tmpfs, in bytes; 0 means half the memory.
 	Size int64
 	// Mode of a Tmpfs's root; 0 takes that of the directory it covers, or

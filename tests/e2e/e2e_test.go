@@ -25,6 +25,7 @@ func TestMain(m *testing.M) {
 		"layerls":  main1(layerls),
 		"ocicheck": main1(ocicheck),
 		"mktree":   main1(mktree),
+		"sshkeys":  main1(sshkeys),
 	})
 }
 

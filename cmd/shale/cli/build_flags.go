@@ -30,7 +30,9 @@ func buildFlags() []cli.Flag {
 		&cli.BoolFlag{Name: "pull", Usage: "ask the registry for newer base images"},
 		&cli.BoolFlag{Name: "push", Usage: "push the image to the registries of its tags"},
 		&cli.BoolFlag{Name: "quiet", Aliases: []string{"q"}, Usage: "print nothing but the image ID"},
+		&cli.StringSliceFlag{Name: "secret", Usage: "let steps use a secret: `id=ID[,src=FILE|env=NAME]`, without source the variable or else the file called ID"},
 		&cli.StringFlag{Name: "shm-size", Usage: "size of /dev/shm in RUN steps, as `BYTES` or 64m"},
+		&cli.StringSliceFlag{Name: "ssh", Usage: "let steps use the SSH agent or keys of `default|ID[=SOCKET|KEY[,KEY]]`, without path the agent of SSH_AUTH_SOCK"},
 		&cli.StringSliceFlag{Name: "tag", Aliases: []string{"t"}, Usage: "call the image `NAME[:TAG]`"},
 		&cli.StringFlag{Name: "target", Usage: "build `STAGE` instead of the last one"},
 		&cli.BoolFlag{Name: "tls-verify", Value: true, Usage: "require https and check the certificates of registries"},
@@ -73,10 +75,8 @@ var refused = map[string]string{
 	"memory-swap":   "steps are not placed in control groups",
 	"provenance":    "attestations are not made",
 	"sbom":          "attestations are not made",
-	"secret":        "secrets cannot be passed to steps",
 	"security-opt":  "the profile of steps cannot be changed",
 	"squash":        "layers are not joined",
-	"ssh":           "SSH agents cannot be passed to steps",
 }
 
 // refusedBooleans take no value of their own.

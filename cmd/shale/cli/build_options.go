@@ -38,11 +38,12 @@ func buildOptions(c *cli.Context, env lookupEnv) (builder.Options, error) {
 			Ulimits:       c.StringSlice("ulimit"),
 		},
 		Tags: c.StringSlice("tag"),
+		SSH:  parseSSH(c.StringSlice("ssh")),
 	}
 	if opts.Context == "-" && opts.Dockerfile == "-" {
 		return opts, errors.New("standard input cannot be both the context and the Dockerfile")
 	}
-	var errs [8]error
+	var errs [9]error
 	opts.Contexts, errs[0] = parseBuildContexts(c.StringSlice("build-context"))
 	opts.Network, errs[1] = parseChoice("network", c.String("network"), "default", "none", "host", "private")
 	opts.Format, errs[2] = parseChoice("format", c.String("format"), "oci", "docker")
@@ -50,6 +51,7 @@ func buildOptions(c *cli.Context, env lookupEnv) (builder.Options, error) {
 	opts.Exports, errs[4] = parseOutputs(c.StringSlice("output"), c.Bool("push"), c.Bool("load"))
 	opts.Epoch, errs[5] = parseEpoch(env)
 	errs[6] = errors.Join(checkUlimits(opts.Ulimits), checkHosts(opts.AddHosts))
+	opts.Secrets, errs[8] = parseSecrets(c.StringSlice("secret"))
 	if size := c.String("shm-size"); size != "" {
 		opts.ShmSize, errs[7] = parseSize("shm-size", size)
 	}

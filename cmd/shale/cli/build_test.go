@@ -19,6 +19,8 @@ import (
 
 	"github.com/shale-build/shale/builder"
 	"github.com/shale-build/shale/builder/frontend"
+	"github.com/shale-build/shale/builder/secrets"
+	"github.com/shale-build/shale/builder/sshagent"
 	"github.com/shale-build/shale/cmd/shale/cli/argv"
 )
 
@@ -107,7 +109,8 @@ func TestBuildOptions(t *testing.T) {
 		"--label", "k=v,w", "--label", "bare", "--build-context", "base=docker-image://alpine:3",
 		"--no-cache-filter", "x,y", "--platform", "linux/arm64,linux/amd64", "--add-host", "h:1.2.3.4", "--add-host=v6=[::1]",
 		"--shm-size", "64m", "--ulimit", "nofile=10:20", "--network", "none", "--pull", "--format", "docker",
-		"-o", "type=oci,dest=x", "--target", "final", "--provenance=false")
+		"-o", "type=oci,dest=x", "--target", "final", "--provenance=false",
+		"--secret", "id=a,src=f", "--secret=id=b,env=B", "--secret", "", "--ssh", "default", "--ssh", "git=k1,k2")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -123,6 +126,8 @@ func TestBuildOptions(t *testing.T) {
 			ShmSize:       64 << 20, Ulimits: []string{"nofile=10:20"},
 		},
 		Tags: []string{"a", "b,c"}, Format: "docker",
+		Secrets: []secrets.Source{{ID: "a", File: "f"}, {ID: "b", Env: "B"}},
+		SSH:     []sshagent.Source{{ID: "default"}, {ID: "git", Paths: []string{"k1", "k2"}}},
 		Exports: []builder.Export{{Type: "oci", Dest: "x", Attrs: map[string]string{}}},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
@@ -132,8 +137,7 @@ func TestBuildOptions(t *testing.T) {
 
 func TestBuildOptionErrors(t *testing.T) {
 	tests := map[string][]string{
-		"--secret is not available":                      {"--secret", "id=x", "."},
-		"--ssh is not available":                         {"--ssh=default", "."},
+		`invalid --secret "src=x": secret missing ID`:    {"--secret", "src=x", "."},
 		"--cache-from is not available":                  {"--cache-from", "x", "."},
 		"--cache-to is not available":                    {"--cache-to", "x", "."},
 		"--allow is not available":                       {"--allow", "network.host", "."},

@@ -1,0 +1,42 @@
+package exec
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/shale-build/shale/overlay"
+)
+
+// memory returns a directory of the step whose files are in memory only and end
+// with the step, or with this process. It is a ramfs, as a tmpfs may be written
+// to swap, and an unprivileged one cannot be told not to (tmpfs(5), noswap).
+func (s *mountSet) memory() (string, error) {
+	if s.memoryDir != "" {
+		return s.memoryDir, nil
+	}
+	dir := filepath.Join(s.dir, "memory")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return "", fmt.Errorf("make a directory in memory: %w", err)
+	}
+	if err := unix.Mount("ramfs", dir, "ramfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=700"); err != nil {
+		return "", fmt.Errorf("mount a file system in memory: %w", err)
+	}
+	s.undo = append(s.undo, func() error { return overlay.Unmount(dir) })
+	s.memoryDir = dir
+	return dir, nil
+}
+
+// own gives path the owner that a mount asks for. In a namespace of one id
+// everybody is root already.
+func (e *Executor) own(path string, uid, gid uint32) error {
+	if e.SingleID {
+		return nil
+	}
+	if err := os.Lchown(path, int(uid), int(gid)); err != nil {
+		return fmt.Errorf("give it the owner %d:%d: %w", uid, gid, err)
+	}
+	return nil
+}

@@ -1,0 +1,59 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"crypto/ed25519"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+
+	"golang.org/x/crypto/ssh"
+	"golang.org/x/crypto/ssh/agent"
+)
+
+// sshkeys lists the keys of the agent that SSH_AUTH_SOCK names, by type and
+// fingerprint, and signs with each. Then it tries what somebody who only borrows
+// the keys must not be able to do, and fails if any of it is possible.
+func sshkeys([]string) error {
+	conn, err := net.Dial("unix", os.Getenv("SSH_AUTH_SOCK"))
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	client := agent.NewClient(conn)
+	keys, err := client.List()
+	if err != nil {
+		return err
+	}
+	for _, k := range keys {
+		sig, err := client.Sign(k, []byte("data"))
+		if err != nil {
+			return fmt.Errorf("sign: %w", err)
+		}
+		public, err := ssh.ParsePublicKey(k.Blob)
+		if err != nil {
+			return err
+		}
+		if err := public.Verify([]byte("data"), sig); err != nil {
+			return fmt.Errorf("verify: %w", err)
+		}
+		fmt.Println("key", k.Format, ssh.FingerprintSHA256(public))
+	}
+	_, private, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		return err
+	}
+	if client.Add(agent.AddedKey{PrivateKey: private}) == nil {
+		return errors.New("a key could be added")
+	}
+	if client.RemoveAll() == nil {
+		return errors.New("the keys could be removed")
+	}
+	if client.Lock([]byte("x")) == nil {
+		return errors.New("the agent could be locked")
+	}
+	return nil
+}
