@@ -30,12 +30,13 @@ LINT := $(TOOLS)/golangci-lint-$(GOLANGCI_LINT)/golangci-lint
 RUN ?=
 PKG ?= ./...
 FUZZTIME ?= 10s
-export CACHE RUN TAGS PKG
+UPDATE ?=
+export CACHE RUN TAGS PKG UPDATE
 
-.PHONY: help setup build test unit unit-race e2e e2e-root demo bench fuzz lint fmt fmt-check vet tidy-check docs-check ci clean FORCE
+.PHONY: help setup build test unit unit-race e2e e2e-root conformance conformance-reference demo bench fuzz lint fmt fmt-check vet tidy-check docs-check ci clean FORCE
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-22s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## install the packages that building and testing need (as root)
 	tests/setup build demo test
@@ -52,8 +53,8 @@ bin/testbed: FORCE
 bin/tally: FORCE
 	CGO_ENABLED=0 go build -o $@ ./tests/tally
 
-test: ## unit tests and every end-to-end scenario, as user and (when root) as root
-	tests/run unit e2e $(if $(filter 0,$(shell id -u)),e2e-root)
+test: ## unit tests, conformance and every end-to-end scenario, as user and (when root) as root
+	tests/run unit conformance e2e $(if $(filter 0,$(shell id -u)),conformance-root e2e-root)
 
 unit: ## unit tests, as an unprivileged user and (when root) as root; PKG=./overlay/... for some
 	tests/run unit
@@ -66,6 +67,12 @@ e2e: ## end-to-end scenarios as an unprivileged user; RUN=cache_ for some
 
 e2e-root: ## end-to-end scenarios as root
 	tests/run e2e-root
+
+conformance: ## conformance cases as user and (when root) as root; RUN=copy/ for some
+	tests/run conformance $(if $(filter 0,$(shell id -u)),conformance-root)
+
+conformance-reference: ## the same cases by the buildctl on PATH; UPDATE=1 records what they give
+	tests/run conformance-reference
 
 demo: ## build, inspect and run examples/hello-multistage as an unprivileged user
 	tests/demo
@@ -90,7 +97,7 @@ fmt-check: $(LINT)
 
 vet: ## go vet
 	go vet -tags "$(TAGS)" ./...
-	go vet -tags "$(TAGS) e2e" ./tests/e2e
+	go vet -tags "$(TAGS) e2e" ./tests/e2e ./tests/conformance
 
 tidy-check: ## go.mod and go.sum are tidy
 	go mod tidy -diff

@@ -61,13 +61,14 @@ func run(ctx context.Context, args []string) error {
 		return nil
 	case "serve":
 		images := flags.String("images", "", "directory of base images to offer")
+		addr := flags.String("addr", "", "address of the open registry, any free one by default")
 		if err := flags.Parse(args[1:]); err != nil {
 			return err
 		}
 		if *images == "" || flags.NArg() == 0 {
 			return errors.New("serve: -images and a command are required")
 		}
-		return serve(ctx, *images, flags.Args())
+		return serve(ctx, *images, *addr, flags.Args())
 	}
 	return fmt.Errorf("unknown command %q", args[0])
 }

@@ -16,20 +16,20 @@ import (
 // htpasswd lets in "shale" with the password "secret".
 const htpasswd = "shale:$2a$05$EUWyO4y2G3Um8HF5F.EQkOpgrJL4wFprM1YLWeDB/6/8YJfVXBo.2\n"
 
-// serve runs command while two registries listen, one of them offering every
-// image in the directory images.
-func serve(ctx context.Context, images string, command []string) error {
+// serve runs command while two registries listen, one of them, on addr or any
+// free address, offering every image in the directory images.
+func serve(ctx context.Context, images, addr string, command []string) error {
 	work, err := os.MkdirTemp("", "shale-registry-")
 	if err != nil {
 		return err
 	}
 	defer os.RemoveAll(work) //nolint:errcheck // a temporary directory
-	open, err := startRegistry(ctx, filepath.Join(work, "open"), "")
+	open, err := startRegistry(ctx, filepath.Join(work, "open"), addr, "")
 	if err != nil {
 		return err
 	}
 	defer open.stop()
-	private, err := startRegistry(ctx, filepath.Join(work, "private"), htpasswd)
+	private, err := startRegistry(ctx, filepath.Join(work, "private"), "", htpasswd)
 	if err != nil {
 		return err
 	}
@@ -92,16 +92,16 @@ type registry struct {
 	err    error
 }
 
-// startRegistry starts Debian's docker-registry on a free port of loopback with
-// its storage in dir. Somebody may take the port between its choice and its
-// use, so it is tried more than once.
-func startRegistry(ctx context.Context, dir, passwords string) (*registry, error) {
+// startRegistry starts Debian's docker-registry on addr, or a free port of
+// loopback, with its storage in dir. Somebody may take the port between its
+// choice and its use, so it is tried more than once.
+func startRegistry(ctx context.Context, dir, addr, passwords string) (*registry, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
 	var errs []error
 	for range 5 {
-		r, err := tryRegistry(ctx, dir, passwords)
+		r, err := tryRegistry(ctx, dir, addr, passwords)
 		if err == nil {
 			return r, nil
 		}
@@ -110,10 +110,13 @@ func startRegistry(ctx context.Context, dir, passwords string) (*registry, error
 	return nil, errors.Join(errs...)
 }
 
-func tryRegistry(ctx context.Context, dir, passwords string) (*registry, error) {
-	addr, err := freeAddr(ctx)
-	if err != nil {
-		return nil, err
+func tryRegistry(ctx context.Context, dir, addr, passwords string) (*registry, error) {
+	if addr == "" {
+		free, err := freeAddr(ctx)
+		if err != nil {
+			return nil, err
+		}
+		addr = free
 	}
 	config, err := writeConfig(dir, addr, passwords)
 	if err != nil {

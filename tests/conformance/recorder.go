@@ -1,0 +1,364 @@
+package conformance
+
+import (
+	"archive/tar"
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/moby/patternmatcher"
+	"github.com/opencontainers/go-digest"
+)
+
+// recorder turns what a builder wrote and printed into outcomes. Everything that
+// may differ between two correct builders, machines or runs is normalised in
+// this file and nowhere else:
+//
+//   - addresses, directories and random values that the runner handed out go
+//     back to the @NAME@ they replaced;
+//   - the machine's architecture is @ARCH@;
+//   - files whose content the case says to vary are numbered by content;
+//   - in messages, the names of builders' own snapshots and what a builder says
+//     before the cause are cut (see message).
+type recorder struct {
+	c        *Case
+	bases    *Bases
+	arch     string
+	replaced *strings.Replacer
+	varies   *patternmatcher.PatternMatcher
+	mtimes   *patternmatcher.PatternMatcher
+	// ordinals number the contents of files that vary, by path.
+	ordinals map[string]map[digest.Digest]int
+}
+
+func newRecorder(c *Case, bases *Bases, arch string, variables map[string]string) (*recorder, error) {
+	varies, err := patternmatcher.New(rooted(c.Varies))
+	if err != nil {
+		return nil, fmt.Errorf("varies: %w", err)
+	}
+	mtimes, err := patternmatcher.New(rooted(c.Mtimes))
+	if err != nil {
+		return nil, fmt.Errorf("mtimes: %w", err)
+	}
+	var pairs []string
+	for _, name := range sortedKeys(variables) {
+		if name != "ARCH" && name != "FOREIGN" && variables[name] != "" {
+			pairs = append(pairs, variables[name], "@"+name+"@")
+		}
+	}
+	return &recorder{
+		c: c, bases: bases, arch: arch, replaced: strings.NewReplacer(pairs...),
+		varies: varies, mtimes: mtimes, ordinals: map[string]map[digest.Digest]int{},
+	}, nil
+}
+
+func rooted(patterns []string) []string {
+	trimmed := make([]string, len(patterns))
+	for i, p := range patterns {
+		trimmed[i] = strings.TrimPrefix(p, "/")
+	}
+	return trimmed
+}
+
+func sortedKeys[V any](m map[string]V) []string {
+	return slices.Sorted(maps.Keys(m))
+}
+
+// matches says whether a pattern names the path itself, not a directory above.
+func matches(m *patternmatcher.PatternMatcher, name string) bool {
+	name = strings.TrimPrefix(name, "/")
+	if name == "" {
+		return false
+	}
+	ok, err := m.MatchesUsingParentResult(name, false) //nolint:staticcheck // the path alone is what is wanted
+	return err == nil && ok
+}
+
+func (r *recorder) timed(name string) bool { return matches(r.mtimes, name) }
+
+// show stands for a file's content.
+func (r *recorder) show(name string, content []byte) string {
+	if matches(r.varies, name) {
+		sums := r.ordinals[name]
+		if sums == nil {
+			sums = map[digest.Digest]int{}
+			r.ordinals[name] = sums
+		}
+		sum := digest.FromBytes(content)
+		if sums[sum] == 0 {
+			sums[sum] = len(sums) + 1
+		}
+		return fmt.Sprintf("content #%d", sums[sum])
+	}
+	if len(content) < 64<<10 && isText(content) {
+		content = []byte(r.text(string(content)))
+	}
+	return showContent(name, content)
+}
+
+// text puts back the names of what the runner handed out.
+func (r *recorder) text(s string) string { return r.replaced.Replace(s) }
+
+func (r *recorder) texts(lines []string) []string {
+	for i := range lines {
+		lines[i] = r.text(lines[i])
+	}
+	return lines
+}
+
+// Said is what a builder printed.
+type Said struct {
+	stdout, stderr []byte
+	failed         bool
+}
+
+// outcome describes a build. With nothing written, outputs is empty.
+func (r *recorder) outcome(b Build, said Said, dir string, outputs []string) (Outcome, error) {
+	var out Outcome
+	rest := r.progress(&out, said.stderr)
+	if b.Stdout {
+		out.Stdout = r.lines(string(said.stdout))
+	}
+	if said.failed {
+		out.Error, out.Source = r.message(rest)
+		if out.Error == "" {
+			return out, fmt.Errorf("the build failed and did not say why:\n%s", said.stderr)
+		}
+		return out, nil
+	}
+	for _, name := range outputs {
+		o, err := r.output(name)
+		if err != nil {
+			return out, fmt.Errorf("read result: %w", err)
+		}
+		out.Outputs = append(out.Outputs, o)
+	}
+	for _, name := range b.Collect {
+		data, err := os.ReadFile(filepath.Join(dir, name))
+		if err != nil {
+			return out, err
+		}
+		if out.Files == nil {
+			out.Files = map[string][]string{}
+		}
+		out.Files[name] = r.lines(string(data))
+	}
+	return out, nil
+}
+
+func (r *recorder) lines(s string) []string {
+	s = strings.TrimRight(s, "\n")
+	if s == "" {
+		return nil
+	}
+	lines := strings.Split(r.text(s), "\n")
+	for i := range lines {
+		lines[i] = strings.TrimRight(lines[i], " \t\r")
+	}
+	return lines
+}
+
+// status is a line of rawjson progress, as buildctl, buildx and shale print it.
+type status struct {
+	Vertexes []struct {
+		Digest string `json:"digest"`
+		Name   string `json:"name"`
+	} `json:"vertexes"`
+	Logs []struct {
+		Vertex string `json:"vertex"`
+		Data   []byte `json:"data"`
+	} `json:"logs"`
+	Warnings []struct {
+		Short []byte `json:"short"`
+		URL   string `json:"url"`
+	} `json:"warnings"`
+}
+
+// progress takes warnings, steps and logs from stderr and returns the other
+// lines.
+func (r *recorder) progress(out *Outcome, stderr []byte) []string {
+	names := map[string]string{}
+	logs := map[string]*bytes.Buffer{}
+	steps := map[string]bool{}
+	warnings := map[string]bool{}
+	var rest []string
+	for line := range strings.Lines(string(stderr)) {
+		var s status
+		if !strings.HasPrefix(line, "{") || json.Unmarshal([]byte(line), &s) != nil {
+			rest = append(rest, strings.TrimRight(line, "\n"))
+			continue
+		}
+		for _, v := range s.Vertexes {
+			names[v.Digest] = v.Name
+			if isStep(v.Name) {
+				steps[r.text(cutDigest(v.Name))] = true
+			}
+		}
+		for _, l := range s.Logs {
+			if logs[l.Vertex] == nil {
+				logs[l.Vertex] = &bytes.Buffer{}
+			}
+			logs[l.Vertex].Write(l.Data)
+		}
+		for _, w := range s.Warnings {
+			warnings[r.text(string(w.Short))] = true
+		}
+	}
+	out.Warnings = slices.Sorted(maps.Keys(warnings))
+	if r.c.Steps {
+		out.Steps = slices.Sorted(maps.Keys(steps))
+	}
+	if r.c.Log {
+		out.Log = map[string][]string{}
+		for vertex, log := range logs {
+			if isStep(names[vertex]) {
+				out.Log[r.text(names[vertex])] = r.lines(log.String())
+			}
+		}
+	}
+	return rest
+}
+
+// isStep says whether a vertex stands for an instruction. What a builder does
+// besides is its own affair.
+func isStep(name string) bool {
+	return strings.HasPrefix(name, "[") && !strings.HasPrefix(name, "[internal]") && !strings.HasPrefix(name, "[auth]")
+}
+
+var nameDigest = regexp.MustCompile(`@sha256:[0-9a-f]{64}`)
+
+// cutDigest drops the digests of base images, which differ between machines.
+func cutDigest(name string) string { return nameDigest.ReplaceAllString(name, "") }
+
+var (
+	excerpt = regexp.MustCompile(`^\S.*:\d+$`)
+	// What stands before the cause: the command's own name for what it did, and
+	// the way through a builder's graph with the random names of its snapshots.
+	wrapping = regexp.MustCompile(`^(?i)error: (failed to build: )?(failed to solve: )?`)
+	snapshot = regexp.MustCompile(`(failed to compute cache key: )?failed to calculate checksum of ref \S+: `)
+)
+
+// message takes the error, which comes last, and the marked lines of the
+// excerpts before it.
+func (r *recorder) message(lines []string) (message string, source []string) {
+	for i, line := range lines {
+		if text := wrapping.FindString(line); text != "" {
+			message = strings.TrimSpace(strings.Join(lines[i:], "\n")[len(text):])
+			lines = lines[:i]
+			break
+		}
+	}
+	for i, line := range lines {
+		if excerpt.MatchString(line) && i+1 < len(lines) && strings.HasPrefix(lines[i+1], "-----") {
+			source = append(source, r.text(filepath.Base(line)))
+		}
+		if _, marked, ok := strings.Cut(line, " | >>> "); ok {
+			source = append(source, ">>> "+r.text(strings.TrimRight(marked, " ")))
+		}
+	}
+	message = snapshot.ReplaceAllString(message, "")
+	return cutDigest(r.text(message)), source
+}
+
+// output reads what an exporter wrote: a layout, an archive of one, an archive
+// of files or a directory.
+func (r *recorder) output(name string) (Output, error) {
+	info, err := os.Stat(name)
+	if err != nil {
+		return Output{}, err
+	}
+	if info.IsDir() {
+		if _, err := os.Stat(filepath.Join(name, "oci-layout")); err == nil {
+			return r.layout(&layout{dir: name})
+		}
+		return r.directory(name)
+	}
+	data, err := os.ReadFile(name)
+	if err != nil {
+		return Output{}, err
+	}
+	l, err := layoutFromTar(bytes.NewReader(data))
+	if err == nil && l.files["oci-layout"] != nil {
+		return r.layout(l)
+	}
+	flat := &flattener{tree: tree{}, show: r.show}
+	if _, err := flat.apply(bytes.NewReader(data)); err != nil {
+		return Output{}, err
+	}
+	return Output{Tree: flat.tree.describe(r.timed)}, nil
+}
+
+func (r *recorder) layout(l *layout) (Output, error) {
+	images, err := l.images()
+	if err != nil {
+		return Output{}, err
+	}
+	var out Output
+	for _, f := range images {
+		image, err := r.describeImage(l, f)
+		if err != nil {
+			return out, fmt.Errorf("image %s: %w", f.desc.Digest, err)
+		}
+		out.Images = append(out.Images, image)
+	}
+	if r.c.Manifest {
+		out.Index, err = r.describeIndex(l)
+	}
+	return out, err
+}
+
+// directory describes files on disk. They belong to whoever ran the build.
+func (r *recorder) directory(dir string) (Output, error) {
+	t := tree{}
+	inodes := map[uint64]*node{}
+	err := filepath.WalkDir(dir, func(file string, entry fs.DirEntry, err error) error {
+		if err != nil || file == dir {
+			return err
+		}
+		info, err := entry.Info()
+		if err != nil {
+			return err
+		}
+		n, err := r.diskNode(file, strings.TrimPrefix(file, dir), info)
+		if err != nil {
+			return err
+		}
+		if inode := inodeOf(info); inode != 0 && !info.IsDir() {
+			if inodes[inode] != nil {
+				n = inodes[inode]
+			}
+			inodes[inode] = n
+		}
+		t[strings.TrimPrefix(file, dir)] = n
+		return nil
+	})
+	return Output{Tree: t.describe(r.timed)}, err
+}
+
+func (r *recorder) diskNode(file, name string, info fs.FileInfo) (*node, error) {
+	header, err := tar.FileInfoHeader(info, "")
+	if err != nil {
+		return nil, err
+	}
+	n := &node{kind: header.Typeflag, mode: header.Mode & 0o7777, mtime: info.ModTime()}
+	switch n.kind {
+	case tar.TypeReg:
+		data, err := os.ReadFile(file)
+		if err != nil {
+			return nil, err
+		}
+		n.content = r.show(name, data)
+	case tar.TypeSymlink:
+		if n.link, err = os.Readlink(file); err != nil {
+			return nil, err
+		}
+	}
+	return n, nil
+}

@@ -1,0 +1,251 @@
+package conformance
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+
+	"github.com/docker/go-units"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// Reference builds with BuildKit, by buildctl, or by docker's own client where a
+// case asks for it. BUILDKIT_HOST says where buildkitd is.
+type Reference struct {
+	Buildctl string
+	Buildx   string // empty when there is none
+	Host     string
+	config   string // buildx keeps its builders there
+}
+
+// NewReference finds buildctl and, if it can, buildx on PATH.
+func NewReference(ctx context.Context, dir string) (*Reference, error) {
+	r := &Reference{Host: os.Getenv("BUILDKIT_HOST"), config: filepath.Join(dir, "buildx")}
+	var err error
+	if r.Buildctl, err = exec.LookPath("buildctl"); err != nil {
+		return nil, fmt.Errorf("the reference needs buildctl: %w", err)
+	}
+	if r.Host == "" {
+		return nil, errors.New("the reference needs BUILDKIT_HOST, the address of a running buildkitd")
+	}
+	if r.Buildx, err = exec.LookPath("buildx"); err != nil {
+		return r, nil //nolint:nilerr // few cases need it, and those say so
+	}
+	cmd := exec.CommandContext(ctx, r.Buildx, "create", "--name", "reference", "--driver", "remote", r.Host)
+	cmd.Env = append(cleanEnv(), "HOME="+dir, "BUILDX_CONFIG="+r.config)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return nil, fmt.Errorf("set up buildx: %w: %s", err, out)
+	}
+	return r, nil
+}
+
+// Build runs buildctl or buildx.
+func (r *Reference) Build(ctx context.Context, req Request) (Said, error) {
+	switch req.Case.Client {
+	case "":
+		args, err := buildctlArgs(req)
+		if err != nil {
+			return Said{}, err
+		}
+		return start(ctx, r.Buildctl, args, req, append(cleanEnv(), append(req.Env, "HOME="+req.Dir, "BUILDKIT_HOST="+r.Host)...))
+	case "buildx":
+		if r.Buildx == "" {
+			return Said{}, fmt.Errorf("%s needs buildx, which is not on PATH", req.Case.Name)
+		}
+		args := append([]string{"--builder", "reference", "build", "--progress", "rawjson", "--provenance=false"}, req.Flags...)
+		for _, output := range req.Outputs {
+			args = append(args, "--output", output)
+		}
+		env := append(cleanEnv(), append(req.Env, "HOME="+req.Dir, "BUILDX_CONFIG="+r.config)...)
+		return start(ctx, r.Buildx, append(args, req.Context), req, env)
+	}
+	return Said{}, fmt.Errorf("unknown client %q", req.Case.Client)
+}
+
+// command collects buildctl's arguments.
+type command struct {
+	args     []string
+	file     string
+	hosts    []string
+	ulimits  []string
+	contexts int
+	req      Request
+}
+
+func (c *command) opt(key, value string) { c.args = append(c.args, "--opt", key+"="+value) }
+
+// buildctlArgs says in buildctl's words what docker's flags mean, as docker's
+// client does.
+func buildctlArgs(req Request) ([]string, error) {
+	c := &command{req: req, args: []string{"build", "--progress", "rawjson", "--frontend", "dockerfile.v0"}}
+	flags := req.Flags
+	for len(flags) > 0 {
+		name := flags[0]
+		flags = flags[1:]
+		name, value, inline := strings.Cut(name, "=")
+		if !inline && !isSwitch[name] {
+			if len(flags) == 0 {
+				return nil, fmt.Errorf("flag %s lacks its value", name)
+			}
+			value, flags = flags[0], flags[1:]
+		}
+		if err := c.flag(name, value); err != nil {
+			return nil, err
+		}
+	}
+	if len(c.hosts) > 0 {
+		c.opt("add-hosts", strings.Join(c.hosts, ","))
+	}
+	if len(c.ulimits) > 0 {
+		c.opt("ulimit", strings.Join(c.ulimits, ","))
+	}
+	c.sources()
+	for _, env := range req.Env {
+		if epoch, ok := strings.CutPrefix(env, "SOURCE_DATE_EPOCH="); ok {
+			c.opt("build-arg:SOURCE_DATE_EPOCH", epoch)
+		}
+	}
+	for _, output := range req.Outputs {
+		c.args = append(c.args, "--output", output)
+	}
+	return c.args, nil
+}
+
+var isSwitch = map[string]bool{"--no-cache": true, "--pull": true}
+
+func (c *command) sources() {
+	if isRemote(c.req.Context) {
+		c.opt("context", c.req.Context)
+		if c.file != "" {
+			c.opt("filename", c.file)
+		}
+		return
+	}
+	dir, name := c.req.Context, "Dockerfile"
+	if c.file != "" {
+		dir, name = filepath.Dir(c.file), filepath.Base(c.file)
+	}
+	c.args = append(c.args, "--local", "context="+c.req.Context, "--local", "dockerfile="+dir)
+	c.opt("filename", name)
+}
+
+func (c *command) flag(name, value string) error {
+	switch name {
+	case "-f", "--file":
+		c.file = value
+	case "--build-arg":
+		key, v, ok := strings.Cut(value, "=")
+		if !ok {
+			if v, ok = c.lookupEnv(key); !ok {
+				return nil
+			}
+		}
+		c.opt("build-arg:"+key, v)
+	case "--label":
+		key, v, _ := strings.Cut(value, "=")
+		c.opt("label:"+key, v)
+	case "--target":
+		c.opt("target", value)
+	case "--platform":
+		c.opt("platform", value)
+	case "--no-cache":
+		c.args = append(c.args, "--no-cache")
+	case "--no-cache-filter":
+		c.opt("no-cache", value)
+	case "--pull":
+		c.opt("image-resolve-mode", "pull")
+	case "--network":
+		if value != "default" {
+			c.opt("force-network-mode", value)
+		}
+		if value == "host" {
+			c.args = append(c.args, "--allow", "network.host")
+		}
+	case "--add-host":
+		host, ip, ok := strings.Cut(value, "=")
+		if !ok {
+			host, ip, _ = strings.Cut(value, ":")
+		}
+		c.hosts = append(c.hosts, host+"="+ip)
+	case "--ulimit":
+		c.ulimits = append(c.ulimits, value)
+	case "--shm-size":
+		size, err := units.RAMInBytes(value)
+		if err != nil {
+			return err
+		}
+		c.opt("shm-size", fmt.Sprint(size))
+	case "--cgroup-parent":
+		c.opt("cgroup-parent", value)
+	case "--build-context":
+		return c.context(value)
+	case "--secret", "--ssh", "--allow", "--source-policy-file":
+		c.args = append(c.args, name, value)
+	default:
+		return fmt.Errorf("flag %s has no counterpart in buildctl; give the case \"client\": \"buildx\"", name)
+	}
+	return nil
+}
+
+func (c *command) lookupEnv(key string) (string, bool) {
+	for _, env := range c.req.Env {
+		if value, ok := strings.CutPrefix(env, key+"="); ok {
+			return value, true
+		}
+	}
+	return "", false
+}
+
+// context passes a named context; a directory and a layout need an alias.
+func (c *command) context(value string) error {
+	name, source, _ := strings.Cut(value, "=")
+	c.contexts++
+	alias := fmt.Sprintf("named%d", c.contexts)
+	if layout, ok := strings.CutPrefix(source, "oci-layout://"); ok {
+		dir, err := c.layoutDigest(layout)
+		if err != nil {
+			return err
+		}
+		path, dgst, _ := strings.Cut(dir, "@")
+		c.args = append(c.args, "--oci-layout", alias+"="+path)
+		c.opt("context:"+name, "oci-layout://"+alias+"@"+dgst)
+		return nil
+	}
+	if isRemote(source) {
+		c.opt("context:"+name, source)
+		return nil
+	}
+	c.args = append(c.args, "--local", alias+"="+source)
+	c.opt("context:"+name, "local:"+alias)
+	return nil
+}
+
+// layoutDigest finds the image that DIR[:TAG] or DIR@DIGEST means.
+func (c *command) layoutDigest(layout string) (string, error) {
+	if strings.Contains(layout, "@") {
+		return layout, nil
+	}
+	dir, tag, tagged := strings.Cut(layout, ":")
+	if !filepath.IsAbs(dir) {
+		dir = filepath.Join(c.req.Dir, dir)
+	}
+	data, err := os.ReadFile(filepath.Join(dir, "index.json"))
+	if err != nil {
+		return "", err
+	}
+	var index ocispec.Index
+	if err := json.Unmarshal(data, &index); err != nil {
+		return "", err
+	}
+	for _, desc := range index.Manifests {
+		if !tagged || desc.Annotations[ocispec.AnnotationRefName] == tag {
+			return dir + "@" + desc.Digest.String(), nil
+		}
+	}
+	return "", fmt.Errorf("%s has no image %q", dir, tag)
+}

@@ -1,0 +1,270 @@
+package conformance
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"time"
+)
+
+// Builder runs a builder as docker's flags say.
+type Builder interface {
+	// Build writes each output to the file or directory of the same place in
+	// dests. Its error means that it could not be run, not that a build failed.
+	Build(ctx context.Context, req Request) (Said, error)
+}
+
+// Request is a build as a builder gets it: nothing is left to substitute.
+type Request struct {
+	Case    *Case
+	Dir     string // working directory
+	Flags   []string
+	Context string
+	Stdin   []byte
+	Outputs []string // each with its dest
+	Env     []string
+}
+
+// Runner runs cases.
+type Runner struct {
+	Builder  Builder
+	Bases    *Bases
+	Registry string // address of the registry that has the base images
+}
+
+// fileTime is the modification time of every file that a case brings, since git
+// keeps none.
+var fileTime = time.Date(2021, 2, 3, 4, 5, 6, 0, time.UTC)
+
+// Run runs the builds of a case and describes what they came to. The case's
+// files are copied to a directory of its own below tmp first.
+func (r *Runner) Run(ctx context.Context, c *Case, tmp string) (outcomes []Outcome, err error) {
+	w := &workspace{runner: r, c: c, dir: filepath.Join(tmp, "work")}
+	defer func() { err = errors.Join(err, w.close()) }()
+	if err := w.prepare(ctx); err != nil {
+		return nil, err
+	}
+	rec, err := newRecorder(c, r.Bases, runtime.GOARCH, w.variables)
+	if err != nil {
+		return nil, err
+	}
+	for i, b := range c.Builds {
+		outcome, err := w.build(ctx, rec, i, b)
+		if err != nil {
+			return nil, fmt.Errorf("build %d: %w", i+1, err)
+		}
+		outcomes = append(outcomes, outcome)
+	}
+	return outcomes, nil
+}
+
+// workspace is the working directory of a running case.
+type workspace struct {
+	runner    *Runner
+	c         *Case
+	dir       string
+	server    *server
+	variables map[string]string
+}
+
+func (w *workspace) close() error {
+	if w.server == nil {
+		return nil
+	}
+	return w.server.close()
+}
+
+func (w *workspace) prepare(ctx context.Context) error {
+	if err := os.MkdirAll(filepath.Join(w.dir, "context"), 0o755); err != nil {
+		return err
+	}
+	foreign := map[bool]string{true: "amd64", false: "arm64"}[runtime.GOARCH == "arm64"]
+	w.variables = map[string]string{
+		"WORK": w.dir, "REGISTRY": w.runner.Registry, "NONCE": rand.Text(), "ARCH": runtime.GOARCH, "FOREIGN": foreign,
+	}
+	for _, name := range w.c.Servers {
+		if name != "http" {
+			return fmt.Errorf("unknown server %q", name)
+		}
+		var err error
+		if w.server, err = startServer(w.dir); err != nil {
+			return err
+		}
+		w.variables["HTTP"] = w.server.addr()
+	}
+	if err := w.copyCase(); err != nil {
+		return err
+	}
+	if _, err := os.Stat(filepath.Join(w.c.Dir, "setup.sh")); err == nil {
+		return w.shell(ctx, filepath.Join(w.dir, "setup.sh"))
+	}
+	return nil
+}
+
+// copyCase copies the case's files, with the modes that git knows and one time.
+// In the files of its top folder the variables are substituted.
+func (w *workspace) copyCase() error {
+	var dirs []string
+	err := filepath.WalkDir(w.c.Dir, func(file string, entry fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		relative := strings.TrimPrefix(strings.TrimPrefix(file, w.c.Dir), "/")
+		target := filepath.Join(w.dir, relative)
+		switch {
+		case entry.IsDir():
+			dirs = append(dirs, target)
+			return os.MkdirAll(target, 0o755)
+		case entry.Type()&fs.ModeSymlink != 0:
+			link, err := os.Readlink(file)
+			if err != nil {
+				return err
+			}
+			return os.Symlink(link, target) //nolint:gosec // into a directory of our own
+		}
+		return w.copyFile(file, target, !strings.Contains(relative, "/"))
+	})
+	for _, dir := range dirs {
+		err = errors.Join(err, os.Chmod(dir, 0o755), os.Chtimes(dir, fileTime, fileTime))
+	}
+	return err
+}
+
+func (w *workspace) copyFile(from, to string, substitute bool) error {
+	info, err := os.Stat(from)
+	if err != nil {
+		return err
+	}
+	data, err := os.ReadFile(from)
+	if err != nil {
+		return err
+	}
+	if substitute {
+		data = []byte(w.substitute(string(data)))
+	}
+	mode := fs.FileMode(0o644)
+	if info.Mode()&0o100 != 0 {
+		mode = 0o755
+	}
+	return errors.Join(os.WriteFile(to, data, 0o600), os.Chmod(to, mode), os.Chtimes(to, fileTime, fileTime))
+}
+
+// substitute replaces @NAME@.
+func (w *workspace) substitute(s string) string {
+	if !strings.Contains(s, "@") {
+		return s
+	}
+	for name, value := range w.variables {
+		s = strings.ReplaceAll(s, "@"+name+"@", value)
+	}
+	return s
+}
+
+func (w *workspace) substituteAll(list []string) []string {
+	replaced := make([]string, len(list))
+	for i := range list {
+		replaced[i] = w.substitute(list[i])
+	}
+	return replaced
+}
+
+// shell runs a script, or the commands that script holds, in the working
+// directory.
+func (w *workspace) shell(ctx context.Context, script string) error {
+	args := []string{"-eu", "-c", "umask 022; " + script}
+	if filepath.IsAbs(script) {
+		args = []string{"-eu", "-c", "umask 022; . " + script}
+	}
+	cmd := exec.CommandContext(ctx, "sh", args...)
+	cmd.Dir = w.dir
+	cmd.Env = append(os.Environ(), "GIT_CONFIG_GLOBAL=/dev/null", "TZ=UTC", "LC_ALL=C.UTF-8")
+	for _, name := range sortedKeys(w.variables) {
+		cmd.Env = append(cmd.Env, name+"="+w.variables[name])
+	}
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("prepare the case: %w\n%s", err, out)
+	}
+	return nil
+}
+
+func (w *workspace) build(ctx context.Context, rec *recorder, number int, b Build) (Outcome, error) {
+	if b.Before != "" {
+		if err := w.shell(ctx, w.substitute(b.Before)); err != nil {
+			return Outcome{}, err
+		}
+	}
+	req := Request{Case: w.c, Dir: w.dir, Context: "context"}
+	if b.Context != "" {
+		req.Context = w.substitute(b.Context)
+	}
+	req.Flags = w.flags(req.Context, append(w.substituteAll(w.c.Flags), w.substituteAll(b.Flags)...))
+	for _, name := range sortedKeys(w.c.Env) {
+		req.Env = append(req.Env, name+"="+w.substitute(w.c.Env[name]))
+	}
+	if b.Stdin != "" {
+		var err error
+		if req.Stdin, err = os.ReadFile(filepath.Join(w.dir, b.Stdin)); err != nil {
+			return Outcome{}, err
+		}
+	}
+	dests := w.outputs(&req, number, b)
+	said, err := w.runner.Builder.Build(ctx, req)
+	if err != nil {
+		return Outcome{}, err
+	}
+	outcome, err := rec.outcome(b, said, w.dir, dests)
+	if err != nil {
+		err = fmt.Errorf("%w\n%s", err, bytes.TrimSpace(said.stderr))
+	}
+	return outcome, err
+}
+
+// flags names the case's own Dockerfile unless the case says otherwise.
+func (w *workspace) flags(context string, flags []string) []string {
+	for _, flag := range flags {
+		if flag == "-f" || flag == "--file" || strings.HasPrefix(flag, "--file=") {
+			return flags
+		}
+	}
+	if _, err := os.Stat(filepath.Join(w.dir, "Dockerfile")); err == nil && !isRemote(context) {
+		return append([]string{"-f", "Dockerfile"}, flags...)
+	}
+	return flags
+}
+
+// isRemote says whether a context is not a directory.
+func isRemote(context string) bool {
+	return context == "-" || strings.Contains(context, "://") || strings.HasPrefix(context, "git@")
+}
+
+// outputs gives each output a place below out/N.
+func (w *workspace) outputs(req *Request, number int, b Build) []string {
+	wanted := b.Outputs
+	if len(wanted) == 0 {
+		wanted = []string{"type=oci"}
+	}
+	if wanted[0] == "none" {
+		return nil
+	}
+	var dests []string
+	for i, output := range wanted {
+		output = w.substitute(output)
+		if strings.Contains(output, "type=registry") || strings.Contains(output, "type=image") {
+			req.Outputs = append(req.Outputs, output)
+			continue
+		}
+		dest := filepath.Join(w.dir, "out", fmt.Sprintf("%d.%d", number+1, i+1))
+		_ = os.MkdirAll(filepath.Dir(dest), 0o755)
+		req.Outputs = append(req.Outputs, output+",dest="+dest)
+		dests = append(dests, dest)
+	}
+	return dests
+}

@@ -1,0 +1,137 @@
+package conformance
+
+import (
+	"fmt"
+	"net"
+	"net/http"
+	"net/http/cgi" //nolint:gosec // Go is newer
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// server is what "http" in a case's servers starts, on a free port of loopback:
+//
+//   - every file below http/ of the working directory, with its modification
+//     time as Last-Modified and an ETag;
+//   - every repository below git/, under /git/, by git's own http-backend;
+//   - of both, what has a file ".authorization" beside it (or beside the
+//     repository) only to requests with that line as Authorization.
+//
+// Requests are kept, as "METHOD PATH STATUS", in the file requests.
+type server struct {
+	dir      string
+	listener net.Listener
+	http     *http.Server
+
+	mu  sync.Mutex
+	log *os.File
+}
+
+func startServer(dir string) (*server, error) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // immediate
+	if err != nil {
+		return nil, err
+	}
+	log, err := os.Create(filepath.Join(dir, "requests"))
+	if err != nil {
+		return nil, err
+	}
+	s := &server{dir: dir, listener: listener, log: log}
+	s.http = &http.Server{Handler: http.HandlerFunc(s.serve), ReadHeaderTimeout: time.Minute}
+	go s.http.Serve(listener) //nolint:errcheck // ends with Close
+	return s, nil
+}
+
+func (s *server) addr() string { return s.listener.Addr().String() }
+
+func (s *server) close() error {
+	err := s.http.Close()
+	_ = s.log.Close()
+	return err
+}
+
+func (s *server) serve(w http.ResponseWriter, r *http.Request) {
+	recorded := &statusWriter{ResponseWriter: w, status: http.StatusOK}
+	s.answer(recorded, r)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	fmt.Fprintf(s.log, "%s %s %d\n", r.Method, r.URL.RequestURI(), recorded.status)
+}
+
+func (s *server) answer(w http.ResponseWriter, r *http.Request) {
+	if repository, ok := strings.CutPrefix(r.URL.Path, "/git/"); ok {
+		first, _, _ := strings.Cut(repository, "/")
+		if s.allowed(w, r, filepath.Join(s.dir, "git", first)) {
+			s.git(w, r)
+		}
+		return
+	}
+	file := filepath.Join(s.dir, "http", filepath.FromSlash(r.URL.Path))
+	content, err := os.ReadFile(file)
+	if err != nil {
+		http.NotFound(w, r)
+		return
+	}
+	if !s.allowed(w, r, file) {
+		return
+	}
+	info, err := os.Stat(file)
+	if err != nil {
+		http.NotFound(w, r)
+		return
+	}
+	w.Header().Set("ETag", fmt.Sprintf("%q", digest.FromBytes(content).Encoded()[:16]))
+	if name, err := os.ReadFile(file + ".disposition"); err == nil {
+		w.Header().Set("Content-Disposition", strings.TrimSpace(string(name)))
+	}
+	http.ServeContent(w, r, file, info.ModTime(), strings.NewReader(string(content)))
+}
+
+// allowed answers requests that lack the authorization asked for beside file.
+func (s *server) allowed(w http.ResponseWriter, r *http.Request, file string) bool {
+	want, err := os.ReadFile(filepath.Join(filepath.Dir(file), ".authorization"))
+	if err != nil {
+		want, err = os.ReadFile(file + ".authorization")
+	}
+	if err != nil || r.Header.Get("Authorization") == strings.TrimSpace(string(want)) {
+		return true
+	}
+	w.Header().Set("WWW-Authenticate", `Basic realm="conformance"`)
+	http.Error(w, "unauthorized", http.StatusUnauthorized)
+	return false
+}
+
+func (s *server) git(w http.ResponseWriter, r *http.Request) {
+	path, err := exec.Command("git", "--exec-path").Output() //nolint:noctx // immediate
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
+	handler := &cgi.Handler{
+		Path: filepath.Join(strings.TrimSpace(string(path)), "git-http-backend"),
+		Root: "/git",
+		Env: []string{
+			"GIT_PROJECT_ROOT=" + filepath.Join(s.dir, "git"), "GIT_HTTP_EXPORT_ALL=1",
+			"GIT_CONFIG_COUNT=2", "GIT_CONFIG_KEY_0=safe.directory", "GIT_CONFIG_VALUE_0=*",
+			"GIT_CONFIG_KEY_1=uploadpack.allowAnySHA1InWant", "GIT_CONFIG_VALUE_1=true",
+		},
+	}
+	handler.ServeHTTP(w, r)
+}
+
+// statusWriter remembers the status of an answer.
+type statusWriter struct {
+	http.ResponseWriter
+	status int
+}
+
+func (w *statusWriter) WriteHeader(status int) {
+	w.status = status
+	w.ResponseWriter.WriteHeader(status)
+}

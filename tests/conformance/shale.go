@@ -1,0 +1,92 @@
+package conformance
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+)
+
+// Shale builds with shale, in a home and a store of its own that all cases
+// share, as the builds of a user do.
+type Shale struct {
+	Binary string
+	home   string
+	env    []string
+}
+
+// NewShale sets up a home below dir, where base.test is the registry.
+func NewShale(binary, dir, registry string) (*Shale, error) {
+	s := &Shale{Binary: binary, home: filepath.Join(dir, "home")}
+	run, tmp := filepath.Join(dir, "run"), filepath.Join(dir, "tmp")
+	conf := filepath.Join(s.home, ".config", "containers")
+	for _, path := range []string{conf, run, tmp} {
+		if err := os.MkdirAll(path, 0o755); err != nil {
+			return nil, err
+		}
+	}
+	storage := "[storage]\ndriver = \"overlay\"\n"
+	if os.Geteuid() == 0 {
+		// Root's default is the machine's own store.
+		storage += fmt.Sprintf("graphroot = %q\nrunroot = %q\n", filepath.Join(s.home, "storage"), filepath.Join(run, "containers"))
+	}
+	for name, content := range map[string]string{
+		"storage.conf": storage,
+		"registries.conf": fmt.Sprintf("[[registry]]\nprefix = \"base.test\"\nlocation = %q\ninsecure = true\n", registry) +
+			fmt.Sprintf("[[registry]]\nlocation = %q\ninsecure = true\n", registry),
+		"policy.json": `{"default":[{"type":"insecureAcceptAnything"}]}`,
+	} {
+		if err := os.WriteFile(filepath.Join(conf, name), []byte(content), 0o600); err != nil {
+			return nil, err
+		}
+	}
+	s.env = append(
+		cleanEnv(), "HOME="+s.home, "XDG_RUNTIME_DIR="+run, "TMPDIR="+tmp,
+		"CONTAINERS_STORAGE_CONF="+filepath.Join(conf, "storage.conf"),
+	)
+	return s, nil
+}
+
+// cleanEnv is what a build may see of the environment of the tests.
+func cleanEnv() []string {
+	return []string{"PATH=" + os.Getenv("PATH"), "LANG=C.UTF-8", "USER=" + os.Getenv("USER")}
+}
+
+// Build runs shale build.
+func (s *Shale) Build(ctx context.Context, req Request) (Said, error) {
+	args := append([]string{"build", "--progress", "rawjson"}, req.Flags...)
+	for _, output := range req.Outputs {
+		args = append(args, "--output", output)
+	}
+	return start(ctx, s.Binary, append(args, req.Context), req, append(s.env, req.Env...))
+}
+
+// Close removes the home, where much belongs to subordinate ids.
+func (s *Shale) Close() error {
+	remove := []string{"rm", "-rf", s.home}
+	if os.Geteuid() != 0 {
+		remove = append([]string{"unshare", "--map-root-user", "--map-auto"}, remove...)
+	}
+	if out, err := exec.Command(remove[0], remove[1:]...).CombinedOutput(); err != nil { //nolint:noctx // our own directory
+		return fmt.Errorf("remove the store: %w: %s", err, out)
+	}
+	return nil
+}
+
+// start runs a program and waits for it. Only a program that does not start is
+// an error.
+func start(ctx context.Context, program string, args []string, req Request, env []string) (Said, error) {
+	var stdout, stderr bytes.Buffer
+	cmd := exec.CommandContext(ctx, program, args...)
+	cmd.Dir, cmd.Env = req.Dir, env
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(req.Stdin), &stdout, &stderr
+	err := cmd.Run()
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		return Said{}, err
+	}
+	return Said{stdout: stdout.Bytes(), stderr: stderr.Bytes(), failed: err != nil}, nil
+}
