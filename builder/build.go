@@ -168,6 +168,9 @@ func (b *build) run(ctx context.Context) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
+	if res.Call != nil {
+		return reported(res), nil
+	}
 	if len(res.Platforms) != 1 {
 		return nil, fmt.Errorf("the front end gave %d results, expected one", len(res.Platforms))
 	}

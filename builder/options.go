@@ -67,4 +67,6 @@ type Result struct {
 	Metadata map[string]any
 	// Warnings counts the lint findings.
 	Warnings int
+	// Call is the report that Options.Call asked for; nothing was built then.
+	Call *frontend.Call
 }

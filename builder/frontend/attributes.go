@@ -15,13 +15,6 @@ import (
 // epochArg is the build argument that fixes timestamps.
 const epochArg = "SOURCE_DATE_EPOCH"
 
-// requests are the front end's names for the reports of Options.Call.
-var requests = map[string]string{
-	CallCheck:   "frontend.lint",
-	CallOutline: "frontend.outline",
-	CallTargets: "frontend.targets",
-}
-
 // attributes spells o the way the front end wants it.
 func attributes(o Options) (map[string]string, error) {
 	m := map[string]string{}
@@ -51,13 +44,17 @@ func attributes(o Options) (map[string]string, error) {
 		return nil, err
 	}
 	if o.Call != "" {
-		request, ok := requests[o.Call]
-		if !ok {
-			return nil, inputErrorf("call %q is unknown: use check, outline or targets", o.Call)
-		}
-		m["requestid"] = request
+		m["requestid"] = requestID(o.Call)
 	}
 	return m, nil
+}
+
+// requestID is the front end's name for a report.
+func requestID(call string) string {
+	if call == CallCheck {
+		return "frontend.lint"
+	}
+	return "frontend." + call
 }
 
 func platformList(o Options) string {

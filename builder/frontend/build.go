@@ -34,7 +34,7 @@ func Build(ctx context.Context, in *Inputs, svc Services) (_ *Result, err error)
 		return out, explain(err, in)
 	}
 	if in.call != "" {
-		return out, readCall(out, res, in.call)
+		return out, readCall(out, res, in)
 	}
 	return out, readResult(out, res)
 }

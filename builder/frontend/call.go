@@ -1,77 +1,146 @@
 package frontend
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"path/filepath"
 	"strconv"
 
 	"github.com/moby/buildkit/frontend/gateway/client"
+	"github.com/moby/buildkit/frontend/subrequests"
 	"github.com/moby/buildkit/frontend/subrequests/lint"
 	"github.com/moby/buildkit/frontend/subrequests/outline"
 	"github.com/moby/buildkit/frontend/subrequests/targets"
+	"github.com/moby/buildkit/solver/pb"
 )
 
 // Call is a report about a Dockerfile.
 type Call struct {
-	// Name is CallCheck, CallOutline or CallTargets.
+	// Name is what Options.Call was.
 	Name string
-	// JSON is the report for machines.
-	JSON []byte
+	// Results are the parts of the report as the front end gave them:
+	// result.json, and result.txt where it has one.
+	Results map[string][]byte
 	// Status is the exit status the report asks for: 1 when a check has
 	// findings.
 	Status int
+
+	// shown is the path by which the user knows the Dockerfile.
+	shown string
+	lint  *lint.LintResults
 }
 
-func readCall(out *Result, res *client.Result, name string) error {
+func readCall(out *Result, res *client.Result, in *Inputs) error {
 	if res == nil {
 		return errors.New("the front end gave no report")
 	}
 	out.Metadata = res.Metadata
-	out.Call = &Call{Name: name, JSON: res.Metadata["result.json"]}
+	out.Call = &Call{Name: in.call, Results: res.Metadata, shown: in.shown}
 	if code := res.Metadata["result.statuscode"]; len(code) > 0 {
 		var err error
 		if out.Call.Status, err = strconv.Atoi(string(code)); err != nil {
 			return fmt.Errorf("decode the report's status: %w", err)
 		}
 	}
+	if in.call == CallCheck {
+		out.Call.lint = &lint.LintResults{}
+		if err := json.Unmarshal(res.Metadata["result.json"], out.Call.lint); err != nil {
+			return fmt.Errorf("decode lint report: %w", err)
+		}
+	}
 	return nil
 }
 
-// Print writes the report for people.
-func (c *Call) Print(w io.Writer) error {
+// Print writes the report the way docker buildx does: for people, or for
+// machines when asJSON is set. An error in the Dockerfile that a check came
+// upon is not written for people: Failure has it.
+func (c *Call) Print(w io.Writer, asJSON bool) error {
+	if asJSON {
+		_, err := fmt.Fprintf(w, "%s\n", c.Results["result.json"])
+		return err
+	}
+	var buf bytes.Buffer
+	if err := c.text(&buf); err != nil {
+		return err
+	}
+	_, err := io.WriteString(w, printable(buf.String()))
+	return err
+}
+
+func (c *Call) text(w *bytes.Buffer) error {
+	report := c.Results["result.json"]
 	switch c.Name {
+	case CallCheck:
+		return c.checkText(w)
 	case CallOutline:
-		return outline.PrintOutline(c.JSON, w)
+		return outline.PrintOutline(report, w)
 	case CallTargets:
-		return targets.PrintTargets(c.JSON, w)
-	default:
-		return c.printCheck(w)
+		return targets.PrintTargets(report, w)
+	case CallDescribe:
+		return subrequests.PrintDescribe(report, w)
 	}
+	if text, ok := c.Results["result.txt"]; ok {
+		w.Write(text)
+		return nil
+	}
+	fmt.Fprintf(w, "%s\n", report)
+	return nil
 }
 
-func (c *Call) printCheck(w io.Writer) error {
-	var results lint.LintResults
-	if err := json.Unmarshal(c.JSON, &results); err != nil {
-		return fmt.Errorf("decode lint report: %w", err)
+func (c *Call) checkText(w *bytes.Buffer) error {
+	n := len(c.lint.Warnings)
+	switch {
+	case n == 0 && c.lint.Error == nil:
+		w.WriteString("Check complete, no warnings found.\n")
+	case n == 1:
+		w.WriteString("Check complete, 1 warning has been found!\n")
+	case n > 1:
+		fmt.Fprintf(w, "Check complete, %d warnings have been found!\n", n)
 	}
-	if len(results.Warnings) == 0 && results.Error == nil {
-		_, err := fmt.Fprintln(w, "Check complete, no warnings found.")
+	if err := c.lint.PrintTo(w, c.rename); err != nil {
 		return err
 	}
-	if n := len(results.Warnings); n > 0 {
-		noun := "warnings have"
-		if n == 1 {
-			noun = "warning has"
-		}
-		if _, err := fmt.Fprintf(w, "Check complete, %d %s been found!\n", n, noun); err != nil {
-			return err
-		}
+	if n > 0 && c.lint.Error != nil {
+		w.WriteByte('\n')
 	}
-	if err := lint.PrintLintViolations(c.JSON, w, nil); err != nil {
-		return err
-	}
-	results.PrintErrorTo(w, nil)
 	return nil
+}
+
+// Failure is the error in the Dockerfile that a check came upon, with its
+// place, "" for none.
+func (c *Call) Failure() string {
+	if c.lint == nil || c.lint.Error == nil {
+		return ""
+	}
+	var buf bytes.Buffer
+	c.lint.PrintErrorTo(&buf, c.rename)
+	return printable(buf.String())
+}
+
+// rename shows the path the user gave instead of the name the front end knows.
+func (c *Call) rename(info *pb.SourceInfo) *pb.SourceInfo {
+	if info == nil || c.shown == "" {
+		return info
+	}
+	info = info.CloneVT()
+	info.Filename = c.shown
+	return info
+}
+
+// shownPath is how reports call the Dockerfile: by the path the user gave, or
+// by where it was found.
+func shownPath(o Options, filename string) string {
+	switch {
+	case o.Dockerfile == "-":
+		return "stdin"
+	case o.Dockerfile != "":
+		return o.Dockerfile
+	case o.Context == "-":
+		return filename
+	default:
+		return filepath.Join(o.Context, filename)
+	}
 }

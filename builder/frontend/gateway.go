@@ -53,7 +53,7 @@ func newGateway(in *Inputs, svc Services) (*gateway, error) {
 		platform: in.platform,
 		opts:     maps.Clone(in.opts),
 		roots:    &roots{local: local, svc: svc, cells: map[digest.Digest]*cell{}},
-		warnings: &warnings{sink: svc.Progress, drop: in.call != ""},
+		warnings: &warnings{sink: svc.Progress},
 	}, nil
 }
 

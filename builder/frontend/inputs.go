@@ -34,6 +34,8 @@ type Inputs struct {
 	platform ocispec.Platform
 	call     string
 	files    memRoot
+	// shown is the path by which the user knows the Dockerfile.
+	shown string
 	// remote is set when the Dockerfile lies in a context that has to be
 	// fetched or unpacked.
 	remote bool
@@ -72,6 +74,7 @@ func Open(ctx context.Context, o Options) (_ *Inputs, err error) {
 	if err := in.openContext(ctx, o); err != nil {
 		return nil, err
 	}
+	in.shown = shownPath(o, in.Filename)
 	if err := in.openNamed(o.Contexts); err != nil {
 		return nil, err
 	}

@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/klauspost/compress/zstd"
 	"github.com/moby/buildkit/solver/pb"
 	"github.com/ulikunitz/xz"
@@ -124,7 +125,6 @@ func TestOpenContextErrors(t *testing.T) {
 		{"both stdin", Options{Context: "-", Dockerfile: "-", Stdin: strings.NewReader("x")}, "cannot both"},
 		{"stdin against -f", Options{Context: "-", Dockerfile: "D", Stdin: strings.NewReader("FROM x")}, "contradicts"},
 		{"no stdin for -f", Options{Context: dir, Dockerfile: "-"}, "there is none"},
-		{"call", Options{Context: dir, Call: "dance"}, "unknown"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			_, err := Open(t.Context(), tc.o)
@@ -369,16 +369,66 @@ func TestCalls(t *testing.T) {
 				t.Fatal(err)
 			}
 			var b strings.Builder
-			if err := res.Call.Print(&b); err != nil {
+			if err := res.Call.Print(&b, false); err != nil {
 				t.Fatal(err)
 			}
 			if !strings.Contains(b.String(), tc.want) || res.Call.Status != tc.status {
 				t.Errorf("status %d, text:\n%s", res.Call.Status, b.String())
 			}
-			if len(res.Platforms) != 0 || len(res.Warnings) != 0 {
-				t.Errorf("a report with platforms %v, warnings %v", res.Platforms, res.Warnings)
+			if len(res.Platforms) != 0 {
+				t.Errorf("a report with platforms %v", res.Platforms)
 			}
 		})
+	}
+}
+
+// TestCheckFailure is a check that comes upon an error: findings are reported,
+// the error is not one of them.
+func TestCheckFailure(t *testing.T) {
+	dir := tree(t, map[string]string{"sub/Dockerfile": "FROM busybox AS A\nRUN --mont=x \x1b[2J\n"})
+	res, err := build(t, Options{Context: dir, Dockerfile: dir + "/sub/Dockerfile", Call: CallCheck}, fakes())
+	if err != nil {
+		t.Fatal(err)
+	}
+	const excerpt = `
+   1 |     FROM busybox AS A
+   2 | >>> RUN --mont=x �[2J
+   3 |     
+--------------------
+`
+	want := `Check complete, 1 warning has been found!
+
+WARNING: StageNameCasing - https://docs.docker.com/go/dockerfile/rule/stage-name-casing/
+Stage name 'A' should be lowercase
+$DIR/sub/Dockerfile:1
+--------------------
+   1 | >>> FROM busybox AS A
+   2 |     RUN --mont=x �[2J
+   3 |     
+--------------------
+
+`
+	var b strings.Builder
+	if err := res.Call.Print(&b, false); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(want, strings.ReplaceAll(b.String(), dir, "$DIR")); diff != "" {
+		t.Errorf("report (-want +got):\n%s", diff)
+	}
+	want = "dockerfile parse error on line 2: unknown flag: --mont (did you mean mount?)\n$DIR/sub/Dockerfile:2\n--------------------" + excerpt
+	if diff := cmp.Diff(want, strings.ReplaceAll(res.Call.Failure(), dir, "$DIR")); diff != "" {
+		t.Errorf("failure (-want +got):\n%s", diff)
+	}
+	if res.Call.Status != 1 {
+		t.Errorf("status %d", res.Call.Status)
+	}
+}
+
+func TestCallUnknown(t *testing.T) {
+	dir := tree(t, map[string]string{"Dockerfile": "FROM busybox\n"})
+	_, err := build(t, Options{Context: dir, Call: "dance"}, fakes())
+	if err == nil || !strings.Contains(err.Error(), "unsupported request frontend.dance") {
+		t.Errorf("error %v", err)
 	}
 }
 
@@ -389,7 +439,7 @@ func TestCheckWithoutFindings(t *testing.T) {
 		t.Fatal(err)
 	}
 	var b strings.Builder
-	if err := res.Call.Print(&b); err != nil || b.String() != "Check complete, no warnings found.\n" || res.Call.Status != 0 {
+	if err := res.Call.Print(&b, false); err != nil || b.String() != "Check complete, no warnings found.\n" || res.Call.Status != 0 {
 		t.Errorf("%q, status %d, %v", b.String(), res.Call.Status, err)
 	}
 }

@@ -51,7 +51,7 @@ type Options struct {
 	Epoch *time.Time
 
 	// Call asks for a report about the Dockerfile instead of a build:
-	// CallCheck, CallOutline or CallTargets; "" builds.
+	// CallCheck, CallOutline or any other that the front end has; "" builds.
 	Call string
 
 	// BuildPlatform is the machine that runs the steps, nil for this one.
@@ -61,11 +61,12 @@ type Options struct {
 	TempDir string
 }
 
-// What Options.Call may be.
+// Reports for Options.Call that are printed in a form of their own.
 const (
-	CallCheck   = "check"
-	CallOutline = "outline"
-	CallTargets = "targets"
+	CallCheck    = "check"
+	CallOutline  = "outline"
+	CallTargets  = "targets"
+	CallDescribe = "subrequests.describe"
 )
 
 // StdinURL is the made-up address of a context archive that was read from

@@ -20,7 +20,7 @@ func PrintError(w io.Writer, err error) error {
 	}
 	var buf bytes.Buffer
 	for _, src := range errdefs.Sources(err) {
-		if perr := printSource(&buf, src); perr != nil {
+		if perr := PrintSource(&buf, src); perr != nil {
 			return perr
 		}
 	}
@@ -33,7 +33,9 @@ func PrintError(w io.Writer, err error) error {
 	return werr
 }
 
-func printSource(w io.Writer, src *errdefs.Source) error {
+// PrintSource writes the lines of a source that something is about, marked, among
+// their neighbours.
+func PrintSource(w io.Writer, src *errdefs.Source) error {
 	if src.Info == nil {
 		return nil
 	}

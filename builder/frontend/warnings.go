@@ -11,30 +11,25 @@ import (
 	"github.com/shale-build/shale/builder/progress"
 )
 
-// warnings collects lint findings. Reports (Options.Call) carry theirs inside,
-// so those made on the way are dropped.
+// warnings collects lint findings. The report of a check has its own inside.
 type warnings struct {
 	sink progress.Sink
-	drop bool
 
 	mu  sync.Mutex
 	all []progress.Warning
 }
 
 func (w *warnings) add(dgst digest.Digest, msg string, opts client.WarnOpts) {
-	if w.drop {
-		return
-	}
 	warning := progress.Warning{
 		Vertex: dgst,
 		Level:  opts.Level,
-		Short:  msg,
+		Short:  printable(msg),
 		URL:    opts.URL,
 		File:   opts.SourceInfo.GetFilename(),
 		Source: bytes.Clone(opts.SourceInfo.GetData()),
 	}
 	for _, d := range opts.Detail {
-		warning.Detail = append(warning.Detail, string(d))
+		warning.Detail = append(warning.Detail, printable(string(d)))
 	}
 	for _, r := range opts.Range {
 		start := int(r.GetStart().GetLine())

@@ -43,10 +43,14 @@ func buildAction(c *cli.Context) error {
 	if err != nil {
 		return usageError(c, err.Error())
 	}
+	opts.Call, results.stdoutTaken = results.call.name, writesToStdout(opts.Exports)
 	if err := refuseConsole(opts.Exports, c.App.Writer); err != nil {
 		return usageError(c, err.Error())
 	}
 	opts.Stdin = c.App.Reader
+	if builder.ReportsAlone(opts) {
+		return reportAlone(c, opts, results)
+	}
 	return withStore(c, func(s *session) error { return build(c, s, opts, results) })
 }
 
@@ -68,7 +72,7 @@ func writesToStdout(exports []builder.Export) bool {
 	return false
 }
 
-// build builds and shows it; everything is drawn and flushed when it returns.
+// build builds on a store.
 func build(c *cli.Context, s *session, opts builder.Options, results resultFiles) error {
 	if err := results.clear(); err != nil {
 		return err
@@ -77,6 +81,28 @@ func build(c *cli.Context, s *session, opts builder.Options, results resultFiles
 	if err != nil {
 		return err
 	}
+	return show(c, services, results, func(deps builder.Deps) (*builder.Result, error) {
+		return builder.Build(c.Context, opts, deps)
+	})
+}
+
+// report makes a report that needs neither namespaces nor store.
+func reportAlone(c *cli.Context, opts builder.Options, results resultFiles) error {
+	if _, err := newLogger(c); err != nil {
+		return err
+	}
+	if err := results.clear(); err != nil {
+		return err
+	}
+	services := &services{description: `building with "shale"`, shortDescription: "shale", close: func() error { return nil }}
+	return show(c, services, results, func(deps builder.Deps) (*builder.Result, error) {
+		return builder.Report(c.Context, opts, deps)
+	})
+}
+
+// show draws the progress of what run does and writes the result; everything
+// is drawn and flushed when it returns.
+func show(c *cli.Context, services *services, results resultFiles, run func(builder.Deps) (*builder.Result, error)) error {
 	shown, err := display.New(display.Options{
 		Mode: results.progress, Out: c.App.ErrWriter, ExpandWarnings: c.Bool(debugFlag),
 		Description: services.description, ShortDescription: services.shortDescription,
@@ -86,7 +112,7 @@ func build(c *cli.Context, s *session, opts builder.Options, results resultFiles
 	}
 	deps := services.deps
 	deps.Progress, deps.Stdout = shown, c.App.Writer
-	res, err := builder.Build(c.Context, opts, deps)
+	res, err := run(deps)
 	err = errors.Join(err, services.close())
 	if closeErr := shown.Close(); err == nil {
 		err = closeErr
@@ -94,7 +120,14 @@ func build(c *cli.Context, s *session, opts builder.Options, results resultFiles
 	if err != nil {
 		return explain(c.Context, c.App.ErrWriter, err)
 	}
-	return results.write(c.App.Writer, res, writesToStdout(opts.Exports))
+	results.warnings = shown.Warnings()
+	if err := results.write(c.App.Writer, res); err != nil {
+		return err
+	}
+	if res.Call != nil {
+		return printCall(c, res.Call, results.call)
+	}
+	return nil
 }
 
 // explain shows why a build failed, with the lines of the Dockerfile that are

@@ -15,6 +15,8 @@ func buildFlags() []cli.Flag {
 		&cli.StringFlag{Name: "authfile", EnvVars: []string{"REGISTRY_AUTH_FILE"}, Usage: "read registry logins from `FILE`"},
 		&cli.StringSliceFlag{Name: "build-arg", Usage: "set a build argument: `KEY[=VALUE]`, without VALUE from the environment"},
 		&cli.StringSliceFlag{Name: "build-context", Usage: "make a further context `NAME=DIR|URL|docker-image://REF|oci-layout://DIR` available"},
+		&cli.StringFlag{Name: "call", Value: "build", Usage: "instead of building, print a `REPORT[,format=json|text][,ignorestatus=true]`: check, outline or targets"},
+		&cli.BoolFlag{Name: "check", Usage: "the same as --call=check"},
 		&cli.StringFlag{Name: "file", Aliases: []string{"f"}, Usage: "read the Dockerfile from `FILE`, - for standard input (default: CONTEXT/Dockerfile)"},
 		&cli.StringFlag{Name: "format", Value: "oci", EnvVars: []string{"BUILDAH_FORMAT"}, Usage: "media types of the image: oci or docker"},
 		&cli.StringFlag{Name: "iidfile", Usage: "write the image ID to `FILE`"},
@@ -48,6 +50,8 @@ func acceptedFlags() []cli.Flag {
 		&cli.BoolFlag{Name: "rm", Value: true, Hidden: true},
 		&cli.BoolFlag{Name: "force-rm", Hidden: true},
 		&cli.BoolFlag{Name: "disable-content-trust", Value: true, Hidden: true},
+		// The former name of --call.
+		&cli.StringFlag{Name: "print", Hidden: true},
 	}
 }
 
@@ -61,9 +65,7 @@ var refused = map[string]string{
 	"builder":       "there is one builder, which runs in the shale process",
 	"cache-from":    "the cache is kept in the store and cannot be imported",
 	"cache-to":      "the cache is kept in the store and cannot be exported",
-	"call":          "only builds can be asked for",
 	"cgroup-parent": "steps are not placed in control groups",
-	"check":         "only builds can be asked for",
 	"compress":      "the context is not sent anywhere",
 	"cpu-period":    "steps are not placed in control groups",
 	"cpu-quota":     "steps are not placed in control groups",
@@ -80,7 +82,7 @@ var refused = map[string]string{
 }
 
 // refusedBooleans take no value of their own.
-var refusedBooleans = map[string]bool{"check": true, "compress": true, "squash": true}
+var refusedBooleans = map[string]bool{"compress": true, "squash": true}
 
 func refusedFlags() []cli.Flag {
 	var flags []cli.Flag

@@ -181,7 +181,7 @@ func TestResultFiles(t *testing.T) {
 	defer syscall.Umask(old)
 	var out bytes.Buffer
 	res := &builder.Result{ImageID: "sha256:" + appID, Metadata: map[string]any{"containerimage.config.digest": "sha256:" + appID}}
-	if err := r.write(&out, res, false); err != nil {
+	if err := r.write(&out, res); err != nil {
 		t.Fatal(err)
 	}
 	for path, want := range map[string]string{
@@ -203,7 +203,7 @@ func TestResultFiles(t *testing.T) {
 		t.Errorf("standard output %q", out.String())
 	}
 	out.Reset()
-	if err := r.write(&out, res, true); err != nil || out.Len() != 0 {
+	if err := (resultFiles{iidFile: r.iidFile, metadataFile: r.metadataFile, quiet: r.quiet, stdoutTaken: true}).write(&out, res); err != nil || out.Len() != 0 {
 		t.Errorf("the image ID is mixed into an archive: %q, %v", out.String(), err)
 	}
 }

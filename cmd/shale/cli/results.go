@@ -6,8 +6,11 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
+	"strconv"
 
+	"github.com/moby/buildkit/client"
 	"github.com/urfave/cli/v2"
 
 	"github.com/shale-build/shale/builder"
@@ -19,7 +22,21 @@ type resultFiles struct {
 	iidFile, metadataFile string
 	quiet                 bool
 	progress              string
+	// stdoutTaken is set when an export goes to standard output.
+	stdoutTaken bool
+	// call is the report that is made instead of a build.
+	call callOptions
+	// warnings are lint findings for the metadata file, if they are wanted
+	// there.
+	warnings []client.VertexWarning
 }
+
+// Names that docker buildx gave: of the environment variable that asks for lint
+// findings in the metadata file, and of their key in it.
+const (
+	metadataWarningsEnv = "BUILDX_METADATA_WARNINGS"
+	metadataWarnings    = "buildx.build.warnings"
+)
 
 func resultOptions(c *cli.Context) (resultFiles, error) {
 	r := resultFiles{
@@ -31,7 +48,9 @@ func resultOptions(c *cli.Context) (resultFiles, error) {
 	}
 	mode, err := display.ParseMode(r.progress)
 	r.progress, r.quiet = mode, r.quiet || mode == "quiet"
-	return r, err
+	var callErr error
+	r.call, callErr = callValue(c)
+	return r, errors.Join(err, callErr)
 }
 
 // clear removes the files of an earlier build, so that none is mistaken for
@@ -51,17 +70,14 @@ func (r resultFiles) clear() error {
 
 // write writes the files, and in quiet mode the image ID to stdout, unless
 // that was taken by an export.
-func (r resultFiles) write(stdout io.Writer, res *builder.Result, stdoutTaken bool) error {
+func (r resultFiles) write(stdout io.Writer, res *builder.Result) error {
 	if r.iidFile != "" && res.ImageID != "" {
 		if err := writeResult(r.iidFile, []byte(res.ImageID)); err != nil {
 			return fmt.Errorf("write --iidfile: %w", err)
 		}
 	}
 	if r.metadataFile != "" {
-		metadata := res.Metadata
-		if metadata == nil {
-			metadata = map[string]any{}
-		}
+		metadata := r.metadata(res)
 		data, err := json.MarshalIndent(metadata, "", "  ")
 		if err != nil {
 			return fmt.Errorf("encode metadata: %w", err)
@@ -70,12 +86,25 @@ func (r resultFiles) write(stdout io.Writer, res *builder.Result, stdoutTaken bo
 			return fmt.Errorf("write --metadata-file: %w", err)
 		}
 	}
-	if r.quiet && !stdoutTaken && res.ImageID != "" {
+	if r.quiet && !r.stdoutTaken && res.ImageID != "" {
 		if _, err := fmt.Fprintln(stdout, res.ImageID); err != nil {
 			return fmt.Errorf("write image ID: %w", err)
 		}
 	}
 	return nil
+}
+
+// metadata is what --metadata-file holds.
+func (r resultFiles) metadata(res *builder.Result) map[string]any {
+	metadata := maps.Clone(res.Metadata)
+	if metadata == nil {
+		metadata = map[string]any{}
+	}
+	wanted, err := strconv.ParseBool(os.Getenv(metadataWarningsEnv))
+	if err == nil && wanted && len(r.warnings) > 0 && res.Call == nil {
+		metadata[metadataWarnings] = r.warnings
+	}
+	return metadata
 }
 
 // writeResult writes a file others may read, whatever the umask.

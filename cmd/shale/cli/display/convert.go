@@ -46,7 +46,7 @@ func convertWarning(w progress.Warning) *client.VertexWarning {
 		out.Detail = append(out.Detail, []byte(line))
 	}
 	if w.File != "" || w.Source != nil {
-		out.SourceInfo = &pb.SourceInfo{Filename: w.File, Data: w.Source}
+		out.SourceInfo = &pb.SourceInfo{Filename: w.File, Language: "Dockerfile", Data: w.Source}
 	}
 	for _, r := range w.Ranges {
 		out.Range = append(out.Range, &pb.Range{

@@ -101,6 +101,9 @@ func (d *Display) Close() error {
 	return nil
 }
 
+// Warnings are the findings that were made. It is called after Close.
+func (d *Display) Warnings() []client.VertexWarning { return d.warnings }
+
 // draw is not bound to the build's context: a cancelled build is drawn to its
 // end, so that the terminal is left in order.
 func (d *Display) draw(drawn progressui.Display, statuses chan *client.SolveStatus) {

@@ -48,7 +48,7 @@ func replay(s progress.Sink, fail bool) {
 	s.Status(progress.Status{ID: "transferring dockerfile:", Vertex: load.Digest, Current: 96, Timestamp: *at(0), Started: at(0)})
 	s.Status(progress.Status{ID: "transferring dockerfile:", Vertex: load.Digest, Current: 96, Timestamp: *at(20 * time.Millisecond), Started: at(0), Completed: at(20 * time.Millisecond)})
 	s.Warning(progress.Warning{
-		Vertex: load.Digest, Level: 1, Short: "JSONArgsRecommended: JSON arguments recommended for CMD",
+		Vertex: load.Digest, Level: 1, Short: "JSONArgsRecommended: JSON arguments recommended for CMD (line 3)",
 		Detail: []string{"JSON arguments recommended for ENTRYPOINT/CMD to prevent unintended behavior"},
 		URL:    "https://docs.docker.com/go/dockerfile/rule/json-args-recommended/",
 		File:   "Dockerfile", Source: []byte("FROM base\nRUN make\nCMD run me\n"), Ranges: []progress.Position{{Line: 3, EndLine: 3}},

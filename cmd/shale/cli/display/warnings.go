@@ -4,12 +4,14 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"os"
 
 	"github.com/moby/buildkit/client"
-)
+	"github.com/moby/buildkit/solver/errdefs"
+	"golang.org/x/term"
 
-// excerptContext is how many lines are shown around a finding.
-const excerptContext = 2
+	"github.com/shale-build/shale/builder/frontend"
+)
 
 // printWarnings lists the findings in the form docker prints them in, one line
 // each, or in full.
@@ -25,8 +27,9 @@ func printWarnings(w io.Writer, warnings []client.VertexWarning, expand bool) {
 	if expand {
 		hint = ":"
 	}
+	before, after := highlight(w)
 	var b bytes.Buffer
-	fmt.Fprintf(&b, "\n %d %s found%s\n", len(warnings), noun, hint)
+	fmt.Fprintf(&b, "\n %s%d %s found%s\n%s", before, len(warnings), noun, hint, after)
 	for i := range warnings {
 		writeWarning(&b, &warnings[i], expand)
 	}
@@ -34,12 +37,18 @@ func printWarnings(w io.Writer, warnings []client.VertexWarning, expand bool) {
 	_, _ = w.Write(b.Bytes())
 }
 
-func writeWarning(b *bytes.Buffer, warning *client.VertexWarning, expand bool) {
-	fmt.Fprintf(b, " - %s", warning.Short)
-	if len(warning.Range) > 0 && warning.Range[0].GetStart() != nil {
-		fmt.Fprintf(b, " (line %d)", warning.Range[0].GetStart().GetLine())
+// highlight is what makes text yellow: nothing but on a terminal, and there
+// only where it is wanted (no-color.org).
+func highlight(w io.Writer) (before, after string) {
+	f, ok := w.(*os.File)
+	if !ok || os.Getenv("NO_COLOR") != "" || !term.IsTerminal(int(f.Fd())) {
+		return "", ""
 	}
-	b.WriteByte('\n')
+	return "\x1b[33m", "\x1b[0m"
+}
+
+func writeWarning(b *bytes.Buffer, warning *client.VertexWarning, expand bool) {
+	fmt.Fprintf(b, " - %s\n", warning.Short)
 	if !expand {
 		return
 	}
@@ -49,28 +58,9 @@ func writeWarning(b *bytes.Buffer, warning *client.VertexWarning, expand bool) {
 	if warning.URL != "" {
 		fmt.Fprintf(b, "More info: %s\n", warning.URL)
 	}
-	writeExcerpt(b, warning)
+	if warning.SourceInfo != nil && warning.Range != nil {
+		// Writing to a buffer does not fail.
+		_ = frontend.PrintSource(b, &errdefs.Source{Info: warning.SourceInfo, Ranges: warning.Range})
+	}
 	b.WriteByte('\n')
-}
-
-// writeExcerpt shows the lines of the finding, marked, among their neighbours.
-func writeExcerpt(b *bytes.Buffer, warning *client.VertexWarning) {
-	if warning.SourceInfo == nil || len(warning.Range) == 0 || warning.Range[0].GetStart() == nil {
-		return
-	}
-	start, end := int(warning.Range[0].GetStart().GetLine()), int(warning.Range[0].GetEnd().GetLine())
-	end = max(start, end)
-	lines := bytes.Split(bytes.TrimRight(warning.SourceInfo.GetData(), "\n"), []byte("\n"))
-	if start < 1 || start > len(lines) {
-		return
-	}
-	fmt.Fprintf(b, "%s:%d\n--------------------\n", warning.SourceInfo.GetFilename(), start)
-	for n := max(1, start-excerptContext); n <= min(len(lines), end+excerptContext); n++ {
-		mark := "   "
-		if n >= start && n <= end {
-			mark = ">>>"
-		}
-		fmt.Fprintf(b, " %3d | %s %s\n", n, mark, lines[n-1])
-	}
-	b.WriteString("--------------------\n")
 }
