@@ -42,15 +42,17 @@ type build struct {
 	deps     Deps
 	platform ocispec.Platform
 
-	work   *rootfs.Workspace
-	mounts *rootfs.Mounter
-	index  *cache.Index
-	files  *local.Index
-	inputs *frontend.Inputs
+	work    *rootfs.Workspace
+	mounts  *rootfs.Mounter
+	index   *cache.Index
+	files   *local.Index
+	inputs  *frontend.Inputs
+	allowed exec.Allowed
 	// secrets and agents are for those who need them by ID: steps and sources.
 	secrets *secrets.Store
 	agents  *sshagent.Agents
 	images  *source.Images
+	steps   *exec.Executor
 	solver  *solve.Solver
 
 	closers []func() error
@@ -79,7 +81,7 @@ func (b *build) open(ctx context.Context, abort context.CancelCauseFunc) error {
 	if err := b.checkTags(); err != nil {
 		return &frontend.InputError{Err: err}
 	}
-	if err := b.openSecrets(); err != nil {
+	if err := b.openGrants(); err != nil {
 		return &frontend.InputError{Err: err}
 	}
 	if err := b.openState(ctx); err != nil {
@@ -108,9 +110,16 @@ func (b *build) checkTags() error {
 	return nil
 }
 
-// openSecrets finds out, before anything is built, whether what the user wants
-// to hand over is there.
-func (b *build) openSecrets() (err error) {
+// openGrants finds out, before anything is built, what steps may do and whether
+// what the user wants to lend them is there.
+func (b *build) openGrants() (err error) {
+	allow := b.opts.Allow
+	if b.opts.Network == "host" {
+		allow = append([]string{"network.host"}, allow...) // as docker does
+	}
+	if b.allowed, err = exec.ParseAllow(allow); err != nil {
+		return err
+	}
 	if b.secrets, err = secrets.New(b.opts.Secrets, os.LookupEnv); err != nil {
 		return err
 	}
@@ -147,9 +156,9 @@ func (b *build) executor() (*executor, error) {
 	if err != nil {
 		return nil, err
 	}
-	run := &exec.Executor{
+	b.steps = &exec.Executor{
 		Mounts: b.mounts, Runner: b.deps.Runner, Caches: cachemount.New(caches),
-		Network: b.deps.Network, AllowHostNetwork: b.opts.Network == "host",
+		Network: b.deps.Network, Allowed: b.allowed,
 		SingleID: b.deps.SingleID, Secrets: b.secrets, Agents: b.agents, Logger: b.deps.Logger,
 	}
 	sources := &source.Sources{
@@ -157,7 +166,7 @@ func (b *build) executor() (*executor, error) {
 	}
 	b.closers = append(b.closers, sources.Close)
 	return &executor{
-		store: b.deps.Store, mounts: b.mounts, run: run, sources: sources, logger: b.deps.Logger,
+		store: b.deps.Store, mounts: b.mounts, run: b.steps, sources: sources, logger: b.deps.Logger,
 	}, nil
 }
 
@@ -188,6 +197,9 @@ func (b *build) run(ctx context.Context) (*Result, error) {
 
 // solve makes the layers of one platform and completes its config.
 func (b *build) solve(ctx context.Context, p frontend.Platform) (finished, error) {
+	if err := b.steps.Check(p.Graph); err != nil {
+		return finished{}, err
+	}
 	snap, err := b.solver.Solve(ctx, p.Graph)
 	if err != nil {
 		return finished{}, err

@@ -26,6 +26,9 @@ type Options struct {
 	// Format is "oci" (default) or "docker": the media types of the image
 	// kept in the store.
 	Format string
+	// Allow are the entitlements that steps are granted, see
+	// exec.ParseAllow. Network host grants its own.
+	Allow []string
 	// Secrets are what RUN --mount=type=secret and sources may ask for, SSH
 	// the agents of RUN --mount=type=ssh and of git.
 	Secrets []secrets.Source

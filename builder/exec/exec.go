@@ -32,13 +32,12 @@ const defaultHostname = "buildkitsandbox"
 
 // Executor runs the RUN steps of one build. It is safe for concurrent use.
 type Executor struct {
-	Mounts  *rootfs.Mounter
-	Runner  *sandbox.Runner
-	Caches  *cachemount.Caches
-	Network Network
-	// AllowHostNetwork permits RUN --network=host.
-	AllowHostNetwork bool
-	SingleID         bool
+	Mounts   *rootfs.Mounter
+	Runner   *sandbox.Runner
+	Caches   *cachemount.Caches
+	Network  Network
+	Allowed  Allowed
+	SingleID bool
 	// Secrets and Agents are what steps may ask for; nil for none.
 	Secrets *secrets.Store
 	Agents  *sshagent.Agents
@@ -50,6 +49,9 @@ type Executor struct {
 
 // Run carries out v and returns the layer it made on top of its root.
 func (e *Executor) Run(ctx context.Context, v *llb.Vertex, inputs []solve.Snapshot, report solve.Reporter) (storage.Layer, error) {
+	if err := e.permit(v); err != nil {
+		return storage.Layer{}, err
+	}
 	if err := e.refuse(v); err != nil {
 		return storage.Layer{}, err
 	}
@@ -139,6 +141,7 @@ func (e *Executor) spec(ctx context.Context, v *llb.Vertex, root string, mounts 
 		Mounts:         mounts.list,
 		ShmSize:        mounts.shmSize,
 		Rlimits:        limits,
+		Privileged:     v.Exec.GetSecurity() == pb.SecurityMode_INSECURE,
 		SingleID:       e.SingleID,
 	}
 	return spec, e.connect(ctx, &spec, v.Exec, mounts.dir)
@@ -167,10 +170,6 @@ func proxyEnv(p *pb.ProxyEnv) []string {
 func (e *Executor) refuse(v *llb.Vertex) error {
 	op := v.Exec
 	switch {
-	case op.GetSecurity() == pb.SecurityMode_INSECURE:
-		return &UnsupportedError{What: "RUN --security=insecure", Why: "the entitlement security.insecure cannot be granted in this version"}
-	case op.GetNetwork() == pb.NetMode_HOST && !e.AllowHostNetwork:
-		return &UnsupportedError{What: "RUN --network=host", Why: "the host's network is not allowed for single steps; build with --network=host to give it to all"}
 	case len(op.GetCdiDevices()) > 0:
 		return &UnsupportedError{What: "RUN --device", Why: "devices cannot be passed to a step in this version"}
 	case len(v.Exec.GetMeta().GetCgroupParent()) > 0:

@@ -70,7 +70,8 @@ func permittedCaps() (map[string]bool, error) {
 }
 
 // capabilities leaves the inheritable and ambient sets empty: with them a
-// command run as another user would keep what it must not have.
+// command run as another user would keep what it must not have. A privileged
+// one is meant to.
 func (s *Spec) capabilities(dropDevices bool) (*specs.LinuxCapabilities, error) {
 	have, err := permittedCaps()
 	if err != nil {
@@ -82,9 +83,12 @@ func (s *Spec) capabilities(dropDevices bool) (*specs.LinuxCapabilities, error) 
 	}
 	var list []string
 	for _, n := range wanted {
-		if have[n] && (!dropDevices || n != "CAP_MKNOD") {
+		if have[n] && (!dropDevices || s.Privileged || n != "CAP_MKNOD") {
 			list = append(list, n)
 		}
+	}
+	if s.Privileged {
+		return &specs.LinuxCapabilities{Bounding: list, Effective: list, Permitted: list, Inheritable: list, Ambient: list}, nil
 	}
 	return &specs.LinuxCapabilities{Bounding: list, Effective: list, Permitted: list}, nil
 }
@@ -143,7 +147,11 @@ func (s *Spec) sysMount(initial bool) specs.Mount {
 	if s.Network != HostNetwork || initial {
 		return specs.Mount{Destination: "/sys", Type: "sysfs", Source: "sysfs", Options: opts}
 	}
-	return specs.Mount{Destination: "/sys", Type: "bind", Source: "/sys", Options: []string{"rbind", "nosuid", "noexec", "nodev", readOnlyOption()}}
+	opts = []string{"rbind", "nosuid", "noexec", "nodev"}
+	if !s.Privileged {
+		opts = append(opts, readOnlyOption())
+	}
+	return specs.Mount{Destination: "/sys", Type: "bind", Source: "/sys", Options: opts}
 }
 
 // readOnlyOption covers mounts below a bind too, where the kernel can
@@ -187,6 +195,9 @@ type environment struct {
 	initial bool // root of the machine
 	devices bool // a device cgroup protects its devices
 	rootfs  string
+	// nodes are device nodes to make, rules what the device cgroup allows.
+	nodes []specs.LinuxDevice
+	rules []specs.LinuxDeviceCgroup
 }
 
 // runtimeSpec writes the Spec in the words of the OCI runtime specification;
@@ -205,7 +216,7 @@ func (s *Spec) runtimeSpec(mounts []specs.Mount, env environment) (*specs.Spec, 
 			Args: s.Args, Env: s.Env, Cwd: s.cwd(),
 			User: specs.User{UID: s.UID, GID: s.GID}, Capabilities: caps, Terminal: s.Terminal,
 		},
-		Linux: &specs.Linux{Namespaces: s.namespaces(), Resources: &specs.LinuxResources{}},
+		Linux: &specs.Linux{Namespaces: s.namespaces(), Resources: &specs.LinuxResources{}, Devices: env.nodes},
 	}
 	if s.Privileged {
 		// Full device access is root's of the machine to give; elsewhere the
@@ -216,7 +227,7 @@ func (s *Spec) runtimeSpec(mounts []specs.Mount, env environment) (*specs.Spec, 
 	out.Linux.MaskedPaths, out.Linux.ReadonlyPaths = maskedPaths, readonlyPaths
 	// First everything is refused; libcontainer adds the standard nodes and
 	// the right to make (not open) any.
-	out.Linux.Resources.Devices = []specs.LinuxDeviceCgroup{{Allow: false, Access: "rwm"}}
+	out.Linux.Resources.Devices = append([]specs.LinuxDeviceCgroup{{Allow: false, Access: "rwm"}}, env.rules...)
 	profile, err := seccomp.GetDefaultProfile(out)
 	if err != nil {
 		return nil, fmt.Errorf("seccomp profile: %w", err)

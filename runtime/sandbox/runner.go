@@ -136,7 +136,7 @@ func (r *Runner) Run(ctx context.Context, s Spec) (int, error) {
 // run prepares the root filesystem, runs and cleans up.
 func (r *Runner) run(ctx context.Context, s *Spec) (code int, err error) {
 	env := environment{initial: r.initial, devices: r.devices, rootfs: s.Rootfs}
-	if r.initial && !r.devices {
+	if r.initial && !r.devices && !s.Privileged {
 		env.rootfs = filepath.Join(r.stateDir, s.ID+".rootfs")
 		release, err := withoutDevices(s.Rootfs, env.rootfs)
 		if err != nil {
@@ -157,6 +157,11 @@ func (r *Runner) run(ctx context.Context, s *Spec) (code int, err error) {
 	if err != nil {
 		return 0, err
 	}
+	var binds []specs.Mount
+	if env.nodes, env.rules, binds, err = s.place(st, r.initial); err != nil {
+		return 0, err
+	}
+	mounts = append(mounts, binds...)
 	if err := st.makeCwd(s.cwd(), s.UID, s.GID); err != nil {
 		return 0, err
 	}
@@ -267,9 +272,11 @@ func (s *Spec) process(cfg *configs.Config, oci *specs.Spec, sio *stdio) *libcon
 		UID: int(s.UID), GID: int(s.GID),
 		NoNewPrivileges: &noNewPrivs,
 		Capabilities: &configs.Capabilities{
-			Bounding:  oci.Process.Capabilities.Bounding,
-			Effective: oci.Process.Capabilities.Effective,
-			Permitted: oci.Process.Capabilities.Permitted,
+			Bounding:    oci.Process.Capabilities.Bounding,
+			Effective:   oci.Process.Capabilities.Effective,
+			Permitted:   oci.Process.Capabilities.Permitted,
+			Inheritable: oci.Process.Capabilities.Inheritable,
+			Ambient:     oci.Process.Capabilities.Ambient,
 		},
 		// Warnings of the container's init come through logrus.
 		LogLevel: fmt.Sprint(int(logrus.WarnLevel)),

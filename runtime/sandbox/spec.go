@@ -30,6 +30,7 @@ type Spec struct {
 
 	// Mounts are made in order, after the standard ones; parents first.
 	Mounts  []Mount
+	Devices []Device
 	Network Network
 	// Hosts and ResolvConf are paths of files on the host that appear
 	// read-only at /etc/hosts and /etc/resolv.conf; empty for none.
@@ -38,8 +39,12 @@ type Spec struct {
 	Rlimits []Rlimit
 	// ShmSize is the size of /dev/shm in bytes; 0 means 64 MiB.
 	ShmSize int64
-	// Privileged gives all capabilities the process itself has, no seccomp
-	// filter and no masked paths (RUN --security=insecure).
+	// Privileged gives all capabilities the process itself has, to users
+	// other than root as well, no seccomp filter, no masked paths, a
+	// writable /sys and the devices that such steps use (RUN
+	// --security=insecure). In a user namespace the capabilities hold for
+	// what belongs to it, and the kernel goes on refusing the rest: other
+	// devices, modules, the clock, mounting block devices.
 	Privileged bool
 	// AllArchSeccomp lets the filter accept the 32-bit system calls of the
 	// machine too; costs some 20 ms. Without it such programs are killed.
@@ -140,6 +145,11 @@ func (s *Spec) validate() error {
 		}
 		if m.Type == Bind && !path.IsAbs(m.Source) {
 			return fmt.Errorf("mount %s: source %q is not an absolute path", m.Target, m.Source)
+		}
+	}
+	for _, d := range s.Devices {
+		if !path.IsAbs(d.HostPath) || !path.IsAbs(d.Path) || path.Clean(d.Path) == "/" {
+			return fmt.Errorf("device %q at %q: not absolute paths", d.HostPath, d.Path)
 		}
 	}
 	for _, l := range s.Rlimits {

@@ -12,6 +12,7 @@ import (
 func buildFlags() []cli.Flag {
 	flags := []cli.Flag{
 		&cli.StringSliceFlag{Name: "add-host", Usage: "add `HOST:IP` to /etc/hosts of RUN steps"},
+		&cli.StringSliceFlag{Name: "allow", Usage: "let steps do what needs `ENTITLEMENT`: network.host, security.insecure, device[=NAME]; buildx.local.delete lets exports delete files"},
 		&cli.StringFlag{Name: "authfile", EnvVars: []string{"REGISTRY_AUTH_FILE"}, Usage: "read registry logins from `FILE`"},
 		&cli.StringSliceFlag{Name: "build-arg", Usage: "set a build argument: `KEY[=VALUE]`, without VALUE from the environment"},
 		&cli.StringSliceFlag{Name: "build-context", Usage: "make a further context `NAME=DIR|URL|docker-image://REF|oci-layout://DIR` available"},
@@ -59,7 +60,6 @@ func acceptedFlags() []cli.Flag {
 // would change the result and are not available. They are refused by name:
 // ignoring one gives an image the user did not ask for.
 var refused = map[string]string{
-	"allow":         "no entitlement can be granted",
 	"annotation":    "annotations cannot be added",
 	"attest":        "attestations are not made",
 	"builder":       "there is one builder, which runs in the shale process",

@@ -15,6 +15,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/shale-build/shale/builder"
+	"github.com/shale-build/shale/builder/exec"
 	"github.com/shale-build/shale/builder/frontend"
 )
 
@@ -37,13 +38,14 @@ func buildOptions(c *cli.Context, env lookupEnv) (builder.Options, error) {
 			Labels:        parseLabels(c.StringSlice("label")),
 			Ulimits:       c.StringSlice("ulimit"),
 		},
-		Tags: c.StringSlice("tag"),
-		SSH:  parseSSH(c.StringSlice("ssh")),
+		Tags:  c.StringSlice("tag"),
+		Allow: c.StringSlice("allow"),
+		SSH:   parseSSH(c.StringSlice("ssh")),
 	}
 	if opts.Context == "-" && opts.Dockerfile == "-" {
 		return opts, errors.New("standard input cannot be both the context and the Dockerfile")
 	}
-	var errs [9]error
+	var errs [10]error
 	opts.Contexts, errs[0] = parseBuildContexts(c.StringSlice("build-context"))
 	opts.Network, errs[1] = parseChoice("network", c.String("network"), "default", "none", "host", "private")
 	opts.Format, errs[2] = parseChoice("format", c.String("format"), "oci", "docker")
@@ -52,6 +54,7 @@ func buildOptions(c *cli.Context, env lookupEnv) (builder.Options, error) {
 	opts.Epoch, errs[5] = parseEpoch(env)
 	errs[6] = errors.Join(checkUlimits(opts.Ulimits), checkHosts(opts.AddHosts))
 	opts.Secrets, errs[8] = parseSecrets(c.StringSlice("secret"))
+	_, errs[9] = exec.ParseAllow(opts.Allow)
 	if size := c.String("shm-size"); size != "" {
 		opts.ShmSize, errs[7] = parseSize("shm-size", size)
 	}

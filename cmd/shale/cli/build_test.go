@@ -110,7 +110,8 @@ func TestBuildOptions(t *testing.T) {
 		"--no-cache-filter", "x,y", "--platform", "linux/arm64,linux/amd64", "--add-host", "h:1.2.3.4", "--add-host=v6=[::1]",
 		"--shm-size", "64m", "--ulimit", "nofile=10:20", "--network", "none", "--pull", "--format", "docker",
 		"-o", "type=oci,dest=x", "--target", "final", "--provenance=false",
-		"--secret", "id=a,src=f", "--secret=id=b,env=B", "--secret", "", "--ssh", "default", "--ssh", "git=k1,k2")
+		"--secret", "id=a,src=f", "--secret=id=b,env=B", "--secret", "", "--ssh", "default", "--ssh", "git=k1,k2",
+		"--allow", "network.host", "--allow=device=vendor.com/class=x,alias=y")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -126,6 +127,7 @@ func TestBuildOptions(t *testing.T) {
 			ShmSize:       64 << 20, Ulimits: []string{"nofile=10:20"},
 		},
 		Tags: []string{"a", "b,c"}, Format: "docker",
+		Allow:   []string{"network.host", "device=vendor.com/class=x,alias=y"},
 		Secrets: []secrets.Source{{ID: "a", File: "f"}, {ID: "b", Env: "B"}},
 		SSH:     []sshagent.Source{{ID: "default"}, {ID: "git", Paths: []string{"k1", "k2"}}},
 		Exports: []builder.Export{{Type: "oci", Dest: "x", Attrs: map[string]string{}}},
@@ -140,7 +142,7 @@ func TestBuildOptionErrors(t *testing.T) {
 		`invalid --secret "src=x": secret missing ID`:    {"--secret", "src=x", "."},
 		"--cache-from is not available":                  {"--cache-from", "x", "."},
 		"--cache-to is not available":                    {"--cache-to", "x", "."},
-		"--allow is not available":                       {"--allow", "network.host", "."},
+		"unknown entitlement network":                    {"--allow", "network", "."},
 		"--squash is not available":                      {"--squash", "."},
 		"--sbom is not available":                        {"--sbom=true", "."},
 		"standard input cannot be both":                  {"-f", "-", "-"},
