@@ -1,0 +1,141 @@
+package git
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"regexp"
+	"strings"
+)
+
+// Commit is what a Spec's Ref meant when the remote was asked.
+type Commit struct {
+	// Ref is the full name of the reference, "" for a commit that was given
+	// by its hash.
+	Ref string
+	// Object is the hash of what the reference names: a commit, or the
+	// object of an annotated tag.
+	Object string
+	// Peeled is the commit that an annotated tag names, "" otherwise.
+	Peeled string
+}
+
+var defaultBranch = regexp.MustCompile(`(?m)^ref: (refs/heads/\S+)\tHEAD$`)
+
+// Resolve finds out which commit s means. The remote is asked once for each
+// reference, however often it is called.
+func (r *Repositories) Resolve(ctx context.Context, s Spec) (Commit, error) {
+	if isHash(s.Ref) {
+		if !strings.HasPrefix(s.Ref, s.Checksum) {
+			return Commit{}, fmt.Errorf("expected checksum to match %s, got %s", s.Checksum, s.Ref)
+		}
+		return Commit{Object: s.Ref}, nil
+	}
+	if s.FetchByCommit {
+		return byCommit(s)
+	}
+	c, err := r.resolved.get(s.Remote+"\x00"+s.Ref, func() (Commit, error) { return r.ask(ctx, s) })
+	if err != nil {
+		return Commit{}, err
+	}
+	return c, checkSum(s, c)
+}
+
+func byCommit(s Spec) (Commit, error) {
+	if s.Checksum == "" {
+		return Commit{}, errors.New("fetch-by-commit requires a checksum or a commit SHA ref")
+	}
+	if !isHash(s.Checksum) {
+		return Commit{}, fmt.Errorf("fetch-by-commit requires a full commit SHA checksum, got %q", s.Checksum)
+	}
+	c := Commit{Ref: s.Ref, Object: s.Checksum}
+	if c.Ref != "" && !strings.HasPrefix(c.Ref, "refs/") {
+		c.Ref = "refs/heads/" + c.Ref
+	}
+	return c, nil
+}
+
+func checkSum(s Spec, c Commit) error {
+	if strings.HasPrefix(c.Object, s.Checksum) || c.Peeled != "" && strings.HasPrefix(c.Peeled, s.Checksum) {
+		return nil
+	}
+	got := c.Object
+	if c.Peeled != "" {
+		got += " or " + c.Peeled
+	}
+	return fmt.Errorf("expected checksum to match %s, got %s", s.Checksum, got)
+}
+
+// ask asks the remote.
+func (r *Repositories) ask(ctx context.Context, s Spec) (Commit, error) {
+	g, release, err := r.remote(s)
+	if err != nil {
+		return Commit{}, err
+	}
+	defer release()
+	ref := s.Ref
+	if ref == "" {
+		out, err := g.run(ctx, "ls-remote", "--symref", "origin", "HEAD")
+		if err != nil {
+			return Commit{}, fmt.Errorf("find the default branch of %s: %w", s.shown(), err)
+		}
+		m := defaultBranch.FindSubmatch(out)
+		if m == nil {
+			return Commit{}, fmt.Errorf("the repository %s has no default branch: name one, as in %s#BRANCH", s.shown(), s.shown())
+		}
+		ref = string(m[1])
+		if err := checkRef(ref); err != nil {
+			return Commit{}, err
+		}
+	}
+	out, err := g.run(ctx, "ls-remote", "origin", ref, ref+"^{}")
+	if err != nil {
+		return Commit{}, fmt.Errorf("ask %s for its references: %w", s.shown(), err)
+	}
+	c, ok := match(ref, string(out))
+	if !ok {
+		return Commit{}, fmt.Errorf("repository does not contain ref %s, output: %q", ref, out)
+	}
+	return c, nil
+}
+
+// match finds ref in the output of ls-remote. A full name comes first, then a
+// branch, then a tag.
+func match(ref, list string) (Commit, bool) {
+	hashes := map[string]string{}
+	for line := range strings.SplitSeq(list, "\n") {
+		hash, name, ok := strings.Cut(line, "\t")
+		if ok && isHash(hash) {
+			hashes[name] = hash
+		}
+	}
+	for _, name := range []string{
+		"refs/" + strings.TrimPrefix(ref, "refs/"),
+		"refs/heads/" + strings.TrimPrefix(ref, "refs/heads/"),
+		"refs/tags/" + strings.TrimPrefix(ref, "refs/tags/"),
+	} {
+		if hash := hashes[name]; hash != "" {
+			return Commit{Ref: name, Object: hash, Peeled: hashes[name+"^{}"]}, true
+		}
+	}
+	return Commit{}, false
+}
+
+// Key identifies the files that Checkout makes of c.
+func Key(s Spec, c Commit) string {
+	at := c.Object
+	if c.Peeled != "" && !s.KeepGitDir {
+		at = c.Peeled // the same files by whichever name
+	}
+	parts := []string{"git checkout 1", at, s.Subdir}
+	if s.KeepGitDir {
+		parts = append(parts, "keep", c.Ref, s.Remote)
+	}
+	if s.SkipSubmodules {
+		parts = append(parts, "no submodules")
+	}
+	if s.CommitTimes {
+		parts = append(parts, "commit times")
+	}
+	return strings.Join(parts, "\x00")
+}
