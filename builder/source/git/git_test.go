@@ -16,7 +16,6 @@ import (
 	"testing"
 	"time"
 
-	buildkitllb "github.com/moby/buildkit/client/llb"
 	"github.com/moby/buildkit/frontend/dockerui"
 	"github.com/moby/buildkit/solver/pb"
 
@@ -142,9 +141,9 @@ func rev(t *testing.T, dir, name string) string {
 }
 
 // spec converts an address the way the front end does for a context.
-func spec(t *testing.T, url string, opts ...buildkitllb.GitOption) (git.Spec, error) {
+func spec(t *testing.T, url string) (git.Spec, error) {
 	t.Helper()
-	st, ok, err := dockerui.DetectGitContext(url, nil, opts...)
+	st, ok, err := dockerui.DetectGitContext(url, nil)
 	if err != nil {
 		return git.Spec{}, err
 	}
@@ -169,19 +168,18 @@ func spec(t *testing.T, url string, opts ...buildkitllb.GitOption) (git.Spec, er
 }
 
 // get resolves and checks out.
-func get(t *testing.T, r *git.Repositories, url string) (string, git.Commit, error) {
+func get(t *testing.T, r *git.Repositories, url string) (string, error) {
 	t.Helper()
 	s, err := spec(t, url)
 	if err != nil {
-		return "", git.Commit{}, err
+		return "", err
 	}
 	c, err := r.Resolve(t.Context(), s)
 	if err != nil {
-		return "", c, err
+		return "", err
 	}
 	var stderr bytes.Buffer
-	dir, err := r.Checkout(t.Context(), s, c, t.TempDir(), &stderr)
-	return dir, c, err
+	return r.Checkout(t.Context(), s, c, t.TempDir(), &stderr)
 }
 
 func read(t *testing.T, dir, name string) string {
@@ -258,7 +256,7 @@ func TestAddresses(t *testing.T) {
 					continue // the hash makes no difference
 				}
 				t.Run(tt.name, func(t *testing.T) {
-					dir, _, err := get(t, s.repositories(), s.url+"/main/.git"+tt.query)
+					dir, err := get(t, s.repositories(), s.url+"/main/.git"+tt.query)
 					if tt.fails != "" {
 						if err == nil || !strings.Contains(err.Error(), tt.fails) {
 							t.Fatalf("error %v, want %q", err, tt.fails)
@@ -285,7 +283,7 @@ func TestAddresses(t *testing.T) {
 func TestFiles(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, "sha1", false)
-	dir, _, err := get(t, s.repositories(), s.url+"/main/.git?mtime=commit")
+	dir, err := get(t, s.repositories(), s.url+"/main/.git?mtime=commit")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -328,7 +326,7 @@ func TestKept(t *testing.T) {
 		"v0.0.2":    {"refs/tags/v0.0.2", s.rev("v0.0.2")},
 		"annotated": {"refs/tags/annotated", s.rev("annotated")},
 	} {
-		dir, _, err := get(t, s.repositories(), url+"?keep-git-dir&ref="+ref)
+		dir, err := get(t, s.repositories(), url+"?keep-git-dir&ref="+ref)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -380,7 +378,7 @@ func TestSame(t *testing.T) {
 	var sums []string
 	for range 2 {
 		s.cache = t.TempDir()
-		dir, _, err := get(t, s.repositories(), s.url+"/main/.git?keep-git-dir")
+		dir, err := get(t, s.repositories(), s.url+"/main/.git?keep-git-dir")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -402,21 +400,21 @@ func TestCached(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, "sha1", false)
 	url := s.url + "/main/.git?submodules=false"
-	if _, _, err := get(t, s.repositories(), url); err != nil {
+	if _, err := get(t, s.repositories(), url); err != nil {
 		t.Fatal(err)
 	}
 	first := s.fetch.packs
 	if first == 0 {
 		t.Fatal("nothing was fetched")
 	}
-	if _, _, err := get(t, s.repositories(), url+"&keep-git-dir"); err != nil {
+	if _, err := get(t, s.repositories(), url+"&keep-git-dir"); err != nil {
 		t.Fatal(err)
 	}
 	if s.fetch.packs != first {
 		t.Errorf("%d fetches after the first %d", s.fetch.packs-first, first)
 	}
 	lists := s.fetch.lists
-	if _, _, err := get(t, s.repositories(), url+"&ref="+s.rev("master")); err != nil {
+	if _, err := get(t, s.repositories(), url+"&ref="+s.rev("master")); err != nil {
 		t.Fatal(err)
 	}
 	if s.fetch.lists != lists {
@@ -427,7 +425,7 @@ func TestCached(t *testing.T) {
 git checkout -q --detach; git branch -D base feature; git branch base/x v0.0.2
 echo moved >foo; git commit -qam moved; git branch -f master; git tag -f latest`)
 	for ref, want := range map[string]string{"master": "moved\n", "latest": "moved\n", "base/x": "v0.0.2\n"} {
-		dir, _, err := get(t, s.repositories(), url+"&ref="+ref)
+		dir, err := get(t, s.repositories(), url+"&ref="+ref)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -465,7 +463,7 @@ func TestDamage(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, "sha1", false)
 	url := s.url + "/main/.git?submodules=false&ref="
-	if _, _, err := get(t, s.repositories(), url+"base"); err != nil {
+	if _, err := get(t, s.repositories(), url+"base"); err != nil {
 		t.Fatal(err)
 	}
 	repos, err := filepath.Glob(filepath.Join(s.cache, "*", "repository"))
@@ -477,7 +475,7 @@ func TestDamage(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if _, _, err := get(t, s.repositories(), url+"v0.0.2"); err != nil {
+	if _, err := get(t, s.repositories(), url+"v0.0.2"); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := os.Lstat(filepath.Join(repos[0], "objects/pack/tmp_pack_x")); err == nil {
@@ -487,7 +485,7 @@ func TestDamage(t *testing.T) {
 	if err := os.RemoveAll(filepath.Join(repos[0], "objects")); err != nil {
 		t.Fatal(err)
 	}
-	if dir, _, err := get(t, s.repositories(), url+"master"); err != nil || read(t, dir, "foo") != "latest\n" {
+	if dir, err := get(t, s.repositories(), url+"master"); err != nil || read(t, dir, "foo") != "latest\n" {
 		t.Fatal(err)
 	}
 }
@@ -500,7 +498,7 @@ func TestParallel(t *testing.T) {
 	for i := range 8 {
 		group.Go(func() {
 			ref := []string{"base", "feature", "master", "annotated"}[i%4]
-			if _, _, err := get(t, s.repositories(), s.url+"/main/.git#"+ref); err != nil {
+			if _, err := get(t, s.repositories(), s.url+"/main/.git#"+ref); err != nil {
 				t.Errorf("%s: %v", ref, err)
 			}
 		})
@@ -513,7 +511,7 @@ func TestTrim(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, "sha1", false)
 	for _, name := range []string{"main", "sub"} {
-		if _, _, err := get(t, s.repositories(), s.url+"/"+name+"/.git"); err != nil {
+		if _, err := get(t, s.repositories(), s.url+"/"+name+"/.git"); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -528,7 +526,7 @@ func TestTrim(t *testing.T) {
 	if freed, err = git.Trim(s.cache, 0); err != nil || freed == 0 {
 		t.Errorf("freed %d, %v", freed, err)
 	}
-	if _, _, err := get(t, s.repositories(), s.url+"/main/.git"); err != nil {
+	if _, err := get(t, s.repositories(), s.url+"/main/.git"); err != nil {
 		t.Error(err)
 	}
 }

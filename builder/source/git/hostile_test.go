@@ -89,7 +89,7 @@ git update-ref refs/heads/master $(git commit-tree -m x $t); exit 0`,
 			script(t, filepath.Join(s.root, "main"),
 				"MARK="+mark+"; SUB="+s.url+"/sub/.git\n"+tt.script+"\ngit add -A . 2>/dev/null || :; git commit -qm evil || :")
 			for _, keep := range []string{"", "?keep-git-dir"} {
-				dir, _, err := get(t, s.repositories(), s.url+"/main/.git"+keep)
+				dir, err := get(t, s.repositories(), s.url+"/main/.git"+keep)
 				if tt.fails != "" && (err == nil || !strings.Contains(err.Error(), tt.fails)) {
 					t.Errorf("error %v, want %q", err, tt.fails)
 				}
@@ -155,7 +155,7 @@ func TestUserConfiguration(t *testing.T) { //nolint:paralleltest // sets variabl
 	evil := "[url \"http://127.0.0.1:1/\"]\n\tinsteadOf = " + s.url + "\n[core]\n\thooksPath = " + home +
 		"\n\tsshCommand = touch " + mark + "\n\tfsmonitor = touch " + mark + "\n[credential]\n\thelper = \"!touch " + mark + "\"\n"
 	for _, name := range []string{"post-checkout", "reference-transaction"} {
-		if err := os.WriteFile(filepath.Join(home, name), []byte("#!/bin/sh\ntouch "+mark+"\n"), 0o700); err != nil { //nolint:gosec // a hook
+		if err := os.WriteFile(filepath.Join(home, name), []byte("#!/bin/sh\ntouch "+mark+"\n"), 0o700); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -163,14 +163,21 @@ func TestUserConfiguration(t *testing.T) { //nolint:paralleltest // sets variabl
 		t.Fatal(err)
 	}
 	for _, v := range [][2]string{
-		{"HOME", home}, {"XDG_CONFIG_HOME", home}, {"GIT_CONFIG_GLOBAL", filepath.Join(home, ".gitconfig")},
-		{"GIT_CONFIG_SYSTEM", filepath.Join(home, ".gitconfig")}, {"GIT_SSH_COMMAND", "touch " + mark},
-		{"GIT_DIR", home}, {"GIT_WORK_TREE", home}, {"GIT_TEMPLATE_DIR", home}, {"GIT_EXEC_PATH", home},
-		{"GIT_ASKPASS", "touch " + mark}, {"GIT_TRACE", filepath.Join(home, "mark")},
+		{"HOME", home},
+		{"XDG_CONFIG_HOME", home},
+		{"GIT_CONFIG_GLOBAL", filepath.Join(home, ".gitconfig")},
+		{"GIT_CONFIG_SYSTEM", filepath.Join(home, ".gitconfig")},
+		{"GIT_SSH_COMMAND", "touch " + mark},
+		{"GIT_DIR", home},
+		{"GIT_WORK_TREE", home},
+		{"GIT_TEMPLATE_DIR", home},
+		{"GIT_EXEC_PATH", home},
+		{"GIT_ASKPASS", "touch " + mark},
+		{"GIT_TRACE", filepath.Join(home, "mark")},
 	} {
 		t.Setenv(v[0], v[1])
 	}
-	dir, _, err := get(t, s.repositories(), s.url+"/main/.git?keep-git-dir")
+	dir, err := get(t, s.repositories(), s.url+"/main/.git?keep-git-dir")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -192,7 +199,7 @@ func TestNoGit(t *testing.T) { //nolint:paralleltest // sets a variable
 		t.Run(tt.name, func(t *testing.T) {
 			dir := t.TempDir()
 			if tt.program != "" {
-				if err := os.WriteFile(filepath.Join(dir, "git"), []byte(tt.program), 0o700); err != nil { //nolint:gosec // a program
+				if err := os.WriteFile(filepath.Join(dir, "git"), []byte(tt.program), 0o700); err != nil {
 					t.Fatal(err)
 				}
 			}

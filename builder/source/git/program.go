@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"regexp"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -56,8 +57,8 @@ func findGit() (string, error) {
 	if m == nil {
 		return "", fmt.Errorf("%w, and %s does not tell its version", ErrNoGit, bin)
 	}
-	major, _ := strconv.Atoi(string(m[1])) //nolint:errcheck // digits
-	minor, _ := strconv.Atoi(string(m[2])) //nolint:errcheck // digits
+	major, _ := strconv.Atoi(string(m[1]))
+	minor, _ := strconv.Atoi(string(m[2]))
 	if major < oldest[0] || major == oldest[0] && minor < oldest[1] {
 		return "", fmt.Errorf("%w of version %d.%d or later; %s is %d.%d", ErrNoGit, oldest[0], oldest[1], bin, major, minor)
 	}
@@ -116,7 +117,7 @@ type command struct {
 }
 
 func (c command) with(more ...config) command {
-	c.config = append(c.config[:len(c.config):len(c.config)], more...)
+	c.config = append(slices.Clip(c.config), more...)
 	return c
 }
 

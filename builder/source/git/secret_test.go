@@ -107,7 +107,9 @@ func TestToken(t *testing.T) {
 		},
 		{
 			name: "another header in it", want: basic, fails: "line break",
-			secret: func(string) map[string]string { return map[string]string{"GIT_AUTH_TOKEN": "x", "GIT_AUTH_HEADER": "x\r\nHost: y"} },
+			secret: func(string) map[string]string {
+				return map[string]string{"GIT_AUTH_TOKEN": "x", "GIT_AUTH_HEADER": "x\r\nHost: y"}
+			},
 		},
 		{
 			name: "empty", want: basic, fails: "is empty",
@@ -121,7 +123,7 @@ func TestToken(t *testing.T) {
 				p.secret = tt.secret(strings.TrimPrefix(p.url, "http://"))
 			}
 			url := strings.Replace(p.url, "http://", "http://"+tt.user, 1) + "/main/.git?submodules=false&keep-git-dir"
-			dir, _, err := get(t, p.repositories(), url)
+			dir, err := get(t, p.repositories(), url)
 			if p.argv != "" {
 				t.Errorf("the token is in an argument: %s", p.argv)
 			}
@@ -164,12 +166,12 @@ func TestTokenStays(t *testing.T) {
 		http.Redirect(w, req, other.URL+req.URL.RequestURI(), http.StatusFound)
 	}))
 	defer front.Close()
-	_, _, err := get(t, p.repositories(), front.URL+"/main/.git")
+	_, err := get(t, p.repositories(), front.URL+"/main/.git")
 	if err == nil || !strings.Contains(err.Error(), "redirects elsewhere") {
 		t.Errorf("error %v", err)
 	}
 	script(t, filepath.Join(p.root, "main"), "git config -f .gitmodules submodule.submod.url "+other.URL+"/sub/.git; git commit -qam elsewhere")
-	if _, _, err = get(t, p.repositories(), p.url+"/main/.git"); err == nil {
+	if _, err = get(t, p.repositories(), p.url+"/main/.git"); err == nil {
 		t.Error("a submodule was had from a host that has none")
 	}
 	if len(leaked) == 0 {
@@ -206,8 +208,8 @@ func listen(keys agent.Agent, path string) (io.Closer, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer dir.Close() //nolint:errcheck // only looked through
-	l, err := net.Listen("unix", filepath.Join("/proc/self/fd", itoa(dir.Fd()), filepath.Base(path))) //nolint:noctx // at once
+	defer dir.Close()
+	l, err := net.Listen("unix", filepath.Join("/proc/self/fd", itoa(dir.Fd()), filepath.Base(path)))
 	if err != nil {
 		return nil, err
 	}

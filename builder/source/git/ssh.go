@@ -72,11 +72,7 @@ func sshCommand(knownHosts []string) string {
 		"ConnectTimeout=30", "ServerAliveInterval=15", "ServerAliveCountMax=4",
 		"UserKnownHostsFile=" + strings.Join(knownHosts, " "),
 	}
-	cmd := "ssh -F /dev/null"
-	for _, o := range options {
-		cmd += " -o '" + o + "'"
-	}
-	return cmd
+	return "ssh -F /dev/null -o '" + strings.Join(options, "' -o '") + "'"
 }
 
 const socketName = "agent"
@@ -125,7 +121,7 @@ func isKnown(host, file string) bool {
 			host = "[" + name + "]:" + port
 		}
 	}
-	cmd := exec.Command("ssh-keygen", "-F", host, "-f", file) //nolint:noctx,gosec // reads one file
+	cmd := exec.Command("ssh-keygen", "-F", host, "-f", file) //nolint:noctx // reads one file
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "LC_ALL=C"}
 	return cmd.Run() == nil
 }

@@ -2,7 +2,7 @@ package gittest
 
 import (
 	"net/http"
-	"net/http/cgi"
+	"net/http/cgi" //nolint:gosec // for tests
 	"os"
 	"os/exec"
 	"path/filepath"

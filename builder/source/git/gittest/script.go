@@ -12,7 +12,7 @@ func Script(dir, lines string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil { //nolint:gosec // a test's
 		return err
 	}
-	cmd := exec.Command("sh", "-euc", lines) //nolint:noctx,gosec // a test's own script
+	cmd := exec.Command("sh", "-euc", lines) //nolint:noctx // a test's own script
 	cmd.Dir = dir
 	cmd.Env = []string{
 		"PATH=" + os.Getenv("PATH"), "HOME=/dev/null", "LC_ALL=C", "TZ=UTC",
