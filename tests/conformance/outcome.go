@@ -15,6 +15,10 @@ type Outcome struct {
 	Error  string   `json:"error,omitempty"`
 	Source []string `json:"source,omitempty"`
 
+	// Status is the exit status of a report (--call) that says it all on
+	// standard output.
+	Status int `json:"status,omitempty"`
+
 	Warnings []string `json:"warnings,omitempty"`
 	Steps    []string `json:"steps,omitempty"`
 	// Log has the lines of each step that printed some.

@@ -117,6 +117,7 @@ func (r *recorder) texts(lines []string) []string {
 type Said struct {
 	stdout, stderr []byte
 	failed         bool
+	status         int
 }
 
 // outcome describes a build. With nothing written, outputs is empty.
@@ -128,6 +129,10 @@ func (r *recorder) outcome(b Build, said Said, dir string, outputs []string) (Ou
 	}
 	if said.failed {
 		out.Error, out.Source = r.message(rest)
+		if out.Error == "" && b.Stdout {
+			out.Status = said.status
+			return out, nil
+		}
 		if out.Error == "" {
 			return out, fmt.Errorf("the build failed and did not say why:\n%s", said.stderr)
 		}

@@ -88,5 +88,5 @@ func start(ctx context.Context, program string, args []string, req Request, env 
 	if err != nil && !errors.As(err, &exit) {
 		return Said{}, err
 	}
-	return Said{stdout: stdout.Bytes(), stderr: stderr.Bytes(), failed: err != nil}, nil
+	return Said{stdout: stdout.Bytes(), stderr: stderr.Bytes(), failed: err != nil, status: cmd.ProcessState.ExitCode()}, nil
 }
