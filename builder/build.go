@@ -243,6 +243,9 @@ func (b *build) created(p frontend.Platform, layers []storage.Layer) (time.Time,
 type evaluator struct{ b *build }
 
 func (e evaluator) Evaluate(ctx context.Context, g *llb.Graph) (frontend.Root, error) {
+	if err := e.b.steps.Check(g); err != nil {
+		return nil, err
+	}
 	snap, err := e.b.solver.Solve(ctx, g)
 	if err != nil {
 		return nil, err

@@ -53,13 +53,16 @@ func (e *DeniedError) Error() string {
 }
 
 // Check refuses a graph of which a step wants what was not granted, before any
-// step has run.
+// step has run. It settles which devices steps get.
 func (e *Executor) Check(g *llb.Graph) error {
 	for _, v := range g.Vertices {
 		if v.Exec == nil {
 			continue
 		}
 		if err := e.permit(v); err != nil {
+			return llb.WithSource(err, v)
+		}
+		if err := e.grantDevices(v); err != nil {
 			return llb.WithSource(err, v)
 		}
 	}

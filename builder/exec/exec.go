@@ -15,6 +15,7 @@ import (
 	"github.com/moby/buildkit/solver/pb"
 
 	"github.com/shale-build/shale/builder/cachemount"
+	"github.com/shale-build/shale/builder/cdi"
 	"github.com/shale-build/shale/builder/fileop"
 	"github.com/shale-build/shale/builder/identity"
 	"github.com/shale-build/shale/builder/llb"
@@ -45,6 +46,8 @@ type Executor struct {
 
 	mu     sync.Mutex
 	copies map[copyKey]func() (copied, error)
+	// devices is nil until a step asks for one.
+	devices *cdi.Registry
 }
 
 // Run carries out v and returns the layer it made on top of its root.
@@ -144,6 +147,9 @@ func (e *Executor) spec(ctx context.Context, v *llb.Vertex, root string, mounts 
 		Privileged:     v.Exec.GetSecurity() == pb.SecurityMode_INSECURE,
 		SingleID:       e.SingleID,
 	}
+	if err := mounts.attachDevices(ctx, &spec); err != nil {
+		return spec, err
+	}
 	return spec, e.connect(ctx, &spec, v.Exec, mounts.dir)
 }
 
@@ -168,10 +174,7 @@ func proxyEnv(p *pb.ProxyEnv) []string {
 // refuse names the parts of an operation that cannot be carried out, before
 // anything is done.
 func (e *Executor) refuse(v *llb.Vertex) error {
-	op := v.Exec
 	switch {
-	case len(op.GetCdiDevices()) > 0:
-		return &UnsupportedError{What: "RUN --device", Why: "devices cannot be passed to a step in this version"}
 	case len(v.Exec.GetMeta().GetCgroupParent()) > 0:
 		return &UnsupportedError{What: "--cgroup-parent", Why: "steps are not placed in control groups"}
 	case v.Resources != nil:

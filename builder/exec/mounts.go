@@ -178,18 +178,27 @@ func (s *mountSet) attach(i int, root, selector string, m *pb.Mount) error {
 		return err
 	}
 	defer source.Close()
-	target := filepath.Join(s.dir, strconv.Itoa(i))
-	if err := mountPoint(source, target); err != nil {
+	target, err := s.bindOwn(strconv.Itoa(i), source, overlay.BindOptions{ReadOnly: m.GetReadonly()})
+	if err != nil {
 		return err
 	}
-	if err := overlay.Bind(source, target, overlay.BindOptions{ReadOnly: m.GetReadonly()}); err != nil {
-		return err
-	}
-	s.undo = append(s.undo, func() error { return overlay.Unmount(target) })
 	s.list = append(s.list, sandbox.Mount{
 		Type: sandbox.Bind, Source: target, Target: m.GetDest(), ReadOnly: m.GetReadonly(),
 	})
 	return nil
+}
+
+// bindOwn binds source to a path of our own, which it returns.
+func (s *mountSet) bindOwn(name string, source *os.File, opts overlay.BindOptions) (string, error) {
+	target := filepath.Join(s.dir, name)
+	if err := mountPoint(source, target); err != nil {
+		return "", err
+	}
+	if err := overlay.Bind(source, target, opts); err != nil {
+		return "", err
+	}
+	s.undo = append(s.undo, func() error { return overlay.Unmount(target) })
+	return target, nil
 }
 
 // mountPoint makes target a directory or a file, as source is.

@@ -211,6 +211,7 @@ func (s *Spec) runtimeSpec(mounts []specs.Mount, env environment) (*specs.Spec, 
 		Version:  specs.Version,
 		Root:     &specs.Root{Path: env.rootfs, Readonly: s.ReadonlyRootfs},
 		Hostname: s.Hostname,
+		Hooks:    s.Hooks,
 		Mounts:   mounts,
 		Process: &specs.Process{
 			Args: s.Args, Env: s.Env, Cwd: s.cwd(),

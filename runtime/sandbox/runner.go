@@ -169,6 +169,13 @@ func (r *Runner) run(ctx context.Context, s *Spec) (code int, err error) {
 	if err != nil {
 		return 0, err
 	}
+	if s.Hooks != nil {
+		release, err := r.bundle(s.ID, cfg, oci)
+		if err != nil {
+			return 0, err
+		}
+		defer func() { err = errors.Join(err, release()) }()
+	}
 	return r.contain(ctx, s, cfg, oci)
 }
 

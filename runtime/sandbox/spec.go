@@ -6,6 +6,8 @@ import (
 	"io"
 	"path"
 	"strings"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
 )
 
 // Spec describes one container.
@@ -31,6 +33,11 @@ type Spec struct {
 	// Mounts are made in order, after the standard ones; parents first.
 	Mounts  []Mount
 	Devices []Device
+	// Hooks are programs of the host that libcontainer runs while it makes
+	// and removes the container. They find its description in config.json of
+	// the bundle that the state on their standard input names, without the
+	// command's variables.
+	Hooks   *specs.Hooks
 	Network Network
 	// Hosts and ResolvConf are paths of files on the host that appear
 	// read-only at /etc/hosts and /etc/resolv.conf; empty for none.

@@ -1,0 +1,108 @@
+package cdi
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"tags.cncf.io/container-device-interface/pkg/cdi"
+	"tags.cncf.io/container-device-interface/pkg/parser"
+)
+
+// Annotations of BuildKit's.
+const (
+	classAnnotation     = "org.mobyproject.buildkit.device.class"
+	autoAllowAnnotation = "org.mobyproject.buildkit.device.autoallow"
+)
+
+// Dirs are the directories with descriptions: those of docker and BuildKit, and
+// the user's own, which win.
+func Dirs(env func(string) (string, bool)) []string {
+	dirs := []string{"/etc/cdi", "/var/run/cdi", "/etc/buildkit/cdi"}
+	if base, _ := env("XDG_CONFIG_HOME"); base != "" {
+		dirs = append(dirs, filepath.Join(base, "cdi"))
+	} else if home, _ := env("HOME"); home != "" {
+		dirs = append(dirs, filepath.Join(home, ".config", "cdi"))
+	}
+	if base, _ := env("XDG_RUNTIME_DIR"); base != "" {
+		dirs = append(dirs, filepath.Join(base, "cdi"))
+	}
+	return dirs
+}
+
+// Registry knows the devices of a list of directories.
+type Registry struct {
+	cache *cdi.Cache
+	names []string
+}
+
+// Open reads the directories, later ones before earlier ones; those that do not
+// exist are as good as empty. A description that cannot be read hides its own
+// devices only, see Faults.
+func Open(dirs []string) (*Registry, error) {
+	cache, err := cdi.NewCache(cdi.WithSpecDirs(dirs...), cdi.WithAutoRefresh(false))
+	if err != nil {
+		return nil, fmt.Errorf("read device descriptions: %w", err)
+	}
+	return &Registry{cache: cache, names: cache.ListDevices()}, nil
+}
+
+// Faults tells what was wrong with descriptions.
+func (r *Registry) Faults() error {
+	var errs []error
+	for _, path := range slices.Sorted(maps.Keys(r.cache.GetErrors())) {
+		for _, err := range r.cache.GetErrors()[path] {
+			if !errors.Is(err, os.ErrNotExist) {
+				errs = append(errs, fmt.Errorf("%s: %w", path, err))
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Find returns the complete names of what name stands for: itself, all devices
+// of a kind (vendor/class=*), the first of a kind (vendor/class), or those that
+// BuildKit's annotation puts into a class of that name.
+func (r *Registry) Find(name string) []string {
+	kind, device, _ := strings.Cut(name, "=")
+	var out []string
+	if vendor, _ := parser.ParseQualifier(kind); vendor != "" {
+		for _, d := range r.names {
+			if d == name || strings.HasPrefix(d, kind+"=") && (device == "*" || device == "" && len(out) == 0) {
+				out = append(out, d)
+			}
+		}
+	}
+	if len(out) > 0 {
+		return out
+	}
+	for _, d := range r.names {
+		if r.annotation(d, classAnnotation) == name {
+			out = append(out, d)
+		}
+	}
+	return out
+}
+
+// AutoAllowed tells whether the device's description lets every build use it.
+func (r *Registry) AutoAllowed(name string) bool {
+	allowed, err := strconv.ParseBool(r.annotation(name, autoAllowAnnotation))
+	return err == nil && allowed
+}
+
+// annotation of a device, or else of the file that describes it.
+func (r *Registry) annotation(name, key string) string {
+	d := r.cache.GetDevice(name)
+	if d == nil {
+		return ""
+	}
+	if v, ok := d.Annotations[key]; ok {
+		return v
+	}
+	return d.GetSpec().Annotations[key]
+}
