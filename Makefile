@@ -25,6 +25,8 @@ CACHE ?= $(if $(filter 0,$(shell id -u)),/var/cache/shale-tests,$(or $(XDG_CACHE
 TOOLS := $(CACHE)/tools
 LINT := $(TOOLS)/golangci-lint-$(GOLANGCI_LINT)/golangci-lint
 
+RUNNER := runtime/sandbox/runner/shale-init
+
 # RUN selects scenarios (a regular expression), PKG packages, FUZZTIME the
 # length of one fuzz target.
 RUN ?=
@@ -43,9 +45,13 @@ setup: ## install the packages that building and testing need (as root)
 
 build: bin/shale ## build the static binary bin/shale
 
-bin/shale: FORCE
-	@tests/setup build
+bin/shale: $(RUNNER) FORCE
 	go build $(GO_FLAGS) -ldflags '$(LDFLAGS)' -o $@ ./cmd/shale
+
+# The first process of containers, which shale embeds: small, to start fast.
+$(RUNNER): FORCE
+	@tests/setup build
+	go build -tags "$(TAGS) runc_nocriu" -ldflags '-s -w -linkmode=external -extldflags "-static $(QUIET_LINK)"' -o $@ ./cmd/shale-init
 
 bin/testbed: FORCE
 	CGO_ENABLED=0 go build -o $@ ./tests/testbed
@@ -110,4 +116,4 @@ ci: ## everything that CI runs
 	tests/ci
 
 clean: ## remove what was built here (not the cache of base images and tools)
-	rm -rf bin
+	rm -rf bin $(RUNNER)

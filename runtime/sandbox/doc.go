@@ -13,5 +13,6 @@
 //
 // The container's first process is this program executed again with the
 // argument init; importing the package is enough to make that work, in test
-// binaries as well.
+// binaries as well. Before Go starts in it, it goes on as a smaller program that
+// the build embeds and the builder holds in memory (init.go, handover.c).
 package sandbox

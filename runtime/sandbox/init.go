@@ -1,24 +1,75 @@
 package sandbox
 
-import (
-	"os"
+// #include "handover.h"
+import "C"
 
-	"github.com/opencontainers/runc/libcontainer"
-	_ "github.com/opencontainers/runc/libcontainer/nsenter" // namespaces are entered before Go starts
+import (
+	"embed"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"sync"
+
 	"golang.org/x/sys/unix"
+
+	"github.com/shale-build/shale/runtime/sandbox/initproc"
 )
 
-// init turns the process into a container's first one when libcontainer
-// started it for that. The variable keeps a user's "shale init" out.
-func init() {
-	if len(os.Args) > 1 && os.Args[1] == "init" && os.Getenv("_LIBCONTAINER_INITPIPE") != "" {
-		// Libcontainer sets this on a process that forks twice before it gets
-		// here, and a fork loses it (PR_SET_PDEATHSIG(2const)). From here on
-		// libcontainer keeps it over the change of user. Package
-		// initialisation runs on the thread that will execute the command.
-		if err := unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0); err != nil {
-			os.Exit(255) //nolint:forbidigo // the container's first process, which has no main
-		}
-		libcontainer.Init()
+// The program as it is serves as a container's first process where there is no
+// smaller one.
+func init() { initproc.Main() }
+
+// runnerFiles has cmd/shale-init where the build put it there.
+//
+//go:embed runner
+var runnerFiles embed.FS
+
+const runnerName = "runner/shale-init"
+
+// offerRunner puts the embedded program at the descriptor where containers'
+// first processes look for it (handover.c), once per process. It tells whether
+// it is there; containers start slower without it.
+//
+// It is held in memory and sealed, so that nothing in a container can reach a
+// file of the host through /proc/self/exe, nor change it (CVE-2019-5736).
+var offerRunner = sync.OnceValues(func() (bool, error) {
+	program, err := runnerFiles.ReadFile(runnerName)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
 	}
+	if err != nil {
+		return false, fmt.Errorf("read embedded program: %w", err)
+	}
+	f, err := sealed("shale-init", program)
+	if err != nil {
+		return false, err
+	}
+	defer f.Close()
+	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, C.SHALE_RUNNER_FD)
+	if err != nil {
+		return false, fmt.Errorf("keep embedded program: %w", err)
+	}
+	if fd != C.SHALE_RUNNER_FD {
+		return false, errors.Join(fmt.Errorf("descriptor %d is taken", C.SHALE_RUNNER_FD), unix.Close(fd))
+	}
+	return true, nil
+})
+
+// sealed makes a file in memory that nobody can change (memfd_create(2), Linux
+// 3.17).
+func sealed(name string, content []byte) (*os.File, error) {
+	fd, err := unix.MemfdCreate(name, unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
+	if err != nil {
+		return nil, fmt.Errorf("make file in memory: %w", err)
+	}
+	f := os.NewFile(uintptr(fd), name)
+	if _, err := f.Write(content); err != nil {
+		return nil, errors.Join(fmt.Errorf("fill file in memory: %w", err), f.Close())
+	}
+	const seals = unix.F_SEAL_SEAL | unix.F_SEAL_SHRINK | unix.F_SEAL_GROW | unix.F_SEAL_WRITE
+	if _, err := unix.FcntlInt(f.Fd(), unix.F_ADD_SEALS, seals); err != nil {
+		return nil, errors.Join(fmt.Errorf("seal file in memory: %w", err), f.Close())
+	}
+	return f, nil
 }

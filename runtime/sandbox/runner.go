@@ -112,6 +112,9 @@ func (r *Runner) Run(ctx context.Context, s Spec) (int, error) {
 	if err := ctx.Err(); err != nil {
 		return 0, context.Cause(ctx)
 	}
+	if _, err := offerRunner(); err != nil {
+		r.log.Debug("containers start slower", "error", err)
+	}
 	if s.ID == "" {
 		s.ID = strings.ToLower(rand.Text()[:16])
 	}
