@@ -20,6 +20,7 @@ func init() {
 }
 
 func main() {
+	delayGC()
 	// The process may be a helper of its own: the store's, for packing and
 	// unpacking. A container's first process never gets here.
 	if storage.Reexec() {
