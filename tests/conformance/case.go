@@ -20,8 +20,8 @@ type Case struct {
 	Shows string `json:"shows"`
 	// Ports names the scenarios of scenarios.json that the case stands for.
 	Ports []string `json:"ports,omitempty"`
-	// Client is "buildx" when the reference needs docker's own client: what
-	// buildctl has no words for (contexts on standard input, --call, metadata).
+	// Client is "buildx" when the reference needs docker's own client, buildctl
+	// having no words for it (contexts on standard input, --call, metadata).
 	Client string `json:"client,omitempty"`
 	// Flags are docker's, for every build of the case.
 	Flags []string `json:"flags,omitempty"`

@@ -133,7 +133,7 @@ func (r *recorder) outcome(b Build, said Said, dir string, outputs []string) (Ou
 			out.Status = said.status
 			return out, nil
 		}
-		if out.Error == "" {
+		if out.Error == "" || strings.Contains(out.Error, "rpc error: code = Unavailable") {
 			return out, fmt.Errorf("the build failed and did not say why:\n%s", said.stderr)
 		}
 		return out, nil

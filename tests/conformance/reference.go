@@ -2,20 +2,27 @@ package conformance
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/docker/go-units"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// Reference builds with BuildKit, by buildctl, or by docker's own client where a
-// case asks for it. BUILDKIT_HOST says where buildkitd is.
+// Reference builds with BuildKit, by docker's own client or, where there is none,
+// by buildctl. BUILDKIT_HOST says where buildkitd is.
+//
+// What buildkitd has of an earlier transfer of a context it completes by size and
+// time only, and leaves its directories their modes. Transfers by docker's client
+// are told apart by the name of their directory, so each build gets another one;
+// for buildctl, what is there is pruned before each build.
 type Reference struct {
 	Buildctl string
 	Buildx   string // empty when there is none
@@ -33,8 +40,11 @@ func NewReference(ctx context.Context, dir string) (*Reference, error) {
 	if r.Host == "" {
 		return nil, errors.New("the reference needs BUILDKIT_HOST, the address of a running buildkitd")
 	}
+	if os.Getenv("CONFORMANCE_CLIENT") == "buildctl" {
+		return r, nil
+	}
 	if r.Buildx, err = exec.LookPath("buildx"); err != nil {
-		return r, nil //nolint:nilerr // few cases need it, and those say so
+		return r, nil //nolint:nilerr // buildctl does, but for few cases
 	}
 	cmd := exec.CommandContext(ctx, r.Buildx, "create", "--name", "reference", "--driver", "remote", r.Host)
 	cmd.Env = append(cleanEnv(), "HOME="+dir, "BUILDX_CONFIG="+r.config)
@@ -46,25 +56,61 @@ func NewReference(ctx context.Context, dir string) (*Reference, error) {
 
 // Build runs buildctl or buildx.
 func (r *Reference) Build(ctx context.Context, req Request) (Said, error) {
-	switch req.Case.Client {
-	case "":
+	if r.Buildx == "" {
 		args, err := buildctlArgs(req)
 		if err != nil {
 			return Said{}, err
 		}
+		prune := exec.CommandContext(ctx, r.Buildctl, "prune", "--filter", "type==source.local")
+		prune.Env = append(cleanEnv(), "BUILDKIT_HOST="+r.Host)
+		if out, err := prune.CombinedOutput(); err != nil {
+			return Said{}, fmt.Errorf("prune earlier contexts: %w: %s", err, out)
+		}
 		return start(ctx, r.Buildctl, args, req, append(cleanEnv(), append(req.Env, "HOME="+req.Dir, "BUILDKIT_HOST="+r.Host)...))
-	case "buildx":
-		if r.Buildx == "" {
-			return Said{}, fmt.Errorf("%s needs buildx, which is not on PATH", req.Case.Name)
-		}
-		args := append([]string{"--builder", "reference", "build", "--progress", "rawjson", "--provenance=false"}, req.Flags...)
-		for _, output := range req.Outputs {
-			args = append(args, "--output", output)
-		}
-		env := append(cleanEnv(), append(req.Env, "HOME="+req.Dir, "BUILDX_CONFIG="+r.config)...)
-		return start(ctx, r.Buildx, append(args, req.Context), req, env)
 	}
-	return Said{}, fmt.Errorf("unknown client %q", req.Case.Client)
+	req, err := renamed(req)
+	if err != nil {
+		return Said{}, err
+	}
+	args := append([]string{"--builder", "reference", "build", "--progress", "rawjson", "--provenance=false"}, req.Flags...)
+	for _, output := range req.Outputs {
+		args = append(args, "--output", output)
+	}
+	env := append(cleanEnv(), append(req.Env, "HOME="+req.Dir, "BUILDX_CONFIG="+r.config)...)
+	return start(ctx, r.Buildx, append(args, req.Context), req, env)
+}
+
+// renamed has other names for the directories that the build takes files from.
+func renamed(req Request) (Request, error) {
+	names := filepath.Join(filepath.Dir(req.Dir), "names")
+	if err := os.MkdirAll(names, 0o755); err != nil {
+		return req, err
+	}
+	rename := func(dir string) (string, error) {
+		if info, err := os.Stat(filepath.Join(req.Dir, dir)); filepath.IsAbs(dir) || err != nil || !info.IsDir() {
+			return dir, nil //nolint:nilerr // the builder has to complain
+		}
+		name := filepath.Join(names, rand.Text())
+		return name, os.Symlink(filepath.Join(req.Dir, dir), name)
+	}
+	var err error
+	if !isRemote(req.Context) {
+		if req.Context, err = rename(req.Context); err != nil {
+			return req, err
+		}
+	}
+	req.Flags = slices.Clone(req.Flags)
+	for i, flag := range req.Flags {
+		name, dir, ok := strings.Cut(flag, "=")
+		if !ok || i == 0 || req.Flags[i-1] != "--build-context" || isRemote(dir) {
+			continue
+		}
+		if dir, err = rename(dir); err != nil {
+			return req, err
+		}
+		req.Flags[i] = name + "=" + dir
+	}
+	return req, nil
 }
 
 // command collects buildctl's arguments.
@@ -187,7 +233,7 @@ func (c *command) flag(name, value string) error {
 	case "--secret", "--ssh", "--allow", "--source-policy-file":
 		c.args = append(c.args, name, value)
 	default:
-		return fmt.Errorf("flag %s has no counterpart in buildctl; give the case \"client\": \"buildx\"", name)
+		return fmt.Errorf("flag %s has no counterpart in buildctl; put buildx on PATH", name)
 	}
 	return nil
 }

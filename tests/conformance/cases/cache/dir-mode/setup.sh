@@ -1,0 +1,1 @@
+cp -a context closed; chmod 700 closed/dir
