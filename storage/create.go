@@ -177,7 +177,6 @@ func (d *differ) Close() error { return nil }
 
 // ApplyDiff fills dest. On error nothing of the staging directory remains.
 func (d *differ) ApplyDiff(dest string, _ *archive.TarOptions, _ *graphdriver.DifferOptions) (graphdriver.DriverWithDifferOutput, error) {
-	d.called = true
 	dir := filepath.Dir(dest)
 	diff, err := d.run(Staging{Upper: dest, Work: filepath.Join(dir, "work"), Merged: filepath.Join(dir, "merged")})
 	if err != nil {
@@ -210,6 +209,7 @@ func (d *differ) run(st Staging) (diff Diff, err error) {
 			return Diff{}, fmt.Errorf("create staging directory: %w", err)
 		}
 	}
+	d.called = true
 	if diff, err = d.fill(d.ctx, st); err != nil {
 		return diff, err
 	}
