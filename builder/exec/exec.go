@@ -118,7 +118,8 @@ func (e *Executor) spec(ctx context.Context, v *llb.Vertex, root string, mounts 
 	meta := v.Exec.GetMeta()
 	user, err := identity.Resolve(root, meta.GetUser())
 	if err != nil {
-		return sandbox.Spec{}, err
+		// In BuildKit's words, which people search the web for.
+		return sandbox.Spec{}, fmt.Errorf("process %q did not complete successfully: %w", strings.Join(meta.GetArgs(), " "), err)
 	}
 	limits, err := rlimits(meta.GetUlimit())
 	if err != nil {

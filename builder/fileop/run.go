@@ -115,6 +115,11 @@ func (r *runner) target(i, input int) (*root, error) {
 	if n := input - len(r.opts.Inputs); n >= 0 {
 		return r.results[n], nil
 	}
+	return r.temp()
+}
+
+// temp makes an empty root.
+func (r *runner) temp() (*root, error) {
 	dir, err := os.MkdirTemp(r.opts.TempDir, "fileop-")
 	if err != nil {
 		return nil, fmt.Errorf("make directory for intermediate result: %w", err)
@@ -151,7 +156,11 @@ func (r *runner) source(ctx context.Context, index int) (t *local.Tree, release 
 // where returns the directory, or the tree, that index means.
 func (r *runner) where(index int) (string, *local.Tree, error) {
 	if index < 0 {
-		return "", nil, fmt.Errorf("%w: copy from an empty file system", ErrUnsupported)
+		empty, err := r.temp()
+		if err != nil {
+			return "", nil, err
+		}
+		return empty.dir, nil, nil
 	}
 	if n := index - len(r.opts.Inputs); n >= 0 {
 		return r.results[n].dir, nil, nil

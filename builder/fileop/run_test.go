@@ -126,7 +126,6 @@ func TestRefused(t *testing.T) {
 			{Input: 1, SecondaryInput: -1, Output: -1, Action: mkdir},
 			{Input: 1, SecondaryInput: -1, Action: mkdir},
 		},
-		"copy of nothing": {{SecondaryInput: -1, Action: &pb.FileAction_Copy{Copy: cp("/", "/")}}},
 	}
 	for name, actions := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -266,4 +265,17 @@ func BenchmarkCopy(b *testing.B) {
 			must(b, exec.Command("cp", "-a", src+"/.", b.TempDir()).Run())
 		}
 	})
+}
+
+// TestCopyFromNothing copies from an empty file system, as COPY --from= a stage
+// without content does.
+func TestCopyFromNothing(t *testing.T) {
+	dst := plant(t)
+	o := op(cp("/", "/all"))
+	o.Actions[0].SecondaryInput = -1
+	must(t, run(t, o, plant(t), dst))
+	entries, err := os.ReadDir(filepath.Join(dst, "all"))
+	if err != nil || len(entries) != 0 {
+		t.Errorf("entries %v, %v", entries, err)
+	}
 }

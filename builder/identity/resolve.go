@@ -56,7 +56,8 @@ func resolve(spec string, passwd, group []byte) (User, error) {
 	}
 	found, err := user.GetExecUser(spec, nil, bytes.NewReader(passwd), bytes.NewReader(group))
 	if err != nil {
-		return User{}, fmt.Errorf("resolve user %q: %w", spec, err)
+		// The library's message names the user.
+		return User{}, err
 	}
 	u := User{Home: found.Home}
 	if u.Home == "" {

@@ -82,7 +82,7 @@ func complete(ctx context.Context, s Services, spec Spec, root, dir string) (san
 	p := spec.Process
 	user, err := identity.Resolve(root, spec.User)
 	if err != nil {
-		return p, err
+		return p, fmt.Errorf("resolve user %q: %w", spec.User, err)
 	}
 	p.Rootfs, p.UID, p.GID, p.AdditionalGIDs = root, user.UID, user.GID, user.AdditionalGIDs
 	if !hasVariable(p.Env, "HOME") {
