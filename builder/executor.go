@@ -16,6 +16,7 @@ import (
 	"github.com/shale-build/shale/builder/rootfs"
 	"github.com/shale-build/shale/builder/solve"
 	"github.com/shale-build/shale/builder/source"
+	"github.com/shale-build/shale/builder/source/local"
 	"github.com/shale-build/shale/storage"
 )
 
@@ -39,6 +40,15 @@ func (e *executor) Source(ctx context.Context, v *llb.Vertex, report solve.Repor
 func (e *executor) LayerExists(id string) bool {
 	_, err := e.store.Layer(id)
 	return err == nil
+}
+
+// View implements solve.Executor.
+func (e *executor) View(ctx context.Context, snap solve.Snapshot) (*local.Tree, error) {
+	dir, err := e.mounts.View(snap.Layer)
+	if err != nil {
+		return nil, err
+	}
+	return local.Open(ctx, local.Options{Dir: dir, KeepOwners: true})
 }
 
 // Run implements solve.Executor.

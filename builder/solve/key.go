@@ -3,6 +3,7 @@ package solve
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/moby/buildkit/solver/pb"
 
@@ -11,6 +12,25 @@ import (
 	"github.com/shale-build/shale/builder/llb"
 	"github.com/shale-build/shale/builder/source/local"
 )
+
+// onlyRead tells whether v reads input i and does not pass it on: what is copied
+// from, or mounted read-only.
+func onlyRead(v *llb.Vertex, i int) bool {
+	if v.File != nil {
+		return !slices.ContainsFunc(v.File.GetActions(), func(a *pb.FileAction) bool { return int(a.GetInput()) == i })
+	}
+	used := false
+	for _, m := range v.Exec.GetMounts() {
+		if int(m.GetInput()) != i {
+			continue
+		}
+		if !m.GetReadonly() || m.GetOutput() >= 0 || m.GetMountType() != pb.MountType_BIND {
+			return false
+		}
+		used = true
+	}
+	return used
+}
 
 // identify gives the identity of a vertex's input number i for a key: its
 // definition key or its chainID. It is not asked about inputs that are trees.

@@ -159,6 +159,39 @@ func (s *Solver) contentKey(ctx context.Context, n *node, inputs []Snapshot) (ca
 	return dgst, nil
 }
 
+// readKey is the key that follows from the content of what n only reads of its
+// inputs, whatever else is in them and whenever it was written: a stage that gives
+// the same file again does not run what copies it. It is "" when there is nothing
+// to gain, or when n will have to say what is wrong.
+func (s *Solver) readKey(ctx context.Context, n *node, inputs []Snapshot) cache.Key {
+	trees, salts, err := s.trees(ctx, n)
+	if err != nil {
+		return ""
+	}
+	opened := false
+	for i, in := range inputs {
+		if trees[i] != nil || !onlyRead(n.v, i) {
+			continue
+		}
+		tree, err := s.exec.View(ctx, in)
+		if err != nil {
+			return ""
+		}
+		defer tree.Close() //nolint:errcheck // only read
+		trees[i], salts[i], opened = tree, "in the store", true
+	}
+	if !opened {
+		return ""
+	}
+	dgst, err := key(ctx, n.v, trees, salts, func(i int) (string, error) {
+		return "chain:" + inputs[i].Chain.String(), nil
+	})
+	if err != nil {
+		return ""
+	}
+	return dgst
+}
+
 // trees returns the inputs of n that lie outside the store, nil for others.
 func (s *Solver) trees(ctx context.Context, n *node) ([]*local.Tree, []string, error) {
 	trees := make([]*local.Tree, len(n.v.Inputs))
@@ -202,17 +235,34 @@ func (s *Solver) evaluate(ctx context.Context, n *node) (Snapshot, error) {
 	if err != nil {
 		return Snapshot{}, err
 	}
-	if !n.v.IgnoreCache {
-		if snap, ok := s.lookup(content); ok {
-			s.remember(n, snap, def)
-			s.showCached(ctx, n)
-			return snap, nil
+	keys := []cache.Key{def, content}
+	if hit, ok := s.find(ctx, n, content, keys); ok {
+		return hit, nil
+	}
+	if read := s.readKey(ctx, n, inputs); read != "" {
+		keys = append(keys, read)
+		if hit, ok := s.find(ctx, n, read, keys); ok {
+			return hit, nil
 		}
 	}
-	return s.run(ctx, n, inputs, def, content)
+	return s.run(ctx, n, inputs, keys)
 }
 
-func (s *Solver) run(ctx context.Context, n *node, inputs []Snapshot, def, content cache.Key) (Snapshot, error) {
+// find looks for the result of n under k and, when it is there, records it under
+// all keys.
+func (s *Solver) find(ctx context.Context, n *node, k cache.Key, keys []cache.Key) (Snapshot, bool) {
+	if n.v.IgnoreCache {
+		return Snapshot{}, false
+	}
+	snap, ok := s.lookup(k)
+	if ok {
+		s.remember(n, snap, keys...)
+		s.showCached(ctx, n)
+	}
+	return snap, ok
+}
+
+func (s *Solver) run(ctx context.Context, n *node, inputs []Snapshot, keys []cache.Key) (Snapshot, error) {
 	n.display.start()
 	snap, err := s.exec.Run(ctx, n.v, inputs, n.display)
 	if err != nil {
@@ -223,7 +273,7 @@ func (s *Solver) run(ctx context.Context, n *node, inputs []Snapshot, def, conte
 		s.logger.Warn("a file changed while it was read; the step will run again next time", "step", n.v.Name, "file", changed)
 		return snap, err
 	}
-	s.remember(n, snap, def, content)
+	s.remember(n, snap, keys...)
 	return snap, nil
 }
 

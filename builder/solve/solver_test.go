@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"os"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -18,6 +20,7 @@ import (
 	"github.com/shale-build/shale/builder/llb"
 	"github.com/shale-build/shale/builder/progress"
 	"github.com/shale-build/shale/builder/solve"
+	"github.com/shale-build/shale/builder/source/local"
 )
 
 // world is an executor whose steps give layers named after what they run.
@@ -28,6 +31,8 @@ type world struct {
 	// content is what a step gives; by default its arguments on top of its
 	// inputs' chains.
 	content map[string]string
+	// view is what every snapshot shows of its files.
+	view string
 	// before is called as a step starts.
 	before map[string]func(ctx context.Context) error
 }
@@ -65,6 +70,10 @@ func (w *world) Run(ctx context.Context, v *llb.Vertex, inputs []solve.Snapshot,
 	defer w.mu.Unlock()
 	w.layers[id.String()] = true
 	return solve.Snapshot{Layer: id.String(), Chain: id}, nil
+}
+
+func (w *world) View(ctx context.Context, _ solve.Snapshot) (*local.Tree, error) {
+	return local.Open(ctx, local.Options{Dir: w.view, KeepOwners: true})
 }
 
 func (w *world) LayerExists(id string) bool {
@@ -122,7 +131,9 @@ type fixture struct {
 }
 
 func newFixture(t *testing.T) *fixture {
-	return &fixture{t: t, dir: t.TempDir(), world: newWorld()}
+	f := &fixture{t: t, dir: t.TempDir(), world: newWorld()}
+	f.world.view = t.TempDir()
+	return f
 }
 
 // build solves for target as a build of its own and returns what ran.
@@ -202,6 +213,24 @@ func TestEarlyCutOff(t *testing.T) {
 	f.want(run("b", run("A", image("base"))), "fetch docker-image://base", "A")
 	// The detour is remembered.
 	f.want(run("b", run("A", image("base"))))
+}
+
+func TestSameFilesReadRunNothing(t *testing.T) {
+	f := newFixture(t)
+	write := func(content string) {
+		if err := os.WriteFile(filepath.Join(f.world.view, "file"), []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	base := image("base")
+	reads := func(cmd string) *llb.Vertex { return run("reader", base, run(cmd, base)) }
+	write("one")
+	f.want(reads("a"), "fetch docker-image://base", "a", "reader")
+	// Another layer with the same files.
+	f.want(reads("b"), "fetch docker-image://base", "b")
+	f.want(reads("b"))
+	write("two")
+	f.want(reads("c"), "fetch docker-image://base", "c", "reader")
 }
 
 func TestLostLayerIsMadeAgain(t *testing.T) {
