@@ -49,11 +49,13 @@ type build struct {
 	inputs  *frontend.Inputs
 	allowed exec.Allowed
 	// secrets and agents are for those who need them by ID: steps and sources.
-	secrets *secrets.Store
-	agents  *sshagent.Agents
-	images  *source.Images
-	steps   *exec.Executor
-	solver  *solve.Solver
+	secrets  *secrets.Store
+	agents   *sshagent.Agents
+	images   *source.Images
+	steps    *exec.Executor
+	sources  *source.Sources
+	executor *executor
+	solver   *solve.Solver
 
 	closers []func() error
 }
@@ -93,11 +95,13 @@ func (b *build) open(ctx context.Context, abort context.CancelCauseFunc) error {
 	}
 	b.closers = append(b.closers, b.inputs.Close)
 	b.images = source.NewImages(b.deps.Store, b.deps.Registry, b.deps.Logger)
-	executor, err := b.executor()
-	if err != nil {
+	if b.sources, err = b.openSources(); err != nil {
 		return err
 	}
-	b.solver = solve.New(executor, b.index, b.deps.Progress, b.deps.Logger, abort)
+	if b.executor, err = b.newExecutor(); err != nil {
+		return err
+	}
+	b.solver = solve.New(b.executor, b.index, b.deps.Progress, b.deps.Logger, abort)
 	return nil
 }
 
@@ -123,7 +127,7 @@ func (b *build) openGrants() (err error) {
 	if b.secrets, err = secrets.New(b.opts.Secrets, os.LookupEnv); err != nil {
 		return err
 	}
-	b.agents, err = sshagent.New(b.opts.SSH, os.LookupEnv)
+	b.agents, err = sshagent.New(b.withOwnAgent(b.opts.SSH), os.LookupEnv)
 	return err
 }
 
@@ -150,8 +154,8 @@ func (b *build) openState(ctx context.Context) error {
 	return nil
 }
 
-// executor joins the parts that carry out operations.
-func (b *build) executor() (*executor, error) {
+// newExecutor joins the parts that carry out operations.
+func (b *build) newExecutor() (*executor, error) {
 	caches, err := b.deps.Store.StateDir(CacheMountState)
 	if err != nil {
 		return nil, err
@@ -161,18 +165,15 @@ func (b *build) executor() (*executor, error) {
 		Network: b.deps.Network, Allowed: b.allowed,
 		SingleID: b.deps.SingleID, Secrets: b.secrets, Agents: b.agents, Logger: b.deps.Logger,
 	}
-	sources := &source.Sources{
-		Images: b.images, Index: b.files, Locals: b.inputs.Locals, Layouts: b.inputs.Layouts, Archive: b.inputs.Archive, Mounts: b.mounts,
-	}
-	b.closers = append(b.closers, sources.Close)
 	return &executor{
-		store: b.deps.Store, mounts: b.mounts, run: b.steps, sources: sources, logger: b.deps.Logger,
+		store: b.deps.Store, mounts: b.mounts, run: b.steps, sources: b.sources, logger: b.deps.Logger,
 	}, nil
 }
 
 func (b *build) run(ctx context.Context) (*Result, error) {
 	res, err := frontend.Build(ctx, b.inputs, frontend.Services{
 		Images: b.images, Layouts: source.Layouts{Registry: b.deps.Registry}, Evaluator: evaluator{b}, Progress: b.deps.Progress,
+		HTTP: b.sources, Git: b.sources,
 	})
 	if err != nil {
 		return nil, err
@@ -201,13 +202,13 @@ func (b *build) solve(ctx context.Context, p frontend.Platform) (finished, error
 		return finished{}, err
 	}
 	snap, err := b.solver.Solve(ctx, p.Graph)
+	if err == nil {
+		snap, err = b.executor.base(ctx, snap)
+	}
 	if err != nil {
 		return finished{}, err
 	}
 	layer := snap.Layer
-	if snap.Tree != nil {
-		return finished{}, errors.New("the result is a build context, not an image: the Dockerfile has no stage to build")
-	}
 	layers, err := b.deps.Store.Chain(layer)
 	if err != nil {
 		return finished{}, err

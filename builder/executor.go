@@ -27,6 +27,7 @@ type executor struct {
 	run     *exec.Executor
 	sources *source.Sources
 	logger  *slog.Logger
+	bases   bases
 }
 
 var _ solve.Executor = (*executor)(nil)
@@ -53,6 +54,10 @@ func (e *executor) View(ctx context.Context, snap solve.Snapshot) (*local.Tree, 
 
 // Run implements solve.Executor.
 func (e *executor) Run(ctx context.Context, v *llb.Vertex, inputs []solve.Snapshot, report solve.Reporter) (solve.Snapshot, error) {
+	inputs, err := e.withBases(ctx, v, inputs)
+	if err != nil {
+		return solve.Snapshot{}, err
+	}
 	switch {
 	case v.Exec != nil:
 		layer, err := e.run.Run(ctx, v, inputs, report)
@@ -87,9 +92,6 @@ func (e *executor) file(ctx context.Context, v *llb.Vertex, inputs []solve.Snaps
 	from := baseInput(v.File, len(inputs))
 	base := ""
 	if from >= 0 {
-		if inputs[from].Tree != nil {
-			return solve.Snapshot{}, fmt.Errorf("%q would write to a build context", v.Name)
-		}
 		base = inputs[from].Layer
 	}
 	temp, err := e.mounts.NewDir("file")
@@ -160,9 +162,6 @@ func (e *executor) merge(ctx context.Context, v *llb.Vertex, inputs []solve.Snap
 			continue
 		}
 		snap := inputs[in.GetInput()]
-		if snap.Tree != nil {
-			return solve.Snapshot{}, fmt.Errorf("%q would merge a build context", v.Name)
-		}
 		if i == 0 || result.Layer == "" {
 			result = snap
 			continue

@@ -196,9 +196,6 @@ func rootLayer(v *llb.Vertex, inputs []solve.Snapshot) (string, error) {
 		if m.GetInput() < 0 {
 			return "", nil
 		}
-		if inputs[m.GetInput()].Tree != nil {
-			return "", &UnsupportedError{What: "a RUN directly on a build context", Why: "copy it into a stage first"}
-		}
 		return inputs[m.GetInput()].Layer, nil
 	}
 	return "", errors.New("the step has no root file system")

@@ -12,7 +12,6 @@ import (
 
 	"github.com/moby/buildkit/exporter/containerimage/exptypes"
 	commonexptypes "github.com/moby/buildkit/exporter/exptypes"
-	"github.com/moby/buildkit/frontend/dockerfile/builder"
 	"github.com/moby/buildkit/frontend/gateway/client"
 
 	"github.com/shale-build/shale/builder/llb"
@@ -28,7 +27,7 @@ func Build(ctx context.Context, in *Inputs, svc Services) (_ *Result, err error)
 		return &Result{}, err
 	}
 	defer func() { err = errors.Join(err, g.close()) }()
-	res, err := builder.Build(ctx, g)
+	res, err := runFrontend(ctx, g, in.patience)
 	out := &Result{Warnings: g.warnings.list()}
 	if err != nil {
 		return out, explain(err, in)
@@ -90,7 +89,7 @@ func readPlatform(res *client.Result, p exptypes.Platform) (Platform, error) {
 	if out.Graph, err = graphOf(clientRef); err != nil {
 		return Platform{}, err
 	}
-	return out, refuseGit(out.Graph)
+	return out, nil
 }
 
 func readEpoch(value []byte) (*time.Time, error) {
@@ -116,20 +115,4 @@ func graphOf(r client.Reference) (*llb.Graph, error) {
 	default:
 		return nil, fmt.Errorf("the front end returned a foreign reference %T", r)
 	}
-}
-
-func refuseGit(g *llb.Graph) error {
-	for _, v := range g.Vertices {
-		if v.Source == nil {
-			continue
-		}
-		if scheme, _ := llb.SplitSource(v.Source); scheme == llb.SchemeGit {
-			return llb.WithSource(gitError(v.Source.Identifier), v)
-		}
-	}
-	return nil
-}
-
-func gitError(source string) error {
-	return fmt.Errorf("git source %s is %w: clone it and pass the directory, as the context or with --build-context", source, ErrUnsupported)
 }

@@ -35,6 +35,7 @@ type gateway struct {
 
 	roots    *roots
 	warnings *warnings
+	activity *activity
 }
 
 var _ client.Client = (*gateway)(nil)
@@ -47,12 +48,14 @@ func newGateway(in *Inputs, svc Services) (*gateway, error) {
 	if err != nil {
 		return nil, err
 	}
+	act := &activity{}
 	return &gateway{
 		in:       in,
 		svc:      svc,
 		platform: in.platform,
 		opts:     maps.Clone(in.opts),
-		roots:    &roots{local: local, svc: svc, cells: map[digest.Digest]*cell{}},
+		roots:    &roots{local: local, svc: svc, cells: map[digest.Digest]*cell{}, activity: act},
+		activity: act,
 		warnings: &warnings{sink: svc.Progress},
 	}, nil
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"time"
 
 	"github.com/moby/buildkit/frontend/dockerui"
 	"github.com/opencontainers/go-digest"
@@ -40,6 +41,8 @@ type Inputs struct {
 	// fetched or unpacked.
 	remote bool
 	tmp    string
+	// patience is another than the usual one, for tests.
+	patience time.Duration
 }
 
 // Layout is an image in an OCI layout directory.
@@ -95,20 +98,14 @@ func (in *Inputs) Close() error {
 
 var urlPrefix = regexp.MustCompile(`^https?://`)
 
-// gitPrefix matches what the front end would take for a git repository, but
-// for the http(s) addresses that end in .git.
-var gitPrefix = regexp.MustCompile(`^(git://|ssh://|git@|github\.com/)`)
-
 func (in *Inputs) openContext(ctx context.Context, o Options) error {
 	switch {
 	case o.Context == "-":
 		return in.openStdin(ctx, o)
 	case isDir(o.Context):
-		return in.openDirectory(o)
-	case isGit(o.Context):
-		return &InputError{Err: gitError(o.Context)}
-	case urlPrefix.MatchString(o.Context):
-		return in.openURL(o)
+		return in.openDirectory(ctx, o)
+	case isGit(o.Context), urlPrefix.MatchString(o.Context):
+		return in.openURL(ctx, o)
 	default:
 		return contextError(o.Context)
 	}
@@ -131,17 +128,19 @@ func contextError(dir string) error {
 	}
 }
 
-func (in *Inputs) openDirectory(o Options) error {
+func (in *Inputs) openDirectory(ctx context.Context, o Options) error {
 	dir, err := filepath.Abs(o.Context)
 	if err != nil {
 		return inputErrorf("build context: %w", err)
 	}
 	in.Locals[localContext] = dir
-	switch o.Dockerfile {
-	case "-":
+	switch {
+	case o.Dockerfile == "-":
 		err = in.readStdinDockerfile(o.Stdin)
-	case "":
+	case o.Dockerfile == "":
 		err = in.findDockerfile(dir, o.Context)
+	case urlPrefix.MatchString(o.Dockerfile):
+		err = in.downloadDockerfile(ctx, o)
 	default:
 		err = in.readDockerfile(o.Dockerfile, dir)
 	}
@@ -155,13 +154,16 @@ func (in *Inputs) openDirectory(o Options) error {
 }
 
 // openURL leaves the Dockerfile to the remote context unless it is given by an
-// absolute path or on standard input.
-func (in *Inputs) openURL(o Options) error {
+// absolute path or a URL, or on standard input.
+func (in *Inputs) openURL(ctx context.Context, o Options) error {
 	in.opts["context"] = o.Context
 	switch {
 	case o.Dockerfile == "-":
 		in.opts["dockerfilekey"] = localDockerfile
 		return in.readStdinDockerfile(o.Stdin)
+	case urlPrefix.MatchString(o.Dockerfile):
+		in.opts["dockerfilekey"] = localDockerfile
+		return in.downloadDockerfile(ctx, o)
 	case filepath.IsAbs(o.Dockerfile):
 		in.opts["dockerfilekey"] = localDockerfile
 		return in.readDockerfile(o.Dockerfile, "")

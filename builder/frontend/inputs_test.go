@@ -8,6 +8,7 @@ import (
 	"errors"
 	"io"
 	"io/fs"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -117,9 +118,6 @@ func TestOpenContextErrors(t *testing.T) {
 		{"missing", Options{Context: dir + "/nope"}, "no such directory"},
 		{"file", Options{Context: dir + "/file"}, "is a file, not a directory"},
 		{"fifo", Options{Context: dir + "/fifo"}, "is not a directory"},
-		{"git", Options{Context: "https://github.com/a/b.git"}, "git source"},
-		{"git ssh", Options{Context: "git@github.com:a/b"}, "git source"},
-		{"github", Options{Context: "github.com/a/b"}, "git source"},
 		{"no stdin", Options{Context: "-"}, "there is none"},
 		{"empty stdin", Options{Context: "-", Stdin: strings.NewReader("")}, "empty"},
 		{"both stdin", Options{Context: "-", Dockerfile: "-", Stdin: strings.NewReader("x")}, "cannot both"},
@@ -553,4 +551,34 @@ func FuzzBuild(f *testing.F) {
 			}
 		}
 	})
+}
+
+// TestSilentServer has a Dockerfile whose git repository is on an ssh server
+// that never says a word.
+func TestSilentServer(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = l.Close() }()
+	dir := t.TempDir()
+	text := "FROM scratch\nADD ssh://git@" + l.Addr().String() + "/r.git /\n"
+	if err := os.WriteFile(filepath.Join(dir, "Dockerfile"), []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	in, err := Open(t.Context(), Options{Context: dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	in.patience = 200 * time.Millisecond
+	_, err = Build(t.Context(), in, fakes())
+	if err == nil || !strings.Contains(err.Error(), "does not tell its host key") || !strings.Contains(err.Error(), l.Addr().String()) {
+		t.Errorf("error %v", err)
+	}
+	in.patience = time.Minute
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	if _, err := Build(ctx, in, fakes()); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("error %v", err)
+	}
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/distribution/reference"
 	"github.com/moby/buildkit/frontend/dockerfile/dfgitutil"
+	"github.com/moby/buildkit/util/gitutil"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
@@ -65,12 +66,12 @@ func (in *Inputs) named(key, value string) (string, error) {
 		return in.layout(key, trimScheme(value, llb.SchemeLayout))
 	case isDir(value):
 		return in.directory(key, value)
-	case isGit(value):
-		return "", &InputError{Err: fmt.Errorf("context %q: %w", key, gitError(value))}
-	case urlPrefix.MatchString(value):
+	case isGit(value), urlPrefix.MatchString(value):
 		return value, nil
+	case strings.HasPrefix(value, "target:"):
+		return "", inputErrorf("context %q: %s is for buildx bake; name a stage of this Dockerfile by its name alone, in FROM or --from", key, value)
 	default:
-		return "", inputErrorf("context %q: no directory %q; other kinds are docker-image://NAME, oci-layout://DIR and http(s)://…", key, value)
+		return "", inputErrorf("context %q: no directory %q; other kinds are docker-image://NAME, oci-layout://DIR, http(s)://… and git repositories", key, value)
 	}
 }
 
@@ -172,15 +173,18 @@ func validDigest(d digest.Digest) (digest.Digest, error) {
 	return d, nil
 }
 
-// isGit says whether the front end would take s for a git repository. An
-// existing directory is none, whatever its name.
+// isGit says whether the front end takes s for a git repository, even if for a
+// malformed one. An existing directory is none, whatever its name.
 func isGit(s string) bool {
-	if gitPrefix.MatchString(s) {
-		return true
-	}
-	if !urlPrefix.MatchString(s) {
-		return false
-	}
 	_, ok, _ := dfgitutil.ParseGitRef(s)
 	return ok
+}
+
+// IsGitSSH says whether s is the address of a git repository over ssh.
+func IsGitSSH(s string) bool {
+	if isDir(s) || !isGit(s) {
+		return false
+	}
+	u, err := gitutil.ParseURL(s)
+	return err == nil && u.Scheme == gitutil.SSHProtocol
 }

@@ -34,6 +34,7 @@ func newRef(def *pb.Definition, from *roots) *ref {
 }
 
 func (r *ref) root(ctx context.Context) (Root, error) {
+	defer r.from.activity.begin()()
 	r.cell.mu.Lock()
 	defer r.cell.mu.Unlock()
 	if r.cell.root != nil {
@@ -133,6 +134,8 @@ type roots struct {
 	mu    sync.Mutex
 	cells map[digest.Digest]*cell
 	owned []Root
+
+	activity *activity
 }
 
 func (r *roots) cell(head digest.Digest) *cell {
@@ -151,9 +154,6 @@ func (r *roots) cell(head digest.Digest) *cell {
 func (r *roots) evaluate(ctx context.Context, def *pb.Definition) (Root, error) {
 	graph, err := llb.Decode(def)
 	if err != nil {
-		return nil, err
-	}
-	if err := refuseGit(graph); err != nil {
 		return nil, err
 	}
 	v := graph.Target.Vertex

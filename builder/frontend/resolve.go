@@ -17,6 +17,7 @@ import (
 // ResolveImageConfig returns the pinned reference as well, so that the graph
 // names what was looked at even if the tag moves during the build.
 func (g *gateway) ResolveImageConfig(ctx context.Context, ref string, opt sourceresolver.Opt) (string, digest.Digest, []byte, error) {
+	defer g.activity.begin()()
 	step := startStep(g.svc.Progress, opt.LogName)
 	pinned, dgst, config, err := g.resolveImage(ctx, ref, opt)
 	step.done(err)
@@ -62,13 +63,16 @@ func (g *gateway) resolveLayout(ctx context.Context, ref string, opt *sourcereso
 // ResolveSourceMetadata is asked when SOURCE_DATE_EPOCH is to be taken from a
 // source. A local one has nothing to say.
 func (g *gateway) ResolveSourceMetadata(ctx context.Context, op *pb.SourceOp, opt sourceresolver.Opt) (*sourceresolver.MetaResponse, error) {
+	defer g.activity.begin()()
 	res := &sourceresolver.MetaResponse{Op: op.CloneVT()}
 	scheme, rest := llb.SplitSource(op)
 	switch scheme {
 	case llb.SchemeLocal:
 		return res, nil
 	case llb.SchemeGit:
-		return nil, gitError(op.Identifier)
+		var err error
+		res.Git, err = g.resolveGit(ctx, op, opt)
+		return res, err
 	case llb.SchemeHTTP, llb.SchemeHTTPS:
 		modified, err := g.lastModified(ctx, op)
 		res.HTTP = &sourceresolver.ResolveHTTPResponse{
@@ -92,6 +96,19 @@ func (g *gateway) ResolveSourceMetadata(ctx context.Context, op *pb.SourceOp, op
 	default:
 		return nil, fmt.Errorf("metadata of source %s: %w", op.Identifier, ErrUnsupported)
 	}
+}
+
+func (g *gateway) resolveGit(ctx context.Context, op *pb.SourceOp, opt sourceresolver.Opt) (*sourceresolver.ResolveGitResponse, error) {
+	if g.svc.Git == nil {
+		return nil, fmt.Errorf("ask the git repository of %s: %w", op.Identifier, errNoService)
+	}
+	c, err := g.svc.Git.Commit(ctx, op, opt.GitOpt != nil && opt.GitOpt.ReturnObject)
+	if err != nil {
+		return nil, err
+	}
+	return &sourceresolver.ResolveGitResponse{
+		Checksum: c.Object, Ref: c.Ref, CommitChecksum: c.Peeled, CommitObject: c.Raw, TagObject: c.Tag,
+	}, nil
 }
 
 func (g *gateway) lastModified(ctx context.Context, op *pb.SourceOp) (*time.Time, error) {

@@ -20,6 +20,7 @@ type Services struct {
 	Images    Images
 	Layouts   Layouts
 	HTTP      HTTP
+	Git       Git
 	Evaluator Evaluator
 	// Progress is told of the front end's own steps, such as loading the
 	// Dockerfile, and of lint findings as they are made; nil for nobody.
@@ -49,6 +50,23 @@ type HTTP interface {
 	// LastModified returns the header of that name, nil when the server
 	// sends none.
 	LastModified(ctx context.Context, op *pb.SourceOp) (*time.Time, error)
+}
+
+// Git finds out what a reference of a git repository means.
+type Git interface {
+	// Commit asks the repository. With objects it fetches the commit as well.
+	Commit(ctx context.Context, op *pb.SourceOp, objects bool) (Commit, error)
+}
+
+// Commit is a commit of a git repository.
+type Commit struct {
+	// Ref is the full name of the reference, "" for a commit by its hash.
+	Ref string
+	// Object is the hash that the reference names, Peeled that of the commit
+	// when Object is an annotated tag, "" otherwise.
+	Object, Peeled string
+	// Raw and Tag are the objects.
+	Raw, Tag []byte
 }
 
 // Evaluator executes a graph while the front end is still running. It is only

@@ -39,6 +39,9 @@ func (in *Inputs) openStdin(ctx context.Context, o Options) error {
 	if archiveutil.IsArchive(header) {
 		return in.spool(ctx, stdin, o)
 	}
+	if urlPrefix.MatchString(o.Dockerfile) {
+		return inputErrorf("standard input holds a Dockerfile, and another is named by -f %s", o.Dockerfile)
+	}
 	if o.Dockerfile != "" {
 		return inputErrorf("standard input holds no archive, and a Dockerfile there contradicts -f %s", o.Dockerfile)
 	}
@@ -68,7 +71,7 @@ func (in *Inputs) spool(ctx context.Context, stdin io.Reader, o Options) error {
 	}
 	in.Archive = path
 	o.Context = StdinURL
-	return in.openURL(o)
+	return in.openURL(ctx, o)
 }
 
 // ctxReader stops reading when its context ends, at the next read.

@@ -8,7 +8,9 @@
 // of its inputs, and is known once those exist: when a step was run again and
 // gave the same bytes, the steps after it are found by it (early cut-off).
 // Files of a build context have no definition; wherever they are read, the
-// digest of exactly what is read stands in both keys.
+// digest of exactly what is read stands in both keys. So it does for a checkout
+// or a download, but only in the content key: the definition key has the commit
+// or the checksum, and when it is found nothing is fetched.
 //
 // Vertices run in parallel as soon as their inputs exist, each once per build.
 // What a vertex does when it has to run is left to an Executor.

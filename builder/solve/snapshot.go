@@ -22,6 +22,9 @@ type Snapshot struct {
 	// Tree is set for files outside the store; it is a view of Dir.
 	Tree *local.Tree
 	Dir  string
+	// Salt is what else the identity of files outside the store depends on,
+	// beside the content of Tree.
+	Salt string
 }
 
 // Source is a vertex without inputs, identified but perhaps not fetched.
@@ -34,8 +37,13 @@ type Source struct {
 	// Salt is what else the vertex's identity depends on, beside the
 	// content of Tree.
 	Salt string
+	// Identity names files outside the store that have not been fetched: a
+	// commit, a checksum. They are when a step has to read them, by Open;
+	// its Snapshot has a Tree.
+	Identity string
+	Open     func(ctx context.Context, report Reporter) (Snapshot, error)
 	// Fetch brings the image's layers into the store and returns the
-	// topmost one's ID. It is nil when Tree is set.
+	// topmost one's ID. It is nil when Tree or Open is set.
 	Fetch func(ctx context.Context, report Reporter) (layer string, err error)
 }
 

@@ -120,7 +120,7 @@ func (s *Solver) definitionKey(ctx context.Context, n *node) (cache.Key, error) 
 		if err != nil {
 			return "", err
 		}
-		return cache.NewHasher("source").String(src.Chain.String()).String(src.Salt).Key(), nil
+		return cache.NewHasher("source").String(src.Chain.String()).String(src.Salt).String(src.Identity).Key(), nil
 	}
 	trees, salts, err := s.trees(ctx, n)
 	if err != nil {
@@ -146,10 +146,7 @@ func (s *Solver) foreseeable(ctx context.Context, v *llb.Vertex) bool {
 
 // contentKey is the key that follows from what the inputs turned out to be.
 func (s *Solver) contentKey(ctx context.Context, n *node, inputs []Snapshot) (cache.Key, error) {
-	trees, salts, err := s.trees(ctx, n)
-	if err != nil {
-		return "", err
-	}
+	trees, salts := treesOf(inputs)
 	dgst, err := key(ctx, n.v, trees, salts, func(i int) (string, error) {
 		return "chain:" + inputs[i].Chain.String(), nil
 	})
@@ -159,15 +156,20 @@ func (s *Solver) contentKey(ctx context.Context, n *node, inputs []Snapshot) (ca
 	return dgst, nil
 }
 
+// treesOf returns the inputs that lie outside the store, nil for others.
+func treesOf(inputs []Snapshot) (trees []*local.Tree, salts []string) {
+	for _, in := range inputs {
+		trees, salts = append(trees, in.Tree), append(salts, in.Salt)
+	}
+	return trees, salts
+}
+
 // readKey is the key that follows from the content of what n only reads of its
 // inputs, whatever else is in them and whenever it was written: a stage that gives
 // the same file again does not run what copies it. It is "" when there is nothing
 // to gain, or when n will have to say what is wrong.
 func (s *Solver) readKey(ctx context.Context, n *node, inputs []Snapshot) cache.Key {
-	trees, salts, err := s.trees(ctx, n)
-	if err != nil {
-		return ""
-	}
+	trees, salts := treesOf(inputs)
 	opened := false
 	for i, in := range inputs {
 		if trees[i] != nil || !onlyRead(n.v, i) {
@@ -192,7 +194,8 @@ func (s *Solver) readKey(ctx context.Context, n *node, inputs []Snapshot) cache.
 	return dgst
 }
 
-// trees returns the inputs of n that lie outside the store, nil for others.
+// trees returns the inputs of n that lie outside the store and are at hand, nil
+// for others.
 func (s *Solver) trees(ctx context.Context, n *node) ([]*local.Tree, []string, error) {
 	trees := make([]*local.Tree, len(n.v.Inputs))
 	salts := make([]string, len(n.v.Inputs))
@@ -317,7 +320,15 @@ func (s *Solver) fetch(ctx context.Context, n *node) (Snapshot, error) {
 		return Snapshot{}, err
 	}
 	if src.Tree != nil {
-		return Snapshot{Tree: src.Tree, Dir: src.Dir}, nil
+		return Snapshot{Tree: src.Tree, Dir: src.Dir, Salt: src.Salt}, nil
+	}
+	if src.Open != nil {
+		snap, err := src.Open(ctx, n.display)
+		if err != nil {
+			return Snapshot{}, s.fail(n, err)
+		}
+		n.display.complete(false)
+		return snap, nil
 	}
 	layer, err := src.Fetch(ctx, n.display)
 	if err != nil {

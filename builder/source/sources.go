@@ -5,10 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
-	"path/filepath"
 	"sync"
-	"time"
 
 	"github.com/moby/buildkit/solver/pb"
 	"github.com/opencontainers/go-digest"
@@ -16,11 +13,12 @@ import (
 
 	"github.com/shale-build/shale/builder/frontend"
 	"github.com/shale-build/shale/builder/llb"
-	"github.com/shale-build/shale/builder/progress"
 	"github.com/shale-build/shale/builder/rootfs"
 	"github.com/shale-build/shale/builder/solve"
+	"github.com/shale-build/shale/builder/source/git"
 	"github.com/shale-build/shale/builder/source/http"
 	"github.com/shale-build/shale/builder/source/local"
+	"github.com/shale-build/shale/builder/source/memo"
 	"github.com/shale-build/shale/storage/registry"
 )
 
@@ -35,11 +33,17 @@ type Sources struct {
 	Layouts map[string]frontend.Layout
 	// Archive is the file that stands for frontend.StdinURL.
 	Archive string
-	// Mounts gives directories for downloads.
+	// Mounts gives directories for downloads and checkouts.
 	Mounts *rootfs.Mounter
+	// Git and Downloads bring repositories and files.
+	Git       *git.Repositories
+	Downloads *http.Cache
+	// Secret returns a secret by its ID and whether there is one.
+	Secret func(id string) ([]byte, bool, error)
 
-	mu    sync.Mutex
-	trees []*local.Tree
+	fetched memo.Memo[http.Download]
+	mu      sync.Mutex
+	trees   []*local.Tree
 }
 
 // Source implements solve.Executor.
@@ -54,6 +58,8 @@ func (s *Sources) Source(ctx context.Context, v *llb.Vertex, report solve.Report
 		return s.layout(ctx, v)
 	case llb.SchemeHTTP, llb.SchemeHTTPS:
 		return s.download(ctx, v.Source, report)
+	case llb.SchemeGit:
+		return s.repository(ctx, v.Source)
 	}
 	return solve.Source{}, fmt.Errorf("source %s: this version cannot read from %s sources", v.Source.GetIdentifier(), scheme)
 }
@@ -135,7 +141,7 @@ func (s *Sources) tree(ctx context.Context, salt string, opts local.Options) (so
 	return solve.Source{Tree: t, Dir: opts.Dir, Salt: salt}, nil
 }
 
-// Close closes the trees that Source opened.
+// Close closes the trees that Source opened and lets go of downloads.
 func (s *Sources) Close() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -143,37 +149,7 @@ func (s *Sources) Close() error {
 	for _, t := range s.trees {
 		errs = append(errs, t.Close())
 	}
-	return errors.Join(errs...)
-}
-
-// download fetches a file into a directory of its own. Its address is no part
-// of its identity, its time is: it becomes the file's.
-func (s *Sources) download(ctx context.Context, op *pb.SourceOp, report solve.Reporter) (solve.Source, error) {
-	attrs := maps.Clone(op.GetAttrs())
-	// Names the secret that a private server would want; there is none.
-	delete(attrs, pb.AttrHTTPAuthHeaderSecret)
-	opts, err := http.ParseAttrs(attrs)
-	if err != nil {
-		return solve.Source{}, err
-	}
-	if s.Archive != "" {
-		opts.Spooled = map[string]string{frontend.StdinURL: s.Archive}
-	}
-	dir, err := s.Mounts.NewDir("download")
-	if err != nil {
-		return solve.Source{}, err
-	}
-	start := time.Now()
-	file, meta, err := http.Fetch(ctx, op.GetIdentifier(), opts, dir)
-	if err != nil {
-		return solve.Source{}, err
-	}
-	done := time.Now()
-	report.Status(progress.Status{
-		ID: filepath.Base(file), Current: meta.Size, Total: meta.Size, Started: &start, Completed: &done,
-	})
-	salt := "http " + meta.LastModified.UTC().Format(time.RFC3339Nano)
-	return s.tree(ctx, salt, local.Options{Dir: dir})
+	return errors.Join(append(errs, s.Downloads.Close())...)
 }
 
 // Layouts answers the front end's questions about OCI layout directories.

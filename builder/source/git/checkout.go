@@ -123,7 +123,7 @@ func (w *worktree) submodules(ctx context.Context, g command, stderr io.Writer) 
 	if _, err := os.Lstat(filepath.Join(w.dir, ".gitmodules")); errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
-	net, release, err := w.repos.remote(w.spec)
+	net, release, err := w.repos.remote(ctx, w.spec)
 	if err != nil {
 		return err
 	}

@@ -9,7 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 
-	"golang.org/x/sys/unix"
+	"github.com/shale-build/shale/builder/source/shelf"
 )
 
 // kept is the reference that tells that a commit was fetched completely.
@@ -23,7 +23,7 @@ func (r *Repositories) ensure(ctx context.Context, s Spec, c Commit, stderr io.W
 		return nil, g, err
 	}
 	for range 3 {
-		b, err := r.open(ctx, s.Remote, unix.LOCK_SH)
+		b, err := r.open(ctx, s.Remote, shelf.Shared)
 		if err != nil {
 			return nil, g, err
 		}
@@ -52,12 +52,12 @@ func (b *bare) has(ctx context.Context, g command, object string) bool {
 
 // fetch brings c into the cache.
 func (r *Repositories) fetch(ctx context.Context, s Spec, c Commit, stderr io.Writer) error {
-	b, err := r.open(ctx, s.Remote, unix.LOCK_EX)
+	b, err := r.open(ctx, s.Remote, shelf.Exclusive)
 	if err != nil {
 		return err
 	}
 	defer b.close()
-	g, release, err := r.remote(s)
+	g, release, err := r.remote(ctx, s)
 	if err != nil {
 		return err
 	}
@@ -68,7 +68,7 @@ func (r *Repositories) fetch(ctx context.Context, s Spec, c Commit, stderr io.Wr
 		// What is in the way may be the cache itself: references that were
 		// renamed on the other side, a repository of another hash, damage.
 		r.opts.Logger.Debug("fetch into a fresh repository", "remote", s.shown(), "error", err)
-		if err := b.drop(); err != nil {
+		if err := b.Empty(); err != nil {
 			return err
 		}
 		err = b.fill(ctx, g, c)
@@ -76,7 +76,7 @@ func (r *Repositories) fetch(ctx context.Context, s Spec, c Commit, stderr io.Wr
 	if err != nil {
 		return fmt.Errorf("fetch from %s: %w", s.shown(), err)
 	}
-	if _, err := trim(r.opts.Dir, maxCacheSize, maxRepositories); err != nil {
+	if _, err := shelf.Shelf(r.opts.Dir).Trim(bounds); err != nil {
 		r.opts.Logger.Warn("the cache of git repositories was not trimmed", "error", err)
 	}
 	return nil

@@ -506,31 +506,6 @@ func TestParallel(t *testing.T) {
 	group.Wait()
 }
 
-// TestTrim removes what is used least.
-func TestTrim(t *testing.T) {
-	t.Parallel()
-	s := newSite(t, "sha1", false)
-	for _, name := range []string{"main", "sub"} {
-		if _, err := get(t, s.repositories(), s.url+"/"+name+"/.git"); err != nil {
-			t.Fatal(err)
-		}
-	}
-	size, err := git.Size(s.cache)
-	if err != nil || size == 0 {
-		t.Fatalf("size %d, %v", size, err)
-	}
-	freed, err := git.Trim(s.cache, size-1)
-	if err != nil || freed == 0 || freed == size {
-		t.Errorf("freed %d of %d, %v", freed, size, err)
-	}
-	if freed, err = git.Trim(s.cache, 0); err != nil || freed == 0 {
-		t.Errorf("freed %d, %v", freed, err)
-	}
-	if _, err := get(t, s.repositories(), s.url+"/main/.git"); err != nil {
-		t.Error(err)
-	}
-}
-
 // TestKey tells what makes a checkout another one.
 func TestKey(t *testing.T) {
 	t.Parallel()

@@ -112,7 +112,8 @@ type command struct {
 	env       []string
 	// secrets are taken out of what git prints.
 	secrets []string
-	// stderr gets what git has to tell, nil for nobody.
+	// stderr gets what git has to tell when it succeeds, nil for nobody;
+	// otherwise the error has it.
 	stderr io.Writer
 }
 
@@ -189,9 +190,6 @@ func (c command) run(ctx context.Context, args ...string) ([]byte, error) {
 	}
 	runtime.UnlockOSThread()
 	text := strings.TrimSpace(c.redact(stderr.String()))
-	if c.stderr != nil && text != "" {
-		_, _ = io.WriteString(c.stderr, text+"\n")
-	}
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
@@ -200,6 +198,9 @@ func (c command) run(ctx context.Context, args ...string) ([]byte, error) {
 	}
 	if err != nil {
 		return nil, &Error{Command: args[0], Stderr: text, Err: err}
+	}
+	if c.stderr != nil && text != "" {
+		_, _ = io.WriteString(c.stderr, text+"\n")
 	}
 	return stdout.Bytes(), nil
 }

@@ -1,9 +1,12 @@
 package git
 
 import (
+	"context"
 	"io"
 	"log/slog"
 	"path/filepath"
+
+	"github.com/shale-build/shale/builder/source/memo"
 )
 
 // Options describe Repositories.
@@ -17,7 +20,7 @@ type Options struct {
 	Secret func(id string) ([]byte, bool, error)
 	// Agent serves the ssh agent with the ID on a socket at path until it is
 	// closed; nil for no agents.
-	Agent func(id, path string) (io.Closer, error)
+	Agent func(ctx context.Context, id, path string) (io.Closer, error)
 	// KnownHosts are the files of the user's known_hosts(5).
 	KnownHosts []string
 	// Logger is told of what does no harm; nil for nobody.
@@ -29,7 +32,7 @@ type Options struct {
 type Repositories struct {
 	opts     Options
 	git      program
-	resolved memo[Commit]
+	resolved memo.Memo[Commit]
 }
 
 // New makes Repositories. Whether there is a git program is looked up when it
@@ -55,7 +58,7 @@ func (r *Repositories) local() (command, error) {
 
 // remote is git with s.Remote as origin, and with what the remote wants to
 // see. The caller calls release.
-func (r *Repositories) remote(s Spec) (c command, release func(), err error) {
+func (r *Repositories) remote(ctx context.Context, s Spec) (c command, release func(), err error) {
 	c, err = r.local()
 	if err != nil {
 		return c, nil, err
@@ -63,7 +66,7 @@ func (r *Repositories) remote(s Spec) (c command, release func(), err error) {
 	c.protocols = remoteProtocols
 	c.config = []config{{"remote.origin.url", s.Remote}}
 	if s.scheme == "ssh" {
-		return r.withSSH(c, s)
+		return r.withSSH(ctx, c, s)
 	}
 	c, err = r.withAuthorization(c, s)
 	return c, func() {}, err

@@ -34,7 +34,7 @@ func (r *Repositories) Resolve(ctx context.Context, s Spec) (Commit, error) {
 	if s.FetchByCommit {
 		return byCommit(s)
 	}
-	c, err := r.resolved.get(s.Remote+"\x00"+s.Ref, func() (Commit, error) { return r.ask(ctx, s) })
+	c, err := r.resolved.Get(s.Remote+"\x00"+s.Ref, func() (Commit, error) { return r.ask(ctx, s) })
 	if err != nil {
 		return Commit{}, err
 	}
@@ -68,7 +68,7 @@ func checkSum(s Spec, c Commit) error {
 
 // ask asks the remote.
 func (r *Repositories) ask(ctx context.Context, s Spec) (Commit, error) {
-	g, release, err := r.remote(s)
+	g, release, err := r.remote(ctx, s)
 	if err != nil {
 		return Commit{}, err
 	}

@@ -2,6 +2,7 @@ package git_test
 
 import (
 	"bytes"
+	"context"
 	"crypto/ed25519"
 	"crypto/rand"
 	"encoding/base64"
@@ -268,7 +269,7 @@ func TestSSH(t *testing.T) {
 			}
 			opts := git.Options{Dir: t.TempDir(), WorkDir: t.TempDir(), KnownHosts: []string{known}}
 			if tt.keys != nil {
-				opts.Agent = func(_, path string) (io.Closer, error) { return listen(tt.keys, path) }
+				opts.Agent = func(_ context.Context, _, path string) (io.Closer, error) { return listen(tt.keys, path) }
 			}
 			sp, err := spec(t, "ssh://git@"+server.Addr+"/main/.git?submodules=false")
 			if err != nil {

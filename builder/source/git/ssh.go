@@ -1,6 +1,7 @@
 package git
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -17,7 +18,7 @@ import (
 //
 // Files and the agent's socket are named by descriptors of this process: there
 // is nothing to leave behind, to quote, or to be too long for a socket.
-func (r *Repositories) withSSH(c command, s Spec) (_ command, release func(), err error) {
+func (r *Repositories) withSSH(ctx context.Context, c command, s Spec) (_ command, release func(), err error) {
 	var open []io.Closer
 	closeAll := func() {
 		for _, o := range open {
@@ -50,7 +51,7 @@ func (r *Repositories) withSSH(c command, s Spec) (_ command, release func(), er
 	}
 	c.env = append(c.env, "GIT_SSH_VARIANT=ssh", "GIT_SSH_COMMAND="+sshCommand(hosts))
 	if s.Agent != "" {
-		socket, dir, err := r.listen(s.Agent)
+		socket, dir, err := r.listen(ctx, s.Agent)
 		if err != nil {
 			return c, nil, err
 		}
@@ -78,7 +79,7 @@ func sshCommand(knownHosts []string) string {
 const socketName = "agent"
 
 // listen serves an agent in a directory of its own.
-func (r *Repositories) listen(id string) (socket io.Closer, dir *os.File, err error) {
+func (r *Repositories) listen(ctx context.Context, id string) (socket io.Closer, dir *os.File, err error) {
 	if r.opts.Agent == nil {
 		return nil, nil, fmt.Errorf("no SSH key %q forwarded from the client: give one with --ssh %s", id, id)
 	}
@@ -89,7 +90,7 @@ func (r *Repositories) listen(id string) (socket io.Closer, dir *os.File, err er
 	if dir, err = os.Open(path); err != nil {
 		return nil, nil, fmt.Errorf("open directory for the ssh agent: %w", err)
 	}
-	if socket, err = r.opts.Agent(id, filepath.Join(path, socketName)); err != nil {
+	if socket, err = r.opts.Agent(ctx, id, filepath.Join(path, socketName)); err != nil {
 		return nil, nil, errors.Join(err, dir.Close())
 	}
 	return socket, dir, nil

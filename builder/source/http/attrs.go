@@ -2,7 +2,9 @@ package http
 
 import (
 	"fmt"
+	"net/http"
 	"strconv"
+	"strings"
 
 	"github.com/opencontainers/go-digest"
 )
@@ -16,6 +18,8 @@ func ParseAttrs(attrs map[string]string) (Options, error) {
 		switch key {
 		case "http.checksum":
 			o.Checksum, err = digest.Parse(value)
+		case "http.authheadersecret":
+			o.AuthSecret = value
 		case "http.filename":
 			o.Filename = value
 		case "http.perm":
@@ -24,6 +28,11 @@ func ParseAttrs(attrs map[string]string) (Options, error) {
 			o.UID, err = number(value, 1<<32-2)
 		case "http.gid":
 			o.GID, err = number(value, 1<<32-2)
+		case "http.header.accept", "http.header.user-agent":
+			if o.Header == nil {
+				o.Header = http.Header{}
+			}
+			o.Header.Set(strings.TrimPrefix(key, "http.header."), value)
 		default:
 			err = fmt.Errorf("unknown attribute")
 		}

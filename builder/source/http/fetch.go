@@ -30,9 +30,13 @@ type Options struct {
 	// Header is sent to the host of the URL, but not to another host that
 	// it redirects to.
 	Header http.Header
-	// ETag is that of an earlier download; when it still holds the result is
-	// ErrNotModified.
-	ETag string
+	// ETag is that of an earlier download, Since the time it bore; when they
+	// still hold the result is ErrNotModified.
+	ETag  string
+	Since time.Time
+	// AuthSecret is the ID of the secret to authorize with, "" to choose by
+	// the host.
+	AuthSecret string
 	// MaxSize bounds the content in bytes, 0 is no bound.
 	MaxSize int64
 	// Transport carries the requests, nil for one with the system's proxies.
@@ -44,10 +48,15 @@ type Options struct {
 // Meta describes what was downloaded.
 type Meta struct {
 	Digest digest.Digest
-	// LastModified is the Unix epoch when the host does not say.
+	// LastModified is the Unix epoch when the host does not say, and Dated is
+	// false then.
 	LastModified time.Time
-	ETag         string
-	Size         int64
+	Dated        bool
+	// Steady tells that LastModified was old enough when it was asked for
+	// that another content would have another time.
+	Steady bool
+	ETag   string
+	Size   int64
 }
 
 var (
@@ -99,17 +108,29 @@ func fetch(ctx context.Context, u *url.URL, opts Options, dir string) (_ string,
 	if err != nil {
 		return "", Meta{}, err
 	}
-	resp, err := get(ctx, u, opts)
+	ctx, watch, stop := watched(ctx)
+	defer stop()
+	resp, err := request(ctx, http.MethodGet, u, opts)
 	if err != nil {
 		return "", Meta{}, err
 	}
 	defer func() { err = errors.Join(err, resp.Body.Close()) }()
 	meta := Meta{ETag: resp.Header.Get("ETag"), LastModified: time.Unix(0, 0)}
 	if t, err := http.ParseTime(resp.Header.Get("Last-Modified")); err == nil {
-		meta.LastModified = t
+		meta.LastModified, meta.Dated = t, true
+		meta.Steady = steady(t, resp.Header.Get("Date"))
 	}
-	file, err := save(resp.Body, name, opts, dir, &meta)
+	file, err := save(watch(resp.Body), name, opts, dir, &meta)
+	if err != nil && ctx.Err() != nil {
+		err = context.Cause(ctx)
+	}
 	return file, meta, err
+}
+
+// steady tells that a time is a strong validator (RFC 9110, 8.8.2.2).
+func steady(modified time.Time, date string) bool {
+	now, err := http.ParseTime(date)
+	return err == nil && now.Sub(modified) >= time.Minute
 }
 
 // fetchSpooled copies a file that is already here.
@@ -133,22 +154,31 @@ func fetchSpooled(file, rawURL string, opts Options, dir string) (_ string, _ Me
 	return out, meta, nil
 }
 
-// get sends the request and checks the answer.
-func get(ctx context.Context, u *url.URL, opts Options) (*http.Response, error) {
+// request sends a request and checks the answer.
+func request(ctx context.Context, method string, u *url.URL, opts Options) (*http.Response, error) {
 	if u.Scheme != "http" && u.Scheme != "https" {
 		return nil, fmt.Errorf("unsupported scheme %q", u.Scheme)
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
+	req, err := http.NewRequestWithContext(ctx, method, u.String(), nil)
 	if err != nil {
 		return nil, err
 	}
 	for key, values := range opts.Header {
 		req.Header[http.CanonicalHeaderKey(key)] = values
 	}
-	// The file is wanted as it is, not as the transport would unpack it.
-	req.Header.Set("Accept-Encoding", "identity")
-	if opts.ETag != "" {
+	if req.Header.Get("User-Agent") == "" {
+		req.Header.Set("User-Agent", "shale")
+	}
+	// What a server compresses for the way alone is unpacked by the
+	// transport, which asks for it, but not in a HEAD; the ETag may differ.
+	if method == http.MethodHead {
+		req.Header.Set("Accept-Encoding", "gzip")
+	}
+	switch {
+	case opts.ETag != "":
 		req.Header.Set("If-None-Match", opts.ETag)
+	case !opts.Since.IsZero():
+		req.Header.Set("If-Modified-Since", opts.Since.UTC().Format(http.TimeFormat))
 	}
 	client := &http.Client{Transport: opts.Transport, CheckRedirect: redirects(u, opts.Header)}
 	resp, err := client.Do(req) //nolint:bodyclose // closed by the caller or below
@@ -156,7 +186,7 @@ func get(ctx context.Context, u *url.URL, opts Options) (*http.Response, error) 
 		return nil, withoutURL(err)
 	}
 	switch {
-	case resp.StatusCode == http.StatusNotModified && opts.ETag != "":
+	case resp.StatusCode == http.StatusNotModified && (opts.ETag != "" || !opts.Since.IsZero()):
 		err = ErrNotModified
 	case resp.StatusCode < 200 || resp.StatusCode > 299:
 		err = &StatusError{Code: resp.StatusCode}

@@ -50,7 +50,7 @@ func TestFetch(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := Meta{Digest: digest.FromString(body), LastModified: modified, ETag: `"tag"`, Size: int64(len(body))}
+	want := Meta{Digest: digest.FromString(body), LastModified: modified, Dated: true, Steady: true, ETag: `"tag"`, Size: int64(len(body))}
 	if meta != want || file != filepath.Join(dir, "b.txt") {
 		t.Errorf("got %s %+v, want %+v", file, meta, want)
 	}

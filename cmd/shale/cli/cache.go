@@ -7,6 +7,7 @@ import (
 	"github.com/shale-build/shale/builder"
 	"github.com/shale-build/shale/builder/cache"
 	"github.com/shale-build/shale/builder/cachemount"
+	"github.com/shale-build/shale/builder/source/shelf"
 	"github.com/shale-build/shale/storage"
 )
 
@@ -20,6 +21,10 @@ type buildCache interface {
 	Mounts() ([]cachemount.Mount, error)
 	// RemoveMount removes one that is not in use and tells whether it did.
 	RemoveMount(m cachemount.Mount) (bool, error)
+	// Sources lists git repositories and downloads.
+	Sources() ([]shelf.Usage, error)
+	// PruneSources removes those that are not in use.
+	PruneSources(policy shelf.Policy) ([]shelf.Usage, error)
 }
 
 // storeCache is the build cache of a store.
@@ -27,6 +32,8 @@ type storeCache struct {
 	store  *storage.Store
 	dir    string
 	mounts *cachemount.Caches
+	// sources are where builds keep what they fetched.
+	sources []shelf.Shelf
 }
 
 var _ buildCache = (*storeCache)(nil)
@@ -40,7 +47,39 @@ func openCache(store *storage.Store) (*storeCache, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &storeCache{store: store, dir: dir, mounts: cachemount.New(mounts)}, nil
+	c := &storeCache{store: store, dir: dir, mounts: cachemount.New(mounts)}
+	for _, name := range []string{builder.GitState, builder.DownloadState} {
+		dir, err := store.StateDir(name)
+		if err != nil {
+			return nil, err
+		}
+		c.sources = append(c.sources, shelf.Shelf(dir))
+	}
+	return c, nil
+}
+
+func (c *storeCache) Sources() ([]shelf.Usage, error) {
+	var list []shelf.Usage
+	for _, s := range c.sources {
+		entries, err := s.List()
+		if err != nil {
+			return list, err
+		}
+		list = append(list, entries...)
+	}
+	return list, nil
+}
+
+func (c *storeCache) PruneSources(policy shelf.Policy) ([]shelf.Usage, error) {
+	var list []shelf.Usage
+	for _, s := range c.sources {
+		removed, err := s.Trim(policy)
+		if err != nil {
+			return list, err
+		}
+		list = append(list, removed...)
+	}
+	return list, nil
 }
 
 func (c *storeCache) Steps() ([]cache.Usage, error) { return cache.Collect(c.dir, c.store) }

@@ -76,10 +76,19 @@ func showUsage(w io.Writer, store imageReader, built buildCache, chosen string) 
 	for _, m := range mounts {
 		mountSize += m.Size
 	}
+	sources, err := built.Sources()
+	if err != nil {
+		return err
+	}
+	var sourceSize int64
+	for _, s := range sources {
+		sourceSize += s.Size
+	}
 	return format.Write(w, usageListing, chosen, []usageRow{
 		images,
 		newUsageRow("Build Cache", len(steps), 0, stepSize, stepSize),
 		newUsageRow("Cache Mounts", len(mounts), 0, mountSize, mountSize),
+		newUsageRow("Sources", len(sources), 0, sourceSize, sourceSize),
 	})
 }
 

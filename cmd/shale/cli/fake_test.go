@@ -17,6 +17,7 @@ import (
 
 	"github.com/shale-build/shale/builder/cache"
 	"github.com/shale-build/shale/builder/cachemount"
+	"github.com/shale-build/shale/builder/source/shelf"
 	"github.com/shale-build/shale/storage"
 )
 
@@ -160,6 +161,12 @@ func (c *fakeCache) PruneSteps(_ context.Context, policy cache.Policy) ([]cache.
 	return c.steps, nil
 }
 func (c *fakeCache) Mounts() ([]cachemount.Mount, error) { return c.mounts, nil }
+
+func (c *fakeCache) Sources() ([]shelf.Usage, error) {
+	return []shelf.Usage{{Name: "0123456789abcdef", Size: 1234}}, nil
+}
+
+func (c *fakeCache) PruneSources(shelf.Policy) ([]shelf.Usage, error) { return c.Sources() }
 func (c *fakeCache) RemoveMount(cachemount.Mount) (bool, error) {
 	c.mounts = nil
 	return true, nil

@@ -204,7 +204,7 @@ func TestPruneCache(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if freed != 178_000_000 || len(built.mounts) != 0 || built.policy.KeepBytes != 5 || !built.policy.Until.Equal(now) {
+	if freed != 178_001_234 || len(built.mounts) != 0 || built.policy.KeepBytes != 5 || !built.policy.Until.Equal(now) {
 		t.Errorf("freed %d with %+v, %d mounts left", freed, built.policy, len(built.mounts))
 	}
 	built = newFakeCache()

@@ -6,12 +6,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"strings"
 	"time"
 
 	"github.com/urfave/cli/v2"
 
 	"github.com/shale-build/shale/builder/cache"
+	"github.com/shale-build/shale/builder/source/shelf"
 	"github.com/shale-build/shale/storage"
 )
 
@@ -252,11 +254,31 @@ func pruneCacheOf(ctx context.Context, w io.Writer, built buildCache, opts prune
 			return freed, printErr
 		}
 	}
+	if err != nil {
+		return freed, err
+	}
+	n, err := pruneSources(w, built, opts)
+	freed += n
 	if err != nil || !opts.all {
 		return freed, err
 	}
-	n, err := pruneMounts(w, built, opts)
+	n, err = pruneMounts(w, built, opts)
 	return freed + n, err
+}
+
+// pruneSources removes git repositories and downloads. --keep-storage holds for
+// each kind, beside the steps.
+func pruneSources(w io.Writer, built buildCache, opts pruneOptions) (freed int64, err error) {
+	removed, err := built.PruneSources(shelf.Policy{
+		KeepBytes: opts.keep, KeepEntries: math.MaxInt, Until: opts.until, DryRun: opts.dryRun,
+	})
+	for _, u := range removed {
+		freed += u.Size
+		if _, printErr := fmt.Fprintf(w, "Deleted source: %s\n", shortID(u.Name)); printErr != nil {
+			return freed, printErr
+		}
+	}
+	return freed, err
 }
 
 func pruneMounts(w io.Writer, built buildCache, opts pruneOptions) (freed int64, err error) {

@@ -1,9 +1,10 @@
-package git
+// Package memo calls functions once for each key.
+package memo
 
 import "sync"
 
-// memo calls a function once for each key; failures are not kept.
-type memo[T any] struct {
+// Memo calls a function once for each key; failures are not kept.
+type Memo[T any] struct {
 	mu    sync.Mutex
 	cells map[string]*cell[T]
 }
@@ -13,7 +14,9 @@ type cell[T any] struct {
 	value *T
 }
 
-func (m *memo[T]) get(key string, make func() (T, error)) (T, error) {
+// Get returns what make gave for key, and calls it if it has not yet. Callers with
+// the same key wait for each other.
+func (m *Memo[T]) Get(key string, make func() (T, error)) (T, error) {
 	m.mu.Lock()
 	if m.cells == nil {
 		m.cells = map[string]*cell[T]{}

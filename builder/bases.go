@@ -1,0 +1,89 @@
+package builder
+
+import (
+	"context"
+	"slices"
+	"sync"
+
+	"github.com/moby/buildkit/solver/pb"
+
+	"github.com/shale-build/shale/builder/fileop"
+	"github.com/shale-build/shale/builder/llb"
+	"github.com/shale-build/shale/builder/solve"
+	"github.com/shale-build/shale/builder/source/local"
+)
+
+// bases are the layers made of files outside the store: a directory, a
+// repository or an archive that stands for a stage or an image
+// (--build-context base=DIR and FROM base).
+type bases struct {
+	mu     sync.Mutex
+	layers map[*local.Tree]func() (solve.Snapshot, error)
+}
+
+// base returns snap as a layer to build on.
+func (e *executor) base(ctx context.Context, snap solve.Snapshot) (solve.Snapshot, error) {
+	if snap.Tree == nil {
+		return snap, nil
+	}
+	e.bases.mu.Lock()
+	if e.bases.layers == nil {
+		e.bases.layers = map[*local.Tree]func() (solve.Snapshot, error){}
+	}
+	once := e.bases.layers[snap.Tree]
+	if once == nil {
+		once = sync.OnceValues(func() (solve.Snapshot, error) { return e.layerOf(ctx, snap.Tree) })
+		e.bases.layers[snap.Tree] = once
+	}
+	e.bases.mu.Unlock()
+	return once()
+}
+
+func (e *executor) layerOf(ctx context.Context, tree *local.Tree) (solve.Snapshot, error) {
+	layer, err := e.mounts.Create(ctx, "", func(ctx context.Context, root string) error {
+		_, err := fileop.Materialize(ctx, tree, "/", root, fileop.Options{Logger: e.logger})
+		return err
+	})
+	if err != nil {
+		return solve.Snapshot{}, err
+	}
+	return e.snapshot(layer)
+}
+
+// withBases returns inputs with a layer in the place of what v builds on.
+func (e *executor) withBases(ctx context.Context, v *llb.Vertex, inputs []solve.Snapshot) ([]solve.Snapshot, error) {
+	inputs = slices.Clone(inputs)
+	for _, i := range builtOn(v, len(inputs)) {
+		snap, err := e.base(ctx, inputs[i])
+		if err != nil {
+			return nil, err
+		}
+		inputs[i] = snap
+	}
+	return inputs, nil
+}
+
+// builtOn lists the inputs whose files are part of what v yields.
+func builtOn(v *llb.Vertex, inputs int) []int {
+	var list []int
+	add := func(i int) {
+		if i >= 0 {
+			list = append(list, i)
+		}
+	}
+	switch {
+	case v.Exec != nil:
+		for _, m := range v.Exec.GetMounts() {
+			if m.GetDest() == pb.RootMount {
+				add(int(m.GetInput()))
+			}
+		}
+	case v.File != nil:
+		add(baseInput(v.File, inputs))
+	case v.Merge != nil:
+		for _, in := range v.Merge.GetInputs() {
+			add(int(in.GetInput()))
+		}
+	}
+	return list
+}

@@ -1,0 +1,106 @@
+package frontend
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/moby/buildkit/frontend/dockerfile/builder"
+	"github.com/moby/buildkit/frontend/gateway/client"
+)
+
+// usualPatience is how long the front end may work without asking us anything. All
+// it then does of its own is to convert, which takes milliseconds, and to ask
+// ssh servers of git repositories for their host keys, for which it has no time
+// limit.
+const usualPatience = 30 * time.Second
+
+// activity knows since when the front end has asked nothing.
+type activity struct {
+	mu     sync.Mutex
+	active int
+	since  time.Time
+}
+
+// begin marks a question; the result marks its answer.
+func (a *activity) begin() (end func()) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.active++
+	return func() {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		a.active--
+		a.since = time.Now()
+	}
+}
+
+func (a *activity) idle() time.Duration {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.active > 0 {
+		return 0
+	}
+	return time.Since(a.since)
+}
+
+// runFrontend runs the front end, which does not watch ctx while it waits for
+// an ssh server: it is left alone then.
+func runFrontend(ctx context.Context, g *gateway, limit time.Duration) (*client.Result, error) {
+	type answer struct {
+		res *client.Result
+		err error
+	}
+	if limit == 0 {
+		limit = usualPatience
+	}
+	answers := make(chan answer, 1)
+	g.activity.begin()()
+	go func() {
+		res, err := builder.Build(ctx, g)
+		answers <- answer{res, err}
+	}()
+	ticker := time.NewTicker(limit / 10)
+	defer ticker.Stop()
+	for {
+		select {
+		case a := <-answers:
+			return a.res, a.err
+		case <-ctx.Done():
+			// What it was asked has been cancelled; give it the time to say so.
+			select {
+			case a := <-answers:
+				return a.res, a.err
+			case <-time.After(time.Second):
+				return nil, context.Cause(ctx)
+			}
+		case <-ticker.C:
+			if g.activity.idle() > limit {
+				return nil, fmt.Errorf("the ssh server of a git repository does not tell its host key within %s: %s", limit, strings.Join(g.in.sshHosts(), ", "))
+			}
+		}
+	}
+}
+
+var sshAddress = regexp.MustCompile(`(?:ssh://(?:[^@\s/]*@)?([^\s/]+)|\b[\w-]+@([\w.-]+):)`)
+
+// sshHosts lists the hosts that the front end may be waiting for.
+func (in *Inputs) sshHosts() []string {
+	texts := slices.Collect(maps.Values(in.opts))
+	for _, data := range in.files {
+		texts = append(texts, string(data))
+	}
+	var hosts []string
+	for _, text := range texts {
+		for _, m := range sshAddress.FindAllStringSubmatch(text, -1) {
+			hosts = append(hosts, m[1]+m[2])
+		}
+	}
+	slices.Sort(hosts)
+	return slices.Compact(hosts)
+}
