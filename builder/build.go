@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/opencontainers/image-spec/identity"
@@ -15,6 +16,7 @@ import (
 	"github.com/shale-build/shale/builder/cache"
 	"github.com/shale-build/shale/builder/cachemount"
 	"github.com/shale-build/shale/builder/exec"
+	"github.com/shale-build/shale/builder/explain"
 	"github.com/shale-build/shale/builder/frontend"
 	"github.com/shale-build/shale/builder/llb"
 	"github.com/shale-build/shale/builder/rootfs"
@@ -32,6 +34,9 @@ const (
 	CacheState      = "cache"
 	CacheMountState = "cachemounts"
 )
+
+// explainState holds what steps were made of.
+const explainState = "explain"
 
 // tempState holds the directories of running builds.
 const tempState = "tmp"
@@ -102,6 +107,23 @@ func (b *build) open(ctx context.Context, abort context.CancelCauseFunc) error {
 		return err
 	}
 	b.solver = solve.New(b.executor, b.index, b.deps.Progress, b.deps.Logger, abort)
+	return b.openTrail()
+}
+
+// openTrail lets the solver remember what steps were made of. Builds of one
+// Dockerfile in one context are compared with each other.
+func (b *build) openTrail() error {
+	dir, err := b.deps.Store.StateDir(explainState)
+	if err != nil {
+		return err
+	}
+	where := b.opts.Context
+	if abs, err := filepath.Abs(where); err == nil && where != "-" && !strings.Contains(where, "://") {
+		where = abs
+	}
+	trail := explain.NewStore(dir, where+"\x00"+b.opts.Dockerfile)
+	b.closers = append(b.closers, func() error { return trail.Tidy(time.Now()) })
+	b.solver.Explain(trail)
 	return nil
 }
 

@@ -28,6 +28,9 @@ type Vertex struct {
 	Started, Completed *time.Time
 	// Cached is set when the result came from the cache.
 	Cached bool
+	// Decision is "cached" or "ran" for a step that has a cache key, and
+	// Reason says why in words.
+	Decision, Reason string
 	// Error is the failure of this step, "" for none.
 	Error string
 }

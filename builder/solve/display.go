@@ -42,6 +42,17 @@ func (d *display) start() {
 	})
 }
 
+// decide notes whether the vertex has to run and why. The first decision counts;
+// it is shown with the vertex's next change.
+func (d *display) decide(decision, reason string) {
+	d.update(func(v *progress.Vertex) bool {
+		if v.Decision == "" {
+			v.Decision, v.Reason = decision, reason
+		}
+		return false
+	})
+}
+
 // complete ends the vertex; a vertex that had not started takes no time.
 func (d *display) complete(cached bool) {
 	d.update(func(v *progress.Vertex) bool {

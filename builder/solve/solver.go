@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/shale-build/shale/builder/cache"
+	"github.com/shale-build/shale/builder/explain"
 	"github.com/shale-build/shale/builder/llb"
 	"github.com/shale-build/shale/builder/progress"
 	"github.com/shale-build/shale/builder/source/local"
@@ -25,6 +26,7 @@ type Solver struct {
 	sink   progress.Sink
 	logger *slog.Logger
 	abort  context.CancelCauseFunc
+	trail  *explain.Store
 
 	mu    sync.Mutex
 	nodes map[digest.Digest]*node
@@ -36,6 +38,10 @@ type Solver struct {
 func New(exec Executor, index *cache.Index, sink progress.Sink, logger *slog.Logger, abort context.CancelCauseFunc) *Solver {
 	return &Solver{exec: exec, index: index, sink: sink, logger: logger, abort: abort, nodes: map[digest.Digest]*node{}}
 }
+
+// Explain makes the Solver keep in trail what steps were made of, and say of each
+// why it ran. It is called before Solve.
+func (s *Solver) Explain(trail *explain.Store) { s.trail = trail }
 
 // node is what a build knows about one vertex. Each of its steps is taken once.
 type node struct {
@@ -248,7 +254,31 @@ func (s *Solver) evaluate(ctx context.Context, n *node) (Snapshot, error) {
 			return hit, nil
 		}
 	}
-	return s.run(ctx, n, inputs, keys)
+	keep := s.follow(ctx, n, inputs)
+	snap, err := s.run(ctx, n, inputs, keys)
+	if err == nil {
+		keep()
+	}
+	return snap, err
+}
+
+// follow tells why n runs, and returns what keeps what it was made of, to be
+// called when it has run. A build is not the worse for it when that fails.
+func (s *Solver) follow(ctx context.Context, n *node, inputs []Snapshot) (keep func()) {
+	if s.trail == nil {
+		return func() {}
+	}
+	facts, err := s.facts(ctx, n, inputs)
+	if err != nil {
+		s.logger.Debug("what a step is made of is not known", "step", n.v.Name, "error", err)
+		return func() {}
+	}
+	n.display.decide(decidedRan, s.why(n, facts))
+	return func() {
+		if err := s.trail.Save(slot(n.v), facts); err != nil {
+			s.logger.Warn("what a step was made of is not kept", "step", n.v.Name, "error", err)
+		}
+	}
 }
 
 // find looks for the result of n under k and, when it is there, records it under
@@ -260,6 +290,7 @@ func (s *Solver) find(ctx context.Context, n *node, k cache.Key, keys []cache.Ke
 	snap, ok := s.lookup(k)
 	if ok {
 		s.remember(n, snap, keys...)
+		n.display.decide(decidedCached, "made anew, what it uses is the same as before")
 		s.showCached(ctx, n)
 	}
 	return snap, ok
@@ -365,6 +396,9 @@ func (s *Solver) showCached(ctx context.Context, n *node) {
 	}
 	for _, in := range n.v.Inputs {
 		s.showCached(ctx, s.node(ctx, in.Vertex))
+	}
+	if n.v.Source == nil {
+		n.display.decide(decidedCached, "unchanged")
 	}
 	n.display.complete(true)
 }

@@ -111,11 +111,15 @@ func show(c *cli.Context, services *services, results resultFiles, run func(buil
 		return errors.Join(usageError(c, err.Error()), services.close())
 	}
 	deps := services.deps
-	deps.Progress, deps.Stdout = shown, c.App.Writer
+	decisions := &decisions{Sink: shown}
+	deps.Progress, deps.Stdout = decisions, c.App.Writer
 	res, err := run(deps)
 	err = errors.Join(err, services.close())
 	if closeErr := shown.Close(); err == nil {
 		err = closeErr
+	}
+	if c.Bool("explain") {
+		err = errors.Join(err, decisions.print(c.App.ErrWriter))
 	}
 	if err != nil {
 		return explain(c.Context, c.App.ErrWriter, err)

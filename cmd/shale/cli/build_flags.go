@@ -18,6 +18,7 @@ func buildFlags() []cli.Flag {
 		&cli.StringSliceFlag{Name: "build-context", Usage: "make a further context `NAME=DIR|URL|GIT|docker-image://REF|oci-layout://DIR` available"},
 		&cli.StringFlag{Name: "call", Value: "build", Usage: "instead of building, print a `REPORT[,format=json|text][,ignorestatus=true]`: check, outline or targets"},
 		&cli.BoolFlag{Name: "check", Usage: "the same as --call=check"},
+		&cli.BoolFlag{Name: "explain", Usage: "say of every step whether it ran or came from the cache, and why"},
 		&cli.StringFlag{Name: "file", Aliases: []string{"f"}, Usage: "read the Dockerfile from `FILE` or URL, - for standard input (default: CONTEXT/Dockerfile)"},
 		&cli.StringFlag{Name: "format", Value: "oci", EnvVars: []string{"BUILDAH_FORMAT"}, Usage: "media types of the image: oci or docker"},
 		&cli.StringFlag{Name: "iidfile", Usage: "write the image ID to `FILE`"},
