@@ -95,7 +95,11 @@ func (g *gateway) Solve(ctx context.Context, req client.SolveRequest) (*client.R
 	if req.Definition == nil || len(req.Definition.Def) == 0 {
 		return res, nil
 	}
-	r := newRef(req.Definition, g.roots)
+	def, err := g.in.policy.Definition(ctx, req.Definition)
+	if err != nil {
+		return nil, err
+	}
+	r := newRef(def, g.roots)
 	if req.Evaluate {
 		if err := r.Evaluate(ctx); err != nil {
 			return nil, err

@@ -13,6 +13,8 @@ import (
 	"github.com/moby/buildkit/frontend/dockerui"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/shale-build/shale/builder/policy"
 )
 
 // Inputs are the opened inputs of a build. Close them when the build, not only
@@ -34,6 +36,7 @@ type Inputs struct {
 	opts     map[string]string
 	platform ocispec.Platform
 	call     string
+	policy   *policy.Policy
 	files    memRoot
 	// shown is the path by which the user knows the Dockerfile.
 	shown string
@@ -73,6 +76,11 @@ func Open(ctx context.Context, o Options) (_ *Inputs, err error) {
 	}()
 	if in.opts, err = attributes(o); err != nil {
 		return nil, err
+	}
+	if o.SourcePolicy != "" {
+		if in.policy, err = policy.Read(o.SourcePolicy); err != nil {
+			return nil, &InputError{Err: err}
+		}
 	}
 	if err := in.openContext(ctx, o); err != nil {
 		return nil, err

@@ -50,6 +50,10 @@ type Options struct {
 	// argument of that name wins.
 	Epoch *time.Time
 
+	// SourcePolicy is a file of rules about what the build may use, "" for
+	// none (see package policy).
+	SourcePolicy string
+
 	// Call asks for a report about the Dockerfile instead of a build:
 	// CallCheck, CallOutline or any other that the front end has; "" builds.
 	Call string

@@ -3,10 +3,12 @@ package frontend
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/moby/buildkit/client/llb/sourceresolver"
 	"github.com/moby/buildkit/solver/pb"
+	"github.com/moby/buildkit/util/imageutil"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
@@ -19,9 +21,45 @@ import (
 func (g *gateway) ResolveImageConfig(ctx context.Context, ref string, opt sourceresolver.Opt) (string, digest.Digest, []byte, error) {
 	defer g.activity.begin()()
 	step := startStep(g.svc.Progress, opt.LogName)
-	pinned, dgst, config, err := g.resolveImage(ctx, ref, opt)
+	allowed, err := g.applyPolicy(ctx, ref, opt)
+	if err != nil {
+		step.done(err)
+		return "", "", nil, err
+	}
+	pinned, dgst, config, err := g.resolveImage(ctx, allowed, opt)
 	step.done(err)
 	return pinned, dgst, config, err
+}
+
+// applyPolicy returns what is to be used instead of an image, often itself.
+func (g *gateway) applyPolicy(ctx context.Context, ref string, opt sourceresolver.Opt) (string, error) {
+	scheme := llb.SchemeImage
+	if opt.OCILayoutOpt != nil {
+		scheme = llb.SchemeLayout
+	}
+	op := &pb.SourceOp{Identifier: scheme + "://" + ref}
+	if err := g.in.policy.Source(ctx, op); err != nil {
+		return "", fmt.Errorf("failed to resolve source metadata for %s: could not resolve image due to policy: %w", ref, err)
+	}
+	if updated, rest := llb.SplitSource(op); updated == scheme {
+		return rest, nil
+	}
+	return "", &imageutil.ResolveToNonImageError{Ref: ref, Updated: respell(op.Identifier, opt.LogName)}
+}
+
+// respell gives the front end the address of what a named context has become.
+// It takes "scheme://" for "scheme:", which is wrong for those that mean their
+// slashes (dockerui, named contexts).
+func respell(identifier, logName string) string {
+	scheme, rest, ok := strings.Cut(identifier, "://")
+	if !ok || !strings.HasPrefix(logName, "[context ") {
+		return identifier
+	}
+	switch scheme {
+	case llb.SchemeHTTP, llb.SchemeHTTPS, llb.SchemeGit:
+		return scheme + ":////" + rest
+	}
+	return identifier
 }
 
 func (g *gateway) resolveImage(ctx context.Context, ref string, opt sourceresolver.Opt) (string, digest.Digest, []byte, error) {
@@ -64,6 +102,10 @@ func (g *gateway) resolveLayout(ctx context.Context, ref string, opt *sourcereso
 // source. A local one has nothing to say.
 func (g *gateway) ResolveSourceMetadata(ctx context.Context, op *pb.SourceOp, opt sourceresolver.Opt) (*sourceresolver.MetaResponse, error) {
 	defer g.activity.begin()()
+	op = op.CloneVT()
+	if err := g.in.policy.Source(ctx, op); err != nil {
+		return nil, fmt.Errorf("could not resolve image due to policy: %w", err)
+	}
 	res := &sourceresolver.MetaResponse{Op: op.CloneVT()}
 	scheme, rest := llb.SplitSource(op)
 	switch scheme {

@@ -37,6 +37,7 @@ func buildFlags() []cli.Flag {
 		&cli.StringSliceFlag{Name: "secret", Usage: "let steps use a secret: `id=ID[,src=FILE|env=NAME]`, without source the variable or else the file called ID"},
 		&cli.StringFlag{Name: "shm-size", Usage: "size of /dev/shm in RUN steps, as `BYTES` or 64m"},
 		&cli.StringSliceFlag{Name: "ssh", Usage: "let steps use the SSH agent or keys of `default|ID[=SOCKET|KEY[,KEY]]`, without path the agent of SSH_AUTH_SOCK"},
+		&cli.StringFlag{Name: "source-policy-file", EnvVars: []string{"EXPERIMENTAL_BUILDKIT_SOURCE_POLICY"}, Usage: "apply the rules in `FILE` about what the build may use"},
 		&cli.StringSliceFlag{Name: "tag", Aliases: []string{"t"}, Usage: "call the image `NAME[:TAG]`"},
 		&cli.StringFlag{Name: "target", Usage: "build `STAGE` instead of the last one"},
 		&cli.BoolFlag{Name: "tls-verify", Value: true, Usage: "require https and check the certificates of registries"},

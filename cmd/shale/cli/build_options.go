@@ -37,6 +37,7 @@ func buildOptions(c *cli.Context, env lookupEnv) (builder.Options, error) {
 			BuildArgs:     parseBuildArgs(c.StringSlice("build-arg"), env),
 			Labels:        parseLabels(c.StringSlice("label")),
 			Ulimits:       c.StringSlice("ulimit"),
+			SourcePolicy:  c.String("source-policy-file"),
 		},
 		Tags:  c.StringSlice("tag"),
 		Allow: c.StringSlice("allow"),

@@ -1,0 +1,116 @@
+package policy
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/moby/buildkit/solver/pb"
+	"github.com/moby/buildkit/sourcepolicy"
+	spb "github.com/moby/buildkit/sourcepolicy/pb"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+)
+
+// maxFile bounds a policy file.
+const maxFile = 16 << 20
+
+// Policy holds rules about sources. A nil Policy allows everything. Its methods
+// are safe for concurrent use.
+type Policy struct {
+	engine *sourcepolicy.Engine
+}
+
+// Read reads a policy file: JSON or, as BuildKit also takes it, protobuf.
+func Read(path string) (*Policy, error) {
+	data, err := readFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("read source policy: %w", err)
+	}
+	p, err := Parse(data)
+	if err != nil {
+		return nil, fmt.Errorf("read source policy %s: %w", path, err)
+	}
+	return p, nil
+}
+
+func readFile(path string) (_ []byte, err error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	data, err := io.ReadAll(io.LimitReader(f, maxFile+1))
+	if err == nil && len(data) > maxFile {
+		err = fmt.Errorf("%s is larger than %d bytes", path, maxFile)
+	}
+	return data, err
+}
+
+// Parse reads a policy. A field that is not known is an error: a rule that is
+// half understood protects from nothing.
+func Parse(data []byte) (*Policy, error) {
+	rules, err := decode(data)
+	if err != nil {
+		return nil, err
+	}
+	if err := check(rules); err != nil {
+		return nil, err
+	}
+	return &Policy{engine: sourcepolicy.NewEngine([]*spb.Policy{rules})}, nil
+}
+
+// decode takes both spellings of field names, matchType and match_type (buildx
+// knows the latter only), any case of letters as buildx does, and protobuf.
+func decode(data []byte) (*spb.Policy, error) {
+	rules := &spb.Policy{}
+	if protojson.Unmarshal(data, rules) == nil {
+		return rules, nil
+	}
+	rules = &spb.Policy{}
+	decoder := json.NewDecoder(bytes.NewReader(data))
+	decoder.DisallowUnknownFields()
+	err := decoder.Decode(rules)
+	if err == nil {
+		return rules, nil
+	}
+	rules = &spb.Policy{}
+	if proto.Unmarshal(data, rules) == nil && len(rules.GetRules()) > 0 {
+		return rules, nil
+	}
+	return nil, err
+}
+
+// check refuses what the engine would stumble over in the middle of a build.
+func check(rules *spb.Policy) error {
+	for i, r := range rules.GetRules() {
+		switch {
+		case r == nil:
+			return fmt.Errorf("rule %d is null", i)
+		case r.GetSelector() == nil:
+			return fmt.Errorf("rule %d has no selector", i)
+		case r.GetAction() == spb.PolicyAction_CONVERT && r.GetUpdates() == nil:
+			return fmt.Errorf("rule %d converts, but has no updates", i)
+		}
+		for _, c := range r.GetSelector().GetConstraints() {
+			if c == nil {
+				return fmt.Errorf("rule %d has a constraint that is null", i)
+			}
+		}
+	}
+	return nil
+}
+
+// Source applies the rules to one source, which it changes where a rule
+// converts it.
+func (p *Policy) Source(ctx context.Context, op *pb.SourceOp) error {
+	if p == nil {
+		return nil
+	}
+	_, err := p.engine.Evaluate(ctx, op)
+	return err
+}
