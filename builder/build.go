@@ -3,20 +3,19 @@ package builder
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"time"
 
-	"github.com/opencontainers/image-spec/identity"
-	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/shale-build/shale/builder/cache"
 	"github.com/shale-build/shale/builder/cachemount"
 	"github.com/shale-build/shale/builder/exec"
 	"github.com/shale-build/shale/builder/explain"
+	"github.com/shale-build/shale/builder/export"
 	"github.com/shale-build/shale/builder/frontend"
 	"github.com/shale-build/shale/builder/llb"
 	"github.com/shale-build/shale/builder/rootfs"
@@ -25,7 +24,6 @@ import (
 	"github.com/shale-build/shale/builder/source"
 	"github.com/shale-build/shale/builder/source/local"
 	"github.com/shale-build/shale/builder/sshagent"
-	"github.com/shale-build/shale/storage"
 )
 
 // Names of the directories below the store's state directory that outlive a
@@ -43,9 +41,9 @@ const tempState = "tmp"
 
 // build is one run of Build.
 type build struct {
-	opts     Options
-	deps     Deps
-	platform ocispec.Platform
+	opts Options
+	deps Deps
+	outs []output
 
 	work    *rootfs.Workspace
 	mounts  *rootfs.Mounter
@@ -82,10 +80,10 @@ func Build(ctx context.Context, opts Options, deps Deps) (_ *Result, err error) 
 
 func (b *build) open(ctx context.Context, abort context.CancelCauseFunc) error {
 	var err error
-	if b.platform, err = onePlatform(b.opts.Platforms); err != nil {
+	if err := b.checkTags(); err != nil {
 		return &frontend.InputError{Err: err}
 	}
-	if err := b.checkTags(); err != nil {
+	if b.outs, err = readOutputs(b.opts); err != nil {
 		return &frontend.InputError{Err: err}
 	}
 	if err := b.openGrants(); err != nil {
@@ -203,10 +201,7 @@ func (b *build) run(ctx context.Context) (*Result, error) {
 	if res.Call != nil {
 		return reported(res), nil
 	}
-	if len(res.Platforms) != 1 {
-		return nil, fmt.Errorf("the front end gave %d results, expected one", len(res.Platforms))
-	}
-	done, err := b.solve(ctx, res.Platforms[0])
+	done, err := b.solve(ctx, res)
 	if err != nil {
 		return nil, err
 	}
@@ -218,47 +213,39 @@ func (b *build) run(ctx context.Context) (*Result, error) {
 	return out, nil
 }
 
-// solve makes the layers of one platform and completes its config.
-func (b *build) solve(ctx context.Context, p frontend.Platform) (finished, error) {
-	if err := b.steps.Check(p.Graph); err != nil {
-		return finished{}, err
+// solve makes the layers of all platforms, side by side: what they share is
+// made once.
+func (b *build) solve(ctx context.Context, res *frontend.Result) (finished, error) {
+	f := finished{
+		Build: export.Build{Platforms: make([]export.Platform, len(res.Platforms)), Multi: res.MultiPlatform},
+		tops:  make([]string, len(res.Platforms)),
 	}
+	for _, p := range res.Platforms {
+		if err := b.steps.Check(p.Graph); err != nil {
+			return f, err
+		}
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	for i, p := range res.Platforms {
+		group.Go(func() (err error) {
+			f.Platforms[i], f.tops[i], err = b.solvePlatform(ctx, p)
+			return err
+		})
+	}
+	return f, group.Wait()
+}
+
+func (b *build) solvePlatform(ctx context.Context, p frontend.Platform) (export.Platform, string, error) {
+	out := export.Platform{ID: p.ID, Platform: p.Platform, Config: p.Config, BaseConfig: p.BaseConfig, Epoch: p.Epoch}
 	snap, err := b.solver.Solve(ctx, p.Graph)
 	if err == nil {
 		snap, err = b.executor.base(ctx, snap)
 	}
 	if err != nil {
-		return finished{}, err
+		return out, "", err
 	}
-	layer := snap.Layer
-	layers, err := b.deps.Store.Chain(layer)
-	if err != nil {
-		return finished{}, err
-	}
-	created, err := b.created(p, layers)
-	if err != nil {
-		return finished{}, err
-	}
-	config, err := finishConfig(p.Config, layers, created)
-	if err != nil {
-		return finished{}, err
-	}
-	return finished{config: config, layers: layers, layer: layer, created: created, platform: p.Platform}, nil
-}
-
-// created is the time the image bears. The same config on the same layers gets
-// the time it got first, so that a build that changes nothing gives the very
-// same image.
-func (b *build) created(p frontend.Platform, layers []storage.Layer) (time.Time, error) {
-	if p.Epoch != nil {
-		return *p.Epoch, nil
-	}
-	key := cache.NewHasher("image").Bytes(p.Config).String(identity.ChainID(diffIDs(layers)).String()).Key()
-	if rec, ok := b.index.Get(key); ok && !b.opts.NoCache {
-		return rec.Created, nil
-	}
-	now := time.Now().UTC()
-	return now, b.index.Put(key, cache.Record{Created: now, Description: "image"})
+	out.Layers, err = b.deps.Store.Chain(snap.Layer)
+	return out, snap.Layer, err
 }
 
 // evaluator lets the front end read files of a context that has to be unpacked

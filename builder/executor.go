@@ -83,7 +83,11 @@ func (e *executor) chain(id string) (digest.Digest, error) {
 	if err != nil {
 		return "", err
 	}
-	return identity.ChainID(diffIDs(layers)), nil
+	ids := make([]digest.Digest, len(layers))
+	for i, l := range layers {
+		ids[i] = l.DiffID
+	}
+	return identity.ChainID(ids), nil
 }
 
 // file carries out COPY, ADD, WORKDIR and the like on the layer they start

@@ -42,6 +42,14 @@ func parseTag(tag string) (reference.Named, error) {
 	return reference.TagNameOnly(named), nil
 }
 
+// withoutTag is the repository of a complete name.
+func withoutTag(name string) string {
+	if i := strings.LastIndexByte(name, ':'); i > strings.LastIndexByte(name, '/') {
+		return name[:i]
+	}
+	return name
+}
+
 // HasRegistry tells whether a name begins with a host, by docker's rule: the
 // part before the first slash has a dot or a colon, or is localhost.
 func HasRegistry(name string) bool {

@@ -5,350 +5,375 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
-	"path/filepath"
 	"strings"
-	"time"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/shale-build/shale/builder/export"
-	"github.com/shale-build/shale/builder/progress"
 	"github.com/shale-build/shale/storage"
 	"github.com/shale-build/shale/storage/registry"
 )
 
 // finished is what a build made, before it is written anywhere.
 type finished struct {
-	config   []byte
-	layers   []storage.Layer
-	layer    string // topmost, "" for none
-	created  time.Time
-	platform ocispec.Platform
+	export.Build
+	// tops are the topmost layers of the platforms, "" for none.
+	tops []string
 }
 
-func (f finished) imageID() string { return digest.FromBytes(f.config).String() }
-
-// outputs writes what was built wherever it was asked for.
+// outputs writes what was built wherever it was asked for. Registries come
+// last: nothing is pushed when another output fails.
 func (b *build) outputs(ctx context.Context, f finished) (*Result, error) {
 	res := &Result{Metadata: map[string]any{}}
-	exports := b.opts.Exports
-	if len(exports) == 0 {
-		exports = []Export{{Type: "image"}}
+	layers := &export.Layers{Open: b.deps.Store.OpenDiff, TempDir: b.work.Dir}
+	var pushes []func() error
+	for _, o := range b.outs {
+		if len(o.unknown) > 0 {
+			b.deps.Logger.Warn("output options are not known and have no effect", "type", o.Type, "options", strings.Join(o.unknown, ", "))
+		}
+		w := &writer{build: b, output: o, finished: f, layers: layers, res: res, step: newStep(b.deps.Progress, o.title())}
+		push, err := w.write(ctx)
+		if err != nil || push == nil {
+			w.step.done(err)
+		}
+		if err != nil {
+			return nil, err
+		}
+		if push != nil {
+			pushes = append(pushes, func() error {
+				err := push(ctx)
+				w.step.done(err)
+				return err
+			})
+		}
 	}
-	for _, e := range exports {
-		if err := b.output(ctx, f, e, res); err != nil {
+	for _, push := range pushes {
+		if err := push(); err != nil {
 			return nil, err
 		}
 	}
 	return res, nil
 }
 
-func (b *build) output(ctx context.Context, f finished, e Export, res *Result) error {
-	write, what := b.writer(e)
-	if write == nil {
-		return fmt.Errorf("output type %q is not known: use image, local, tar, oci, docker or registry", e.Type)
-	}
-	if err := checkAttrs(e); err != nil {
-		return err
-	}
-	step := newStep(b.deps.Progress, what)
-	err := write(ctx, f, e, res, step)
-	step.done(err)
-	return err
+// writer writes one output.
+type writer struct {
+	*build
+	output
+	finished
+	layers *export.Layers
+	res    *Result
+	step   *step
 }
 
-type writeFunc func(ctx context.Context, f finished, e Export, res *Result, step *step) error
-
-func (b *build) writer(e Export) (writeFunc, string) {
-	switch e.Type {
-	case "image":
-		return b.toStore, "exporting to image"
-	case "docker":
-		if e.Dest == "" {
-			return b.toStore, "exporting to image"
+// write writes the output, but for what goes to a registry: push does that, nil
+// for nothing.
+func (w *writer) write(ctx context.Context) (push func(context.Context) error, err error) {
+	switch {
+	case w.Type == "local":
+		return nil, w.toDirectory(ctx)
+	case w.Type == "tar":
+		return nil, w.toTar(ctx)
+	case w.archive():
+		return nil, w.toArchive(ctx)
+	}
+	if w.store {
+		if err := w.toStore(ctx); err != nil {
+			return nil, err
 		}
-		return b.toArchive, "exporting to docker image format"
-	case "oci":
-		return b.toArchive, "exporting to oci image format"
-	case "local":
-		return b.toDirectory, "exporting to client directory"
-	case "tar":
-		return b.toTar, "exporting to client tarball"
-	case "registry":
-		return b.toRegistry, "exporting to image"
 	}
-	return nil, ""
+	if w.push {
+		return w.toRegistry(ctx)
+	}
+	if !w.store {
+		_, err := w.compose(ctx, w.image)
+		return nil, err
+	}
+	return nil, nil
 }
 
-// exportAttrs are the attributes each type knows.
-var exportAttrs = map[string][]string{
-	"image":    {"name", "push", "oci-mediatypes", "compression", "compression-level"},
-	"docker":   {"name", "oci-mediatypes", "compression", "compression-level", "tar"},
-	"oci":      {"name", "oci-mediatypes", "compression", "compression-level", "tar"},
-	"registry": {"name", "push", "oci-mediatypes", "compression", "compression-level"},
+// compose decides on the form of the image and reports it.
+func (w *writer) compose(ctx context.Context, opts export.ImageOptions) (*export.Image, error) {
+	if err := w.noteRewriting(opts); err != nil {
+		return nil, err
+	}
+	done := w.step.begin("exporting layers")
+	img, err := export.Compose(ctx, w.Build, opts, w.layers)
+	done(err)
+	if err != nil {
+		return nil, err
+	}
+	for _, m := range img.Manifests {
+		w.step.note("exporting manifest " + m.Desc.Digest.String())
+		w.step.note("exporting config " + digest.FromBytes(m.Config).String())
+	}
+	if img.Index != nil {
+		w.step.note("exporting manifest list " + img.Root.Digest.String())
+	}
+	return img, nil
 }
 
-// checkAttrs refuses what would otherwise be ignored without a word.
-func checkAttrs(e Export) error {
-attrs:
-	for name := range e.Attrs {
-		for _, known := range exportAttrs[e.Type] {
-			if name == known {
-				continue attrs
-			}
+// noteRewriting says what becomes of timestamps, or why nothing does.
+func (w *writer) noteRewriting(opts export.ImageOptions) error {
+	if !opts.RewriteTimestamp {
+		return nil
+	}
+	for _, p := range w.Platforms {
+		epoch := p.Epoch
+		if opts.Epoch != nil {
+			epoch = opts.Epoch.Time
 		}
-		return fmt.Errorf("output type %s has no option %q", e.Type, name)
+		if epoch == nil {
+			w.deps.Logger.Warn("rewrite-timestamp is specified, but no source-date-epoch was found: give --build-arg SOURCE_DATE_EPOCH=SECONDS")
+			return nil
+		}
+		w.step.note(fmt.Sprintf("rewriting layers with source-date-epoch %d (%s)", epoch.Unix(), epoch))
 	}
 	return nil
-}
-
-// tags are the names of an export's image: its own or the build's.
-func (b *build) tags(e Export) []string {
-	if own := e.Attrs["name"]; own != "" {
-		return strings.Split(own, ",")
-	}
-	return b.opts.Tags
-}
-
-// toStore keeps the image in the store.
-func (b *build) toStore(ctx context.Context, f finished, e Export, res *Result, step *step) error {
-	var names []string
-	for _, tag := range b.tags(e) {
-		name, err := storeName(tag)
-		if err != nil {
-			return err
-		}
-		names = append(names, name)
-	}
-	docker := b.opts.Format == "docker" || e.Type == "docker"
-	manifest, err := manifestFor(f.config, f.layers, docker, nil)
-	if err != nil {
-		return err
-	}
-	step.note("exporting layers")
-	_, err = b.deps.Store.CreateImage(ctx, storage.ImageSpec{
-		Config: f.config, Manifest: manifest, TopLayer: f.layer, Names: names,
-	})
-	if err != nil {
-		return err
-	}
-	step.note("writing image " + f.imageID())
-	for _, name := range names {
-		step.note("naming to " + name)
-	}
-	desc := descriptor(manifest, docker)
-	b.report(res, f, desc, names)
-	if e.Attrs["push"] == "true" {
-		return b.toRegistry(ctx, f, e, res, step)
-	}
-	return nil
-}
-
-func descriptor(manifest []byte, docker bool) ocispec.Descriptor {
-	desc := ocispec.Descriptor{
-		MediaType: ocispec.MediaTypeImageManifest, Digest: digest.FromBytes(manifest), Size: int64(len(manifest)),
-	}
-	if docker {
-		desc.MediaType = mediaTypeDockerManifest
-	}
-	return desc
 }
 
 // report fills in what --iidfile and --metadata-file write, with buildx's keys.
-func (b *build) report(res *Result, f finished, desc ocispec.Descriptor, names []string) {
-	res.ImageID = f.imageID()
-	res.Metadata["containerimage.config.digest"] = f.imageID()
-	res.Metadata["containerimage.digest"] = desc.Digest.String()
-	res.Metadata["containerimage.descriptor"] = desc
+// A later output overrides an earlier one.
+func (w *writer) report(img *export.Image, desc ocispec.Descriptor, names []string) {
+	delete(w.res.Metadata, "containerimage.config.digest")
+	w.res.ImageID = desc.Digest.String()
+	if id := img.ConfigDigest(); id != "" {
+		w.res.ImageID = id.String()
+		w.res.Metadata["containerimage.config.digest"] = id.String()
+	}
+	w.res.Metadata["containerimage.digest"] = desc.Digest.String()
+	w.res.Metadata["containerimage.descriptor"] = desc
 	if len(names) > 0 {
-		res.Metadata["image.name"] = strings.Join(names, ",")
+		w.res.Metadata["image.name"] = strings.Join(names, ",")
 	}
 }
 
-// toRegistry pushes the image without keeping it.
-func (b *build) toRegistry(ctx context.Context, f finished, e Export, res *Result, step *step) error {
-	tags := b.tags(e)
-	if len(tags) == 0 {
-		return errors.New("an image cannot be pushed without a name: give one with -t or name=")
-	}
-	compression, err := export.ParseCompression(e.Attrs)
+// toStore keeps the image in the store, where layers lie uncompressed.
+func (w *writer) toStore(ctx context.Context) error {
+	opts := w.image
+	opts.Compression = export.Compression{Type: export.Uncompressed}
+	img, err := w.compose(ctx, opts)
 	if err != nil {
 		return err
 	}
-	src := registry.Source{Config: f.config, Layers: f.layers, Docker: b.dockerTypes(e)}
-	var names []string
-	for _, tag := range tags {
-		name, err := registryName(tag)
-		if err != nil {
-			return err
-		}
-		desc, err := b.deps.Registry.Push(ctx, src, name, registry.PushOptions{
-			Compression: compression.Type, Level: compression.Level, Progress: step,
-		})
-		if err != nil {
-			return err
-		}
-		step.note("pushed " + name + "@" + desc.Digest.String())
-		names = append(names, name)
-		b.report(res, f, desc, names)
+	names, err := w.storeNames(img.Root.Digest)
+	if err != nil {
+		return err
 	}
+	ids := map[digest.Digest]string{}
+	for i, m := range img.Manifests {
+		top, err := w.importLayers(ctx, m, w.tops[i])
+		if err != nil {
+			return err
+		}
+		spec := storage.ImageSpec{Config: m.Config, Manifest: m.Data, TopLayer: top}
+		if img.Index == nil {
+			spec.Names = names
+		}
+		stored, err := w.deps.Store.CreateImage(ctx, spec)
+		if err != nil {
+			return err
+		}
+		ids[m.Desc.Digest] = stored.ID
+		w.step.note("writing image sha256:" + stored.ID)
+	}
+	if img.Index != nil {
+		if _, err := w.deps.Store.CreateIndex(ctx, storage.IndexSpec{Index: img.Index, Images: ids, Names: names}); err != nil {
+			return err
+		}
+	}
+	for _, name := range names {
+		w.step.note("naming to " + name)
+	}
+	w.report(img, img.Root, names)
 	return nil
 }
 
-func (b *build) dockerTypes(e Export) bool {
-	if own, ok := e.Attrs["oci-mediatypes"]; ok {
-		return own == "false"
+// storeNames are the names of the image in the store.
+func (w *writer) storeNames(dgst digest.Digest) ([]string, error) {
+	var names []string
+	for _, tag := range w.names {
+		name, err := storeName(tag)
+		if err != nil {
+			return nil, err
+		}
+		names = append(names, name)
+		if w.canonical {
+			names = append(names, withoutTag(name)+"@"+dgst.String())
+		}
 	}
-	return b.opts.Format == "docker"
+	if w.dangling != "" && (!w.danglingOnly || len(names) == 0) {
+		name, err := storeName(w.dangling)
+		if err != nil {
+			return nil, err
+		}
+		names = append(names, withoutTag(name)+"@"+dgst.String())
+	}
+	return names, nil
+}
+
+// importLayers brings layers whose timestamps were rewritten into the store
+// and returns the topmost one.
+func (w *writer) importLayers(ctx context.Context, m export.Manifest, top string) (string, error) {
+	parent, rewritten := "", false
+	for i, l := range m.Layers {
+		have := m.Platform.Layers[i]
+		rewritten = rewritten || l.DiffID != have.DiffID
+		if !rewritten {
+			parent = have.ID
+			continue
+		}
+		id, err := w.importLayer(ctx, parent, l)
+		if err != nil {
+			return "", err
+		}
+		parent = id
+	}
+	if !rewritten {
+		return top, nil
+	}
+	return parent, nil
+}
+
+func (w *writer) importLayer(ctx context.Context, parent string, l export.Layer) (id string, err error) {
+	r, err := l.Open()
+	if err != nil {
+		return "", err
+	}
+	defer func() { err = errors.Join(err, r.Close()) }()
+	made, err := w.deps.Store.ImportLayer(ctx, parent, l.DiffID, r)
+	return made.ID, err
+}
+
+// toRegistry prepares the image and returns what pushes it under all its
+// names.
+func (w *writer) toRegistry(ctx context.Context) (func(context.Context) error, error) {
+	img, err := w.compose(ctx, w.image)
+	if err != nil {
+		return nil, err
+	}
+	names, err := w.registryNames()
+	if err != nil {
+		return nil, err
+	}
+	w.report(img, img.Root, names)
+	return func(ctx context.Context) error {
+		for _, name := range names {
+			if err := w.pushTo(ctx, img, name); err != nil {
+				return err
+			}
+		}
+		return nil
+	}, nil
+}
+
+func (w *writer) pushTo(ctx context.Context, img *export.Image, name string) error {
+	ref := name
+	if w.byDigest {
+		ref = withoutTag(name)
+	}
+	done := w.step.begin("pushing " + ref + "@" + img.Root.Digest.String())
+	err := w.deps.Registry.PushPrepared(ctx, prepared(img), name, registry.PreparedOptions{
+		Insecure: w.insecure, ByDigest: w.byDigest, Progress: w.step,
+	})
+	done(err)
+	return err
+}
+
+// prepared is an image as package registry takes it.
+func prepared(img *export.Image) registry.Prepared {
+	blobs := map[digest.Digest]export.Blob{}
+	for _, b := range img.Blobs() {
+		blobs[b.Desc.Digest] = b
+	}
+	p := registry.Prepared{
+		Manifest: img.Manifests[0].Data, MediaType: img.Root.MediaType,
+		Open: func(d digest.Digest) (io.ReadCloser, int64, error) {
+			b, ok := blobs[d]
+			if !ok {
+				return nil, 0, fmt.Errorf("image has no blob %s", d)
+			}
+			r, err := b.Open()
+			return r, b.Desc.Size, err
+		},
+	}
+	if img.Index == nil {
+		return p
+	}
+	p.Manifest = img.Index
+	p.Manifests, p.MediaTypes = map[digest.Digest][]byte{}, map[digest.Digest]string{}
+	for _, m := range img.Manifests {
+		p.Manifests[m.Desc.Digest], p.MediaTypes[m.Desc.Digest] = m.Data, m.Desc.MediaType
+	}
+	return p
 }
 
 // toArchive writes an OCI or docker archive, or with tar=false a layout
 // directory.
-func (b *build) toArchive(ctx context.Context, f finished, e Export, res *Result, step *step) error {
-	var names []string
-	for _, tag := range b.tags(e) {
-		name, err := registryName(tag)
+func (w *writer) toArchive(ctx context.Context) error {
+	if w.Type == "docker" && w.Multi {
+		return errors.New("docker exporter does not support exporting manifest lists, use the oci exporter instead")
+	}
+	names, err := w.registryNames()
+	if err != nil {
+		return err
+	}
+	img, err := w.compose(ctx, w.image)
+	if err != nil {
+		return err
+	}
+	if w.layout {
+		done := w.step.begin("copying to layout")
+		err := export.Layout(ctx, w.Dest, img, names)
+		done(err)
 		if err != nil {
 			return err
 		}
-		names = append(names, name)
-	}
-	compression, err := export.ParseCompression(e.Attrs)
-	if err != nil {
-		return err
-	}
-	opts := export.ArchiveOptions{
-		Docker:      e.Type == "docker",
-		OCITypes:    e.Attrs["oci-mediatypes"] == "true",
-		Compression: compression,
-		Open:        b.deps.Store.OpenDiff,
-		TempDir:     b.work.Dir,
-	}
-	img := export.Image{Config: f.config, Layers: f.layers, Platform: f.platform, Created: f.created, Names: names}
-	step.note("exporting layers")
-	var desc ocispec.Descriptor
-	if e.Attrs["tar"] == "false" {
-		if e.Dest == "" || e.Dest == "-" {
-			return errors.New("an image layout needs a directory: give dest=")
-		}
-		desc, err = export.Layout(ctx, e.Dest, img, opts)
 	} else {
-		err = b.writeFile(e.Dest, func(w io.Writer) error {
-			desc, err = export.Archive(ctx, w, img, opts)
-			return err
+		done := w.step.begin("sending tarball")
+		err := w.writeFile(w.Dest, func(out io.Writer) error {
+			return export.Archive(ctx, out, img, names, w.Type == "docker")
 		})
-	}
-	if err != nil {
-		return err
-	}
-	step.note("exporting manifest " + desc.Digest.String())
-	step.note("exporting config " + f.imageID())
-	b.report(res, f, desc, names)
-	return nil
-}
-
-func (b *build) toDirectory(ctx context.Context, f finished, e Export, _ *Result, step *step) error {
-	if e.Dest == "" {
-		return errors.New("output type local needs a directory: give dest=")
-	}
-	root, err := b.mounts.View(f.layer)
-	if err != nil {
-		return err
-	}
-	step.note("copying files")
-	return export.Files(ctx, root, e.Dest)
-}
-
-func (b *build) toTar(ctx context.Context, f finished, e Export, _ *Result, step *step) error {
-	root, err := b.mounts.View(f.layer)
-	if err != nil {
-		return err
-	}
-	step.note("sending tarball")
-	return b.writeFile(e.Dest, func(w io.Writer) error { return export.Tar(ctx, root, w) })
-}
-
-// writeFile writes to path, which appears complete or not at all, or to
-// standard output for "-" and "".
-func (b *build) writeFile(path string, write func(io.Writer) error) error {
-	if path == "" || path == "-" {
-		if b.deps.Stdout == nil {
-			return errors.New("this output needs a file: give dest=")
+		done(err)
+		if err != nil {
+			return err
 		}
-		return write(b.deps.Stdout)
 	}
-	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
-		return writeInto(path, info, write)
-	}
-	tmp, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
-	if err != nil {
-		return fmt.Errorf("write %s: %w", path, err)
-	}
-	err = write(tmp)
-	// As os.Create would have made it; the umask is 022 here.
-	err = errors.Join(err, tmp.Chmod(0o644), tmp.Close())
-	if err == nil {
-		err = os.Rename(tmp.Name(), path)
-	}
-	if err != nil {
-		_ = os.Remove(tmp.Name())
-		return fmt.Errorf("write %s: %w", path, err)
-	}
+	w.report(img, img.Descriptor(), names)
 	return nil
 }
 
-// writeInto writes to what is there already and is no file: a pipe, /dev/null.
-func writeInto(path string, info os.FileInfo, write func(io.Writer) error) error {
-	if info.IsDir() {
-		return fmt.Errorf("write %s: it is a directory; give dest= a file name", path)
+// trees shows the file systems of all platforms.
+func (w *writer) trees() (export.Trees, error) {
+	t := export.Trees{Build: w.Build}
+	for _, top := range w.tops {
+		root, err := w.mounts.View(top)
+		if err != nil {
+			return t, err
+		}
+		t.Roots = append(t.Roots, root)
 	}
-	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	return t, nil
+}
+
+func (w *writer) toDirectory(ctx context.Context) error {
+	t, err := w.trees()
 	if err != nil {
-		return fmt.Errorf("write %s: %w", path, err)
+		return err
 	}
-	return errors.Join(write(f), f.Close())
+	done := w.step.begin("copying files")
+	err = t.Files(ctx, w.Dest, w.output.files)
+	done(err)
+	return err
 }
 
-// step is an export as progress shows it.
-type step struct {
-	sink   progress.Sink
-	vertex progress.Vertex
-}
-
-func newStep(sink progress.Sink, name string) *step {
-	now := time.Now()
-	s := &step{sink: sink, vertex: progress.Vertex{
-		Digest: digest.FromString(name + now.String()), Name: name, Started: &now,
-	}}
-	sink.Vertex(s.vertex)
-	return s
-}
-
-// note shows something that is done already.
-func (s *step) note(what string) {
-	now := time.Now()
-	s.sink.Status(progress.Status{ID: what, Vertex: s.vertex.Digest, Timestamp: now, Started: &now, Completed: &now})
-}
-
-func (s *step) done(err error) {
-	now := time.Now()
-	s.vertex.Completed = &now
+func (w *writer) toTar(ctx context.Context) error {
+	t, err := w.trees()
 	if err != nil {
-		s.vertex.Error = err.Error()
+		return err
 	}
-	s.sink.Vertex(s.vertex)
-}
-
-// Update implements registry.Progress.
-func (s *step) Update(id string, current, total int64, done bool) {
-	now := time.Now()
-	st := progress.Status{
-		ID: "pushing " + id, Vertex: s.vertex.Digest, Current: current, Total: total, Timestamp: now, Started: s.vertex.Started,
-	}
-	if done {
-		st.Completed = &now
-	}
-	s.sink.Status(st)
+	done := w.step.begin("sending tarball")
+	err = w.writeFile(w.Dest, func(out io.Writer) error { return t.Tar(ctx, out, w.output.files) })
+	done(err)
+	return err
 }

@@ -13,6 +13,9 @@ var (
 	// ErrImageInUse is returned when an image cannot be removed because a
 	// container of podman or buildah is made of it.
 	ErrImageInUse = errors.New("image is in use by a container")
+	// ErrNotAnIndex is returned when the images of an index are asked for of an
+	// image.
+	ErrNotAnIndex = errors.New("image is not an index of several")
 	// ErrAmbiguousID is returned for a short ID that more than one image has.
 	ErrAmbiguousID = errors.New("ID is ambiguous")
 	// ErrDriver is returned by Open for a store that is not kept by the overlay

@@ -21,7 +21,7 @@ func (s *Store) Image(nameOrID string) (Image, error) {
 	if err != nil {
 		return Image{}, err
 	}
-	return imageOf(img), nil
+	return s.imageOf(img), nil
 }
 
 func (s *Store) libraryImage(nameOrID string) (*cstorage.Image, error) {
@@ -86,15 +86,21 @@ func isHex(s string) bool {
 	return s != "" && strings.Trim(s, "0123456789abcdef") == ""
 }
 
-func imageOf(img *cstorage.Image) Image {
+func (s *Store) imageOf(img *cstorage.Image) Image {
 	dgst := img.Digest
 	if d, ok := img.BigDataDigests[cstorage.ImageDigestBigDataKey]; ok {
 		dgst = d
 	}
-	return Image{
+	out := Image{
 		ID: img.ID, Names: slices.Clone(img.Names), Digest: dgst,
-		TopLayer: img.TopLayer, Created: img.Created, ReadOnly: img.ReadOnly,
+		TopLayer: img.TopLayer, Created: img.Created, ReadOnly: img.ReadOnly, Index: isIndex(img),
 	}
+	if out.Index {
+		if one, err := s.representative(img.ID); err == nil {
+			out.TopLayer, out.Created = one.TopLayer, one.Created
+		}
+	}
+	return out
 }
 
 // Images lists all images, newest first. One that has no manifest, which an
@@ -110,7 +116,11 @@ func (s *Store) Images() ([]Image, error) {
 			s.logger.Warn("an image in the store has no manifest", "image", all[i].ID)
 			continue
 		}
-		images = append(images, imageOf(&all[i]))
+		images = append(images, s.imageOf(&all[i]))
+	}
+	members := s.members(all, "")
+	for i := range images {
+		images[i].Member = members[images[i].ID]
 	}
 	slices.SortStableFunc(images, func(a, b Image) int { return b.Created.Compare(a.Created) })
 	return images, nil
@@ -129,11 +139,17 @@ func (s *Store) ImageManifest(id string) ([]byte, error) {
 	return data, nil
 }
 
-// ImageConfig returns the config of the image with that name or ID.
+// ImageConfig returns the config of the image with that name or ID; of an index
+// it is that of the image for this machine, or of the first.
 func (s *Store) ImageConfig(id string) ([]byte, error) {
 	img, err := s.libraryImage(id)
 	if err != nil {
 		return nil, err
+	}
+	if isIndex(img) {
+		if img, err = s.representative(img.ID); err != nil {
+			return nil, err
+		}
 	}
 	dgst, err := s.configDigest(img)
 	if err != nil {

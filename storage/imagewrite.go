@@ -151,6 +151,9 @@ func (s *Store) RemoveImage(id string) (deletedLayers []string, err error) {
 	if err != nil {
 		return nil, err
 	}
+	if isIndex(img) {
+		return s.removeIndex(img, s.RemoveImage)
+	}
 	layers, err := s.lib.DeleteImage(img.ID, true)
 	switch {
 	case err == nil:

@@ -156,7 +156,8 @@ func (s *Store) dropIncomplete(id string) error {
 	if err != nil {
 		return err
 	}
-	if slices.Contains(img.BigDataNames, cstorage.ImageDigestBigDataKey) && slices.Contains(img.BigDataNames, "sha256:"+id) {
+	described := isIndex(img) || slices.Contains(img.BigDataNames, "sha256:"+id)
+	if described && slices.Contains(img.BigDataNames, cstorage.ImageDigestBigDataKey) {
 		return nil
 	}
 	return s.ForgetImage(id)
@@ -170,6 +171,10 @@ func (s *Store) dropIncomplete(id string) error {
 func (s *Store) ForgetImage(id string) (err error) {
 	img, err := s.libraryImage(id)
 	if err != nil {
+		return err
+	}
+	if isIndex(img) {
+		_, err := s.removeIndex(img, func(id string) ([]string, error) { return nil, s.ForgetImage(id) })
 		return err
 	}
 	if img.TopLayer == "" {

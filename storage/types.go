@@ -56,7 +56,17 @@ type Image struct {
 	Created  time.Time
 	// ReadOnly images live in an additional image store.
 	ReadOnly bool
+	// Index tells that this is an index of several images (Instances lists
+	// them). TopLayer, Created and the config are those of the one for this
+	// machine, or of the first.
+	Index bool
+	// Member tells that the image belongs to an index. Images sets it.
+	Member bool
 }
+
+// Dangling tells that nothing leads to the image: it has no name, and no index
+// has it.
+func (i Image) Dangling() bool { return len(i.Names) == 0 && !i.Member }
 
 // ImageSpec is an image to be recorded.
 type ImageSpec struct {

@@ -1,15 +1,15 @@
-package export_test
+package export
 
 import (
 	"archive/tar"
 	"bytes"
 	"compress/gzip"
-	"encoding/json"
 	"errors"
 	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -19,64 +19,91 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
-	"github.com/shale-build/shale/builder/export"
 	"github.com/shale-build/shale/storage"
 )
 
-var contents = map[string]string{"one": strings.Repeat("first layer ", 1000), "two": "second layer"}
-
-func testImage() export.Image {
-	img := export.Image{
-		Config:   []byte(`{"os":"linux"}`),
-		Platform: ocispec.Platform{OS: "linux", Architecture: "amd64"},
-		Created:  time.Date(2020, 1, 2, 3, 4, 5, 0, time.UTC),
-		Names:    []string{"docker.io/library/app:latest", "docker.io/library/app:1"},
+// layerTar is a layer with one file of that name and age.
+func layerTar(t *testing.T, name, content string, at time.Time) []byte {
+	t.Helper()
+	var buf bytes.Buffer
+	tw := tar.NewWriter(&buf)
+	h := &tar.Header{
+		Format: tar.FormatPAX, Typeflag: tar.TypeReg, Name: name, Size: int64(len(content)), Mode: 0o640, Uid: 7, ModTime: at,
+		PAXRecords: map[string]string{"SCHILY.xattr.user.x": "y"},
 	}
-	for _, id := range []string{"one", "two"} {
-		img.Layers = append(img.Layers, storage.Layer{
-			ID: id, DiffID: digest.FromString(contents[id]), Size: int64(len(contents[id])),
+	if err := tw.WriteHeader(h); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.WriteString(tw, content); err != nil {
+		t.Fatal(err)
+	}
+	if err := tw.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return buf.Bytes()
+}
+
+// testBuild has a base layer and one of its own per platform.
+func testBuild(t *testing.T, ids ...string) (Build, *Layers) {
+	t.Helper()
+	contents := map[string][]byte{"base": layerTar(t, "base", strings.Repeat("first layer ", 1000), ran)}
+	base := storage.Layer{ID: "base", DiffID: digest.FromBytes(contents["base"]), Size: int64(len(contents["base"])), Created: early}
+	b := Build{Multi: len(ids) > 1}
+	for _, id := range ids {
+		contents[id] = layerTar(t, "own", id, ran)
+		own := storage.Layer{ID: id, DiffID: digest.FromBytes(contents[id]), Size: int64(len(contents[id])), Created: ran}
+		b.Platforms = append(b.Platforms, Platform{
+			ID: id, Platform: ocispec.Platform{OS: "linux", Architecture: strings.TrimPrefix(id, "linux/")},
+			Config:     []byte(frontConfig),
+			BaseConfig: []byte(`{"rootfs":{"diff_ids":["` + base.DiffID + `"]}}`),
+			Layers:     []storage.Layer{base, own},
 		})
+	}
+	open := func(id string) (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(contents[id])), nil }
+	return b, &Layers{Open: open, TempDir: t.TempDir()}
+}
+
+func compose(t *testing.T, b Build, layers *Layers, attrs map[string]string) *Image {
+	t.Helper()
+	opts, rest, err := ParseImage(attrs, false)
+	if err != nil || len(rest) != 0 {
+		t.Fatalf("ParseImage(%v): left over %v, %v", attrs, rest, err)
+	}
+	img, err := Compose(t.Context(), b, opts, layers)
+	if err != nil {
+		t.Fatal(err)
 	}
 	return img
 }
 
-func openLayer(id string) (io.ReadCloser, error) {
-	return io.NopCloser(strings.NewReader(contents[id])), nil
-}
-
-func readTar(t *testing.T, r io.Reader) map[string][]byte {
+func archive(t *testing.T, img *Image, names []string, docker bool) map[string][]byte {
 	t.Helper()
+	var buf bytes.Buffer
+	if err := Archive(t.Context(), &buf, img, names, docker); err != nil {
+		t.Fatal(err)
+	}
 	files := map[string][]byte{}
-	for tr := tar.NewReader(r); ; {
+	var order []string
+	for tr := tar.NewReader(&buf); ; {
 		h, err := tr.Next()
 		if errors.Is(err, io.EOF) {
-			return files
+			break
 		}
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, twice := files[h.Name]; twice {
-			t.Errorf("%s is in the archive twice", h.Name)
-		}
-		data, err := io.ReadAll(tr)
-		if err != nil {
+		order = append(order, h.Name)
+		if files[h.Name], err = io.ReadAll(tr); err != nil {
 			t.Fatal(err)
 		}
-		files[h.Name] = data
 	}
+	if !slices.IsSorted(order) || len(files) != len(order) {
+		t.Errorf("the files are not in order, each once: %q", order)
+	}
+	return files
 }
 
-func unmarshal[T any](t *testing.T, data []byte) (v T) {
-	t.Helper()
-	if err := json.Unmarshal(data, &v); err != nil {
-		t.Fatalf("%v in %s", err, data)
-	}
-	return v
-}
-
-func blob(d digest.Digest) string { return "blobs/sha256/" + d.Encoded() }
-
-func decompress(t *testing.T, mediaType string, data []byte) string {
+func decompress(t *testing.T, mediaType string, data []byte) []byte {
 	t.Helper()
 	var r io.Reader = bytes.NewReader(data)
 	var err error
@@ -93,123 +120,187 @@ func decompress(t *testing.T, mediaType string, data []byte) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return string(out)
+	return out
 }
 
-// checkLayout follows every digest from index.json down.
-func checkLayout(t *testing.T, files map[string][]byte, img export.Image, desc ocispec.Descriptor) ocispec.Manifest {
+func blob(d digest.Digest) string { return "blobs/sha256/" + d.Encoded() }
+
+// checkManifest follows every digest from a manifest down.
+func checkManifest(t *testing.T, files map[string][]byte, desc ocispec.Descriptor) ocispec.Manifest {
 	t.Helper()
 	for name, data := range files {
 		if hex, ok := strings.CutPrefix(name, "blobs/sha256/"); ok && hex != "" && digest.FromBytes(data).Encoded() != hex {
 			t.Errorf("%s does not have its digest", name)
 		}
 	}
-	index := unmarshal[ocispec.Index](t, files["index.json"])
-	var names []string
-	for _, m := range index.Manifests {
-		names = append(names, m.Annotations["io.containerd.image.name"]+" "+m.Annotations[ocispec.AnnotationRefName])
-		if m.Digest != desc.Digest || m.Annotations[ocispec.AnnotationCreated] != "2020-01-02T03:04:05Z" {
-			t.Errorf("index entry %+v is not of %s", m, desc.Digest)
-		}
-	}
-	if diff := cmp.Diff([]string{"docker.io/library/app:latest latest", "docker.io/library/app:1 1"}, names); diff != "" {
-		t.Errorf("names (-want +got):\n%s", diff)
-	}
 	m := unmarshal[ocispec.Manifest](t, files[blob(desc.Digest)])
-	if !bytes.Equal(files[blob(m.Config.Digest)], img.Config) {
-		t.Error("the config is not the image's")
+	config := unmarshal[ocispec.Image](t, files[blob(m.Config.Digest)])
+	if len(config.RootFS.DiffIDs) != len(m.Layers) {
+		t.Fatalf("%d diffIDs for %d layers", len(config.RootFS.DiffIDs), len(m.Layers))
 	}
 	for i, l := range m.Layers {
-		if got := decompress(t, l.MediaType, files[blob(l.Digest)]); got != contents[img.Layers[i].ID] {
-			t.Errorf("layer %d holds %.20q", i, got)
+		data := files[blob(l.Digest)]
+		if l.Size != int64(len(data)) {
+			t.Errorf("layer %d has %d bytes, not %d", i, len(data), l.Size)
+		}
+		if got := digest.FromBytes(decompress(t, l.MediaType, data)); got != config.RootFS.DiffIDs[i] {
+			t.Errorf("layer %d is %s, the config says %s", i, got, config.RootFS.DiffIDs[i])
 		}
 	}
 	return m
 }
 
 func TestArchive(t *testing.T) {
-	level := 9
 	tests := []struct {
 		name   string
-		opts   export.ArchiveOptions
-		types  []string
+		attrs  map[string]string
 		docker bool
+		types  []string
 	}{
+		{name: "default", types: []string{ocispec.MediaTypeImageManifest, ocispec.MediaTypeImageLayerGzip}},
 		{
-			name: "oci", opts: export.ArchiveOptions{Compression: export.Compression{Type: export.Gzip}},
-			types: []string{ocispec.MediaTypeImageManifest, ocispec.MediaTypeImageLayerGzip},
-		},
-		{
-			name: "oci zstd", opts: export.ArchiveOptions{Compression: export.Compression{Type: export.Zstd, Level: &level}},
+			name: "zstd", attrs: map[string]string{"compression": "zstd", "compression-level": "9"},
 			types: []string{ocispec.MediaTypeImageManifest, ocispec.MediaTypeImageLayerZstd},
 		},
 		{
-			name: "docker", opts: export.ArchiveOptions{Docker: true, Compression: export.Compression{Type: export.Gzip}},
-			types:  []string{"application/vnd.docker.distribution.manifest.v2+json", "application/vnd.docker.image.rootfs.diff.tar.gzip"},
-			docker: true,
+			name: "uncompressed", attrs: map[string]string{"compression": "uncompressed"},
+			types: []string{ocispec.MediaTypeImageManifest, ocispec.MediaTypeImageLayer},
 		},
 		{
-			name: "docker uncompressed", opts: export.ArchiveOptions{Docker: true, Compression: export.Compression{Type: export.Uncompressed}},
-			types:  []string{"application/vnd.docker.distribution.manifest.v2+json", "application/vnd.docker.image.rootfs.diff.tar"},
-			docker: true,
+			name: "estargz", attrs: map[string]string{"compression": "estargz"},
+			types: []string{ocispec.MediaTypeImageManifest, ocispec.MediaTypeImageLayerGzip},
+		},
+		{name: "docker archive", docker: true, types: []string{ocispec.MediaTypeImageManifest, ocispec.MediaTypeImageLayerGzip}},
+		{
+			name: "docker media types", attrs: map[string]string{"oci-mediatypes": "false"}, docker: true,
+			types: []string{mediaTypeManifest2, mediaTypeLayer2Gzip},
 		},
 		{
-			name: "docker with oci types", opts: export.ArchiveOptions{Docker: true, OCITypes: true, Compression: export.Compression{Type: export.Uncompressed}},
-			types: []string{ocispec.MediaTypeImageManifest, ocispec.MediaTypeImageLayer}, docker: true,
+			name: "docker media types with zstd", attrs: map[string]string{"oci-mediatypes": "false", "compression": "zstd"},
+			types: []string{mediaTypeManifest2, mediaTypeLayer2Zstd},
 		},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			temp := t.TempDir()
-			test.opts.Open, test.opts.TempDir = openLayer, temp
-			var buf bytes.Buffer
-			img := testImage()
-			desc, err := export.Archive(t.Context(), &buf, img, test.opts)
-			if err != nil {
-				t.Fatal(err)
+			b, layers := testBuild(t, "linux/amd64")
+			img := compose(t, b, layers, test.attrs)
+			files := archive(t, img, []string{"docker.io/library/app:latest", "docker.io/library/app:1"}, test.docker)
+			index := unmarshal[ocispec.Index](t, files["index.json"])
+			var names []string
+			for _, m := range index.Manifests {
+				names = append(names, m.Annotations["io.containerd.image.name"]+" "+m.Annotations[ocispec.AnnotationRefName])
+				if m.Digest != img.Root.Digest || m.Annotations[ocispec.AnnotationCreated] != "2020-01-02T04:04:05Z" {
+					t.Errorf("index entry %+v is not of %s", m, img.Root.Digest)
+				}
 			}
-			files := readTar(t, &buf)
-			m := checkLayout(t, files, img, desc)
+			if diff := cmp.Diff([]string{"docker.io/library/app:latest latest", "docker.io/library/app:1 1"}, names); diff != "" {
+				t.Errorf("names (-want +got):\n%s", diff)
+			}
+			m := checkManifest(t, files, img.Root)
 			if diff := cmp.Diff(test.types, []string{m.MediaType, m.Layers[0].MediaType}); diff != "" {
 				t.Errorf("media types (-want +got):\n%s", diff)
 			}
-			_, ok := files["manifest.json"]
-			if ok != test.docker {
-				t.Errorf("manifest.json is there: %v", ok)
+			if toc := m.Layers[0].Annotations["containerd.io/snapshot/stargz/toc.digest"]; (toc != "") != (test.name == "estargz") {
+				t.Errorf("the digest of a table of contents is %q", toc)
 			}
-			if left, err := os.ReadDir(temp); err != nil || len(left) != 0 {
-				t.Errorf("left in the temporary directory: %v, %v", left, err)
+			list, ok := files["manifest.json"]
+			if ok != test.docker {
+				t.Fatalf("manifest.json is there: %v", ok)
+			}
+			if !ok {
+				return
+			}
+			want := []map[string]any{{
+				"Config": blob(m.Config.Digest), "RepoTags": []any{"app:latest", "app:1"},
+				"Layers": []any{blob(m.Layers[0].Digest), blob(m.Layers[1].Digest)},
+			}}
+			if diff := cmp.Diff(want, unmarshal[[]map[string]any](t, list)); diff != "" {
+				t.Errorf("manifest.json (-want +got):\n%s", diff)
 			}
 		})
 	}
 }
 
-func TestDockerManifest(t *testing.T) {
-	var buf bytes.Buffer
-	img := testImage()
-	opts := export.ArchiveOptions{Docker: true, Compression: export.Compression{Type: export.Uncompressed}, Open: openLayer}
-	if _, err := export.Archive(t.Context(), &buf, img, opts); err != nil {
-		t.Fatal(err)
+func TestArchiveOfAnIndex(t *testing.T) {
+	b, layers := testBuild(t, "linux/amd64", "linux/arm64")
+	img := compose(t, b, layers, map[string]string{
+		"annotation.all": "1", "annotation-manifest[linux/arm64].one": "2",
+		"annotation-manifest-descriptor[linux/arm64].entry": "3", "annotation-index.list": "4", "annotation-index-descriptor.root": "5",
+	})
+	files := archive(t, img, []string{"docker.io/library/app:latest"}, false)
+	root := unmarshal[ocispec.Index](t, files["index.json"]).Manifests
+	if len(root) != 1 || root[0].MediaType != ocispec.MediaTypeImageIndex || root[0].Platform != nil || root[0].Annotations["root"] != "5" {
+		t.Fatalf("index.json names %+v", root)
 	}
-	got := unmarshal[[]map[string]any](t, readTar(t, &buf)["manifest.json"])
-	want := []map[string]any{{
-		"Config":   blob(digest.FromBytes(img.Config)),
-		"RepoTags": []any{"app:latest", "app:1"},
-		"Layers":   []any{blob(img.Layers[0].DiffID), blob(img.Layers[1].DiffID)},
-	}}
-	if diff := cmp.Diff(want, got); diff != "" {
-		t.Errorf("manifest.json (-want +got):\n%s", diff)
+	index := unmarshal[ocispec.Index](t, files[blob(root[0].Digest)])
+	if index.Annotations["list"] != "4" {
+		t.Errorf("annotations of the index: %v", index.Annotations)
+	}
+	var got []string
+	for _, desc := range index.Manifests {
+		m := checkManifest(t, files, desc)
+		got = append(got, desc.Platform.Architecture+" all="+m.Annotations["all"]+" one="+m.Annotations["one"]+" entry="+desc.Annotations["entry"])
+	}
+	if diff := cmp.Diff([]string{"amd64 all=1 one= entry=", "arm64 all=1 one=2 entry=3"}, got); diff != "" {
+		t.Errorf("images (-want +got):\n%s", diff)
+	}
+	if n := len(img.Blobs()); n != 8 { // 3 layers, 2 configs, 2 manifests, the index
+		t.Errorf("%d blobs, want 8: the base layer is there once", n)
+	}
+}
+
+func TestComposeRefuses(t *testing.T) {
+	for name, test := range map[string]struct {
+		platforms []string
+		attrs     map[string]string
+		want      string
+	}{
+		"index annotation of one image": {
+			[]string{"linux/amd64"}, map[string]string{"annotation-index.a": "b"}, "index annotations not supported for single platform export",
+		},
+		"annotation of a platform that is not built": {
+			[]string{"linux/amd64"}, map[string]string{"annotation[linux/s390x].a": "b"}, "invalid annotation: no platform linux/s390x found in source",
+		},
+		"annotations of an index docker has none of": {
+			[]string{"linux/amd64", "linux/arm64"},
+			map[string]string{"annotation-index.a": "b", "oci-mediatypes": "false"}, `cannot export annotations with "oci-mediatypes=false"`,
+		},
+	} {
+		b, layers := testBuild(t, test.platforms...)
+		opts, _, err := ParseImage(test.attrs, false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Compose(t.Context(), b, opts, layers); err == nil || err.Error() != test.want {
+			t.Errorf("%s: %v, want %s", name, err, test.want)
+		}
+	}
+}
+
+func TestRewriteTimestamp(t *testing.T) {
+	b, layers := testBuild(t, "linux/amd64")
+	epoch := early
+	b.Platforms[0].Epoch = &epoch
+	img := compose(t, b, layers, map[string]string{"rewrite-timestamp": "true", "compression": "uncompressed"})
+	files := archive(t, img, nil, false)
+	m := checkManifest(t, files, img.Root)
+	for i, want := range []time.Time{ran, early} { // the base is not touched
+		h, err := tar.NewReader(bytes.NewReader(files[blob(m.Layers[i].Digest)])).Next()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !h.ModTime.Equal(want) || h.Uid != 7 || h.PAXRecords["SCHILY.xattr.user.x"] != "y" {
+			t.Errorf("layer %d: %+v, want the time %s", i, h, want)
+		}
 	}
 }
 
 func TestLayout(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "new", "layout")
-	img := testImage()
-	opts := export.ArchiveOptions{Compression: export.Compression{Type: export.Gzip}, Open: openLayer, TempDir: t.TempDir()}
-	var desc ocispec.Descriptor
-	for range 2 { // a second time over the first
-		var err error
-		if desc, err = export.Layout(t.Context(), dir, img, opts); err != nil {
+	b, layers := testBuild(t, "linux/amd64")
+	img := compose(t, b, layers, nil)
+	for _, names := range [][]string{{"docker.io/library/app:1"}, {"docker.io/library/other:1"}, {"docker.io/library/app:1"}, nil, nil} {
+		if err := Layout(t.Context(), dir, img, names); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -224,36 +315,54 @@ func TestLayout(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	checkLayout(t, files, img, desc)
+	checkManifest(t, files, img.Root)
+	var names []string
+	for _, m := range unmarshal[ocispec.Index](t, files["index.json"]).Manifests {
+		names = append(names, m.Annotations["io.containerd.image.name"]+" "+m.Annotations[ocispec.AnnotationRefName])
+	}
+	want := []string{"docker.io/library/other:1 1", "docker.io/library/app:1 1", " latest"}
+	if diff := cmp.Diff(want, names); diff != "" {
+		t.Errorf("names (-want +got):\n%s", diff)
+	}
 	for name := range files {
-		if strings.HasSuffix(name, ".tmp") {
+		if strings.HasSuffix(name, ".tmp") || strings.HasSuffix(name, ".lock") {
 			t.Errorf("%s was left behind", name)
 		}
 	}
 }
 
-func TestArchiveIsReproducible(t *testing.T) {
-	var first, second bytes.Buffer
-	for _, w := range []io.Writer{&first, &second} {
-		opts := export.ArchiveOptions{Compression: export.Compression{Type: export.Gzip}, Open: openLayer, TempDir: t.TempDir()}
-		if _, err := export.Archive(t.Context(), w, testImage(), opts); err != nil {
-			t.Fatal(err)
+func TestComposeIsReproducible(t *testing.T) {
+	for _, compression := range []string{"gzip", "zstd", "estargz", "uncompressed"} {
+		seen := map[digest.Digest]bool{}
+		for range 2 {
+			b, layers := testBuild(t, "linux/amd64", "linux/arm64")
+			seen[compose(t, b, layers, map[string]string{"compression": compression}).Root.Digest] = true
 		}
-	}
-	if !bytes.Equal(first.Bytes(), second.Bytes()) {
-		t.Error("two archives of one image differ")
+		if len(seen) != 1 {
+			t.Errorf("%s: two images of one build differ", compression)
+		}
 	}
 }
 
-func TestArchiveFails(t *testing.T) {
+func TestComposeFails(t *testing.T) {
 	boom := errors.New("boom")
 	for name, open := range map[string]func(string) (io.ReadCloser, error){
 		"at opening": func(string) (io.ReadCloser, error) { return nil, boom },
 		"at reading": func(string) (io.ReadCloser, error) { return io.NopCloser(failing{boom}), nil },
 	} {
-		opts := export.ArchiveOptions{Compression: export.Compression{Type: export.Gzip}, Open: open, TempDir: t.TempDir()}
-		if _, err := export.Archive(t.Context(), io.Discard, testImage(), opts); !errors.Is(err, boom) {
-			t.Errorf("%s: error is %v, want %v", name, err, boom)
+		for _, attrs := range []map[string]string{nil, {"compression": "estargz"}, {"rewrite-timestamp": "1", "source-date-epoch": "1"}} {
+			b, layers := testBuild(t, "linux/amd64")
+			layers.Open = open
+			opts, _, err := ParseImage(attrs, false)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := Compose(t.Context(), b, opts, layers); !errors.Is(err, boom) {
+				t.Errorf("%s, %v: error is %v, want %v", name, attrs, err, boom)
+			}
+			if left, err := os.ReadDir(layers.TempDir); err != nil || len(left) != 0 {
+				t.Errorf("%s, %v: left over %v, %v", name, attrs, left, err)
+			}
 		}
 	}
 }
@@ -261,22 +370,3 @@ func TestArchiveFails(t *testing.T) {
 type failing struct{ err error }
 
 func (f failing) Read([]byte) (int, error) { return 0, f.err }
-
-func TestParseCompression(t *testing.T) {
-	for _, test := range []struct {
-		attrs map[string]string
-		want  string
-		bad   bool
-	}{
-		{want: export.Gzip},
-		{attrs: map[string]string{"compression": "zstd"}, want: export.Zstd},
-		{attrs: map[string]string{"compression": "uncompressed"}, want: export.Uncompressed},
-		{attrs: map[string]string{"compression": "xz"}, bad: true},
-		{attrs: map[string]string{"compression-level": "high"}, bad: true},
-	} {
-		got, err := export.ParseCompression(test.attrs)
-		if (err != nil) != test.bad || !test.bad && got.Type != test.want {
-			t.Errorf("%v: %+v, %v", test.attrs, got, err)
-		}
-	}
-}

@@ -8,12 +8,14 @@ import (
 
 	"github.com/klauspost/compress/zstd"
 	"github.com/klauspost/pgzip"
+	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
 // The compression types of -o compression=.
 const (
 	Gzip         = "gzip"
+	EStargz      = "estargz"
 	Zstd         = "zstd"
 	Uncompressed = "uncompressed"
 )
@@ -24,58 +26,110 @@ type Compression struct {
 	Type string
 	// Level is the library's own scale, nil for its default.
 	Level *int
+	// Force compresses layers of the base image again that have a form of
+	// their own already.
+	Force bool
 }
 
-// ParseCompression reads the attributes compression and compression-level.
-func ParseCompression(attrs map[string]string) (Compression, error) {
-	c := Compression{Type: attrs["compression"]}
+// parseCompression reads the attributes compression, compression-level and
+// force-compression.
+func parseCompression(attrs map[string]string) (Compression, error) {
+	c := Compression{Type: Gzip}
+	if t, ok := attrs["compression"]; ok {
+		c.Type = t
+	}
 	switch c.Type {
-	case "":
-		c.Type = Gzip
-	case Gzip, Zstd, Uncompressed:
+	case Gzip, EStargz, Zstd, Uncompressed:
 	default:
-		return c, fmt.Errorf("compression %q is not known: use gzip, zstd or uncompressed", c.Type)
+		return c, fmt.Errorf("unsupported compression type %s: use gzip, estargz, zstd or uncompressed", c.Type)
 	}
 	if text, ok := attrs["compression-level"]; ok {
 		level, err := strconv.Atoi(text)
 		if err != nil {
-			return c, fmt.Errorf("compression-level %q is not a number", text)
+			return c, fmt.Errorf("non-integer value %s specified for compression-level", text)
 		}
 		c.Level = &level
 	}
-	return c, nil
+	err := parseBool(attrs, "force-compression", &c.Force)
+	return c, err
 }
 
-func (c Compression) mediaType(docker bool) string {
-	switch {
-	case docker && c.Type == Uncompressed:
-		return "application/vnd.docker.image.rootfs.diff.tar"
-	case docker && c.Type == Zstd:
-		return "application/vnd.docker.image.rootfs.diff.tar.zstd"
-	case docker:
-		return "application/vnd.docker.image.rootfs.diff.tar.gzip"
-	case c.Type == Uncompressed:
+// checkLevel refuses levels that the library does not have. Those of zstd are
+// mapped to its few.
+func (c Compression) checkLevel() error {
+	if c.Level == nil || c.Type == Zstd || c.Type == Uncompressed {
+		return nil
+	}
+	if *c.Level < pgzip.HuffmanOnly || *c.Level > pgzip.BestCompression {
+		return fmt.Errorf("compression-level %d is not one of %s: use %d to %d", *c.Level, c.Type, pgzip.NoCompression, pgzip.BestCompression)
+	}
+	return nil
+}
+
+// parseBool reads a boolean attribute; one without a value is true.
+func parseBool(attrs map[string]string, name string, dest *bool) error {
+	text, ok := attrs[name]
+	if !ok {
+		return nil
+	}
+	if text == "" {
+		*dest = true
+		return nil
+	}
+	v, err := strconv.ParseBool(text)
+	if err != nil {
+		return fmt.Errorf("non-bool value %q specified for %s", text, name)
+	}
+	*dest = v
+	return nil
+}
+
+// The media types of docker's layers (distribution,
+// docs/content/spec/manifest-v2-2.md).
+const (
+	mediaTypeLayer2     = "application/vnd.docker.image.rootfs.diff.tar"
+	mediaTypeLayer2Gzip = "application/vnd.docker.image.rootfs.diff.tar.gzip"
+	mediaTypeLayer2Zstd = "application/vnd.docker.image.rootfs.diff.tar.zstd"
+)
+
+func (c Compression) mediaType() string {
+	switch c.Type {
+	case Uncompressed:
 		return ocispec.MediaTypeImageLayer
-	case c.Type == Zstd:
+	case Zstd:
 		return ocispec.MediaTypeImageLayerZstd
 	}
 	return ocispec.MediaTypeImageLayerGzip
 }
 
-func (c Compression) compress(w io.Writer, r io.Reader) error {
+// dockerLayerTypes are docker's names for OCI's.
+var dockerLayerTypes = map[string]string{
+	ocispec.MediaTypeImageLayer:     mediaTypeLayer2,
+	ocispec.MediaTypeImageLayerGzip: mediaTypeLayer2Gzip,
+	ocispec.MediaTypeImageLayerZstd: mediaTypeLayer2Zstd,
+}
+
+// compress writes r compressed to w. Only eStargz has annotations.
+func (c Compression) compress(w io.Writer, r io.Reader) (map[string]string, error) {
+	if c.Type == EStargz {
+		return c.estargz(w, r)
+	}
 	zw, err := c.writer(w)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	_, err = io.Copy(zw, r)
 	if err := errors.Join(err, zw.Close()); err != nil {
-		return fmt.Errorf("compress: %w", err)
+		return nil, fmt.Errorf("compress: %w", err)
 	}
-	return nil
+	return nil, nil //nolint:nilnil // no annotations are a value here
 }
 
 func (c Compression) writer(w io.Writer) (io.WriteCloser, error) {
-	if c.Type == Zstd {
+	switch c.Type {
+	case Uncompressed:
+		return nopCloser{w}, nil
+	case Zstd:
 		level := zstd.SpeedDefault
 		if c.Level != nil {
 			level = zstd.EncoderLevelFromZstd(*c.Level)
@@ -86,13 +140,37 @@ func (c Compression) writer(w io.Writer) (io.WriteCloser, error) {
 		}
 		return zw, nil
 	}
-	level := pgzip.DefaultCompression
-	if c.Level != nil {
-		level = *c.Level
-	}
-	zw, err := pgzip.NewWriterLevel(w, level)
+	zw, err := pgzip.NewWriterLevel(w, c.gzipLevel())
 	if err != nil {
 		return nil, fmt.Errorf("compress with gzip: %w", err)
 	}
 	return zw, nil
+}
+
+func (c Compression) gzipLevel() int {
+	if c.Level != nil {
+		return *c.Level
+	}
+	return pgzip.DefaultCompression
+}
+
+type nopCloser struct{ io.Writer }
+
+func (nopCloser) Close() error { return nil }
+
+// summed is what is known of a stream when it has been written.
+type summed struct {
+	w    io.Writer
+	hash digest.Digester
+	n    int64
+}
+
+func newSummed(w io.Writer) *summed { return &summed{w: w, hash: digest.Canonical.Digester()} }
+
+// Write implements io.Writer.
+func (s *summed) Write(p []byte) (int, error) {
+	n, err := s.w.Write(p)
+	s.hash.Hash().Write(p[:n])
+	s.n += int64(n)
+	return n, err
 }

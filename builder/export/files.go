@@ -2,41 +2,171 @@ package export
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	iofs "io/fs"
 	"os"
+	"path/filepath"
+	"strings"
+	"time"
 
+	securejoin "github.com/cyphar/filepath-securejoin"
+	"github.com/moby/buildkit/util/staticfs"
 	"github.com/tonistiigi/fsutil"
-	fscopy "github.com/tonistiigi/fsutil/copy"
+	"github.com/tonistiigi/fsutil/types"
 )
 
-// Files copies the file system at root into dir, which is made if it does not
-// exist and added to if it does. Everything will belong to the caller, as with
-// docker: another owner could not be given without privileges.
-func Files(ctx context.Context, root, dir string) error {
-	if err := os.MkdirAll(dir, 0o755); err != nil { //nolint:gosec // the user's own output
+// Trees are the file systems of a build, in the order of its platforms.
+type Trees struct {
+	Build Build
+	// Roots show the results read-only.
+	Roots []string
+}
+
+// Files writes the file systems into dir, which is made if it does not exist.
+// What is there is kept unless a file of the result has its name, or opts say
+// to delete it. Everything will belong to the caller, as with docker: another
+// owner could not be given without privileges.
+func (t Trees) Files(ctx context.Context, dir string, opts FilesOptions) error {
+	fs, err := t.fs(ctx, opts, opts.split(t.Build))
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return fmt.Errorf("make output directory: %w", err)
 	}
-	owner := func(*fscopy.User) (*fscopy.User, error) { return &fscopy.User{}, nil }
-	err := fscopy.Copy(ctx, root, "/", dir, "/", func(ci *fscopy.CopyInfo) {
-		ci.CopyDirContents = true
-		ci.AlwaysReplaceExistingDestPaths = true
-		ci.Chown = owner
-	})
+	osRoot, err := os.OpenRoot(dir)
 	if err != nil {
+		return fmt.Errorf("open output directory: %w", err)
+	}
+	root := fsutil.NewRoot(osRoot)
+	defer root.Close()
+	own := func(_ string, st *types.Stat) bool {
+		st.Uid, st.Gid = uint32(os.Getuid()), uint32(os.Getgid()) //nolint:gosec // ids are never negative
+		return true
+	}
+	receive := fsutil.ReceiveOpt{Merge: true, Filter: own}
+	if opts.Delete {
+		receive = fsutil.ReceiveOpt{Filter: own, Differ: fsutil.DiffNone}
+	}
+	if err := transfer(ctx, fs, func(ctx context.Context, s fsutil.Stream) error {
+		return fsutil.ReceiveRoot(ctx, s, root, receive)
+	}); err != nil {
 		return fmt.Errorf("write files to %s: %w", dir, err)
 	}
 	return nil
 }
 
-// Tar writes the file system at root as one tar file, with its owners.
-func Tar(ctx context.Context, root string, w io.Writer) error {
-	fs, err := fsutil.NewFS(root)
+// Tar writes the file systems as one tar file, with their owners.
+func (t Trees) Tar(ctx context.Context, w io.Writer, opts FilesOptions) error {
+	fs, err := t.fs(ctx, opts, t.Build.Multi)
 	if err != nil {
-		return fmt.Errorf("read the result: %w", err)
+		return err
 	}
 	if err := fsutil.WriteTar(ctx, fs, w); err != nil {
 		return fmt.Errorf("write tar: %w", err)
 	}
 	return nil
+}
+
+// fs joins the file systems into one.
+func (t Trees) fs(ctx context.Context, opts FilesOptions, split bool) (fsutil.FS, error) {
+	var dirs []fsutil.Dir
+	var merged fsutil.FS
+	seen := map[string]string{}
+	for i, p := range t.Build.Platforms {
+		epoch := opts.Epoch.of(p)
+		fs, err := platformFS(t.Roots[i], opts.Source, epoch)
+		if err != nil {
+			return nil, err
+		}
+		if split {
+			st := &types.Stat{Mode: uint32(os.ModeDir | 0o755), Path: directoryName(p.ID)}
+			if epoch != nil {
+				st.ModTime = epoch.UnixNano()
+			}
+			dirs = append(dirs, fsutil.Dir{FS: fs, Stat: st})
+			continue
+		}
+		if err := checkDouble(ctx, fs, p.ID, seen, len(t.Build.Platforms)); err != nil {
+			return nil, err
+		}
+		if merged == nil {
+			merged = fs
+		} else {
+			merged = staticfs.NewMergeFS(merged, fs)
+		}
+	}
+	if !split {
+		return merged, nil
+	}
+	fs, err := fsutil.SubDirFS(dirs)
+	if err != nil {
+		return nil, fmt.Errorf("join the results of all platforms: %w", err)
+	}
+	return fs, nil
+}
+
+// platformFS shows a directory of a result, every file with the time epoch
+// unless that is nil.
+func platformFS(root, source string, epoch *time.Time) (fsutil.FS, error) {
+	if source != "" {
+		below, err := securejoin.SecureJoin(root, source)
+		if err != nil {
+			return nil, fmt.Errorf("find src=%s in the result: %w", source, err)
+		}
+		info, err := os.Lstat(below)
+		if err != nil {
+			return nil, fmt.Errorf("src=%s: no such directory in the result", source)
+		}
+		if !info.IsDir() {
+			return nil, fmt.Errorf("src=%s: not a directory in the result", source)
+		}
+		root = below
+	}
+	fs, err := fsutil.NewFS(root)
+	if err != nil {
+		return nil, fmt.Errorf("read the result: %w", err)
+	}
+	if epoch == nil {
+		return fs, nil
+	}
+	fs, err = fsutil.NewFilterFS(fs, &fsutil.FilterOpt{Map: func(_ string, st *types.Stat) fsutil.MapResult {
+		st.ModTime = epoch.UnixNano()
+		return fsutil.MapResultKeep
+	}})
+	if err != nil {
+		return nil, fmt.Errorf("read the result: %w", err)
+	}
+	return fs, nil
+}
+
+// checkDouble refuses two platforms that would overwrite each other's files.
+func checkDouble(ctx context.Context, fs fsutil.FS, id string, seen map[string]string, platforms int) error {
+	if platforms < 2 {
+		return nil
+	}
+	return fs.Walk(ctx, "", func(path string, entry iofs.DirEntry, err error) error {
+		if err != nil && !errors.Is(err, iofs.ErrNotExist) {
+			return err
+		}
+		if entry == nil || entry.IsDir() {
+			return nil
+		}
+		if other, ok := seen[path]; ok {
+			return fmt.Errorf("cannot overwrite %s from %s with %s when split option is disabled", path, other, id)
+		}
+		seen[path] = id
+		return nil
+	})
+}
+
+// directoryName is a platform as one element of a path.
+func directoryName(id string) string {
+	name := strings.NewReplacer("/", "_", `\`, "_", ":", "_").Replace(id)
+	if name == "." || name == ".." || !filepath.IsLocal(name) {
+		return strings.Repeat("_", len(name))
+	}
+	return name
 }

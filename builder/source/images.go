@@ -147,9 +147,10 @@ func (im *Images) candidates(named reference.Named) ([]string, error) {
 	return append([]string{localPrefix + familiar}, names...), nil
 }
 
-// local finds an image of that name and platform in the store.
+// local finds an image of that name and platform in the store; it may be one of
+// an index that was built here.
 func (im *Images) local(name string, platform ocispec.Platform) (base, bool) {
-	img, err := im.store.Image(name)
+	img, err := im.store.ImageFor(name, platforms.OnlyStrict(platform))
 	if err != nil {
 		return base{}, false
 	}

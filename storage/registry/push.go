@@ -97,6 +97,9 @@ func (c *Client) write(ctx context.Context, from, to types.ImageReference, sys *
 		return nil, fmt.Errorf("compression %q is not known: use gzip, zstd or uncompressed", opts.Compression)
 	}
 	sys.CompressionLevel = opts.Level
+	if from, ok := from.(*sourceRef); ok && from.instances != nil {
+		options.ImageListSelection = copy.CopyAllImages
+	}
 	return copyImage(ctx, policy, to, from, options, opts.Progress)
 }
 

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/containerd/platforms"
 	dockerarchive "go.podman.io/image/v5/docker/archive"
 	imgref "go.podman.io/image/v5/docker/reference"
 	"go.podman.io/image/v5/oci/layout"
@@ -110,6 +111,15 @@ func (c *Client) saveDocker(ctx context.Context, w io.Writer, dir string, images
 	return err
 }
 
+// forThisMachine picks the image of an index that is for this machine.
+func (c *Client) forThisMachine(index string) (Source, error) {
+	img, err := c.store.ImageFor(index, platforms.Default())
+	if err != nil {
+		return Source{}, fmt.Errorf("a docker archive holds one image (use the format oci for an index): %w", err)
+	}
+	return c.SourceOf(img.ID)
+}
+
 func (c *Client) addToDocker(ctx context.Context, archive *dockerarchive.Writer, name string, opts SaveOptions) error {
 	from, tagged, err := c.saved(name)
 	if err != nil {
@@ -120,6 +130,12 @@ func (c *Client) addToDocker(ctx context.Context, archive *dockerarchive.Writer,
 		return err
 	}
 	src := from.src
+	if src.Index != nil {
+		// A docker archive has no form for an index.
+		if src, err = c.forThisMachine(name); err != nil {
+			return err
+		}
+	}
 	src.Docker = true
 	if from, err = c.reference(src); err != nil {
 		return err

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go"
@@ -27,6 +28,9 @@ func (c *Client) SourceOf(nameOrID string) (Source, error) {
 	img, err := c.store.Image(nameOrID)
 	if err != nil {
 		return Source{}, err
+	}
+	if img.Index {
+		return c.indexSource(img)
 	}
 	src := Source{}
 	if src.Config, err = c.store.ImageConfig(img.ID); err != nil {
@@ -50,8 +54,40 @@ func (c *Client) SourceOf(nameOrID string) (Source, error) {
 	return src, src.check()
 }
 
+// indexSource makes a Source of an index, all of whose images must be there.
+func (c *Client) indexSource(img storage.Image) (Source, error) {
+	data, err := c.store.ImageManifest(img.ID)
+	if err != nil {
+		return Source{}, err
+	}
+	list, err := c.store.Instances(img.ID)
+	if err != nil {
+		return Source{}, err
+	}
+	src := Source{Index: data, Docker: manifest.GuessMIMEType(data) != ocispec.MediaTypeImageIndex}
+	for _, in := range list {
+		if in.ImageID == "" {
+			return Source{}, fmt.Errorf("index %s: the image %s is not in the store", img.ID[:12], in.Desc.Digest)
+		}
+		one, err := c.SourceOf(in.ImageID)
+		if err != nil {
+			return Source{}, err
+		}
+		src.Images = append(src.Images, one)
+	}
+	return src, nil
+}
+
 // check compares the layers with what the config says they are.
 func (s Source) check() error {
+	if s.Index != nil {
+		for _, one := range s.Images {
+			if err := one.check(); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
 	var config struct {
 		RootFS ocispec.RootFS `json:"rootfs"`
 	}
@@ -67,6 +103,27 @@ func (s Source) check() error {
 		}
 	}
 	return nil
+}
+
+// index lists the manifests of all images, which have just been written.
+func (s Source) index(manifests [][]byte, types []string) ([]byte, string, error) {
+	var index ocispec.Index
+	if err := json.Unmarshal(s.Index, &index); err != nil {
+		return nil, "", fmt.Errorf("read index: %w", err)
+	}
+	index.MediaType = ocispec.MediaTypeImageIndex
+	if s.Docker {
+		index.MediaType, index.Annotations = manifest.DockerV2ListMediaType, nil
+	}
+	for i, data := range manifests {
+		m := &index.Manifests[i]
+		m.MediaType, m.Digest, m.Size = types[i], digest.FromBytes(data), int64(len(data))
+	}
+	data, err := json.MarshalIndent(index, "", "  ")
+	if err != nil {
+		return nil, "", fmt.Errorf("write index: %w", err)
+	}
+	return data, index.MediaType, nil
 }
 
 // manifest describes the image with uncompressed layers.
@@ -105,6 +162,9 @@ type sourceRef struct {
 	manifest  []byte
 	mediaType string
 	layers    map[digest.Digest]storage.Layer
+	configs   map[digest.Digest][]byte
+	// instances are the images of an index by the digest of their manifest.
+	instances map[digest.Digest]*sourceRef
 }
 
 var (
@@ -120,15 +180,44 @@ func (c *Client) reference(src Source) (*sourceRef, error) {
 	if err := src.check(); err != nil {
 		return nil, err
 	}
+	if src.Index != nil {
+		return c.indexReference(src)
+	}
 	data, mediaType, err := src.manifest()
 	if err != nil {
 		return nil, err
 	}
-	r := &sourceRef{src: src, open: c.store.OpenDiff, manifest: data, mediaType: mediaType, layers: map[digest.Digest]storage.Layer{}}
+	r := &sourceRef{
+		src: src, open: c.store.OpenDiff, manifest: data, mediaType: mediaType,
+		layers: map[digest.Digest]storage.Layer{}, configs: map[digest.Digest][]byte{digest.FromBytes(src.Config): src.Config},
+	}
 	for _, l := range src.Layers {
 		r.layers[l.DiffID] = l
 	}
 	return r, nil
+}
+
+func (c *Client) indexReference(src Source) (*sourceRef, error) {
+	r := &sourceRef{
+		src: src, open: c.store.OpenDiff, layers: map[digest.Digest]storage.Layer{},
+		configs: map[digest.Digest][]byte{}, instances: map[digest.Digest]*sourceRef{},
+	}
+	var manifests [][]byte
+	var types []string
+	for _, one := range src.Images {
+		one.Docker = src.Docker
+		ref, err := c.reference(one)
+		if err != nil {
+			return nil, err
+		}
+		maps.Copy(r.layers, ref.layers)
+		maps.Copy(r.configs, ref.configs)
+		r.instances[digest.FromBytes(ref.manifest)] = ref
+		manifests, types = append(manifests, ref.manifest), append(types, ref.mediaType)
+	}
+	var err error
+	r.manifest, r.mediaType, err = src.index(manifests, types)
+	return r, err
 }
 
 var errReadOnly = errors.New("a source cannot be written to")
@@ -172,8 +261,15 @@ func (s *sourceReader) Reference() types.ImageReference { return s.ref }
 func (s *sourceReader) Close() error                    { return nil }
 func (s *sourceReader) HasThreadSafeGetBlob() bool      { return true }
 
-func (s *sourceReader) GetManifest(context.Context, *digest.Digest) ([]byte, string, error) {
-	return s.ref.manifest, s.ref.mediaType, nil
+func (s *sourceReader) GetManifest(_ context.Context, instance *digest.Digest) ([]byte, string, error) {
+	if instance == nil {
+		return s.ref.manifest, s.ref.mediaType, nil
+	}
+	one, ok := s.ref.instances[*instance]
+	if !ok {
+		return nil, "", fmt.Errorf("index has no manifest %s", *instance)
+	}
+	return one.manifest, one.mediaType, nil
 }
 
 func (s *sourceReader) GetSignatures(context.Context, *digest.Digest) ([][]byte, error) {
@@ -185,8 +281,8 @@ func (s *sourceReader) LayerInfosForCopy(context.Context, *digest.Digest) ([]typ
 }
 
 func (s *sourceReader) GetBlob(ctx context.Context, info types.BlobInfo, _ types.BlobInfoCache) (io.ReadCloser, int64, error) {
-	if info.Digest == digest.FromBytes(s.ref.src.Config) {
-		return io.NopCloser(bytes.NewReader(s.ref.src.Config)), int64(len(s.ref.src.Config)), nil
+	if config, ok := s.ref.configs[info.Digest]; ok {
+		return io.NopCloser(bytes.NewReader(config)), int64(len(config)), nil
 	}
 	l, ok := s.ref.layers[info.Digest]
 	if !ok {

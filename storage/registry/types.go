@@ -95,6 +95,10 @@ type Source struct {
 	Docker bool
 	// Annotations are of the manifest; docker's has none.
 	Annotations map[string]string
+	// Index is set for an index of several images, which are in Images in its
+	// order; of the above only Docker counts then.
+	Index  []byte
+	Images []Source
 }
 
 // PushOptions says how to push.

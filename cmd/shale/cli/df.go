@@ -103,8 +103,8 @@ func newUsageRow(kind string, total, active int, size, reclaimable int64) usageR
 	return row
 }
 
-// imageUsage counts every layer once. Images with a name are active; what only
-// images without one keep could be reclaimed.
+// imageUsage counts every layer once. Images that a name leads to are active;
+// what only others keep could be reclaimed.
 func imageUsage(store imageReader) (usageRow, error) {
 	images, err := store.Images()
 	if err != nil {
@@ -118,7 +118,7 @@ func imageUsage(store imageReader) (usageRow, error) {
 			return usageRow{}, fmt.Errorf("size of image %s: %w", shortID(img.ID), err)
 		}
 		addLayers(all, layers)
-		if len(img.Names) > 0 {
+		if !img.Dangling() {
 			active++
 			addLayers(named, layers)
 		}

@@ -107,7 +107,7 @@ func (m *imageMatcher) limit(t time.Time) {
 
 // names returns those names of img that match, and whether img matches at all.
 func (m *imageMatcher) names(img storage.Image) ([]string, bool, error) {
-	if m.dangling != nil && *m.dangling != (len(img.Names) == 0) {
+	if m.dangling != nil && *m.dangling != img.Dangling() {
 		return nil, false, nil
 	}
 	if !m.before.IsZero() && !img.Created.Before(m.before) || !m.since.IsZero() && !img.Created.After(m.since) {

@@ -21,7 +21,7 @@ func imagesCommand() *cli.Command {
 		Usage:     "List images",
 		ArgsUsage: "[REPOSITORY[:TAG]]",
 		Flags: []cli.Flag{
-			&cli.BoolFlag{Name: "all", Aliases: []string{"a"}, Usage: "accepted for docker's sake: there are no intermediate images"},
+			&cli.BoolFlag{Name: "all", Aliases: []string{"a"}, Usage: "show the images of an index, too, one by one"},
 			&cli.BoolFlag{Name: "digests", Usage: "show the digests of manifests"},
 			filterFlag("only images that match `KEY=VALUE`: dangling, reference, label, before, since, until"),
 			formatFlag("print with `FORMAT`: table, json or a Go template"),
@@ -42,7 +42,7 @@ func imagesCommand() *cli.Command {
 			return withStore(c, func(s *session) error {
 				return listImages(c.App.Writer, s.store, imagesOptions{
 					filters: filters, format: c.String("format"), digests: c.Bool("digests"),
-					noTrunc: c.Bool("no-trunc"), quiet: c.Bool("quiet"), now: time.Now(),
+					noTrunc: c.Bool("no-trunc"), quiet: c.Bool("quiet"), all: c.Bool("all"), now: time.Now(),
 				})
 			})
 		},
@@ -59,7 +59,9 @@ type imagesOptions struct {
 	filters                 []imageFilter
 	format                  string
 	digests, noTrunc, quiet bool
-	now                     time.Time
+	// all shows what is hidden behind an index.
+	all bool
+	now time.Time
 }
 
 // imageRow is one name of an image, with docker's field names.
@@ -98,6 +100,9 @@ func listImages(w io.Writer, store imageReader, opts imagesOptions) error {
 	}
 	rows := []imageRow{}
 	for _, img := range images {
+		if len(img.Names) == 0 && img.Member && !opts.all {
+			continue
+		}
 		names, ok, err := match.names(img)
 		if err != nil {
 			return err

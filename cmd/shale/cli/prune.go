@@ -200,7 +200,7 @@ func pruneImagesOf(ctx context.Context, w io.Writer, store imageStore, opts prun
 		if err != nil {
 			return 0, err
 		}
-		if ok && !img.ReadOnly && (opts.all || len(img.Names) == 0) {
+		if ok && !img.ReadOnly && (img.Dangling() || opts.all && len(img.Names) > 0) {
 			removed, err := pruneOne(ctx, w, store, img, opts.dryRun)
 			if err != nil {
 				return 0, err

@@ -49,7 +49,7 @@ func (s cachingStore) RemoveImage(id string) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	if s.built[img.TopLayer] {
+	if s.built[img.TopLayer] || img.Index {
 		return nil, s.ForgetImage(img.ID)
 	}
 	return s.Store.RemoveImage(img.ID)

@@ -1,0 +1,79 @@
+package export
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/containerd/platforms"
+	"github.com/moby/buildkit/exporter/containerimage/exptypes"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// Annotations are those of one output.
+type Annotations []annotation
+
+type annotation struct {
+	exptypes.AnnotationKey
+	value string
+}
+
+// parseAnnotations takes the annotations out of an output's attributes and
+// returns the others. Where one annotation is given twice, for all platforms
+// and for one, that one wins.
+func parseAnnotations(attrs map[string]string) (Annotations, map[string]string, error) {
+	var list Annotations
+	rest := map[string]string{}
+	for _, name := range slices.Sorted(maps.Keys(attrs)) {
+		key, ok, err := exptypes.ParseAnnotationKey(name)
+		if err != nil {
+			return nil, nil, fmt.Errorf("option %s: %w", name, err)
+		}
+		if !ok {
+			rest[name] = attrs[name]
+			continue
+		}
+		list = append(list, annotation{key, attrs[name]})
+	}
+	slices.SortStableFunc(list, func(a, b annotation) int { return len(a.PlatformString()) - len(b.PlatformString()) })
+	return list, rest, nil
+}
+
+// check compares the annotations with what they are to be put on.
+func (a Annotations) check(b Build, docker bool) error {
+	for _, x := range a {
+		if p := x.PlatformString(); p != "" && !b.find(p) {
+			return fmt.Errorf("invalid annotation: no platform %s found in source", p)
+		}
+		index := x.Type == exptypes.AnnotationIndex || x.Type == exptypes.AnnotationIndexDescriptor
+		if docker && x.Type != exptypes.AnnotationManifest {
+			return errors.New(`cannot export annotations with "oci-mediatypes=false"`)
+		}
+		if index && !b.Multi {
+			return errors.New("index annotations not supported for single platform export")
+		}
+	}
+	return nil
+}
+
+// of collects the annotations of one kind for a platform, nil being none in
+// particular.
+func (a Annotations) of(kind string, platform *ocispec.Platform) map[string]string {
+	var out map[string]string
+	for _, x := range a {
+		if x.Type != kind {
+			continue
+		}
+		// Those of an index are nobody's in particular.
+		one := kind == exptypes.AnnotationManifest || kind == exptypes.AnnotationManifestDescriptor
+		if p := x.PlatformString(); one && p != "" && (platform == nil || p != platforms.FormatAll(*platform)) {
+			continue
+		}
+		if out == nil {
+			out = map[string]string{}
+		}
+		out[x.Key] = x.value
+	}
+	return out
+}

@@ -1,0 +1,147 @@
+package export
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// ImageOptions say what form an image gets. The zero value is an OCI image with
+// gzip layers.
+type ImageOptions struct {
+	// Docker asks for the media types of docker's schema 2.
+	Docker           bool
+	Compression      Compression
+	Annotations      Annotations
+	RewriteTimestamp bool
+	// Epoch is the output's own, nil for that of the build.
+	Epoch *Epoch
+}
+
+// accepted are attributes that ask for nothing here: attestations have no form
+// to be given, layers of foreign media types are never made, and what is kept
+// in the store is unpacked there.
+var accepted = map[string]bool{
+	"oci-artifact": true, "prefer-nondist-layers": true, "attestation-inline": true, "unpack": true,
+}
+
+// ParseImage reads the attributes that all outputs of images share and returns
+// the others. Without oci-mediatypes the media types are docker's if docker
+// says so.
+func ParseImage(attrs map[string]string, docker bool) (ImageOptions, map[string]string, error) {
+	opts := ImageOptions{Docker: docker}
+	var err error
+	var rest map[string]string
+	if opts.Annotations, rest, err = parseAnnotations(attrs); err != nil {
+		return opts, nil, err
+	}
+	if opts.Epoch, err = parseEpoch(rest); err != nil {
+		return opts, nil, err
+	}
+	if opts.Compression, err = parseCompression(rest); err != nil {
+		return opts, nil, err
+	}
+	oci, artifact := !docker, false
+	for name, dest := range map[string]*bool{
+		"oci-mediatypes": &oci, "rewrite-timestamp": &opts.RewriteTimestamp, "oci-artifact": &artifact,
+		"prefer-nondist-layers": new(bool), "attestation-inline": new(bool), "unpack": new(bool),
+	} {
+		if err := parseBool(rest, name, dest); err != nil {
+			return opts, nil, err
+		}
+	}
+	opts.Docker = !oci
+	maps.DeleteFunc(rest, func(name, _ string) bool {
+		switch name {
+		case "source-date-epoch", "compression", "compression-level", "force-compression", "oci-mediatypes", "rewrite-timestamp":
+			return true
+		}
+		return accepted[name]
+	})
+	switch {
+	case opts.Docker && opts.Compression.Type == EStargz:
+		return opts, nil, errors.New(`exporter option "compression=estargz" conflicts with "oci-mediatypes=false"`)
+	case opts.Docker && artifact:
+		return opts, nil, errors.New(`exporter option "oci-artifact=true" conflicts with "oci-mediatypes=false"`)
+	}
+	return opts, rest, opts.Compression.checkLevel()
+}
+
+// parseEpoch reads source-date-epoch, which may be empty: no epoch then.
+func parseEpoch(attrs map[string]string) (*Epoch, error) {
+	text, ok := attrs["source-date-epoch"]
+	if !ok {
+		return nil, nil //nolint:nilnil // no epoch is a value here
+	}
+	if text == "" {
+		return &Epoch{}, nil
+	}
+	seconds, err := strconv.ParseInt(text, 10, 64)
+	if err != nil {
+		return nil, fmt.Errorf("invalid source-date-epoch %q: want seconds since 1970", text)
+	}
+	at := time.Unix(seconds, 0).UTC()
+	return &Epoch{Time: &at}, nil
+}
+
+// FilesOptions say how the files of a build are written.
+type FilesOptions struct {
+	// Split puts each platform into a directory of its own; nil does so when
+	// there is an index.
+	Split *bool
+	// Delete removes what is in the directory and not in the result.
+	Delete bool
+	// Source is the directory of the result that is written, "" for all.
+	Source string
+	Epoch  *Epoch
+}
+
+// ParseFiles reads the attributes of the outputs local and tar and returns the
+// others.
+func ParseFiles(attrs map[string]string) (FilesOptions, map[string]string, error) {
+	var opts FilesOptions
+	var err error
+	if opts.Epoch, err = parseEpoch(attrs); err != nil {
+		return opts, nil, err
+	}
+	rest := map[string]string{}
+	for _, name := range slices.Sorted(maps.Keys(attrs)) {
+		value := attrs[name]
+		switch name {
+		case "source-date-epoch", "attestation-prefix":
+		case "platform-split":
+			split, err := strconv.ParseBool(value)
+			if err != nil {
+				return opts, nil, fmt.Errorf("non-bool value for platform-split: %s", value)
+			}
+			opts.Split = &split
+		case "mode":
+			switch strings.ToLower(strings.TrimSpace(value)) {
+			case "", "copy":
+			case "delete":
+				opts.Delete = true
+			default:
+				return opts, nil, fmt.Errorf("invalid local exporter mode %q: use copy or delete", value)
+			}
+		case "src":
+			if value == "" {
+				return opts, nil, errors.New("empty value for src; omit it to export the entire filesystem")
+			}
+			opts.Source = value
+		default:
+			rest[name] = value
+		}
+	}
+	return opts, rest, nil
+}
+
+func (o FilesOptions) split(b Build) bool {
+	if o.Split != nil {
+		return *o.Split
+	}
+	return b.Multi
+}

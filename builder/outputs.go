@@ -1,0 +1,199 @@
+package builder
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/distribution/reference"
+
+	"github.com/shale-build/shale/builder/export"
+)
+
+// output is one -o value, understood.
+type output struct {
+	Export
+	image export.ImageOptions
+	files export.FilesOptions
+	// names are as the user spelled them.
+	names []string
+	// store keeps the image, push and byDigest send it to registries.
+	store, push, byDigest, insecure bool
+	// canonical and dangling give it names with its digest.
+	canonical, danglingOnly bool
+	dangling                string
+	// layout writes a directory instead of an archive.
+	layout bool
+	// unknown are attributes that mean nothing to anybody.
+	unknown []string
+}
+
+// readOutputs understands all outputs; none keeps the image in the store.
+func readOutputs(opts Options) ([]output, error) {
+	exports := opts.Exports
+	if len(exports) == 0 {
+		exports = []Export{{Type: "image"}}
+	}
+	var list []output
+	for _, e := range exports {
+		if e.Type == "cacheonly" {
+			continue
+		}
+		o, err := readOutput(e, opts)
+		if err == nil {
+			err = o.checkDest()
+		}
+		if err != nil {
+			return nil, fmt.Errorf("output type %s: %w", e.Type, err)
+		}
+		list = append(list, o)
+	}
+	return list, nil
+}
+
+func readOutput(e Export, opts Options) (output, error) {
+	o := output{Export: e}
+	var rest map[string]string
+	var err error
+	switch e.Type {
+	case "local", "tar":
+		o.files, rest, err = export.ParseFiles(e.Attrs)
+	case "image", "docker", "oci", "registry":
+		if o.image, rest, err = export.ParseImage(e.Attrs, opts.Format == "docker"); err == nil {
+			rest, err = o.readImage(rest, opts.Tags)
+		}
+	default:
+		return o, errors.New("not known: use image, local, tar, oci, docker or registry")
+	}
+	o.unknown = slices.Sorted(maps.Keys(rest))
+	return o, err
+}
+
+// readImage reads what is particular to outputs of images and returns the
+// remaining attributes. Names given with --tag win, as they do for docker.
+func (o *output) readImage(attrs map[string]string, tags []string) (map[string]string, error) {
+	rest := maps.Clone(attrs)
+	if o.names = tags; len(tags) == 0 && attrs["name"] != "" {
+		o.names = strings.Split(attrs["name"], ",")
+	}
+	delete(rest, "name")
+	flags := map[string]*bool{}
+	switch {
+	case o.Type == "image" || o.Type == "registry":
+		o.store, o.push = o.Type == "image", o.Type == "registry"
+		flags = map[string]*bool{
+			"store": &o.store, "push": &o.push, "push-by-digest": &o.byDigest, "registry.insecure": &o.insecure,
+			"name-canonical": &o.canonical, "danging-name-empty-only": &o.danglingOnly, "dangling-name-empty-only": &o.danglingOnly,
+		}
+		o.dangling = rest["dangling-name-prefix"]
+		delete(rest, "dangling-name-prefix")
+	case o.Type == "docker" && o.Dest == "":
+		o.store = true
+	default:
+		tar := true
+		flags["tar"] = &tar
+		defer func() { o.layout = !tar }()
+	}
+	for name, dest := range flags {
+		if err := readFlag(rest, name, dest); err != nil {
+			return nil, err
+		}
+	}
+	return rest, o.checkNames()
+}
+
+// readFlag takes a boolean attribute; one without a value is true.
+func readFlag(attrs map[string]string, name string, dest *bool) error {
+	text, ok := attrs[name]
+	if !ok {
+		return nil
+	}
+	delete(attrs, name)
+	*dest = true
+	if text == "" {
+		return nil
+	}
+	v, err := strconv.ParseBool(text)
+	if err != nil {
+		return fmt.Errorf("non-bool value %q specified for %s", text, name)
+	}
+	*dest = v
+	return nil
+}
+
+func (o *output) checkNames() error {
+	if o.push && len(o.names) == 0 {
+		return errors.New("tag is needed when pushing to registry: give one with -t or name=")
+	}
+	for _, name := range o.names {
+		named, err := reference.ParseNormalizedNamed(name)
+		if err != nil {
+			return fmt.Errorf("invalid tag %q: %w", name, err)
+		}
+		if o.push && o.byDigest && !reference.IsNameOnly(named) {
+			return fmt.Errorf("can't push tagged ref %s by digest: give the name without a tag", name)
+		}
+		if _, err := parseTag(name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// archive tells that the output is a file or directory with an image in it.
+func (o output) archive() bool { return o.Type == "oci" || o.Type == "docker" && !o.store }
+
+// title is what progress calls the output.
+func (o output) title() string {
+	switch {
+	case o.Type == "local":
+		return "exporting to client directory"
+	case o.Type == "tar":
+		return "exporting to client tarball"
+	case o.archive():
+		return "exporting to " + o.Type + " image format"
+	}
+	return "exporting to image"
+}
+
+// registryNames are the complete names by docker's rules.
+func (o output) registryNames() ([]string, error) {
+	names := make([]string, len(o.names))
+	for i, name := range o.names {
+		var err error
+		if names[i], err = registryName(name); err != nil {
+			return nil, err
+		}
+	}
+	return names, nil
+}
+
+// checkDest refuses a destination that cannot be written before anything is
+// built.
+func (o output) checkDest() error {
+	dir := o.Type == "local" || o.archive() && o.layout
+	switch {
+	case o.Type != "local" && o.Type != "tar" && !o.archive():
+		return nil
+	case dir && (o.Dest == "" || o.Dest == "-"):
+		return errors.New("it writes a directory: give dest=")
+	case !dir && (o.Dest == "" || o.Dest == "-"):
+		return nil
+	}
+	info, err := os.Stat(o.Dest)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return nil
+	case err != nil:
+		return fmt.Errorf("invalid destination: %w", err)
+	case dir && !info.IsDir():
+		return fmt.Errorf("destination directory %s is a file", o.Dest)
+	case !dir && info.IsDir():
+		return fmt.Errorf("destination file %s is a directory", o.Dest)
+	}
+	return nil
+}

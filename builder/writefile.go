@@ -1,0 +1,50 @@
+package builder
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+)
+
+// writeFile writes to path, which appears complete or not at all, or to
+// standard output for "-" and "".
+func (b *build) writeFile(path string, write func(io.Writer) error) error {
+	if path == "" || path == "-" {
+		if b.deps.Stdout == nil {
+			return errors.New("this output needs a file: give dest=")
+		}
+		return write(b.deps.Stdout)
+	}
+	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
+		return writeInto(path, info, write)
+	}
+	tmp, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
+	if err != nil {
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	err = write(tmp)
+	// As os.Create would have made it; the umask is 022 here.
+	err = errors.Join(err, tmp.Chmod(0o644), tmp.Close())
+	if err == nil {
+		err = os.Rename(tmp.Name(), path)
+	}
+	if err != nil {
+		_ = os.Remove(tmp.Name())
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	return nil
+}
+
+// writeInto writes to what is there already and is no file: a pipe, /dev/null.
+func writeInto(path string, info os.FileInfo, write func(io.Writer) error) error {
+	if info.IsDir() {
+		return fmt.Errorf("write %s: it is a directory; give dest= a file name", path)
+	}
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err != nil {
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	return errors.Join(write(f), f.Close())
+}

@@ -1,0 +1,146 @@
+package registry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/opencontainers/go-digest"
+	"go.podman.io/image/v5/copy"
+	"go.podman.io/image/v5/docker"
+	imgref "go.podman.io/image/v5/docker/reference"
+	"go.podman.io/image/v5/image"
+	"go.podman.io/image/v5/types"
+)
+
+// Prepared is an image of which every byte is decided: it is pushed as it is.
+type Prepared struct {
+	// Manifest is of the image, or the index of several.
+	Manifest  []byte
+	MediaType string
+	// Manifests are those that an index names.
+	Manifests map[digest.Digest][]byte
+	// MediaTypes are those of Manifests.
+	MediaTypes map[digest.Digest]string
+	// Open streams a layer or a config. A blob that the registry has is not
+	// asked for.
+	Open func(digest.Digest) (io.ReadCloser, int64, error)
+}
+
+// PreparedOptions say how PushPrepared pushes.
+type PreparedOptions struct {
+	// Insecure accepts any certificate and plain HTTP.
+	Insecure bool
+	// ByDigest gives the image no tag.
+	ByDigest bool
+	// Progress may be nil.
+	Progress Progress
+}
+
+// PushPrepared writes src to dest, a complete name whose tag is latest when it
+// has none. Blobs that the registry has, or that an earlier push is known to
+// have brought there, are mounted or skipped; the tag comes last.
+func (c *Client) PushPrepared(ctx context.Context, src Prepared, dest string, opts PreparedOptions) error {
+	named, err := parseName(dest)
+	if err != nil {
+		return err
+	}
+	if opts.ByDigest {
+		if named, err = imgref.WithDigest(imgref.TrimNamed(named), digest.FromBytes(src.Manifest)); err != nil {
+			return fmt.Errorf("image name %q: %w", dest, err)
+		}
+	}
+	to, err := docker.NewReference(named)
+	if err != nil {
+		return fmt.Errorf("image name %q: %w", dest, err)
+	}
+	if err := c.pushPrepared(ctx, src, to, opts); err != nil {
+		return explain("push", named, err)
+	}
+	return nil
+}
+
+func (c *Client) pushPrepared(ctx context.Context, src Prepared, to types.ImageReference, opts PreparedOptions) (err error) {
+	policy, err := newPolicyContext(acceptAnything())
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, policy.Destroy()) }()
+	sys := c.system()
+	if opts.Insecure {
+		sys.DockerInsecureSkipTLSVerify = types.OptionalBoolTrue
+	}
+	options := &copy.Options{SourceCtx: sys, DestinationCtx: sys, PreserveDigests: true}
+	if len(src.Manifests) > 0 {
+		options.ImageListSelection = copy.CopyAllImages
+	}
+	_, err = copyImage(ctx, policy, to, &preparedRef{src}, options, opts.Progress)
+	return err
+}
+
+// preparedRef lets go.podman.io/image read a Prepared.
+type preparedRef struct{ src Prepared }
+
+var (
+	_ types.ImageReference = (*preparedRef)(nil)
+	_ types.ImageSource    = (*preparedReader)(nil)
+)
+
+// Transport implements types.ImageReference, as do the following.
+func (r *preparedRef) Transport() types.ImageTransport { return sourceTransport{} }
+func (r *preparedRef) StringWithinTransport() string {
+	return digest.FromBytes(r.src.Manifest).String()
+}
+func (r *preparedRef) DockerReference() imgref.Named           { return nil }
+func (r *preparedRef) PolicyConfigurationIdentity() string     { return "" }
+func (r *preparedRef) PolicyConfigurationNamespaces() []string { return nil }
+
+func (r *preparedRef) NewImage(ctx context.Context, sys *types.SystemContext) (types.ImageCloser, error) {
+	return image.FromSource(ctx, sys, &preparedReader{r})
+}
+
+func (r *preparedRef) NewImageSource(context.Context, *types.SystemContext) (types.ImageSource, error) {
+	return &preparedReader{r}, nil
+}
+
+func (r *preparedRef) NewImageDestination(context.Context, *types.SystemContext) (types.ImageDestination, error) {
+	return nil, errReadOnly
+}
+
+func (r *preparedRef) DeleteImage(context.Context, *types.SystemContext) error { return errReadOnly }
+
+type preparedReader struct{ ref *preparedRef }
+
+// Reference implements types.ImageSource, as do the following.
+func (s *preparedReader) Reference() types.ImageReference { return s.ref }
+func (s *preparedReader) Close() error                    { return nil }
+func (s *preparedReader) HasThreadSafeGetBlob() bool      { return true }
+
+func (s *preparedReader) GetManifest(_ context.Context, instance *digest.Digest) ([]byte, string, error) {
+	src := s.ref.src
+	if instance == nil {
+		return src.Manifest, src.MediaType, nil
+	}
+	data, ok := src.Manifests[*instance]
+	if !ok {
+		return nil, "", fmt.Errorf("index has no manifest %s", *instance)
+	}
+	return data, src.MediaTypes[*instance], nil
+}
+
+func (s *preparedReader) GetSignatures(context.Context, *digest.Digest) ([][]byte, error) {
+	return nil, nil
+}
+
+func (s *preparedReader) LayerInfosForCopy(context.Context, *digest.Digest) ([]types.BlobInfo, error) {
+	return nil, nil
+}
+
+func (s *preparedReader) GetBlob(ctx context.Context, info types.BlobInfo, _ types.BlobInfoCache) (io.ReadCloser, int64, error) {
+	r, size, err := s.ref.src.Open(info.Digest)
+	if err != nil {
+		return nil, 0, err
+	}
+	return &cancelReader{ReadCloser: r, ctx: ctx}, size, nil
+}
