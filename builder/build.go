@@ -89,6 +89,9 @@ func (b *build) open(ctx context.Context, abort context.CancelCauseFunc) error {
 	if err := b.openGrants(); err != nil {
 		return &frontend.InputError{Err: err}
 	}
+	if err := checkDelete(b.outs, b.allowed.LocalDelete); err != nil {
+		return &frontend.InputError{Err: err}
+	}
 	if err := b.openState(ctx); err != nil {
 		return err
 	}

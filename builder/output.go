@@ -94,9 +94,7 @@ func (w *writer) write(ctx context.Context) (push func(context.Context) error, e
 
 // compose decides on the form of the image and reports it.
 func (w *writer) compose(ctx context.Context, opts export.ImageOptions) (*export.Image, error) {
-	if err := w.noteRewriting(opts); err != nil {
-		return nil, err
-	}
+	w.noteRewriting(opts)
 	done := w.step.begin("exporting layers")
 	img, err := export.Compose(ctx, w.Build, opts, w.layers)
 	done(err)
@@ -114,9 +112,9 @@ func (w *writer) compose(ctx context.Context, opts export.ImageOptions) (*export
 }
 
 // noteRewriting says what becomes of timestamps, or why nothing does.
-func (w *writer) noteRewriting(opts export.ImageOptions) error {
+func (w *writer) noteRewriting(opts export.ImageOptions) {
 	if !opts.RewriteTimestamp {
-		return nil
+		return
 	}
 	for _, p := range w.Platforms {
 		epoch := p.Epoch
@@ -125,11 +123,10 @@ func (w *writer) noteRewriting(opts export.ImageOptions) error {
 		}
 		if epoch == nil {
 			w.deps.Logger.Warn("rewrite-timestamp is specified, but no source-date-epoch was found: give --build-arg SOURCE_DATE_EPOCH=SECONDS")
-			return nil
+			return
 		}
 		w.step.note(fmt.Sprintf("rewriting layers with source-date-epoch %d (%s)", epoch.Unix(), epoch))
 	}
-	return nil
 }
 
 // report fills in what --iidfile and --metadata-file write, with buildx's keys.

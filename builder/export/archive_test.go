@@ -263,7 +263,8 @@ func TestComposeRefuses(t *testing.T) {
 		},
 		"annotations of an index docker has none of": {
 			[]string{"linux/amd64", "linux/arm64"},
-			map[string]string{"annotation-index.a": "b", "oci-mediatypes": "false"}, `cannot export annotations with "oci-mediatypes=false"`,
+			map[string]string{"annotation-index.a": "b", "oci-mediatypes": "false"},
+			`cannot export annotations with "oci-mediatypes=false"`,
 		},
 	} {
 		b, layers := testBuild(t, test.platforms...)

@@ -41,9 +41,9 @@ func (t Trees) Files(ctx context.Context, dir string, opts FilesOptions) error {
 		return fmt.Errorf("open output directory: %w", err)
 	}
 	root := fsutil.NewRoot(osRoot)
-	defer root.Close()
+	defer root.Close() //nolint:errcheck // a directory handle
 	own := func(_ string, st *types.Stat) bool {
-		st.Uid, st.Gid = uint32(os.Getuid()), uint32(os.Getgid()) //nolint:gosec // ids are never negative
+		st.Uid, st.Gid = uint32(os.Getuid()), uint32(os.Getgid())
 		return true
 	}
 	receive := fsutil.ReceiveOpt{Merge: true, Filter: own}

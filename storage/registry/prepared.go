@@ -89,6 +89,7 @@ var (
 
 // Transport implements types.ImageReference, as do the following.
 func (r *preparedRef) Transport() types.ImageTransport { return sourceTransport{} }
+
 func (r *preparedRef) StringWithinTransport() string {
 	return digest.FromBytes(r.src.Manifest).String()
 }

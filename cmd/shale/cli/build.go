@@ -35,6 +35,9 @@ func buildAction(c *cli.Context) error {
 	if err := refuseFlags(c); err != nil {
 		return err
 	}
+	if err := refuseAttestations(c); err != nil {
+		return err
+	}
 	opts, err := buildOptions(c, os.LookupEnv)
 	if err != nil {
 		return usageError(c, err.Error())

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"fmt"
+	"slices"
 	"sort"
 
 	"github.com/urfave/cli/v2"
@@ -13,6 +14,7 @@ func buildFlags() []cli.Flag {
 	flags := []cli.Flag{
 		&cli.StringSliceFlag{Name: "add-host", Usage: "add `HOST:IP` to /etc/hosts of RUN steps"},
 		&cli.StringSliceFlag{Name: "allow", Usage: "let steps do what needs `ENTITLEMENT`: network.host, security.insecure, device[=NAME]; buildx.local.delete lets exports delete files"},
+		&cli.StringSliceFlag{Name: "annotation", Usage: "annotate the image: `[KIND:]KEY=VALUE`, with KIND manifest (default), manifest-descriptor, both also for one [PLATFORM], index or index-descriptor"},
 		&cli.StringFlag{Name: "authfile", EnvVars: []string{"REGISTRY_AUTH_FILE"}, Usage: "read registry logins from `FILE`"},
 		&cli.StringSliceFlag{Name: "build-arg", Usage: "set a build argument: `KEY[=VALUE]`, without VALUE from the environment"},
 		&cli.StringSliceFlag{Name: "build-context", Usage: "make a further context `NAME=DIR|URL|GIT|docker-image://REF|oci-layout://DIR` available"},
@@ -21,7 +23,7 @@ func buildFlags() []cli.Flag {
 		&cli.BoolFlag{Name: "explain", Usage: "say of every step whether it ran or came from the cache, and why"},
 		&cli.StringFlag{Name: "file", Aliases: []string{"f"}, Usage: "read the Dockerfile from `FILE` or URL, - for standard input (default: CONTEXT/Dockerfile)"},
 		&cli.StringFlag{Name: "format", Value: "oci", EnvVars: []string{"BUILDAH_FORMAT"}, Usage: "media types of the image: oci or docker"},
-		&cli.StringFlag{Name: "iidfile", Usage: "write the image ID to `FILE`"},
+		&cli.StringFlag{Name: "iidfile", Usage: "write the image ID, or the digest of an index, to `FILE`"},
 		&cli.StringSliceFlag{Name: "label", Usage: "add a label `KEY=VALUE` to the image"},
 		&cli.BoolFlag{Name: "load", Usage: "keep the image in the store, as is done anyway without --output"},
 		&cli.StringFlag{Name: "metadata-file", Usage: "write metadata of the result to `FILE`, as JSON"},
@@ -29,7 +31,7 @@ func buildFlags() []cli.Flag {
 		&cli.BoolFlag{Name: "no-cache", Usage: "run every step again"},
 		&cli.StringSliceFlag{Name: "no-cache-filter", Usage: "run the steps of `STAGE` again"},
 		&cli.StringSliceFlag{Name: "output", Aliases: []string{"o"}, Usage: "write the result to `type=TYPE[,dest=PATH][,KEY=VALUE]`, with TYPE image, local, tar, oci, docker or registry; a lone path is a directory, - a tar archive on standard output"},
-		&cli.StringSliceFlag{Name: "platform", Usage: "build for `OS/ARCH[/VARIANT]`"},
+		&cli.StringSliceFlag{Name: "platform", Usage: "build for `OS/ARCH[/VARIANT]`, several of them into one index"},
 		&cli.StringFlag{Name: "progress", Value: "auto", EnvVars: []string{"BUILDKIT_PROGRESS"}, Usage: "how to show progress: auto, tty, plain, json, rawjson or quiet"},
 		&cli.BoolFlag{Name: "pull", Usage: "ask the registry for newer base images"},
 		&cli.BoolFlag{Name: "push", Usage: "push the image to the registries of its tags"},
@@ -43,7 +45,7 @@ func buildFlags() []cli.Flag {
 		&cli.BoolFlag{Name: "tls-verify", Value: true, Usage: "require https and check the certificates of registries"},
 		&cli.StringSliceFlag{Name: "ulimit", Usage: "limit RUN steps by `NAME=SOFT[:HARD]`"},
 	}
-	return append(append(flags, acceptedFlags()...), refusedFlags()...)
+	return slices.Concat(flags, acceptedFlags(), attestationFlags(), refusedFlags())
 }
 
 // acceptedFlags have no effect, and that is what they ask for here: there are
@@ -62,8 +64,6 @@ func acceptedFlags() []cli.Flag {
 // would change the result and are not available. They are refused by name:
 // ignoring one gives an image the user did not ask for.
 var refused = map[string]string{
-	"annotation":    "annotations cannot be added",
-	"attest":        "attestations are not made",
 	"builder":       "there is one builder, which runs in the shale process",
 	"cache-from":    "the cache is kept in the store and cannot be imported",
 	"cache-to":      "the cache is kept in the store and cannot be exported",
@@ -77,8 +77,6 @@ var refused = map[string]string{
 	"isolation":     "steps run in containers",
 	"memory":        "steps are not placed in control groups",
 	"memory-swap":   "steps are not placed in control groups",
-	"provenance":    "attestations are not made",
-	"sbom":          "attestations are not made",
 	"security-opt":  "the profile of steps cannot be changed",
 	"squash":        "layers are not joined",
 }

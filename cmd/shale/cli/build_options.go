@@ -51,7 +51,7 @@ func buildOptions(c *cli.Context, env lookupEnv) (builder.Options, error) {
 	opts.Network, errs[1] = parseChoice("network", c.String("network"), "default", "none", "host", "private")
 	opts.Format, errs[2] = parseChoice("format", c.String("format"), "oci", "docker")
 	opts.Platforms, errs[3] = parsePlatforms(c.StringSlice("platform"))
-	opts.Exports, errs[4] = parseOutputs(c.StringSlice("output"), c.Bool("push"), c.Bool("load"))
+	opts.Exports, errs[4] = outputs(c)
 	opts.Epoch, errs[5] = parseEpoch(env)
 	errs[6] = errors.Join(checkUlimits(opts.Ulimits), checkHosts(opts.AddHosts))
 	opts.Secrets, errs[8] = parseSecrets(c.StringSlice("secret"))

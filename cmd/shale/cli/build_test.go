@@ -62,6 +62,58 @@ func TestParseOutput(t *testing.T) {
 	}
 }
 
+func TestOutputsOfFlags(t *testing.T) {
+	image := func(kv ...string) builder.Export {
+		e := builder.Export{Type: "image", Attrs: map[string]string{}}
+		for i := 0; i < len(kv); i += 2 {
+			e.Attrs[kv[i]] = kv[i+1]
+		}
+		return e
+	}
+	local := builder.Export{Type: "local", Dest: "out", Attrs: map[string]string{}}
+	tests := []struct {
+		args []string
+		want []builder.Export
+		err  string
+	}{
+		{args: []string{}},
+		{args: []string{"--load"}},
+		{args: []string{"--push"}, want: []builder.Export{image("push", "true")}},
+		{args: []string{"--push", "-o", "type=image,store=false"}, want: []builder.Export{image("push", "true", "store", "false")}},
+		{args: []string{"--load", "-o", "out"}, want: []builder.Export{local, image()}},
+		{args: []string{"--load", "-o", "type=image"}, want: []builder.Export{image()}},
+		{args: []string{"-o", "out=a"}, want: []builder.Export{{Type: "local", Dest: "out=a", Attrs: map[string]string{}}}},
+		{args: []string{"--annotation", "a=b=c"}, want: []builder.Export{image("annotation.a", "b=c")}},
+		{
+			args: []string{"-o", "out", "-o", "type=image", "--annotation", "index,manifest[linux/amd64]:a=b"},
+			want: []builder.Export{local, image("annotation-index.a", "b", "annotation-manifest[linux/amd64].a", "b")},
+		},
+		{args: []string{"--annotation", "a"}, err: `invalid annotation "a", expected key=value`},
+		{args: []string{"--annotation", "layer:a=b"}, err: `unknown annotation type "layer"`},
+		{args: []string{"--annotation", "I:a=b"}, err: `invalid annotation type "I", expected type and optional platform in square brackets`},
+		{args: []string{"--iidfile", "id", "-o", "out"}, err: "local and tar exporters are incompatible with image ID file"},
+		{args: []string{"--provenance=false", "--sbom=false", "--attest", "type=provenance,disabled=true"}},
+		{args: []string{"--provenance", "mode=max"}, err: "--provenance is not available"},
+		{args: []string{"--attest", "type=sbom"}, err: "--attest is not available"},
+		{args: []string{"--attest", "disabled=true"}, err: "attestation type not specified"},
+	}
+	for _, test := range tests {
+		opts, err := parseBuild(t, nil, append(test.args, ".")...)
+		if test.err != "" {
+			if err == nil || !strings.Contains(err.Error(), test.err) {
+				t.Errorf("%q: error %v, want %s", test.args, err, test.err)
+			}
+			continue
+		}
+		if err != nil {
+			t.Errorf("%q: %v", test.args, err)
+		}
+		if diff := cmp.Diff(test.want, opts.Exports); diff != "" {
+			t.Errorf("%q (-want +got):\n%s", test.args, diff)
+		}
+	}
+}
+
 func FuzzParseOutput(f *testing.F) {
 	f.Add("type=oci,dest=a")
 	f.Add(`"type=a,b",x=`)
@@ -81,7 +133,7 @@ func parseBuild(t *testing.T, env map[string]string, args ...string) (builder.Op
 	for _, c := range app.Commands {
 		if c.Name == "build" {
 			c.Action = func(c *cli.Context) error {
-				if err := refuseFlags(c); err != nil {
+				if err := errors.Join(refuseFlags(c), refuseAttestations(c)); err != nil {
 					return err
 				}
 				var err error

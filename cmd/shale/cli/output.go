@@ -4,10 +4,27 @@ import (
 	"encoding/csv"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
+
+	"github.com/urfave/cli/v2"
 
 	"github.com/shale-build/shale/builder"
 )
+
+// outputs are all that a build is asked to write.
+func outputs(c *cli.Context) ([]builder.Export, error) {
+	exports, err := parseOutputs(c.StringSlice("output"), c.Bool("push"), c.Bool("load"))
+	if err != nil {
+		return nil, err
+	}
+	for _, e := range exports {
+		if (e.Type == "local" || e.Type == "tar") && c.String("iidfile") != "" {
+			return nil, errors.New("local and tar exporters are incompatible with image ID file: --iidfile has no image to name")
+		}
+	}
+	return addAnnotations(exports, c.StringSlice("annotation"))
+}
 
 // parseOutputs reads the values of --output. --push and --load are short for
 // outputs of their own.
@@ -27,23 +44,42 @@ func parseOutputs(values []string, push, load bool) ([]builder.Export, error) {
 	if stdout > 1 {
 		return nil, errors.New("only one --output can go to standard output")
 	}
-	switch {
-	case push:
-		exports = append(exports, builder.Export{Type: "image", Attrs: map[string]string{"push": "true"}})
-	case load && len(exports) > 0:
+	if push {
+		exports = withPush(exports)
+	}
+	if load && len(exports) > 0 && !slices.ContainsFunc(exports, loads) {
 		exports = append(exports, builder.Export{Type: "image", Attrs: map[string]string{}})
 	}
 	return exports, nil
 }
 
+// withPush lets the outputs of images push, or adds one that does.
+func withPush(exports []builder.Export) []builder.Export {
+	found := false
+	for _, e := range exports {
+		if e.Type == "image" || e.Type == "registry" {
+			e.Attrs["push"], found = "true", true
+		}
+	}
+	if !found {
+		exports = append(exports, builder.Export{Type: "image", Attrs: map[string]string{"push": "true"}})
+	}
+	return exports
+}
+
+// loads tells that an output keeps the image in the store.
+func loads(e builder.Export) bool {
+	return e.Type == "image" && e.Attrs["store"] == "" || e.Type == "docker" && e.Dest == ""
+}
+
 // parseOutput reads one value, a line of CSV of key=value pairs. A value
-// without any = is a directory, or "-" for a tar archive on standard output.
+// that does not begin with type= and has no comma is a directory, or "-" for a tar archive on standard output.
 func parseOutput(value string) (builder.Export, error) {
 	fields, err := csv.NewReader(strings.NewReader(value)).Read()
 	if err != nil {
 		return builder.Export{}, errors.New("want type=TYPE[,dest=PATH][,KEY=VALUE]")
 	}
-	if len(fields) == 1 && fields[0] == value && !strings.HasPrefix(value, "type=") && !strings.Contains(value, "=") {
+	if len(fields) == 1 && fields[0] == value && !strings.HasPrefix(value, "type=") && !strings.HasPrefix(value, "dest=") {
 		if value == "-" {
 			return builder.Export{Type: "tar", Dest: "-", Attrs: map[string]string{}}, nil
 		}
@@ -88,7 +124,7 @@ func completeOutput(e builder.Export) (builder.Export, error) {
 		if e.Dest == "" {
 			e.Dest = "-"
 		}
-	case "docker":
+	case "docker", "cacheonly":
 		// Without dest it is the store, as it is docker's for docker.
 	default:
 		return e, fmt.Errorf("unknown type %q: it is one of image, local, tar, oci, docker, registry", e.Type)
