@@ -104,7 +104,7 @@ func newRunner(t testing.TB) *sandbox.Runner {
 func newRootfs(t testing.TB) string {
 	t.Helper()
 	root := filepath.Join(t.TempDir(), "rootfs")
-	for _, d := range []string{"bin", "etc", "tmp", "home"} {
+	for _, d := range []string{"bin", "dev", "etc", "tmp", "home", "proc", "sys"} {
 		if err := os.MkdirAll(filepath.Join(root, d), 0o755); err != nil {
 			t.Fatal(err)
 		}

@@ -189,6 +189,8 @@ func (s *Spec) mounts(st *stubs, initial bool) ([]specs.Mount, error) {
 		if err := st.placeSpecial(p); err != nil {
 			return nil, err
 		}
+		// Docker's images have these, whoever runs a step in an empty one.
+		st.retain(p)
 	}
 	for _, f := range []struct{ source, target string }{{s.ResolvConf, "/etc/resolv.conf"}, {s.Hosts, "/etc/hosts"}} {
 		if f.source == "" {

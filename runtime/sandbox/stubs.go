@@ -12,7 +12,8 @@ import (
 // stubs are the files and directories made in a root filesystem only to have
 // something to mount on. They must not end up in the layer: they are removed
 // after the run unless the command put something into them, and directories
-// that changed for nothing else get their modification time back.
+// that changed for nothing else get their modification time back. Only /proc,
+// /dev and /sys stay where the image had none, as docker leaves them.
 //
 // Everything is done through directories that were opened, inside the root,
 // before the command ran; what the command renames or replaces by symbolic

@@ -87,6 +87,9 @@ func check(t *testing.T, runner *Runner, c *Case) {
 	}
 	if c.Differs != "" && !reference {
 		file = filepath.Join(c.Dir, "expect.shale.json")
+		if bytes.Equal(got, mustRead(t, filepath.Join(c.Dir, "expect.json"))) {
+			t.Error("there is no difference; remove \"differs\" from case.json")
+		}
 	}
 	want, err := ReadExpected(file)
 	if err != nil {
@@ -95,6 +98,15 @@ func check(t *testing.T, runner *Runner, c *Case) {
 	if !bytes.Equal(got, want) {
 		t.Errorf("%s\n%s", c.Shows, diff.Diff("expected", want, "got", got))
 	}
+}
+
+func mustRead(t *testing.T, file string) []byte {
+	t.Helper()
+	data, err := ReadExpected(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
 }
 
 // results are kept for the table in docs/dockerfile-support.md.

@@ -25,6 +25,8 @@ import (
 //     back to the @NAME@ they replaced;
 //   - the machine's architecture is @ARCH@;
 //   - files whose content the case says to vary are numbered by content;
+//   - the variables by which BuildKit's steps send it their traces are cut from
+//     files;
 //   - in messages, the names of builders' own snapshots and what a builder says
 //     before the cause are cut (see message).
 type recorder struct {
@@ -98,7 +100,7 @@ func (r *recorder) show(name string, content []byte) string {
 		return fmt.Sprintf("content #%d", sums[sum])
 	}
 	if len(content) < 64<<10 && isText(content) {
-		content = []byte(r.text(string(content)))
+		content = []byte(tracing.ReplaceAllString(r.text(string(content)), ""))
 	}
 	return showContent(name, content)
 }
@@ -242,11 +244,14 @@ var nameDigest = regexp.MustCompile(`@sha256:[0-9a-f]{64}`)
 // cutDigest drops the digests of base images, which differ between machines.
 func cutDigest(name string) string { return nameDigest.ReplaceAllString(name, "") }
 
+var tracing = regexp.MustCompile(`(?m)^(OTEL_[A-Z_]+|TRACEPARENT)=.*\n`)
+
 var (
 	excerpt = regexp.MustCompile(`^\S.*:\d+$`)
 	// What stands before the cause: the command's own name for what it did, and
 	// the way through a builder's graph with the random names of its snapshots.
 	wrapping = regexp.MustCompile(`^(?i)error: (failed to build: )?(failed to solve: )?`)
+	mounted  = regexp.MustCompile(`/\S+/(cachemounts|containerd-mount)/?buildkit\d+`)
 	snapshot = regexp.MustCompile(`(failed to compute cache key: )?failed to calculate checksum of ref \S+: `)
 )
 
@@ -268,7 +273,7 @@ func (r *recorder) message(lines []string) (message string, source []string) {
 			source = append(source, ">>> "+r.text(strings.TrimRight(marked, " ")))
 		}
 	}
-	message = snapshot.ReplaceAllString(message, "")
+	message = mounted.ReplaceAllString(snapshot.ReplaceAllString(message, ""), "")
 	return cutDigest(r.text(message)), source
 }
 

@@ -1,0 +1,1 @@
+setfattr -n user.color -v blue context/f
