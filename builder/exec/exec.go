@@ -46,6 +46,8 @@ type Executor struct {
 
 	mu     sync.Mutex
 	copies map[copyKey]func() (copied, error)
+	// noticed tells that missing limits were spoken of.
+	noticed bool
 	// devices is nil until a step asks for one.
 	devices *cdi.Registry
 }
@@ -53,9 +55,6 @@ type Executor struct {
 // Run carries out v and returns the layer it made on top of its root.
 func (e *Executor) Run(ctx context.Context, v *llb.Vertex, inputs []solve.Snapshot, report solve.Reporter) (storage.Layer, error) {
 	if err := e.permit(v); err != nil {
-		return storage.Layer{}, err
-	}
-	if err := e.refuse(v); err != nil {
 		return storage.Layer{}, err
 	}
 	base, err := rootLayer(v, inputs)
@@ -121,7 +120,7 @@ func (e *Executor) spec(ctx context.Context, v *llb.Vertex, root string, mounts 
 		// In BuildKit's words, which people search the web for.
 		return sandbox.Spec{}, fmt.Errorf("process %q did not complete successfully: %w", strings.Join(meta.GetArgs(), " "), err)
 	}
-	limits, err := rlimits(meta.GetUlimit())
+	ulimits, err := rlimits(meta.GetUlimit())
 	if err != nil {
 		return sandbox.Spec{}, err
 	}
@@ -144,7 +143,8 @@ func (e *Executor) spec(ctx context.Context, v *llb.Vertex, root string, mounts 
 		Hostname:       hostname,
 		Mounts:         mounts.list,
 		ShmSize:        mounts.shmSize,
-		Rlimits:        limits,
+		Rlimits:        ulimits,
+		Limits:         e.limits(v),
 		Privileged:     v.Exec.GetSecurity() == pb.SecurityMode_INSECURE,
 		SingleID:       e.SingleID,
 	}
@@ -170,18 +170,6 @@ func proxyEnv(p *pb.ProxyEnv) []string {
 		}
 	}
 	return env
-}
-
-// refuse names the parts of an operation that cannot be carried out, before
-// anything is done.
-func (e *Executor) refuse(v *llb.Vertex) error {
-	switch {
-	case len(v.Exec.GetMeta().GetCgroupParent()) > 0:
-		return &UnsupportedError{What: "--cgroup-parent", Why: "steps are not placed in control groups"}
-	case v.Resources != nil:
-		return &UnsupportedError{What: "a resource limit", Why: "steps are not placed in control groups"}
-	}
-	return nil
 }
 
 // rootLayer finds the layer that the step starts from.

@@ -7,6 +7,7 @@ import (
 	"github.com/docker/go-units"
 	"github.com/moby/buildkit/solver/pb"
 
+	"github.com/shale-build/shale/builder/llb"
 	"github.com/shale-build/shale/runtime/sandbox"
 )
 
@@ -25,4 +26,27 @@ func rlimits(list []*pb.Ulimit) ([]sandbox.Rlimit, error) {
 		})
 	}
 	return out, nil
+}
+
+// limits are those of the step's control group. What this machine cannot apply
+// is said once in a build, and the steps run without.
+func (e *Executor) limits(v *llb.Vertex) sandbox.Limits {
+	r := v.Resources
+	l := sandbox.Limits{
+		Memory: r.GetMemory(), MemorySwap: r.GetMemorySwap(),
+		CPUShares: r.GetCpuShares(), CPUPeriod: r.GetCpuPeriod(), CPUQuota: r.GetCpuQuota(),
+		CPUs: r.GetCpusetCpus(), Mems: r.GetCpusetMems(), Parent: v.Exec.GetMeta().GetCgroupParent(),
+	}
+	names, why := e.Runner.Unavailable(l)
+	if len(names) == 0 {
+		return l
+	}
+	e.mu.Lock()
+	first := !e.noticed
+	e.noticed = true
+	e.mu.Unlock()
+	if first {
+		e.Logger.Warn("steps run without --"+strings.Join(names, ", --"), "reason", why)
+	}
+	return l
 }

@@ -96,6 +96,7 @@ func setSandbox(m map[string]string, o Options) error {
 	if o.ShmSize > 0 {
 		m["shm-size"] = strconv.FormatInt(o.ShmSize, 10)
 	}
+	setResources(m, o.Resources)
 	hosts, err := hostList(o.AddHosts)
 	if err != nil {
 		return err
@@ -116,6 +117,22 @@ func setSandbox(m map[string]string, o Options) error {
 		m["ulimit"] = ulimits
 	}
 	return nil
+}
+
+// setResources leaves it to the front end to refuse what is no limit.
+func setResources(m map[string]string, r Resources) {
+	for key, n := range map[string]int64{
+		"memory": r.Memory, "memswap": r.MemorySwap, "cpushares": r.CPUShares, "cpuperiod": r.CPUPeriod, "cpuquota": r.CPUQuota,
+	} {
+		if n != 0 {
+			m[key] = strconv.FormatInt(n, 10)
+		}
+	}
+	for key, text := range map[string]string{"cpusetcpus": r.CpusetCpus, "cpusetmems": r.CpusetMems, "cgroup-parent": r.CgroupParent} {
+		if text != "" {
+			m[key] = text
+		}
+	}
 }
 
 // hostList accepts NAME:IP and NAME=IP, IPv6 addresses also in brackets.

@@ -36,6 +36,8 @@ type Options struct {
 	Platforms []ocispec.Platform
 	// ShmSize is the size of /dev/shm in bytes, 0 for the default.
 	ShmSize int64
+	// Resources bound RUN steps, where the machine can.
+	Resources Resources
 	// Ulimits are name=soft[:hard].
 	Ulimits []string
 
@@ -77,3 +79,17 @@ const (
 // standard input. The http source serves Inputs.Archive under it. The top-level
 // domain is reserved (RFC 2606), so no server can have the name.
 const StdinURL = "http://stdin.invalid/context"
+
+// Resources are limits of control groups; zero values bound nothing.
+type Resources struct {
+	// Memory in bytes, MemorySwap of memory and swap together, -1 for any
+	// amount of swap.
+	Memory, MemorySwap int64
+	// CPUShares is a weight; CPUQuota, in each CPUPeriod, a time in
+	// microseconds.
+	CPUShares, CPUPeriod, CPUQuota int64
+	// CpusetCpus and CpusetMems are lists such as 0-3,7.
+	CpusetCpus, CpusetMems string
+	// CgroupParent is the control group that steps are placed in.
+	CgroupParent string
+}

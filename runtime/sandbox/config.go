@@ -195,6 +195,9 @@ type environment struct {
 	initial bool // root of the machine
 	devices bool // a device cgroup protects its devices
 	rootfs  string
+	cgroup  string // path of the container's, empty for libcontainer's choice
+	// cgroupNS hides the cgroups above the container's.
+	cgroupNS bool
 	// nodes are device nodes to make, rules what the device cgroup allows.
 	nodes []specs.LinuxDevice
 	rules []specs.LinuxDeviceCgroup
@@ -217,8 +220,12 @@ func (s *Spec) runtimeSpec(mounts []specs.Mount, env environment) (*specs.Spec, 
 			Args: s.Args, Env: s.Env, Cwd: s.cwd(),
 			User: specs.User{UID: s.UID, GID: s.GID}, Capabilities: caps, Terminal: s.Terminal,
 		},
-		Linux: &specs.Linux{Namespaces: s.namespaces(), Resources: &specs.LinuxResources{}, Devices: env.nodes},
+		Linux: &specs.Linux{Namespaces: s.namespaces(), Resources: &specs.LinuxResources{}, Devices: env.nodes, CgroupsPath: env.cgroup},
 	}
+	if env.cgroupNS {
+		out.Linux.Namespaces = append(out.Linux.Namespaces, specs.LinuxNamespace{Type: specs.CgroupNamespace})
+	}
+	s.Limits.resources(out.Linux.Resources)
 	if s.Privileged {
 		// Full device access is root's of the machine to give; elsewhere the
 		// kernel refuses it whatever the cgroup says.

@@ -40,6 +40,7 @@ type Runner struct {
 	log      *slog.Logger
 	initial  bool
 	devices  bool
+	cgroup   cgroup
 }
 
 // New returns a Runner for the namespaces the process is in now.
@@ -63,12 +64,14 @@ func New(o Options) (*Runner, error) {
 		return nil, err
 	}
 	initial := inInitialUserNS()
+	devices := initial && !o.NoDeviceCgroup && deviceCgroup()
 	return &Runner{
 		stateDir: lock.Name(),
 		lock:     lock,
 		log:      log,
 		initial:  initial,
-		devices:  initial && !o.NoDeviceCgroup && deviceCgroup(),
+		devices:  devices,
+		cgroup:   findCgroup(devices),
 	}, nil
 }
 
@@ -138,7 +141,9 @@ func (r *Runner) Run(ctx context.Context, s Spec) (int, error) {
 
 // run prepares the root filesystem, runs and cleans up.
 func (r *Runner) run(ctx context.Context, s *Spec) (code int, err error) {
-	env := environment{initial: r.initial, devices: r.devices, rootfs: s.Rootfs}
+	left, _ := r.Unavailable(s.Limits)
+	s.Limits = s.Limits.without(left)
+	env := environment{initial: r.initial, devices: r.devices, rootfs: s.Rootfs, cgroup: r.cgroup.path(s.ID, s.Limits), cgroupNS: r.cgroup.shown() && r.cgroup.unified}
 	if r.initial && !r.devices && !s.Privileged {
 		env.rootfs = filepath.Join(r.stateDir, s.ID+".rootfs")
 		release, err := withoutDevices(s.Rootfs, env.rootfs)
@@ -156,7 +161,7 @@ func (r *Runner) run(ctx context.Context, s *Spec) (code int, err error) {
 			err = errors.Join(err, fmt.Errorf("clean up after container: %w", cleanErr))
 		}
 	}()
-	mounts, err := s.mounts(st, r.initial)
+	mounts, err := s.mounts(st, r)
 	if err != nil {
 		return 0, err
 	}
@@ -183,8 +188,11 @@ func (r *Runner) run(ctx context.Context, s *Spec) (code int, err error) {
 }
 
 // mounts lists all mounts in order, with resolved targets that exist.
-func (s *Spec) mounts(st *stubs, initial bool) ([]specs.Mount, error) {
-	out := s.standardMounts(initial)
+func (s *Spec) mounts(st *stubs, r *Runner) ([]specs.Mount, error) {
+	out := s.standardMounts(r.initial)
+	if r.cgroup.shown() {
+		out = append(out, r.cgroup.mount(s.Privileged))
+	}
 	for _, p := range []string{"/proc", "/dev", "/sys"} {
 		if err := st.placeSpecial(p); err != nil {
 			return nil, err

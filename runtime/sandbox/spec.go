@@ -44,6 +44,8 @@ type Spec struct {
 	Hosts, ResolvConf string
 
 	Rlimits []Rlimit
+	// Limits that Runner.Unavailable names are left out.
+	Limits Limits
 	// ShmSize is the size of /dev/shm in bytes; 0 means 64 MiB.
 	ShmSize int64
 	// Privileged gives all capabilities the process itself has, to users

@@ -163,7 +163,8 @@ func TestBuildOptions(t *testing.T) {
 		"--shm-size", "64m", "--ulimit", "nofile=10:20", "--network", "none", "--pull", "--format", "docker",
 		"-o", "type=oci,dest=x", "--target", "final", "--provenance=false",
 		"--secret", "id=a,src=f", "--secret=id=b,env=B", "--secret", "", "--ssh", "default", "--ssh", "git=k1,k2",
-		"--allow", "network.host", "--allow=device=vendor.com/class=x,alias=y")
+		"--allow", "network.host", "--allow=device=vendor.com/class=x,alias=y",
+		"-m", "1g", "--memory-swap=-1", "-c", "512", "--resource", "cpuset-cpus=0-1", "--resource=memory=2g", "--cgroup-parent", "p")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -176,7 +177,10 @@ func TestBuildOptions(t *testing.T) {
 			NoCacheFilter: []string{"x", "y"},
 			Platforms:     []ocispec.Platform{{OS: "linux", Architecture: "arm64"}, {OS: "linux", Architecture: "amd64"}},
 			AddHosts:      []string{"h:1.2.3.4", "v6=[::1]"},
-			ShmSize:       64 << 20, Ulimits: []string{"nofile=10:20"},
+			Resources: frontend.Resources{
+				Memory: 1 << 30, MemorySwap: -1, CPUShares: 512, CpusetCpus: "0-1", CgroupParent: "p",
+			},
+			ShmSize: 64 << 20, Ulimits: []string{"nofile=10:20"},
 		},
 		Tags: []string{"a", "b,c"}, Format: "docker",
 		Allow:   []string{"network.host", "device=vendor.com/class=x,alias=y"},
@@ -194,6 +198,9 @@ func TestBuildOptionErrors(t *testing.T) {
 		`invalid --secret "src=x": secret missing ID`:    {"--secret", "src=x", "."},
 		"--cache-from is not available":                  {"--cache-from", "x", "."},
 		"--cache-to is not available":                    {"--cache-to", "x", "."},
+		`invalid --memory "x": invalid size`:             {"--memory", "x", "."},
+		`invalid --cpu-quota "-1": want a number`:        {"--cpu-quota=-1", "."},
+		`invalid --resource "x=1": unknown resource "x"`: {"--resource", "x=1", "."},
 		"unknown entitlement network":                    {"--allow", "network", "."},
 		"--squash is not available":                      {"--squash", "."},
 		"--sbom is not available":                        {"--sbom=true", "."},
