@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -97,6 +98,34 @@ func TestHeredoc(t *testing.T) {
 	}
 }
 
+// TestFromScratch copies from a stage that is empty.
+func TestFromScratch(t *testing.T) {
+	from := func(c *pb.FileActionCopy) *pb.FileOp {
+		return &pb.FileOp{Actions: []*pb.FileAction{{SecondaryInput: -1, Action: &pb.FileAction_Copy{Copy: c}}}}
+	}
+	dst := plant(t)
+	must(t, Run(t.Context(), from(cp("/", "/x/y")), Options{Dest: dst, Inputs: []Input{{}}, TempDir: t.TempDir()}))
+	want := ".            040755 0:0 now\nx            040755 0:0 now\nx/y          040755 0:0 now\n"
+	if diff := cmp.Diff(want, list(t, dst)); diff != "" {
+		t.Error(diff)
+	}
+	err := Run(t.Context(), from(cp("/f", "/x")), Options{Dest: dst, Inputs: []Input{{}}, TempDir: t.TempDir()})
+	if err == nil || err.Error() != `"/f": not found` {
+		t.Errorf("error %v", err)
+	}
+}
+
+// TestMalformedPattern differs from the library that BuildKit copies with,
+// which finds nothing: BuildKit itself fails before it comes to copying.
+func TestMalformedPattern(t *testing.T) {
+	for _, src := range []string{"[x", "foo/[", "*/[b"} {
+		err := run(t, op(cp(src, "/w/")), plant(t, file{path: "[x"}, file{path: "foo", mode: os.ModeDir | 0o755}), plant(t))
+		if !errors.Is(err, path.ErrBadPattern) {
+			t.Errorf("%s: error %v", src, err)
+		}
+	}
+}
+
 func TestMkdirKeepsExisting(t *testing.T) {
 	dst := plant(t, file{path: "w", mode: os.ModeDir | 0o711, uid: 5})
 	at := int64(1_600_000_000 * 1e9)
@@ -145,7 +174,13 @@ func TestRequiredPaths(t *testing.T) {
 		})
 	}
 	must(t, run(t, op(parents("a/b")), src, plant(t)))
-	err := run(t, op(parents("a/c")), src, plant(t))
+	err := run(t, op(cp("/a/gone", "/x/", func(a *pb.FileActionCopy) {
+		a.IncludePatterns, a.RequiredPaths = []string{"c"}, []string{"/a/gone/c"}
+	})), src, plant(t))
+	if err == nil || err.Error() != `"/a/gone/c": not found` {
+		t.Errorf("error %v", err)
+	}
+	err = run(t, op(parents("a/c")), src, plant(t))
 	if err == nil || err.Error() != `"/a/c": not found` {
 		t.Errorf("error %v", err)
 	}

@@ -298,7 +298,7 @@ func (t *treeCopy) fill(dst, src int, p *local.Pick, dir int, name, rel string) 
 	if err := t.dst.apply(dir, name, rel, a); err != nil {
 		return err
 	}
-	xattrs, err := local.ReadXattrs(src)
+	xattrs, err := p.Xattrs(src)
 	if err != nil {
 		return fmt.Errorf("copy %s: %w", p.Path(), err)
 	}

@@ -19,7 +19,7 @@ import (
 )
 
 // digestVersion is part of every digest; it changes with what is hashed.
-const digestVersion = "shale tree digest 1"
+const digestVersion = "shale tree digest 2"
 
 // sums are the hashes of a regular file: of its content and of its attributes,
 // the latter zero when it has none.
@@ -169,7 +169,7 @@ func (e *Entry) hash(ctx context.Context) error {
 	if err := hashContent(ctx, h, f, *buf); err != nil {
 		return fmt.Errorf("read %s: %w", e.Path(), err)
 	}
-	attrs, err := ReadXattrs(int(f.Fd()))
+	attrs, err := e.Xattrs(int(f.Fd()))
 	if err != nil {
 		return fmt.Errorf("read %s: %w", e.Path(), err)
 	}

@@ -142,16 +142,20 @@ func (e *Entry) list() ([]*Entry, error) {
 	return e.entries, e.err
 }
 
-// DirXattrs returns the attributes of a directory that copies keep. The root
-// of somebody's directory has none.
+// DirXattrs returns the attributes of a directory that copies keep.
 func (e *Entry) DirXattrs() ([]Xattr, error) {
-	if _, err := e.list(); err != nil {
-		return nil, err
-	}
-	if e.parent == nil && !e.tree.opts.KeepOwners {
+	_, err := e.list()
+	return e.xattrs, err
+}
+
+// Xattrs returns the attributes that copies of e, open as fd, keep. Files of
+// somebody's machine have none: what a browser or a desktop noted about them
+// belongs into no image.
+func (e *Entry) Xattrs(fd int) ([]Xattr, error) {
+	if !e.tree.opts.KeepOwners {
 		return nil, nil
 	}
-	return e.xattrs, nil
+	return readXattrs(fd)
 }
 
 func (e *Entry) readDir() ([]*Entry, error) {
@@ -161,7 +165,7 @@ func (e *Entry) readDir() ([]*Entry, error) {
 	}
 	dir := os.NewFile(uintptr(fd), e.Path())
 	defer func() { _ = dir.Close() }()
-	if e.xattrs, err = ReadXattrs(fd); err != nil {
+	if e.xattrs, err = e.Xattrs(fd); err != nil {
 		return nil, fmt.Errorf("list %s: %w", e.Path(), err)
 	}
 	names, err := dir.Readdirnames(-1)

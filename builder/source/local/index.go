@@ -63,7 +63,7 @@ type record struct {
 const recordSize = 2*8 + 2*12 + 8 + 8 + 2*sha256.Size
 
 var (
-	indexMagic = []byte("shale index 1\n")
+	indexMagic = []byte("shale index 2\n")
 	castagnoli = crc32.MakeTable(crc32.Castagnoli)
 )
 

@@ -138,13 +138,8 @@ func TestDigest(t *testing.T) {
 		}, false},
 		"attribute": {Selection{Path: "a"}, func(t *testing.T, d string) {
 			must(t, unix.Setxattr(filepath.Join(d, "a/x"), "user.k", []byte("v"), 0))
-		}, true},
-		"reserved attribute": {Selection{Path: "a"}, func(t *testing.T, d string) {
-			must(t, unix.Setxattr(filepath.Join(d, "a/x"), "user.overlay.opaque", []byte("y"), 0))
-		}, false},
-		"directory attribute": {Selection{Path: "a"}, func(t *testing.T, d string) {
 			must(t, unix.Setxattr(filepath.Join(d, "a/deep"), "user.k", []byte("v"), 0))
-		}, true},
+		}, false},
 		"file becomes link": {Selection{Path: "a"}, func(t *testing.T, d string) { rm(t, d, "a/y"); must(t, os.Symlink("x", filepath.Join(d, "a/y"))) }, true},
 		"becomes hard link": {Selection{Path: "a"}, func(t *testing.T, d string) {
 			rm(t, d, "a/y")
@@ -189,6 +184,27 @@ func TestDigest(t *testing.T) {
 			t.Error("equal trees have different digests")
 		}
 	})
+}
+
+// TestAttributes looks at a tree that stands for an image: there attributes are
+// part of the content, but for those that steer storage.
+func TestAttributes(t *testing.T) {
+	digest := func(name, attr string) string {
+		dir := plant(t, "a/x", "a/deep/z")
+		if name != "" {
+			must(t, unix.Setxattr(filepath.Join(dir, name), attr, []byte("v"), 0))
+		}
+		d, err := open(t, Options{Dir: dir, KeepOwners: true}).Digest(t.Context(), Selection{Path: "a"})
+		must(t, err)
+		return d.String()
+	}
+	plain := digest("", "")
+	if digest("a/x", "user.k") == plain || digest("a/deep", "user.k") == plain {
+		t.Error("an attribute goes unnoticed")
+	}
+	if digest("a/x", "user.overlay.opaque") != plain {
+		t.Error("an attribute of the storage counts")
+	}
 }
 
 func TestNotFound(t *testing.T) {

@@ -71,6 +71,9 @@ type Pick struct {
 // NotFoundError, and so is a required path that is not among the picks.
 func (t *Tree) Pick(ctx context.Context, sel Selection) ([]*Pick, error) {
 	tops, err := t.tops(sel)
+	if len(sel.RequiredPaths) > 0 && isNotFound(err) {
+		return nil, &NotFoundError{Path: sel.RequiredPaths[0]}
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -128,6 +131,9 @@ func (t *Tree) glob(sel Selection) ([]*Pick, error) {
 			literal = append(literal, c)
 			continue
 		}
+		if _, err := path.Match(c, ""); err != nil {
+			return nil, fmt.Errorf("match %q: %w", sel.Path, err)
+		}
 		wild = append(wild, c)
 	}
 	base := "/" + strings.Join(literal, "/")
@@ -159,9 +165,8 @@ func match(e *Entry, name string, wild []string, found func(*Entry, string) erro
 		return err
 	}
 	for _, c := range children {
-		// A malformed pattern matches nothing.
 		if ok, err := path.Match(wild[0], c.Name()); err != nil || !ok {
-			continue
+			continue // glob has refused malformed patterns
 		}
 		p := path.Join(name, c.Name())
 		if len(wild) == 1 {

@@ -32,7 +32,7 @@ type Options struct {
 	// KeepOwners keeps owners and the root's mode as they are on disk, as
 	// is right for the root file system of an image. Otherwise everything is
 	// owned by 0:0 and the root has mode 0755, as is right for files of
-	// somebody's machine.
+	// somebody's machine; extended attributes are then left out.
 	KeepOwners bool
 	// OwnerOf replaces the owner of an entry where owners are recorded
 	// elsewhere than in the inode. dir and name are as for fstatat(2). It is

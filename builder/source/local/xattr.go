@@ -34,9 +34,9 @@ func CopiesXattr(name string) bool {
 	return !slices.ContainsFunc(reservedXattrs, func(p string) bool { return strings.HasPrefix(name, p) })
 }
 
-// ReadXattrs returns the attributes of an open file that copies keep, sorted
+// readXattrs returns the attributes of an open file that copies keep, sorted
 // by name. A file system without attributes has none.
-func ReadXattrs(fd int) ([]Xattr, error) {
+func readXattrs(fd int) ([]Xattr, error) {
 	names, err := listXattrs(fd)
 	if err != nil {
 		return nil, err
