@@ -12,7 +12,6 @@ import (
 
 const (
 	whiteoutPrefix = ".wh."
-	opaqueMarker   = ".wh..wh..opq"
 	// xattrRecord is how star, and everyone since, names extended attributes
 	// in PAX records.
 	xattrRecord = "SCHILY.xattr."

@@ -99,16 +99,18 @@ func (l *lowers) add(d *lowerDir, i int, rel string) (more bool, err error) {
 }
 
 // sameAs reports whether an upper directory with these properties is no more
-// than a copy of d.
+// than a copy of d. Its time does not count: it tells when something was last
+// put in or taken out, and what that was is in the archive if it still shows.
 func (d *lowerDir) sameAs(st *unix.Stat_t, attrs xattrs) bool {
-	if len(d.layers) == 0 || attrs.opaque {
-		return false
-	}
-	return st.Mode == d.stat.Mode && st.Uid == d.stat.Uid && st.Gid == d.stat.Gid &&
-		st.Mtim == d.stat.Mtim &&
-		slices.EqualFunc(attrs.records, d.xattrs.records, func(a, b xattr) bool {
-			return a.name == b.name && string(a.value) == string(b.value)
-		})
+	return len(d.layers) > 0 &&
+		st.Mode == d.stat.Mode && st.Uid == d.stat.Uid && st.Gid == d.stat.Gid &&
+		sameRecords(attrs.records, d.xattrs.records)
+}
+
+func sameRecords(one, two []xattr) bool {
+	return slices.EqualFunc(one, two, func(a, b xattr) bool {
+		return a.name == b.name && string(a.value) == string(b.value)
+	})
 }
 
 // resolveMax keeps a path below PATH_MAX; deeper ones are walked in pieces.

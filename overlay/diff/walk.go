@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"slices"
 	"sort"
 	"strings"
 
@@ -39,15 +40,8 @@ func (w *walker) run(upper string) error {
 	if attrs.reference {
 		return ErrNotSelfContained
 	}
-	below := w.lowers.all()
-	if attrs.opaque {
-		if err := w.opaque("", below); err != nil {
-			return err
-		}
-		below = nil
-	}
 	w.dirents = make([]byte, 64<<10)
-	if err := w.children(root, "", below); err != nil {
+	if err := w.children(root, "", place{w.lowers.all(), attrs.opaque}); err != nil {
 		return err
 	}
 	if w.batch != nil {
@@ -57,9 +51,17 @@ func (w *walker) run(upper string) error {
 	return nil
 }
 
+// place is where a directory of the upper stands.
+type place struct {
+	// below are the layers that have the same directory.
+	below layers
+	// opaque: none of what they have in it shows through.
+	opaque bool
+}
+
 // children walks the entries of an open directory. dir is its path with a
 // final slash, "" for the root.
-func (w *walker) children(d *dirHandle, dir string, below layers) error {
+func (w *walker) children(d *dirHandle, dir string, at place) error {
 	if w.ctx.Err() != nil {
 		return context.Cause(w.ctx)
 	}
@@ -71,15 +73,75 @@ func (w *walker) children(d *dirHandle, dir string, below layers) error {
 		if strings.HasPrefix(c.name, whiteoutPrefix) {
 			return fmt.Errorf("/%s%s: %w", dir, c.name, ErrReservedName)
 		}
-		if err := w.child(d, dir, c, below); err != nil {
+	}
+	if list, err = w.changes(d.fd, dir, list, at); err != nil {
+		return fmt.Errorf("compare /%s with the layers below: %w", dir, err)
+	}
+	for _, c := range list {
+		if err := w.child(d, dir, c, at); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (w *walker) child(d *dirHandle, dir string, c dirent, below layers) error {
+// changes leaves out of a directory's list what is as it was below, and adds
+// the names that an opaque directory hides.
+func (w *walker) changes(fd int, dir string, list []dirent, at place) ([]dirent, error) {
+	hasFiles := slices.ContainsFunc(list, func(c dirent) bool { return c.kind != unix.DT_DIR })
+	if len(at.below) == 0 || (!hasFiles && !at.opaque) {
+		return list, nil
+	}
+	low, err := w.lowers.open(strings.TrimSuffix(dir, "/"), at.below)
+	if err != nil {
+		return nil, err
+	}
+	defer low.close()
+	changed := make([]dirent, 0, len(list))
+	for _, c := range list {
+		if c.kind != unix.DT_DIR {
+			same, err := low.has(fd, c.name)
+			if err != nil {
+				return nil, err
+			}
+			if same {
+				continue
+			}
+		}
+		changed = append(changed, c)
+	}
+	if !at.opaque {
+		return changed, nil
+	}
+	below, err := low.names(w.dirents)
+	if err != nil {
+		return nil, err
+	}
+	return addHidden(changed, list, below), nil
+}
+
+// addHidden adds the names that are below and not in upper to list, marked as
+// deleted. All are sorted.
+func addHidden(list, upper []dirent, below []string) []dirent {
+	byName := func(a, b dirent) int { return strings.Compare(a.name, b.name) }
+	for _, name := range below {
+		c := dirent{name: name, kind: unix.DT_WHT}
+		if _, ok := slices.BinarySearchFunc(upper, c, byName); !ok {
+			list = append(list, c)
+		}
+	}
+	slices.SortFunc(list, byName)
+	return list
+}
+
+func (w *walker) child(d *dirHandle, dir string, c dirent, at place) error {
 	e := entry{name: dir + c.name}
+	if c.kind == unix.DT_WHT {
+		if err := e.becomeWhiteout(); err != nil {
+			return fmt.Errorf("/%s: %w", e.name, err)
+		}
+		return w.emit(e)
+	}
 	if c.kind == unix.DT_REG {
 		d.users.Add(1)
 		e.dir, e.base = d, c.name
@@ -91,9 +153,9 @@ func (w *walker) child(d *dirHandle, dir string, c dirent, below layers) error {
 	switch kind := e.stat.Mode & unix.S_IFMT; {
 	case kind == unix.S_IFREG: // a filesystem that does not tell types
 		c.kind = unix.DT_REG
-		return w.child(d, dir, c, below)
+		return w.child(d, dir, c, at)
 	case kind == unix.S_IFDIR:
-		return w.directory(d, e, c.name, below)
+		return w.directory(d, e, c.name, at)
 	case kind == unix.S_IFSOCK:
 		return nil // only a name to meet at; archives have no form for it
 	case kind == unix.S_IFCHR && e.stat.Rdev == 0:
@@ -120,7 +182,7 @@ func (w *walker) special(d *dirHandle, e entry, base string) (err error) {
 }
 
 // directory emits a directory, or keeps it pending, and walks it.
-func (w *walker) directory(parent *dirHandle, e entry, base string, below layers) error {
+func (w *walker) directory(parent *dirHandle, e entry, base string, at place) error {
 	fd, err := openAt(parent.fd, base, unix.O_DIRECTORY)
 	if err != nil {
 		return fmt.Errorf("open /%s: %w", e.name, err)
@@ -137,7 +199,7 @@ func (w *walker) directory(parent *dirHandle, e entry, base string, below layers
 	if err != nil {
 		return fmt.Errorf("/%s: %w", e.name, err)
 	}
-	lower, err := w.lowers.dir(e.name, below)
+	lower, err := w.lowers.dir(e.name, at.below)
 	if err != nil {
 		return err
 	}
@@ -145,45 +207,27 @@ func (w *walker) directory(parent *dirHandle, e entry, base string, below layers
 	if err := e.describe("", attrs.records); err != nil {
 		return fmt.Errorf("/%s: %w", e.name, err)
 	}
+	inside := place{lower.layers, at.opaque || attrs.opaque}
 	if lower.sameAs(&e.stat, attrs) {
-		return w.copiedUp(d, e, lower.layers)
+		return w.copiedUp(d, e, inside)
 	}
 	if err := w.emit(e); err != nil {
 		return err
 	}
-	if attrs.opaque {
-		if err := w.opaque(e.name, lower.layers); err != nil {
-			return err
-		}
-		lower.layers = nil
-	}
-	return w.children(d, e.name, lower.layers)
+	return w.children(d, e.name, inside)
 }
 
 // copiedUp walks a directory that is in the archive only if something below
 // it is.
-func (w *walker) copiedUp(d *dirHandle, e entry, below layers) error {
+func (w *walker) copiedUp(d *dirHandle, e entry, inside place) error {
 	w.pending = append(w.pending, e)
-	if err := w.children(d, e.name, below); err != nil {
+	if err := w.children(d, e.name, inside); err != nil {
 		return err
 	}
 	if n := len(w.pending); n > 0 {
 		w.pending = w.pending[:n-1] // emitting anything would have emptied it
 	}
 	return nil
-}
-
-// opaque emits the mark that hides dir's contents in the layers below. The
-// kernel sets its own mark also on directories that are simply new.
-func (w *walker) opaque(dir string, hides layers) error {
-	if len(hides) == 0 {
-		return nil
-	}
-	e := entry{name: dir + opaqueMarker}
-	if err := e.describeMark(); err != nil {
-		return fmt.Errorf("/%s: %w", e.name, err)
-	}
-	return w.emit(e)
 }
 
 // emit puts an entry, after the pending directories it is in, on its way.
