@@ -72,6 +72,11 @@ func (r *Reference) Build(ctx context.Context, req Request) (Said, error) {
 	if err != nil {
 		return Said{}, err
 	}
+	// What buildctl and shale have a flag for is a variable for docker's client.
+	if i := slices.Index(req.Flags, "--source-policy-file"); i >= 0 {
+		req.Env = append(req.Env, "EXPERIMENTAL_BUILDKIT_SOURCE_POLICY="+req.Flags[i+1])
+		req.Flags = slices.Delete(req.Flags, i, i+2)
+	}
 	args := append([]string{"--builder", "reference", "build", "--progress", "rawjson", "--provenance=false"}, req.Flags...)
 	for _, output := range req.Outputs {
 		args = append(args, "--output", output)
