@@ -87,3 +87,18 @@ func builtOn(v *llb.Vertex, inputs int) []int {
 	}
 	return list
 }
+
+// stepNames lists the steps that g's target is made of, one on top of the other,
+// from the last to the first.
+func stepNames(g *llb.Graph) []string {
+	var names []string
+	for v := g.Target.Vertex; v != nil; {
+		names = append(names, v.Name)
+		on := builtOn(v, len(v.Inputs))
+		if len(on) == 0 {
+			break
+		}
+		v = v.Inputs[on[0]].Vertex
+	}
+	return names
+}

@@ -239,7 +239,7 @@ func (b *build) solve(ctx context.Context, res *frontend.Result) (finished, erro
 }
 
 func (b *build) solvePlatform(ctx context.Context, p frontend.Platform) (export.Platform, string, error) {
-	out := export.Platform{ID: p.ID, Platform: p.Platform, Config: p.Config, BaseConfig: p.BaseConfig, Epoch: p.Epoch}
+	out := export.Platform{ID: p.ID, Platform: p.Platform, Config: p.Config, BaseConfig: p.BaseConfig, Epoch: p.Epoch, Steps: stepNames(p.Graph)}
 	snap, err := b.solver.Solve(ctx, p.Graph)
 	if err == nil {
 		snap, err = b.executor.base(ctx, snap)

@@ -25,8 +25,10 @@ type Platform struct {
 	// Config is the front end's: its diffIDs are those of the base and its
 	// history has no times. BaseConfig is of the base image, nil for scratch.
 	Config, BaseConfig []byte
-	// Layers are base first.
+	// Layers are base first. Steps are the names of the steps that made the
+	// topmost of them, last first.
 	Layers []storage.Layer
+	Steps  []string
 	// Epoch is SOURCE_DATE_EPOCH, nil for none.
 	Epoch *time.Time
 }

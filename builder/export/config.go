@@ -42,7 +42,7 @@ func finishConfig(p Platform, diffIDs []digest.Digest, epoch *time.Time) ([]byte
 	if err != nil {
 		return nil, err
 	}
-	history := finishHistory(img.History, p.Layers)
+	history := finishHistory(img.History, p.Layers, p.Steps)
 	if epoch != nil {
 		clampHistory(history, base.History, *epoch)
 	}
@@ -81,7 +81,7 @@ func readBase(p Platform) (base image, err error) {
 
 // finishHistory makes the entries that are not empty match the layers one to
 // one, as tools that show both expect, and gives every entry a time.
-func finishHistory(history []ocispec.History, layers []storage.Layer) []ocispec.History {
+func finishHistory(history []ocispec.History, layers []storage.Layer, steps []string) []ocispec.History {
 	out := make([]ocispec.History, 0, len(history))
 	next := 0
 	for _, h := range history {
@@ -98,10 +98,12 @@ func finishHistory(history []ocispec.History, layers []storage.Layer) []ocispec.
 		out = append(out, h)
 	}
 	// A base may have layers and no history.
-	for _, l := range layers[next:] {
-		out = append(out, ocispec.History{
-			Created: createdAt(l), CreatedBy: "layer " + l.DiffID.String(), Comment: missingHistory,
-		})
+	for ; next < len(layers); next++ {
+		by := "layer " + layers[next].DiffID.String()
+		if last := len(layers) - 1 - next; last < len(steps) {
+			by = steps[last]
+		}
+		out = append(out, ocispec.History{Created: createdAt(layers[next]), CreatedBy: by, Comment: missingHistory})
 	}
 	fillTimes(out)
 	return out

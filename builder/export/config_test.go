@@ -112,7 +112,7 @@ func TestFinishHistory(t *testing.T) {
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			var empty []bool
-			for _, h := range finishHistory(test.history, layers) {
+			for _, h := range finishHistory(test.history, layers, nil) {
 				empty = append(empty, h.EmptyLayer)
 				if h.Created == nil {
 					t.Error("an entry without a time")

@@ -38,14 +38,14 @@ func Build(ctx context.Context, in *Inputs, svc Services) (_ *Result, err error)
 	return out, readResult(out, res)
 }
 
-// explain says what to do when a context that was fetched or unpacked holds no
-// Dockerfile; Open does so for local ones.
+// explain tells that it is the user's to mend when a context that was fetched or
+// unpacked holds no Dockerfile; Open does so for local ones.
 func explain(err error, in *Inputs) error {
 	missing := in.remote && errors.Is(err, fs.ErrNotExist) && strings.Contains(err.Error(), "failed to read dockerfile")
 	if !missing {
 		return err
 	}
-	return inputErrorf("open %s: no such file in the context; name it with -f: %w", in.Filename, err)
+	return &InputError{Err: err}
 }
 
 func readResult(out *Result, res *client.Result) error {

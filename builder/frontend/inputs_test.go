@@ -276,7 +276,7 @@ func TestArchiveWithoutDockerfile(t *testing.T) {
 	o := Options{Context: "-", Stdin: bytes.NewReader(data), TempDir: t.TempDir()}
 	_, err := build(t, o, Services{Evaluator: &fakeEvaluator{dir: tree(t, map[string]string{"a": "1"})}})
 	var input *InputError
-	if !errors.As(err, &input) || !strings.Contains(err.Error(), "name it with -f") {
+	if !errors.As(err, &input) || !strings.Contains(err.Error(), "failed to read dockerfile: open Dockerfile: no such file or directory") {
 		t.Errorf("error %v", err)
 	}
 }

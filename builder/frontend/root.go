@@ -48,12 +48,16 @@ func (r *dirRoot) open(name string) (*os.File, fs.FileInfo, error) {
 	return f, info, nil
 }
 
-// cause drops the paths of nested errors: they name file descriptors.
+// cause drops the paths of nested errors: they name file descriptors and
+// directories of our own.
 func cause(err error) error {
-	if perr, ok := errors.AsType[*fs.PathError](err); ok {
-		return perr.Err
+	for {
+		perr, ok := errors.AsType[*fs.PathError](err)
+		if !ok {
+			return err
+		}
+		err = perr.Err
 	}
-	return err
 }
 
 func (r *dirRoot) ReadFile(name string, offset, length int64) ([]byte, error) {

@@ -73,12 +73,15 @@ func check(t *testing.T, runner *Runner, c *Case) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	file := filepath.Join(c.Dir, "expect.json")
+	_, reference := runner.Builder.(*Reference)
+	if !reference {
+		forgive(outcomes, file)
+	}
 	got, err := Encode(outcomes)
 	if err != nil {
 		t.Fatal(err)
 	}
-	file := filepath.Join(c.Dir, "expect.json")
-	_, reference := runner.Builder.(*Reference)
 	if reference && os.Getenv("CONFORMANCE_UPDATE") != "" {
 		if err := os.WriteFile(file, got, 0o644); err != nil {
 			t.Fatal(err)
@@ -107,6 +110,21 @@ func mustRead(t *testing.T, file string) []byte {
 		t.Fatal(err)
 	}
 	return data
+}
+
+// forgive drops the places of errors that the reference gives none for: to say
+// where is no difference. (BuildKit does not for what it cannot fetch.)
+func forgive(outcomes []Outcome, file string) {
+	var want []Outcome
+	data, err := os.ReadFile(file)
+	if err != nil || json.Unmarshal(data, &want) != nil {
+		return // check will tell
+	}
+	for i := range min(len(want), len(outcomes)) {
+		if want[i].Error != "" && want[i].Source == nil {
+			outcomes[i].Source = nil
+		}
+	}
 }
 
 // results are kept for the table in docs/dockerfile-support.md.

@@ -252,7 +252,9 @@ var (
 	// the way through a builder's graph with the random names of its snapshots.
 	wrapping = regexp.MustCompile(`^(?i)error: (failed to build: )?(failed to solve: )?`)
 	mounted  = regexp.MustCompile(`/\S+/(cachemounts|containerd-mount)/?buildkit\d+`)
-	snapshot = regexp.MustCompile(`(failed to compute cache key: )?failed to calculate checksum of ref \S+: `)
+	snapshot = regexp.MustCompile(`(failed to compute cache key: )?failed to calculate checksum of ref \S+: |failed to load cache key: `)
+	// buildx looks for this file before the front end looks for a Dockerfile.
+	policy = regexp.MustCompile(`^failed to stat policy file \S+: `)
 )
 
 // message takes the error, which comes last, and the marked lines of the
@@ -274,6 +276,7 @@ func (r *recorder) message(lines []string) (message string, source []string) {
 		}
 	}
 	message = mounted.ReplaceAllString(snapshot.ReplaceAllString(message, ""), "")
+	message = policy.ReplaceAllString(message, "failed to read dockerfile: ")
 	return cutDigest(r.text(message)), source
 }
 

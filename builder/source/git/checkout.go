@@ -218,11 +218,8 @@ func subdirectory(dir, name string) (string, error) {
 		}
 		at = filepath.Join(at, part)
 		info, err := root.Lstat(at)
-		if errors.Is(err, fs.ErrNotExist) {
-			return "", fmt.Errorf("invalid subdir %s: the repository has no directory %s", name, at)
-		}
 		if err != nil {
-			return "", fmt.Errorf("invalid subdir %s: %w", name, err)
+			return "", fmt.Errorf("invalid subdir %s: failed to lstat %q: %v", name, at, err) //nolint:errorlint // not the Dockerfile is missing
 		}
 		if !info.IsDir() {
 			return "", fmt.Errorf("invalid subdir %s: git subpath %q contains non-directory %q", name, name, at)

@@ -248,7 +248,7 @@ func TestAddresses(t *testing.T) {
 				{name: "subdir through a link", query: "#master:link", fails: "contains non-directory"},
 				{name: "subdir is a file", query: "#master:foo", fails: "contains non-directory"},
 				{name: "subdir leads up", query: "#feature:../../sub", want: "subfeature\n"},
-				{name: "no subdir", query: "#master:nothing", fails: "has no directory nothing"},
+				{name: "no subdir", query: "#master:nothing", fails: "failed to lstat \"nothing\": statat nothing: no such file"},
 				{name: "checksum is no hash", query: "?checksum=xyz", fails: "expected hex commit hash"},
 				{name: "unknown query", query: "?depth=3", fails: "unexpected query"},
 			} {

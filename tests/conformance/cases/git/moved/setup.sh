@@ -1,0 +1,12 @@
+# A repository whose hashes are the same each time.
+export GIT_AUTHOR_NAME=a GIT_AUTHOR_EMAIL=a@example.com GIT_AUTHOR_DATE='1000000000 +0000'
+export GIT_COMMITTER_NAME=c GIT_COMMITTER_EMAIL=c@example.com GIT_COMMITTER_DATE='1100000000 +0000'
+export GIT_CONFIG_GLOBAL=/dev/null GIT_CONFIG_NOSYSTEM=1
+mkdir -p work git
+cd work
+git -c init.defaultBranch=master init -q repo
+cd repo
+echo @NONCE@ >foo; git add . ; git commit -qm x
+echo bar >bar; git add . ; git commit -qm y; git tag v2; git reset -q --hard HEAD~1
+git clone -q --bare . ../../git/r.git
+rm -rf ../../work
