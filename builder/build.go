@@ -60,6 +60,9 @@ type build struct {
 	executor *executor
 	solver   *solve.Solver
 
+	cacheSources []cacheSource
+	cacheTargets []cacheTarget
+
 	closers []func() error
 }
 
@@ -86,6 +89,9 @@ func (b *build) open(ctx context.Context, abort context.CancelCauseFunc) error {
 	if b.outs, err = readOutputs(b.opts); err != nil {
 		return &frontend.InputError{Err: err}
 	}
+	if b.cacheSources, b.cacheTargets, err = openRemotes(b.opts); err != nil {
+		return err
+	}
 	if err := b.openGrants(); err != nil {
 		return &frontend.InputError{Err: err}
 	}
@@ -108,6 +114,7 @@ func (b *build) open(ctx context.Context, abort context.CancelCauseFunc) error {
 		return err
 	}
 	b.solver = solve.New(b.executor, b.index, b.deps.Progress, b.deps.Logger, abort)
+	b.importCaches(ctx)
 	return b.openTrail()
 }
 
@@ -227,6 +234,7 @@ func (b *build) solve(ctx context.Context, res *frontend.Result) (finished, erro
 		if err := b.steps.Check(p.Graph); err != nil {
 			return f, err
 		}
+		f.graphs = append(f.graphs, p.Graph)
 	}
 	group, ctx := errgroup.WithContext(ctx)
 	for i, p := range res.Platforms {

@@ -35,6 +35,9 @@ type Options struct {
 	SSH     []sshagent.Source
 	// Exports are the -o values; none keeps the image in the store.
 	Exports []Export
+	// CacheFrom are caches to find results in, CacheTo where to write them.
+	CacheFrom []CacheImport
+	CacheTo   []CacheExport
 }
 
 // Export is one -o value.

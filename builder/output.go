@@ -11,6 +11,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/shale-build/shale/builder/export"
+	"github.com/shale-build/shale/builder/llb"
 	"github.com/shale-build/shale/storage"
 	"github.com/shale-build/shale/storage/registry"
 )
@@ -20,6 +21,8 @@ type finished struct {
 	export.Build
 	// tops are the topmost layers of the platforms, "" for none.
 	tops []string
+	// graphs are what they were made from.
+	graphs []*llb.Graph
 }
 
 // outputs writes what was built wherever it was asked for. Registries come
@@ -27,6 +30,9 @@ type finished struct {
 func (b *build) outputs(ctx context.Context, f finished) (*Result, error) {
 	res := &Result{Metadata: map[string]any{}}
 	layers := &export.Layers{Open: b.deps.Store.OpenDiff, TempDir: b.work.Dir}
+	if err := b.addInline(ctx, f); err != nil {
+		return nil, err
+	}
 	var pushes []func() error
 	for _, o := range b.outs {
 		if len(o.unknown) > 0 {
@@ -53,7 +59,7 @@ func (b *build) outputs(ctx context.Context, f finished) (*Result, error) {
 			return nil, err
 		}
 	}
-	return res, nil
+	return res, b.exportCaches(ctx, f, layers)
 }
 
 // writer writes one output.

@@ -1,10 +1,8 @@
 package storage
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -144,31 +142,6 @@ func (s *Store) FindLayer(parent string, diffID digest.Digest) (Layer, bool, err
 		}
 	}
 	return Layer{}, false, nil
-}
-
-// ImportLayer makes a layer on parent, "" for none, of an uncompressed tar. When
-// a layer of the same content exists there already it is returned and r is not
-// read.
-func (s *Store) ImportLayer(ctx context.Context, parent string, diffID digest.Digest, r io.Reader) (Layer, error) {
-	if err := context.Cause(ctx); err != nil {
-		return Layer{}, err
-	}
-	unlock, err := s.lockRecords()
-	if err != nil {
-		return Layer{}, err
-	}
-	defer unlock()
-	same, found, err := s.FindLayer(parent, diffID)
-	if err != nil || found {
-		return same, err
-	}
-	l, _, err := s.lib.PutLayer(s.newLayerID(parent, diffID), parent, nil, "", false, &cstorage.LayerOptions{
-		OriginalDigest: diffID, UncompressedDigest: diffID,
-	}, r)
-	if err != nil {
-		return Layer{}, fmt.Errorf("record layer %s: %w", diffID, err)
-	}
-	return layerOf(l), nil
 }
 
 // DeleteLayer removes a layer. It returns ErrLayerUnknown when there is none and

@@ -31,6 +31,15 @@ type Compression struct {
 	Force bool
 }
 
+// ParseCompression is what the attributes of a cache export say.
+func ParseCompression(attrs map[string]string) (Compression, error) {
+	c, err := parseCompression(attrs)
+	if err == nil {
+		err = c.checkLevel()
+	}
+	return c, err
+}
+
 // parseCompression reads the attributes compression, compression-level and
 // force-compression.
 func parseCompression(attrs map[string]string) (Compression, error) {

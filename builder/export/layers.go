@@ -46,6 +46,11 @@ type Blob struct {
 // Open streams the blob.
 func (b Blob) Open() (io.ReadCloser, error) { return b.open() }
 
+// Make returns l compressed.
+func (ls *Layers) Make(ctx context.Context, l storage.Layer, c Compression) (Layer, error) {
+	return ls.make(ctx, l, c, nil)
+}
+
 type layerForm struct {
 	diffID      digest.Digest
 	compression string

@@ -6,6 +6,7 @@ import (
 
 	"github.com/opencontainers/go-digest"
 
+	"github.com/shale-build/shale/builder/cache"
 	"github.com/shale-build/shale/builder/llb"
 	"github.com/shale-build/shale/builder/progress"
 	"github.com/shale-build/shale/builder/source/local"
@@ -54,6 +55,13 @@ type Reporter interface {
 	Stderr() io.Writer
 	// Status reports an activity; its Vertex and Timestamp are filled in.
 	Status(progress.Status)
+}
+
+// Imports are results that were made elsewhere.
+type Imports interface {
+	// Find looks a key up and brings its layers into the store. What cannot
+	// be had is not found.
+	Find(ctx context.Context, key cache.Key) (cache.Record, bool)
 }
 
 // Executor carries out single operations.

@@ -21,12 +21,13 @@ import (
 // Solver solves the graphs of one build. Graphs that share vertices share
 // their results. It is safe for concurrent use.
 type Solver struct {
-	exec   Executor
-	index  *cache.Index
-	sink   progress.Sink
-	logger *slog.Logger
-	abort  context.CancelCauseFunc
-	trail  *explain.Store
+	exec    Executor
+	index   *cache.Index
+	sink    progress.Sink
+	logger  *slog.Logger
+	abort   context.CancelCauseFunc
+	trail   *explain.Store
+	imports Imports
 
 	mu    sync.Mutex
 	nodes map[digest.Digest]*node
@@ -231,7 +232,7 @@ func (s *Solver) evaluate(ctx context.Context, n *node) (Snapshot, error) {
 		return Snapshot{}, err
 	}
 	if n.foreseeable() {
-		if snap, ok := s.lookup(def); ok {
+		if snap, ok := s.lookup(ctx, def); ok {
 			s.showCached(ctx, n)
 			return snap, nil
 		}
@@ -287,7 +288,7 @@ func (s *Solver) find(ctx context.Context, n *node, k cache.Key, keys []cache.Ke
 	if n.v.IgnoreCache {
 		return Snapshot{}, false
 	}
-	snap, ok := s.lookup(k)
+	snap, ok := s.lookup(ctx, k)
 	if ok {
 		s.remember(n, snap, keys...)
 		n.display.decide(decidedCached, "made anew, what it uses is the same as before")
@@ -369,12 +370,48 @@ func (s *Solver) fetch(ctx context.Context, n *node) (Snapshot, error) {
 	return Snapshot{Layer: layer, Chain: src.Chain}, nil
 }
 
-func (s *Solver) lookup(k cache.Key) (Snapshot, bool) {
+// lookup finds a result in the index, or else in what is imported; from there on
+// it is in the index as well.
+func (s *Solver) lookup(ctx context.Context, k cache.Key) (Snapshot, bool) {
 	rec, ok := s.index.Get(k)
-	if !ok || rec.Layer != "" && !s.exec.LayerExists(rec.Layer) {
+	if ok && (rec.Layer == "" || s.exec.LayerExists(rec.Layer)) {
+		return Snapshot{Layer: rec.Layer, Chain: rec.Chain}, true
+	}
+	if s.imports == nil {
 		return Snapshot{}, false
 	}
+	if rec, ok = s.imports.Find(ctx, k); !ok {
+		return Snapshot{}, false
+	}
+	if err := s.index.Put(k, rec); err != nil {
+		s.logger.Warn("an imported result was not recorded in the cache", "error", err)
+	}
 	return Snapshot{Layer: rec.Layer, Chain: rec.Chain}, true
+}
+
+// Import makes the Solver look in imports for what the index does not have. It is
+// called before Solve.
+func (s *Solver) Import(imports Imports) { s.imports = imports }
+
+// Results returns the topmost layers of all steps of g whose results are known,
+// each once. It is called after Solve.
+func (s *Solver) Results(ctx context.Context, g *llb.Graph) []string {
+	var layers []string
+	for _, v := range g.Vertices {
+		n := s.node(ctx, v)
+		if v.Source != nil || !n.display.completed() {
+			continue
+		}
+		def, err := n.defKey()
+		if err != nil {
+			continue
+		}
+		rec, ok := s.index.Get(def)
+		if ok && rec.Layer != "" && !slices.Contains(layers, rec.Layer) && s.exec.LayerExists(rec.Layer) {
+			layers = append(layers, rec.Layer)
+		}
+	}
+	return layers
 }
 
 // remember records a result under its keys. A cache that cannot be written

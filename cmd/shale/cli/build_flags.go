@@ -18,6 +18,8 @@ func buildFlags() []cli.Flag {
 		&cli.StringFlag{Name: "authfile", EnvVars: []string{"REGISTRY_AUTH_FILE"}, Usage: "read registry logins from `FILE`"},
 		&cli.StringSliceFlag{Name: "build-arg", Usage: "set a build argument: `KEY[=VALUE]`, without VALUE from the environment"},
 		&cli.StringSliceFlag{Name: "build-context", Usage: "make a further context `NAME=DIR|URL|GIT|docker-image://REF|oci-layout://DIR` available"},
+		&cli.StringSliceFlag{Name: "cache-from", Usage: "find results in the cache at `NAME|type=registry,ref=NAME|type=local,src=DIR`; an image with an inline cache is one"},
+		&cli.StringSliceFlag{Name: "cache-to", Usage: "write the cache to `NAME|type=registry,ref=NAME|type=local,dest=DIR|type=inline[,mode=min|max][,compression=TYPE][,ignore-error=true][,max-age=DURATION][,max-size=BYTES]`"},
 		&cli.StringFlag{Name: "call", Value: "build", Usage: "instead of building, print a `REPORT[,format=json|text][,ignorestatus=true]`: check, outline or targets"},
 		&cli.BoolFlag{Name: "check", Usage: "the same as --call=check"},
 		&cli.StringFlag{Name: "cgroup-parent", Usage: "place steps in the control group `PATH`"},
@@ -74,8 +76,6 @@ func acceptedFlags() []cli.Flag {
 // ignoring one gives an image the user did not ask for.
 var refused = map[string]string{
 	"builder":      "there is one builder, which runs in the shale process",
-	"cache-from":   "the cache is kept in the store and cannot be imported",
-	"cache-to":     "the cache is kept in the store and cannot be exported",
 	"compress":     "the context is not sent anywhere",
 	"isolation":    "steps run in containers",
 	"security-opt": "the profile of steps cannot be changed",

@@ -46,7 +46,7 @@ func buildOptions(c *cli.Context, env lookupEnv) (builder.Options, error) {
 	if opts.Context == "-" && opts.Dockerfile == "-" {
 		return opts, errors.New("standard input cannot be both the context and the Dockerfile")
 	}
-	var errs [11]error
+	var errs [13]error
 	opts.Contexts, errs[0] = parseBuildContexts(c.StringSlice("build-context"))
 	opts.Network, errs[1] = parseChoice("network", c.String("network"), "default", "none", "host", "private")
 	opts.Format, errs[2] = parseChoice("format", c.String("format"), "oci", "docker")
@@ -57,6 +57,8 @@ func buildOptions(c *cli.Context, env lookupEnv) (builder.Options, error) {
 	opts.Secrets, errs[8] = parseSecrets(c.StringSlice("secret"))
 	_, errs[9] = exec.ParseAllow(opts.Allow)
 	opts.Resources, errs[10] = parseResources(c)
+	opts.CacheFrom, errs[11] = parseCacheFrom(c.StringSlice("cache-from"))
+	opts.CacheTo, errs[12] = parseCacheTo(c.StringSlice("cache-to"))
 	if size := c.String("shm-size"); size != "" {
 		opts.ShmSize, errs[7] = parseSize("shm-size", size)
 	}

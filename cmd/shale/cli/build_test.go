@@ -196,11 +196,11 @@ func TestBuildOptions(t *testing.T) {
 func TestBuildOptionErrors(t *testing.T) {
 	tests := map[string][]string{
 		`invalid --secret "src=x": secret missing ID`:    {"--secret", "src=x", "."},
-		"--cache-from is not available":                  {"--cache-from", "x", "."},
-		"--cache-to is not available":                    {"--cache-to", "x", "."},
 		`invalid --memory "x": invalid size`:             {"--memory", "x", "."},
 		`invalid --cpu-quota "-1": want a number`:        {"--cpu-quota=-1", "."},
 		`invalid --resource "x=1": unknown resource "x"`: {"--resource", "x=1", "."},
+		`invalid --cache-from "type=gha"`:                {"--cache-from", "type=gha", "."},
+		`invalid --cache-to "dest=x"`:                    {"--cache-to", "dest=x", "."},
 		"unknown entitlement network":                    {"--allow", "network", "."},
 		"--squash is not available":                      {"--squash", "."},
 		"--sbom is not available":                        {"--sbom=true", "."},

@@ -1,0 +1,185 @@
+package remotecache
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	"github.com/opencontainers/image-spec/identity"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/shale-build/shale/builder/cache"
+)
+
+// Layer is a layer of a Cache with the blob that has it.
+type Layer struct {
+	DiffID digest.Digest
+	Blob   ocispec.Descriptor
+	// Parent is the chainID of the layer below, "" for none.
+	Parent digest.Digest
+}
+
+// Record is what an operation gave.
+type Record struct {
+	// Chain is the chainID of the result's topmost layer, "" for an empty
+	// result.
+	Chain digest.Digest
+	// Created is when the operation ran, Used when a build last used the
+	// record.
+	Created, Used time.Time
+	Description   string
+}
+
+// Cache is a set of records and layers. The zero value is empty.
+type Cache struct {
+	layers  map[digest.Digest]Layer
+	records map[cache.Key]Record
+}
+
+// chainOf is the chainID of a layer on a parent.
+func chainOf(parent, diffID digest.Digest) digest.Digest {
+	if parent == "" {
+		return diffID
+	}
+	return identity.ChainID([]digest.Digest{parent, diffID})
+}
+
+// AddLayer adds a layer, whose parent has been added before, and returns its
+// chainID.
+func (c *Cache) AddLayer(l Layer) (digest.Digest, error) {
+	if l.Parent != "" {
+		if _, ok := c.layers[l.Parent]; !ok {
+			return "", fmt.Errorf("layer %s: its parent %s is not in the cache", l.DiffID, l.Parent)
+		}
+	}
+	if c.layers == nil {
+		c.layers = map[digest.Digest]Layer{}
+	}
+	chain := chainOf(l.Parent, l.DiffID)
+	c.layers[chain] = l
+	return chain, nil
+}
+
+// AddRecord adds what key gave. The layers of r have been added before.
+func (c *Cache) AddRecord(key cache.Key, r Record) error {
+	if r.Chain != "" {
+		if _, ok := c.layers[r.Chain]; !ok {
+			return fmt.Errorf("record %s: its layer is not in the cache", key)
+		}
+	}
+	if c.records == nil {
+		c.records = map[cache.Key]Record{}
+	}
+	c.records[key] = r
+	return nil
+}
+
+// Record looks a key up.
+func (c *Cache) Record(key cache.Key) (Record, bool) {
+	r, ok := c.records[key]
+	return r, ok
+}
+
+// Len counts the records.
+func (c *Cache) Len() int { return len(c.records) }
+
+// Layers are those of a chain, base first.
+func (c *Cache) Layers(chain digest.Digest) []Layer {
+	var list []Layer
+	for chain != "" {
+		l := c.layers[chain]
+		list = append(list, l)
+		chain = l.Parent
+	}
+	slices.Reverse(list)
+	return list
+}
+
+// Join adds what other has and c has not.
+func (c *Cache) Join(other *Cache) {
+	if c.layers == nil {
+		c.layers = map[digest.Digest]Layer{}
+	}
+	if c.records == nil {
+		c.records = map[cache.Key]Record{}
+	}
+	for chain, l := range other.layers {
+		if _, ok := c.layers[chain]; !ok {
+			c.layers[chain] = l
+		}
+	}
+	for key, r := range other.records {
+		if _, ok := c.records[key]; !ok {
+			c.records[key] = r
+		}
+	}
+}
+
+// Bound drops records that were used before a time and, least recently used
+// first, as many that the remaining layers' blobs have no more than size bytes.
+// Layers that no record needs are dropped.
+func (c *Cache) Bound(after time.Time, size int64) {
+	type keyed struct {
+		key cache.Key
+		Record
+	}
+	var list []keyed
+	for key, r := range c.records {
+		if !r.Used.Before(after) {
+			list = append(list, keyed{key, r})
+		}
+	}
+	slices.SortFunc(list, func(a, b keyed) int {
+		return cmp.Or(b.Used.Compare(a.Used), cmp.Compare(a.key, b.key))
+	})
+	kept := Cache{layers: map[digest.Digest]Layer{}, records: map[cache.Key]Record{}}
+	var total int64
+	blobs := map[digest.Digest]bool{}
+	for _, k := range list {
+		need := int64(0)
+		var fresh []digest.Digest
+		for chain := k.Chain; chain != ""; chain = c.layers[chain].Parent {
+			if _, ok := kept.layers[chain]; ok {
+				break
+			}
+			fresh = append(fresh, chain)
+			if b := c.layers[chain].Blob; !blobs[b.Digest] {
+				need += b.Size
+			}
+		}
+		if total+need > size {
+			continue
+		}
+		total += need
+		for _, chain := range fresh {
+			kept.layers[chain] = c.layers[chain]
+			blobs[c.layers[chain].Blob.Digest] = true
+		}
+		kept.records[k.key] = k.Record
+	}
+	*c = kept
+}
+
+// order lists the chains so that parents come first, the same for equal caches.
+func (c *Cache) order() []digest.Digest {
+	depth := map[digest.Digest]int{}
+	var measure func(chain digest.Digest) int
+	measure = func(chain digest.Digest) int {
+		if chain == "" {
+			return 0
+		}
+		if d, ok := depth[chain]; ok {
+			return d
+		}
+		depth[chain] = measure(c.layers[chain].Parent) + 1
+		return depth[chain]
+	}
+	list := slices.Collect(maps.Keys(c.layers))
+	slices.SortFunc(list, func(a, b digest.Digest) int {
+		return cmp.Or(measure(a)-measure(b), cmp.Compare(a, b))
+	})
+	return list
+}

@@ -1,0 +1,111 @@
+package remotecache
+
+import (
+	"context"
+	"fmt"
+	"runtime"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/shale-build/shale/builder/cache"
+	"github.com/shale-build/shale/storage"
+)
+
+// Collector makes a Cache of what a build's index knows about some layers.
+type Collector struct {
+	// Chain lists a layer and all below it, base first.
+	Chain func(layer string) ([]storage.Layer, error)
+	// Entries are the records of the index.
+	Entries func() ([]cache.Entry, error)
+	// Blob compresses a layer.
+	Blob func(ctx context.Context, l storage.Layer) (ocispec.Descriptor, error)
+	// Before is what is in the cache that will be written, nil for nothing.
+	// Layers that it has are not compressed again.
+	Before *Cache
+	// Now is when the records are used.
+	Now time.Time
+}
+
+// Collect returns the records that name the layers in tops or those below them,
+// with these layers.
+func (col Collector) Collect(ctx context.Context, tops []string) (*Cache, error) {
+	c := &Cache{}
+	chains, err := col.layers(ctx, c, tops)
+	if err != nil {
+		return nil, err
+	}
+	entries, err := col.Entries()
+	if err != nil {
+		return nil, err
+	}
+	for _, e := range entries {
+		chain, ok := chains[e.Layer]
+		if !ok || chain != e.Chain {
+			continue
+		}
+		rec := Record{Chain: chain, Created: e.Created, Used: col.Now, Description: e.Description}
+		if err := c.AddRecord(e.Key, rec); err != nil {
+			return nil, err
+		}
+	}
+	return c, nil
+}
+
+// found is a layer of the store in its chain.
+type found struct {
+	layer         storage.Layer
+	parent, chain digest.Digest
+	blob          ocispec.Descriptor
+}
+
+// layers adds the layers to c and returns their chainIDs by their IDs.
+func (col Collector) layers(ctx context.Context, c *Cache, tops []string) (map[string]digest.Digest, error) {
+	chains := map[string]digest.Digest{}
+	var list []*found
+	for _, top := range tops {
+		below, err := col.Chain(top)
+		if err != nil {
+			return nil, fmt.Errorf("list layers for the cache: %w", err)
+		}
+		var parent digest.Digest
+		for _, l := range below {
+			f := &found{layer: l, parent: parent, chain: chainOf(parent, l.DiffID)}
+			parent = f.chain
+			if _, ok := chains[l.ID]; !ok {
+				chains[l.ID] = f.chain
+				list = append(list, f)
+			}
+		}
+	}
+	if err := col.blobs(ctx, list); err != nil {
+		return nil, err
+	}
+	for _, f := range list {
+		if _, err := c.AddLayer(Layer{DiffID: f.layer.DiffID, Blob: f.blob, Parent: f.parent}); err != nil {
+			return nil, err
+		}
+	}
+	return chains, nil
+}
+
+// blobs compresses side by side.
+func (col Collector) blobs(ctx context.Context, list []*found) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(runtime.GOMAXPROCS(0))
+	for _, f := range list {
+		if col.Before != nil {
+			if l, ok := col.Before.layers[f.chain]; ok {
+				f.blob = l.Blob
+				continue
+			}
+		}
+		group.Go(func() (err error) {
+			f.blob, err = col.Blob(ctx, f.layer)
+			return err
+		})
+	}
+	return group.Wait()
+}

@@ -1,0 +1,140 @@
+package remotecache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"sync"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/shale-build/shale/builder/cache"
+	"github.com/shale-build/shale/storage"
+)
+
+// Source is a cache to import from.
+type Source struct {
+	// Name is for messages.
+	Name  string
+	Cache *Cache
+	// Layer streams the uncompressed content of a blob.
+	Layer func(ctx context.Context, blob ocispec.Descriptor) (io.ReadCloser, error)
+	// Close ends the connection; nil for nothing to do.
+	Close func() error
+}
+
+// LayerStore is the part of a store that layers are imported into.
+type LayerStore interface {
+	// ImportLayer makes a layer of a tar and refuses one that is not of that
+	// diffID.
+	ImportLayer(ctx context.Context, parent string, diffID digest.Digest, r io.Reader) (storage.Layer, error)
+	// FindLayer looks for a layer of that content on a parent.
+	FindLayer(parent string, diffID digest.Digest) (storage.Layer, bool, error)
+}
+
+// Importer finds results in sources. It is safe for concurrent use.
+type Importer struct {
+	// Store receives the layers.
+	Store LayerStore
+	// Pulling is told of each layer that is fetched and returns what to call
+	// when that is over.
+	Pulling func(source string, blob ocispec.Descriptor) (done func(error))
+	Logger  *slog.Logger
+
+	sources []func() (Source, bool)
+	opening sync.WaitGroup
+
+	mu    sync.Mutex
+	pulls map[digest.Digest]func() (string, error)
+}
+
+// Add adds a source that open fetches, in the background: the first Find waits
+// for it. A source that cannot be had is left out; open tells the user.
+func (im *Importer) Add(open func() (Source, bool)) {
+	once := sync.OnceValues(open)
+	im.sources = append(im.sources, once)
+	im.opening.Go(func() { once() })
+}
+
+// Close waits for sources that are being opened and closes all. What opens them
+// must end soon by then.
+func (im *Importer) Close() error {
+	im.opening.Wait()
+	var errs []error
+	for _, open := range im.sources {
+		if src, _ := open(); src.Close != nil {
+			errs = append(errs, src.Close())
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Find looks a key up in the sources, in their order, and brings the layers of
+// the record into the store.
+func (im *Importer) Find(ctx context.Context, key cache.Key) (cache.Record, bool) {
+	for _, open := range im.sources {
+		src, ok := open()
+		if !ok {
+			continue
+		}
+		rec, ok := src.Cache.Record(key)
+		if !ok {
+			continue
+		}
+		layer, err := im.bring(ctx, src, rec.Chain)
+		if err != nil {
+			if ctx.Err() == nil {
+				im.Logger.Warn("a cached result could not be imported; the step runs", "from", src.Name, "step", rec.Description, "error", err)
+			}
+			continue
+		}
+		return cache.Record{Layer: layer, Chain: rec.Chain, Created: rec.Created, Description: rec.Description}, true
+	}
+	return cache.Record{}, false
+}
+
+// bring returns the layer of a chain in the store, fetching what is missing. A
+// layer that several steps want is fetched once.
+func (im *Importer) bring(ctx context.Context, src Source, chain digest.Digest) (string, error) {
+	if chain == "" {
+		return "", nil
+	}
+	im.mu.Lock()
+	if im.pulls == nil {
+		im.pulls = map[digest.Digest]func() (string, error){}
+	}
+	pull, ok := im.pulls[chain]
+	if !ok {
+		pull = sync.OnceValues(func() (string, error) { return im.pull(ctx, src, chain) })
+		im.pulls[chain] = pull
+	}
+	im.mu.Unlock()
+	return pull()
+}
+
+func (im *Importer) pull(ctx context.Context, src Source, chain digest.Digest) (id string, err error) {
+	l := src.Cache.layers[chain]
+	parent, err := im.bring(ctx, src, l.Parent)
+	if err != nil {
+		return "", err
+	}
+	have, found, err := im.Store.FindLayer(parent, l.DiffID)
+	if err != nil || found {
+		return have.ID, err
+	}
+	done := im.Pulling(src.Name, l.Blob)
+	defer func() { done(err) }()
+	r, err := src.Layer(ctx, l.Blob)
+	if err != nil {
+		return "", err
+	}
+	defer func() { err = errors.Join(err, r.Close()) }()
+	made, err := im.Store.ImportLayer(ctx, parent, l.DiffID, r)
+	if err != nil {
+		return "", fmt.Errorf("import layer %s: %w", l.DiffID, err)
+	}
+	return made.ID, nil
+}

@@ -1,0 +1,61 @@
+package storage
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/opencontainers/go-digest"
+	cstorage "go.podman.io/storage"
+)
+
+// ImportLayer makes a layer on parent, "" for none, of an uncompressed tar. When
+// a layer of the same content exists there already it is returned and r is not
+// read. A tar whose digest is not diffID is refused with ErrCorruptLayer, and
+// nothing of it remains.
+func (s *Store) ImportLayer(ctx context.Context, parent string, diffID digest.Digest, r io.Reader) (_ Layer, err error) {
+	if err := context.Cause(ctx); err != nil {
+		return Layer{}, err
+	}
+	if err := diffID.Validate(); err != nil {
+		return Layer{}, fmt.Errorf("record layer: diffID %q: %w", diffID, err)
+	}
+	same, found, err := s.FindLayer(parent, diffID)
+	if err != nil || found {
+		return same, err
+	}
+	id := s.newLayerID(parent, diffID)
+	done, err := s.announce(pendingLayer, id)
+	if err != nil {
+		return Layer{}, err
+	}
+	defer func() { err = errors.Join(err, done()) }()
+	l, _, err := s.lib.PutLayer(id, parent, nil, "", false, &cstorage.LayerOptions{
+		OriginalDigest: diffID, UncompressedDigest: diffID,
+	}, newVerifier(io.NopCloser(contextReader{ctx, r}), id, diffID))
+	if errors.Is(err, cstorage.ErrDuplicateID) {
+		// Another process was faster.
+		if same, found, err := s.FindLayer(parent, diffID); err != nil || found {
+			return same, err
+		}
+	}
+	if err != nil {
+		return Layer{}, fmt.Errorf("record layer %s: %w", diffID, err)
+	}
+	return layerOf(l), nil
+}
+
+// contextReader ends a long read when ctx does.
+type contextReader struct {
+	ctx context.Context //nolint:containedctx // lives for one import
+	r   io.Reader
+}
+
+// Read implements io.Reader.
+func (c contextReader) Read(p []byte) (int, error) {
+	if err := context.Cause(c.ctx); err != nil {
+		return 0, err
+	}
+	return c.r.Read(p)
+}
