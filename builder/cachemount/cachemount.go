@@ -15,6 +15,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"syscall"
 	"time"
@@ -42,8 +43,6 @@ type Request struct {
 	// Fill copies the seed into a new directory; nil leaves it empty.
 	Fill    func(ctx context.Context, dir string) error
 	Sharing Sharing
-	// Empty throws away what is there, unless somebody else is using it.
-	Empty bool
 }
 
 // Caches is a directory of cache mounts.
@@ -79,7 +78,7 @@ func (c *Caches) Acquire(ctx context.Context, req Request) (*Lease, error) {
 		return nil, fmt.Errorf("lock cache mount %q: %w", req.ID, err)
 	}
 	lease := &Lease{Dir: filepath.Join(slot, "data"), lock: lock}
-	if err := prepare(ctx, slot, req, lock); err != nil {
+	if err := prepare(ctx, slot, req); err != nil {
 		return nil, errors.Join(fmt.Errorf("prepare cache mount %q: %w", req.ID, err), lease.Release())
 	}
 	return lease, nil
@@ -127,13 +126,8 @@ func lockSlot(ctx context.Context, lock *os.File, sharing Sharing) error {
 // prepare makes the data directory when it does not exist. It appears by
 // rename, complete with its seed, so that a kill in between leaves nothing half
 // filled and two shared users cannot both fill it.
-func prepare(ctx context.Context, slot string, req Request, lock *os.File) error {
+func prepare(ctx context.Context, slot string, req Request) error {
 	data := filepath.Join(slot, "data")
-	if req.Empty {
-		if err := emptySlot(slot, lock, req.Sharing); err != nil {
-			return err
-		}
-	}
 	if _, err := os.Lstat(data); err == nil {
 		now := time.Now()
 		return os.Chtimes(slot, now, now)
@@ -163,20 +157,25 @@ func prepare(ctx context.Context, slot string, req Request, lock *os.File) error
 	return err
 }
 
-// emptySlot removes the data if this lease can have it for itself.
-func emptySlot(slot string, lock *os.File, sharing Sharing) error {
-	if sharing == Shared {
-		if unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB) != nil {
-			// In use elsewhere. Turning a lock into another may lose it
-			// (flock(2)), so take the shared one again.
-			return unix.Flock(int(lock.Fd()), unix.LOCK_SH)
+// Empty removes what is in the cache mounts called ids, whatever their seeds,
+// but for those that a step is using.
+func (c *Caches) Empty(ids []string) error {
+	slots, err := filepath.Glob(filepath.Join(c.dir, "*", "*", "info.json"))
+	if err != nil {
+		return fmt.Errorf("list cache mounts: %w", err)
+	}
+	for _, path := range slots {
+		slot := filepath.Dir(path)
+		in, err := readInfo(slot)
+		if errors.Is(err, fs.ErrNotExist) || err == nil && !slices.Contains(ids, in.ID) {
+			continue
 		}
-	}
-	if err := os.RemoveAll(filepath.Join(slot, "data")); err != nil {
-		return err
-	}
-	if sharing == Shared {
-		return unix.Flock(int(lock.Fd()), unix.LOCK_SH)
+		if err != nil {
+			return fmt.Errorf("empty cache mounts: %w", err)
+		}
+		if _, err := c.Remove(Mount{ID: in.ID, dir: slot}); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -222,14 +221,21 @@ func (c *Caches) List() ([]Mount, error) {
 	return mounts, nil
 }
 
-func readMount(slot string) (Mount, error) {
+func readInfo(slot string) (in info, err error) {
 	data, err := os.ReadFile(filepath.Join(slot, "info.json"))
 	if err != nil {
-		return Mount{}, err
+		return in, err
 	}
-	var in info
 	if err := json.Unmarshal(data, &in); err != nil {
-		return Mount{}, fmt.Errorf("read %s: %w", slot, err)
+		return in, fmt.Errorf("read %s: %w", slot, err)
+	}
+	return in, nil
+}
+
+func readMount(slot string) (Mount, error) {
+	in, err := readInfo(slot)
+	if err != nil {
+		return Mount{}, err
 	}
 	st, err := os.Stat(slot)
 	if err != nil {

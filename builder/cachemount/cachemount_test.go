@@ -174,18 +174,40 @@ func TestFailedFillLeavesNothing(t *testing.T) {
 
 func TestEmpty(t *testing.T) {
 	c := cachemount.New(t.TempDir())
-	l := acquire(t, c, cachemount.Request{ID: "id"})
-	write(t, l, "file")
-	inUse := acquire(t, c, cachemount.Request{ID: "id", Empty: true})
+	empty := func(ids ...string) {
+		t.Helper()
+		if err := c.Empty(ids); err != nil {
+			t.Fatal(err)
+		}
+	}
+	seeded := cachemount.Request{ID: "id", Seed: "seed"}
+	for _, req := range []cachemount.Request{{ID: "id"}, seeded, {ID: "other"}} {
+		l := acquire(t, c, req)
+		write(t, l, "file")
+		release(t, l)
+	}
+	inUse := acquire(t, c, cachemount.Request{ID: "id"})
+	empty("id", "none")
 	if !has(inUse, "file") {
 		t.Error("a directory in use was emptied")
 	}
-	release(t, l, inUse)
-	l = acquire(t, c, cachemount.Request{ID: "id", Empty: true})
+	release(t, inUse)
+	l := acquire(t, c, seeded)
 	if has(l, "file") {
-		t.Error("the directory was not emptied")
+		t.Error("the directory with a seed was not emptied")
 	}
 	release(t, l)
+	empty("id")
+	for _, tt := range []struct {
+		id   string
+		want bool
+	}{{"id", false}, {"other", true}} {
+		l := acquire(t, c, cachemount.Request{ID: tt.id})
+		if has(l, "file") != tt.want {
+			t.Errorf("%s has its file: %v", tt.id, !tt.want)
+		}
+		release(t, l)
+	}
 }
 
 func TestListAndRemove(t *testing.T) {

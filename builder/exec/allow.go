@@ -53,8 +53,10 @@ func (e *DeniedError) Error() string {
 }
 
 // Check refuses a graph of which a step wants what was not granted, before any
-// step has run. It settles which devices steps get.
+// step has run. It settles which devices steps get, and empties the cache mounts
+// of steps that must run again.
 func (e *Executor) Check(g *llb.Graph) error {
+	var empty []string
 	for _, v := range g.Vertices {
 		if v.Exec == nil {
 			continue
@@ -65,8 +67,24 @@ func (e *Executor) Check(g *llb.Graph) error {
 		if err := e.grantDevices(v); err != nil {
 			return llb.WithSource(err, v)
 		}
+		if v.IgnoreCache {
+			empty = append(empty, cacheIDs(v)...)
+		}
 	}
-	return nil
+	if len(empty) == 0 {
+		return nil
+	}
+	return e.Caches.Empty(empty)
+}
+
+func cacheIDs(v *llb.Vertex) []string {
+	var ids []string
+	for _, m := range v.Exec.GetMounts() {
+		if m.GetMountType() == pb.MountType_CACHE {
+			ids = append(ids, m.GetCacheOpt().GetID())
+		}
+	}
+	return ids
 }
 
 // permit is asked again right before the step runs.

@@ -51,10 +51,10 @@ func (s *mountSet) prepare(ctx context.Context) error {
 
 func (s *mountSet) add(ctx context.Context, i int, m *pb.Mount) error {
 	at := func(err error) error {
-		if err != nil {
-			return fmt.Errorf("mount at %s: %w", m.GetDest(), err)
+		if _, named := errors.AsType[*sourceError](err); named || err == nil {
+			return err
 		}
-		return nil
+		return fmt.Errorf("mount at %s: %w", m.GetDest(), err)
 	}
 	switch m.GetMountType() {
 	case pb.MountType_BIND:
@@ -123,7 +123,7 @@ func (s *mountSet) source(ctx context.Context, m *pb.Mount) (lowers []string, se
 
 // cache mounts a directory that outlives the build.
 func (s *mountSet) cache(ctx context.Context, i int, m *pb.Mount) error {
-	req := cachemount.Request{ID: m.GetCacheOpt().GetID(), Empty: s.vertex.IgnoreCache}
+	req := cachemount.Request{ID: m.GetCacheOpt().GetID()}
 	switch m.GetCacheOpt().GetSharing() {
 	case pb.CacheSharingOpt_SHARED:
 		req.Sharing = cachemount.Shared
@@ -142,7 +142,11 @@ func (s *mountSet) cache(ctx context.Context, i int, m *pb.Mount) error {
 		return err
 	}
 	s.undo = append(s.undo, lease.Release)
-	return s.attach(i, lease.Dir, "", m)
+	inside := "" // with a seed, it selects what the directory starts as
+	if m.GetInput() < 0 {
+		inside = m.GetSelector()
+	}
+	return s.attach(i, lease.Dir, inside, m)
 }
 
 // seed makes a cache mount start as a copy of the input's selected directory.
@@ -218,6 +222,11 @@ func mountPoint(source *os.File, target string) error {
 	return nil
 }
 
+// sourceError is a path that what is mounted does not have, in docker's words.
+type sourceError struct{ path string }
+
+func (e *sourceError) Error() string { return fmt.Sprintf("%q: not found", e.path) }
+
 // openInRoot opens what path names inside root, following symbolic links as a
 // process whose root directory it is would (openat2(2), Linux 5.6).
 func openInRoot(root, path string) (*os.File, error) {
@@ -231,7 +240,7 @@ func openInRoot(root, path string) (*os.File, error) {
 		Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS,
 	})
 	if errors.Is(err, unix.ENOENT) {
-		return nil, fmt.Errorf("%q: not found", filepath.Clean("/"+path))
+		return nil, &sourceError{path: filepath.Clean("/" + path)}
 	}
 	if err != nil {
 		return nil, fmt.Errorf("open %q in the mount's source: %w", path, err)

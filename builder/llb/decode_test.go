@@ -207,7 +207,7 @@ func TestDecodeErrors(t *testing.T) {
 		{"mount output high", []*pb.Op{base(), mount(&pb.Mount{Dest: "/m", Output: 5})}, "out of range"},
 		{"mount output huge", []*pb.Op{base(), mount(&pb.Mount{Dest: "/m", Output: 1 << 62})}, "out of range"},
 		{"mount output low", []*pb.Op{base(), mount(&pb.Mount{Dest: "/m", Output: -2})}, "output -2"},
-		{"mount target", []*pb.Op{base(), mount(&pb.Mount{Dest: "m", Output: -1})}, "not absolute"},
+		{"mount target", []*pb.Op{base(), mount(&pb.Mount{Dest: "../..", Output: -1})}, "2 root mounts"},
 		{"mount by result", []*pb.Op{base(), mount(&pb.Mount{Dest: "/m", Output: -1, ResultID: "x"})}, "by result"},
 		{"mount content cache", []*pb.Op{base(), mount(&pb.Mount{Dest: "/m", Output: -1, ContentCache: 9})}, "content cache"},
 		{"cache without id", []*pb.Op{base(), mount(&pb.Mount{Dest: "/m", MountType: pb.MountType_CACHE})}, "without an id"},

@@ -69,6 +69,10 @@ func checkMounts(v *Vertex) error {
 	roots := 0
 	outputs := make([]bool, execOutputs(v.Exec))
 	for _, m := range v.Exec.Mounts {
+		if !path.IsAbs(m.Dest) {
+			// The front end leaves those of secrets and agents as they are.
+			m.Dest = path.Join(v.Exec.Meta.Cwd, m.Dest)
+		}
 		if err := checkMount(m, len(v.Inputs)); err != nil {
 			return fmt.Errorf("mount %q: %w", m.Dest, err)
 		}
@@ -93,9 +97,6 @@ func checkMounts(v *Vertex) error {
 }
 
 func checkMount(m *pb.Mount, inputs int) error {
-	if !path.IsAbs(m.Dest) {
-		return errors.New("target is not absolute")
-	}
 	if err := noNUL(m.Dest, m.Selector); err != nil {
 		return err
 	}

@@ -24,7 +24,8 @@ func onlyRead(v *llb.Vertex, i int) bool {
 		if int(m.GetInput()) != i {
 			continue
 		}
-		if !m.GetReadonly() || m.GetOutput() >= 0 || m.GetMountType() != pb.MountType_BIND {
+		// What is written to a mount without an output is thrown away.
+		if m.GetOutput() >= 0 || m.GetMountType() != pb.MountType_BIND {
 			return false
 		}
 		used = true

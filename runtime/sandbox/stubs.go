@@ -69,8 +69,13 @@ func (s *stubs) place(target string, dir bool) (resolved string, created bool, e
 			return path.Join(append([]string{w.path(name)}, w.rest...)...), created, nil
 		case atEnd:
 			resolved = w.path(name)
-			if resolved == "/" {
+			switch {
+			case resolved == "/":
 				return "", false, fmt.Errorf("%s leads to the root of the filesystem", target)
+			case dir && name != "":
+				return "", false, fmt.Errorf("%s: %w", resolved, unix.ENOTDIR)
+			case !dir && name == "":
+				return "", false, fmt.Errorf("%s: %w", resolved, unix.EISDIR)
 			}
 			s.mounts[resolved] = true
 			return resolved, created, nil
