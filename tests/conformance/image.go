@@ -80,10 +80,14 @@ func layoutFromTar(r io.Reader) (*layout, error) {
 	}
 }
 
+// Digests are the digests of the images, by name.
+func (b *Bases) Digests() map[string]string { return b.digests }
+
 // Bases are the images of the test bed, whose own content no expectation
 // repeats: it is another on another release of Debian.
 type Bases struct {
-	images []*base
+	images  []*base
+	digests map[string]string
 }
 
 type base struct {
@@ -108,16 +112,22 @@ func LoadBases(dir string) (*Bases, error) {
 	if len(files) == 0 {
 		return nil, fmt.Errorf("no image in %q", dir)
 	}
-	bases := &Bases{}
+	bases := &Bases{digests: map[string]string{}}
 	for _, file := range files {
 		l := &layout{dir: filepath.Dir(file)}
-		found, err := l.images()
+		name := filepath.Base(l.dir)
+		index, err := l.index()
+		if err != nil {
+			return nil, fmt.Errorf("read base image %s: %w", l.dir, err)
+		}
+		bases.digests[name] = index.Manifests[0].Digest.String()
+		found, err := l.below(index)
 		if err != nil {
 			return nil, fmt.Errorf("read base image %s: %w", l.dir, err)
 		}
 		for _, i := range found {
 			bases.images = append(bases.images, &base{
-				name: filepath.Base(l.dir), layout: l,
+				name: name, layout: l,
 				diffIDs: i.config.RootFS.DiffIDs, layers: i.manifest.Layers, config: i.raw, history: len(i.config.History),
 			})
 		}
@@ -161,15 +171,22 @@ type found struct {
 
 // images are all the images of a layout, in its order.
 func (l *layout) images() ([]found, error) {
-	data, err := l.read("index.json")
+	index, err := l.index()
 	if err != nil {
 		return nil, err
 	}
-	var index ocispec.Index
-	if err := json.Unmarshal(data, &index); err != nil {
-		return nil, err
-	}
 	return l.below(index)
+}
+
+func (l *layout) index() (index ocispec.Index, err error) {
+	data, err := l.read("index.json")
+	if err != nil {
+		return index, err
+	}
+	if err := json.Unmarshal(data, &index); err != nil {
+		return index, fmt.Errorf("read index.json: %w", err)
+	}
+	return index, nil
 }
 
 func (l *layout) below(index ocispec.Index) ([]found, error) {

@@ -90,6 +90,9 @@ func (w *workspace) prepare(ctx context.Context) error {
 	w.variables = map[string]string{
 		"WORK": w.dir, "REGISTRY": w.runner.Registry, "NONCE": rand.Text(), "ARCH": runtime.GOARCH, "FOREIGN": foreign,
 	}
+	for name, dgst := range w.runner.Bases.Digests() {
+		w.variables["DIGEST_"+strings.ToUpper(name)] = dgst
+	}
 	for _, name := range w.c.Servers {
 		if name != "http" {
 			return fmt.Errorf("unknown server %q", name)
@@ -185,7 +188,8 @@ func (w *workspace) shell(ctx context.Context, script string) error {
 	}
 	cmd := exec.CommandContext(ctx, "sh", args...)
 	cmd.Dir = w.dir
-	cmd.Env = append(os.Environ(), "GIT_CONFIG_GLOBAL=/dev/null", "TZ=UTC", "LC_ALL=C.UTF-8")
+	cmd.Env = append(os.Environ(), "GIT_CONFIG_GLOBAL=/dev/null", "TZ=UTC", "LC_ALL=C.UTF-8",
+		"LIB="+filepath.Dir(filepath.Dir(w.c.Dir)))
 	for _, name := range sortedKeys(w.variables) {
 		cmd.Env = append(cmd.Env, name+"="+w.variables[name])
 	}
