@@ -219,7 +219,7 @@ func (b *build) run(ctx context.Context) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	out.Warnings = len(res.Warnings)
+	out.Warnings, out.UnusedArgs = len(res.Warnings), res.UnusedArgs
 	return out, nil
 }
 

@@ -73,6 +73,8 @@ type Result struct {
 	Metadata map[string]any
 	// Warnings counts the lint findings.
 	Warnings int
+	// UnusedArgs are the build arguments that no ARG declares.
+	UnusedArgs []frontend.UnusedArg
 	// Call is the report that Options.Call asked for; nothing was built then.
 	Call *frontend.Call
 }

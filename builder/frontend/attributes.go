@@ -24,6 +24,9 @@ func attributes(o Options) (map[string]string, error) {
 	for k, v := range o.BuildArgs {
 		m["build-arg:"+k] = v
 	}
+	if v, ok := o.BuildArgs["BUILDKIT_SYNTAX"]; ok && strings.TrimSpace(v) == "" {
+		return nil, inputErrorf("empty BUILDKIT_SYNTAX build-arg is invalid, use --build-arg BUILDKIT_SYNTAX without '=' for optional behavior")
+	}
 	for k, v := range o.Labels {
 		m["label:"+k] = v
 	}
@@ -67,6 +70,9 @@ func platformList(o Options) string {
 
 // setCache uses that "no-cache" means every stage when it is present and empty.
 func setCache(m map[string]string, o Options) error {
+	if o.NoCache && len(o.NoCacheFilter) > 0 {
+		return inputErrorf("--no-cache and --no-cache-filter cannot currently be used together")
+	}
 	if o.NoCache {
 		m["no-cache"] = ""
 		return nil

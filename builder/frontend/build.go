@@ -35,6 +35,7 @@ func Build(ctx context.Context, in *Inputs, svc Services) (_ *Result, err error)
 	if in.call != "" {
 		return out, readCall(out, res, in)
 	}
+	out.UnusedArgs = g.args.unused(in.buildArgs)
 	return out, readResult(out, res)
 }
 

@@ -37,9 +37,10 @@ type fakeImages struct {
 }
 
 var fakeConfigs = map[string]string{
-	"busybox": `{"Env":["PATH=/bin","BASE=busybox"],"Cmd":["sh"]}`,
-	"debian":  `{"Env":["PATH=/usr/bin:/bin"],"WorkingDir":"/root","User":"daemon"}`,
-	"trigger": `{"Env":["PATH=/bin"],"OnBuild":["COPY . /src","RUN make -C /src","COPY --from=busybox /bin/sh /sh"]}`,
+	"busybox":    `{"Env":["PATH=/bin","BASE=busybox"],"Cmd":["sh"]}`,
+	"debian":     `{"Env":["PATH=/usr/bin:/bin"],"WorkingDir":"/root","User":"daemon"}`,
+	"argtrigger": `{"OnBuild":["ARG FROM_IMAGE","RUN true"]}`,
+	"trigger":    `{"Env":["PATH=/bin"],"OnBuild":["COPY . /src","RUN make -C /src","COPY --from=busybox /bin/sh /sh"]}`,
 }
 
 func (f *fakeImages) Resolve(_ context.Context, ref string, p *ocispec.Platform, pull bool) (string, digest.Digest, []byte, error) {

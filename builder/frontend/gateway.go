@@ -35,6 +35,7 @@ type gateway struct {
 
 	roots    *roots
 	warnings *warnings
+	args     *declared
 	activity *activity
 }
 
@@ -49,14 +50,16 @@ func newGateway(in *Inputs, svc Services) (*gateway, error) {
 		return nil, err
 	}
 	act := &activity{}
+	args := &declared{}
 	return &gateway{
 		in:       in,
 		svc:      svc,
 		platform: in.platform,
 		opts:     maps.Clone(in.opts),
-		roots:    &roots{local: local, svc: svc, cells: map[digest.Digest]*cell{}, activity: act},
+		roots:    &roots{local: local, svc: svc, cells: map[digest.Digest]*cell{}, activity: act, dockerfile: in.Filename, args: args},
 		activity: act,
 		warnings: &warnings{sink: svc.Progress},
+		args:     args,
 	}, nil
 }
 
@@ -125,6 +128,7 @@ func (g *gateway) forward(ctx context.Context, req client.SolveRequest) (*client
 	if !isBuiltin(source) {
 		return nil, fmt.Errorf("front end %q is %w: only docker/dockerfile is built in (it is named by the syntax line or by BUILDKIT_SYNTAX)", source, ErrUnsupported)
 	}
+	g.announce(source)
 	nested := *g
 	nested.opts = maps.Clone(req.FrontendOpt)
 	if nested.opts == nil {
@@ -134,6 +138,17 @@ func (g *gateway) forward(ctx context.Context, req client.SolveRequest) (*client
 		nested.opts["cmdline"] = source
 	}
 	return builder.Build(ctx, &nested)
+}
+
+// announce shows which front end is used for the one that was asked for, as
+// docker shows the image that it pulls.
+func (g *gateway) announce(source string) {
+	step := startStep(g.svc.Progress, fmt.Sprintf("[internal] front end %s is built in", source))
+	_, tag, _ := strings.Cut(source, ":")
+	if tag == "labs" || strings.HasSuffix(tag, "-labs") {
+		step.log("The built-in front end is the one of the current release; experiments of other releases may be missing.\n")
+	}
+	step.done(nil)
 }
 
 func isBuiltin(source string) bool {

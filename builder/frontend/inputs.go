@@ -37,7 +37,9 @@ type Inputs struct {
 	platform ocispec.Platform
 	call     string
 	policy   *policy.Policy
-	files    memRoot
+	// buildArgs are Options.BuildArgs.
+	buildArgs map[string]string
+	files     memRoot
 	// shown is the path by which the user knows the Dockerfile.
 	shown string
 	// remote is set when the Dockerfile lies in a context that has to be
@@ -68,6 +70,8 @@ func Open(ctx context.Context, o Options) (_ *Inputs, err error) {
 		files:    memRoot{},
 		platform: defaultPlatform(o.BuildPlatform),
 		call:     o.Call,
+
+		buildArgs: o.BuildArgs,
 	}
 	defer func() {
 		if err != nil {

@@ -449,6 +449,8 @@ type sink struct {
 	names map[string]int
 }
 
+func newSink() *sink { return &sink{Sink: progress.Discard, names: map[string]int{}} }
+
 func (s *sink) Vertex(v progress.Vertex) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -459,7 +461,7 @@ func (s *sink) Vertex(v progress.Vertex) {
 
 func TestProgress(t *testing.T) {
 	dir := tree(t, map[string]string{"Dockerfile": "FROM busybox\nCOPY . /\n"})
-	s := &sink{Sink: progress.Discard, names: map[string]int{}}
+	s := newSink()
 	svc := fakes()
 	svc.Progress = s
 	if _, err := build(t, Options{Context: dir}, svc); err != nil {

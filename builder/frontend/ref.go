@@ -67,10 +67,15 @@ func (r *ref) ReadFile(ctx context.Context, req client.ReadRequest) ([]byte, err
 	if err != nil {
 		return nil, err
 	}
-	if req.Range == nil {
-		return root.ReadFile(req.Filename, 0, 0)
+	var offset, length int64
+	if req.Range != nil {
+		offset, length = int64(req.Range.Offset), int64(req.Range.Length)
 	}
-	return root.ReadFile(req.Filename, int64(req.Range.Offset), int64(req.Range.Length))
+	data, err := root.ReadFile(req.Filename, offset, length)
+	if err == nil && req.Filename == r.from.dockerfile {
+		r.from.args.read(data)
+	}
+	return data, err
 }
 
 func (r *ref) StatFile(ctx context.Context, req client.StatRequest) (*fstypes.Stat, error) {
@@ -134,6 +139,10 @@ type roots struct {
 	mu    sync.Mutex
 	cells map[digest.Digest]*cell
 	owned []Root
+
+	// dockerfile is the name of the Dockerfile, args what is told of it.
+	dockerfile string
+	args       *declared
 
 	activity *activity
 }

@@ -65,6 +65,7 @@ func respell(identifier, logName string) string {
 func (g *gateway) resolveImage(ctx context.Context, ref string, opt sourceresolver.Opt) (string, digest.Digest, []byte, error) {
 	if l := opt.OCILayoutOpt; l != nil {
 		dgst, config, err := g.resolveLayout(ctx, ref, l)
+		g.args.resolved(config)
 		return ref, dgst, config, err
 	}
 	if g.svc.Images == nil {
@@ -77,6 +78,7 @@ func (g *gateway) resolveImage(ctx context.Context, ref string, opt sourceresolv
 		pull = o.ResolveMode == pb.AttrImageResolveModeForcePull
 	}
 	pinned, dgst, config, err := g.svc.Images.Resolve(ctx, ref, platform, pull)
+	g.args.resolved(config)
 	if pinned == "" {
 		pinned = ref
 	}
@@ -180,6 +182,11 @@ func startStep(sink progress.Sink, name string) step {
 		sink.Vertex(s.v)
 	}
 	return s
+}
+
+// log writes a remark.
+func (s step) log(text string) {
+	s.sink.Log(progress.Log{Vertex: s.v.Digest, Stream: 2, Data: []byte(text), Timestamp: time.Now()})
 }
 
 func (s step) done(err error) {

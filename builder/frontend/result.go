@@ -22,6 +22,8 @@ type Result struct {
 	Metadata map[string][]byte
 	// Warnings are the lint findings, already sent to Services.Progress.
 	Warnings []progress.Warning
+	// UnusedArgs are the build arguments that no ARG declares.
+	UnusedArgs []UnusedArg
 	// Call is the report Options.Call asked for; Platforms is empty then.
 	Call *Call
 }

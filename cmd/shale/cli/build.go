@@ -51,6 +51,9 @@ func buildAction(c *cli.Context) error {
 		return usageError(c, err.Error())
 	}
 	opts.Stdin = c.App.Reader
+	if err := addProxies(opts.BuildArgs, os.LookupEnv); err != nil {
+		_, _ = fmt.Fprintf(c.App.ErrWriter, "shale: warning: no proxies are passed to steps: %v\n", err)
+	}
 	if builder.ReportsAlone(opts) {
 		return reportAlone(c, opts, results)
 	}
@@ -128,6 +131,9 @@ func show(c *cli.Context, services *services, results resultFiles, run func(buil
 		return explain(c.Context, c.App.ErrWriter, err)
 	}
 	results.warnings = shown.Warnings()
+	if !results.quiet && results.progress != "rawjson" {
+		printUnused(c.App.ErrWriter, res.UnusedArgs)
+	}
 	if err := results.write(c.App.Writer, res); err != nil {
 		return err
 	}

@@ -34,8 +34,6 @@ func buildOptions(c *cli.Context, env lookupEnv) (builder.Options, error) {
 			NoCache:       c.Bool("no-cache"),
 			NoCacheFilter: splitCommas(c.StringSlice("no-cache-filter")),
 			Pull:          c.Bool("pull"),
-			BuildArgs:     parseBuildArgs(c.StringSlice("build-arg"), env),
-			Labels:        parseLabels(c.StringSlice("label")),
 			Ulimits:       c.StringSlice("ulimit"),
 			SourcePolicy:  c.String("source-policy-file"),
 		},
@@ -46,7 +44,9 @@ func buildOptions(c *cli.Context, env lookupEnv) (builder.Options, error) {
 	if opts.Context == "-" && opts.Dockerfile == "-" {
 		return opts, errors.New("standard input cannot be both the context and the Dockerfile")
 	}
-	var errs [13]error
+	var errs [15]error
+	opts.BuildArgs, errs[13] = parseBuildArgs(c.StringSlice("build-arg"), env)
+	opts.Labels, errs[14] = parseLabels(c.StringSlice("label"))
 	opts.Contexts, errs[0] = parseBuildContexts(c.StringSlice("build-context"))
 	opts.Network, errs[1] = parseChoice("network", c.String("network"), "default", "none", "host", "private")
 	opts.Format, errs[2] = parseChoice("format", c.String("format"), "oci", "docker")
@@ -72,10 +72,13 @@ func buildOptions(c *cli.Context, env lookupEnv) (builder.Options, error) {
 
 // parseBuildArgs reads KEY=VALUE, and KEY from the environment. A KEY that is
 // not set there is left out, as docker does: the Dockerfile's default holds.
-func parseBuildArgs(values []string, env lookupEnv) map[string]string {
+func parseBuildArgs(values []string, env lookupEnv) (map[string]string, error) {
 	args := map[string]string{}
 	for _, v := range values {
 		key, value, found := strings.Cut(v, "=")
+		if key == "" {
+			return nil, fmt.Errorf("invalid --build-arg %q: the key is empty", v)
+		}
 		if !found {
 			if value, found = env(key); !found {
 				continue
@@ -83,16 +86,19 @@ func parseBuildArgs(values []string, env lookupEnv) map[string]string {
 		}
 		args[key] = value
 	}
-	return args
+	return args, nil
 }
 
-func parseLabels(values []string) map[string]string {
+func parseLabels(values []string) (map[string]string, error) {
 	labels := map[string]string{}
 	for _, v := range values {
 		key, value, _ := strings.Cut(v, "=")
+		if key == "" {
+			return nil, fmt.Errorf("invalid --label %q: the key is empty", v)
+		}
 		labels[key] = value
 	}
-	return labels
+	return labels, nil
 }
 
 func parseBuildContexts(values []string) (map[string]string, error) {
