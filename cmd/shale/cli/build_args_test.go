@@ -69,3 +69,31 @@ func TestPrintUnused(t *testing.T) {
 		t.Errorf("text (-want +got):\n%s", diff)
 	}
 }
+
+// TestFlagsOfDocker is about flags that docker's users type and that mean
+// nothing here, or something that is not available.
+func TestFlagsOfDocker(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "Dockerfile"), []byte("FROM scratch AS a\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, flag := range []string{
+		"--builder=default", "--compress", "--rm", "--rm=false", "--force-rm", "--disable-content-trust=false",
+		"--isolation=default", "--isolation=", "--squash=false", "--policy=disabled=true", "--provenance=false", "--sbom=false",
+	} {
+		var out, errOut bytes.Buffer
+		if code := Main(t.Context(), []string{"shale", "build", flag, "--call=targets", dir}, Streams{Out: &out, Err: &errOut}); code != 0 {
+			t.Errorf("%s: exit code %d: %s", flag, code, errOut.String())
+		}
+	}
+	for _, flag := range []string{
+		"--isolation=hyperv", "--policy=filename=x.rego",
+		"--security-opt=seccomp=unconfined", "--squash",
+	} {
+		var out, errOut bytes.Buffer
+		code := Main(t.Context(), []string{"shale", "build", flag, "--call=targets", dir}, Streams{Out: &out, Err: &errOut})
+		if code != exitOwn || !bytes.Contains(errOut.Bytes(), []byte("is not available in this version: ")) {
+			t.Errorf("%s: exit code %d: %s", flag, code, errOut.String())
+		}
+	}
+}

@@ -60,9 +60,12 @@ func buildFlags() []cli.Flag {
 }
 
 // acceptedFlags have no effect, and that is what they ask for here: there are
-// no intermediate containers to remove.
+// no intermediate containers to remove, the context is not sent anywhere, and
+// the one builder there is makes the same of it as any other.
 func acceptedFlags() []cli.Flag {
 	return []cli.Flag{
+		&cli.StringFlag{Name: "builder", Hidden: true},
+		&cli.BoolFlag{Name: "compress", Hidden: true},
 		&cli.BoolFlag{Name: "rm", Value: true, Hidden: true},
 		&cli.BoolFlag{Name: "force-rm", Hidden: true},
 		&cli.BoolFlag{Name: "disable-content-trust", Value: true, Hidden: true},
@@ -75,15 +78,20 @@ func acceptedFlags() []cli.Flag {
 // would change the result and are not available. They are refused by name:
 // ignoring one gives an image the user did not ask for.
 var refused = map[string]string{
-	"builder":      "there is one builder, which runs in the shale process",
-	"compress":     "the context is not sent anywhere",
-	"isolation":    "steps run in containers",
-	"security-opt": "the profile of steps cannot be changed",
-	"squash":       "layers are not joined",
+	"isolation":    "steps always run in containers",
+	"policy":       "Rego policies are not evaluated; --source-policy-file takes rules in BuildKit's form",
+	"security-opt": "the profile of steps cannot be changed; RUN --security=insecure with --allow=security.insecure lifts it",
+	"squash":       "layers are not joined; copy what is wanted into a last stage with COPY --from",
+}
+
+// harmless are values of refused flags that ask for what is done anyway.
+var harmless = map[string][]string{
+	"isolation": {"", "default", "oci"},
+	"policy":    {"disabled=true"},
 }
 
 // refusedBooleans take no value of their own.
-var refusedBooleans = map[string]bool{"compress": true, "squash": true}
+var refusedBooleans = map[string]bool{"squash": true}
 
 func refusedFlags() []cli.Flag {
 	var flags []cli.Flag
@@ -113,7 +121,8 @@ func refuseFlags(c *cli.Context) error {
 		if !c.IsSet(name) || refusedBooleans[name] && !c.Bool(name) {
 			continue
 		}
-		if values := c.StringSlice(name); len(values) == 1 && values[0] == "false" {
+		unknown := func(value string) bool { return !slices.Contains(harmless[name], value) }
+		if !refusedBooleans[name] && !slices.ContainsFunc(c.StringSlice(name), unknown) {
 			continue
 		}
 		return usageError(c, fmt.Sprintf("--%s is not available in this version: %s", name, refused[name]))
