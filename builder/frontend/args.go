@@ -2,14 +2,12 @@ package frontend
 
 import (
 	"bytes"
-	"encoding/json"
 	"maps"
 	"slices"
 	"strings"
 	"sync"
 
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
-	"github.com/moby/buildkit/frontend/dockerfile/parser"
 	"github.com/moby/buildkit/util/suggest"
 )
 
@@ -45,18 +43,18 @@ func (d *declared) read(dockerfile []byte) {
 	d.dockerfile = bytes.Clone(dockerfile)
 }
 
-// resolved keeps the triggers of an image.
-func (d *declared) resolved(config []byte) {
-	var image struct {
-		Config struct{ OnBuild []string } `json:"config"`
-	}
-	// One that cannot be read is an error elsewhere.
-	if json.Unmarshal(config, &image) != nil {
-		return
-	}
+// file is the Dockerfile, nil before it was read.
+func (d *declared) file() []byte {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.triggers = append(d.triggers, image.Config.OnBuild...)
+	return d.dockerfile
+}
+
+// resolved keeps the triggers of an image.
+func (d *declared) resolved(config []byte) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.triggers = append(d.triggers, triggersOf(config)...)
 }
 
 // unused tells which of args nobody declares. Without a Dockerfile at hand it
@@ -95,11 +93,7 @@ func (d *declared) names() (map[string]bool, bool) {
 	if d.dockerfile == nil {
 		return nil, false
 	}
-	ast, err := parser.Parse(bytes.NewReader(d.dockerfile))
-	if err != nil {
-		return nil, false
-	}
-	stages, global, err := instructions.Parse(ast.AST, nil)
+	stages, global, err := parse(d.dockerfile)
 	if err != nil {
 		return nil, false
 	}
@@ -130,15 +124,13 @@ func addArgs(names map[string]bool, c *instructions.ArgCommand) {
 }
 
 func addTrigger(names map[string]bool, trigger string) {
-	ast, err := parser.Parse(strings.NewReader(trigger))
-	if err != nil || len(ast.AST.Children) != 1 {
+	stages, global, err := parse([]byte("FROM scratch\n" + trigger))
+	if err != nil || len(stages) != 1 || len(global) != 0 {
 		return
 	}
-	c, err := instructions.ParseCommand(ast.AST.Children[0])
-	if err != nil {
-		return
-	}
-	if arg, ok := c.(*instructions.ArgCommand); ok {
-		addArgs(names, arg)
+	for _, c := range stages[0].Commands {
+		if arg, ok := c.(*instructions.ArgCommand); ok {
+			addArgs(names, arg)
+		}
 	}
 }

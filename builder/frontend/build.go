@@ -28,6 +28,9 @@ func Build(ctx context.Context, in *Inputs, svc Services) (_ *Result, err error)
 	}
 	defer func() { err = errors.Join(err, g.close()) }()
 	res, err := runFrontend(ctx, g, in.patience)
+	if errors.Is(err, errPanic) && in.call == CallTargets {
+		res, err = listTargets(g.args.file())
+	}
 	out := &Result{Warnings: g.warnings.list()}
 	if err != nil {
 		return out, explain(err, in)

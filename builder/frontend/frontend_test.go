@@ -40,6 +40,7 @@ var fakeConfigs = map[string]string{
 	"busybox":    `{"Env":["PATH=/bin","BASE=busybox"],"Cmd":["sh"]}`,
 	"debian":     `{"Env":["PATH=/usr/bin:/bin"],"WorkingDir":"/root","User":"daemon"}`,
 	"argtrigger": `{"OnBuild":["ARG FROM_IMAGE","RUN true"]}`,
+	"commented":  `{"OnBuild":["# a remark\n# check=skip=all\nRUN true"]}`,
 	"trigger":    `{"Env":["PATH=/bin"],"OnBuild":["COPY . /src","RUN make -C /src","COPY --from=busybox /bin/sh /sh"]}`,
 }
 

@@ -10,7 +10,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/moby/buildkit/frontend/dockerfile/builder"
 	"github.com/moby/buildkit/frontend/gateway/client"
 )
 
@@ -62,7 +61,7 @@ func runFrontend(ctx context.Context, g *gateway, limit time.Duration) (*client.
 	answers := make(chan answer, 1)
 	g.activity.begin()()
 	go func() {
-		res, err := builder.Build(ctx, g)
+		res, err := guarded(ctx, g)
 		answers <- answer{res, err}
 	}()
 	ticker := time.NewTicker(limit / 10)

@@ -27,6 +27,10 @@ func (g *gateway) ResolveImageConfig(ctx context.Context, ref string, opt source
 		return "", "", nil, err
 	}
 	pinned, dgst, config, err := g.resolveImage(ctx, allowed, opt)
+	if err == nil {
+		g.args.resolved(config)
+		err = checkTriggers(ref, config)
+	}
 	step.done(err)
 	return pinned, dgst, config, err
 }
@@ -65,7 +69,6 @@ func respell(identifier, logName string) string {
 func (g *gateway) resolveImage(ctx context.Context, ref string, opt sourceresolver.Opt) (string, digest.Digest, []byte, error) {
 	if l := opt.OCILayoutOpt; l != nil {
 		dgst, config, err := g.resolveLayout(ctx, ref, l)
-		g.args.resolved(config)
 		return ref, dgst, config, err
 	}
 	if g.svc.Images == nil {
@@ -78,7 +81,6 @@ func (g *gateway) resolveImage(ctx context.Context, ref string, opt sourceresolv
 		pull = o.ResolveMode == pb.AttrImageResolveModeForcePull
 	}
 	pinned, dgst, config, err := g.svc.Images.Resolve(ctx, ref, platform, pull)
-	g.args.resolved(config)
 	if pinned == "" {
 		pinned = ref
 	}

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bytes"
+	"maps"
 	"os"
 	"path/filepath"
 	"testing"
@@ -45,9 +46,7 @@ func TestAddProxies(t *testing.T) {
 			for _, key := range []string{"HOME", "DOCKER_CONFIG"} {
 				value := map[string]string{"HOME": home, "DOCKER_CONFIG": filepath.Join(home, ".docker")}[key]
 				args := map[string]string{}
-				for k, v := range tc.args {
-					args[k] = v
-				}
+				maps.Copy(args, tc.args)
 				err := addProxies(args, func(name string) (string, bool) { return value, name == key })
 				if (err != nil) != tc.wantErr {
 					t.Errorf("by %s: error %v", key, err)
