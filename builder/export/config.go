@@ -35,8 +35,11 @@ func finishConfig(p Platform, diffIDs []digest.Digest, epoch *time.Time) ([]byte
 	if err := errors.Join(json.Unmarshal(p.Config, &img), json.Unmarshal(p.Config, &fields)); err != nil {
 		return nil, fmt.Errorf("read image config: %w", err)
 	}
-	if img.OS == "" || img.Architecture == "" {
-		return nil, errors.New("the image config names no os or architecture")
+	switch {
+	case img.OS == "":
+		return nil, errors.New("invalid image config for export: missing os")
+	case img.Architecture == "":
+		return nil, errors.New("invalid image config for export: missing architecture")
 	}
 	base, err := readBase(p)
 	if err != nil {

@@ -338,6 +338,9 @@ func changes(before, after map[string]string) map[string]string {
 
 func (r *recorder) history(h ocispec.History) string {
 	line := r.text(h.CreatedBy)
+	if h.Comment == "buildkit.exporter.image.v0" {
+		line = "" // of a layer that nobody described: words of the builder
+	}
 	if h.Comment != "buildkit.dockerfile.v0" {
 		line += fmt.Sprintf(" [comment %q]", h.Comment)
 	}

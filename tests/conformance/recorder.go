@@ -27,6 +27,7 @@ import (
 //   - files whose content the case says to vary are numbered by content;
 //   - the variables by which BuildKit's steps send it their traces are cut from
 //     files;
+//   - what a builder calls a layer without history is left out;
 //   - in messages, the names of builders' own snapshots and what a builder says
 //     before the cause are cut (see message).
 type recorder struct {
@@ -252,7 +253,7 @@ var (
 	// the way through a builder's graph with the random names of its snapshots.
 	wrapping = regexp.MustCompile(`^(?i)error: (failed to build: )?(failed to solve: )?`)
 	mounted  = regexp.MustCompile(`/\S+/(cachemounts|containerd-mount)/?buildkit\d+`)
-	snapshot = regexp.MustCompile(`(failed to compute cache key: )?failed to calculate checksum of ref \S+: |failed to load cache key: `)
+	snapshot = regexp.MustCompile(`(failed to compute cache key: )?failed to calculate checksum of ref \S+: |failed to load cache key: |fetch https?://\S+: `)
 	// buildx looks for this file before the front end looks for a Dockerfile.
 	policy = regexp.MustCompile(`^failed to stat policy file \S+: `)
 )

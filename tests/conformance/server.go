@@ -18,7 +18,7 @@ import (
 // server is what "http" in a case's servers starts, on a free port of loopback:
 //
 //   - every file below http/ of the working directory, with its modification
-//     time as Last-Modified and an ETag;
+//     time as Last-Modified and an ETag; of a directory its index.html;
 //   - every repository below git/, under /git/, by git's own http-backend;
 //   - of both, what has a file ".authorization" beside it (or beside the
 //     repository) only to requests with that line as Authorization.
@@ -73,6 +73,9 @@ func (s *server) answer(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	file := filepath.Join(s.dir, "http", filepath.FromSlash(r.URL.Path))
+	if strings.HasSuffix(r.URL.Path, "/") {
+		file = filepath.Join(file, "index.html")
+	}
 	content, err := os.ReadFile(file)
 	if err != nil {
 		http.NotFound(w, r)

@@ -70,7 +70,7 @@ var (
 type StatusError struct{ Code int }
 
 func (e *StatusError) Error() string {
-	return fmt.Sprintf("invalid response status %d %s", e.Code, http.StatusText(e.Code))
+	return fmt.Sprintf("invalid response status %d", e.Code)
 }
 
 // ChecksumError tells that the content is not what was asked for.

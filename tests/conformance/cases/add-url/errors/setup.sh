@@ -1,0 +1,4 @@
+mkdir http
+echo f >http/f
+echo p >http/private
+echo "Bearer x" >http/private.authorization
