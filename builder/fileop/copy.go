@@ -47,6 +47,10 @@ func (r *runner) copy(ctx context.Context, at *root, from int, a *pb.FileActionC
 		}
 	}
 	picks, err := src.Pick(ctx, copySelection(a))
+	if missing, ok := errors.AsType[*local.NotFoundError](err); ok && from < 0 {
+		// Nobody has looked into an empty stage before, so BuildKit says it so.
+		return &fs.PathError{Op: "lstat", Path: missing.Path, Err: unix.ENOENT}
+	}
 	if err != nil {
 		return err
 	}

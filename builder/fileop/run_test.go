@@ -110,7 +110,7 @@ func TestFromScratch(t *testing.T) {
 		t.Error(diff)
 	}
 	err := Run(t.Context(), from(cp("/f", "/x")), Options{Dest: dst, Inputs: []Input{{}}, TempDir: t.TempDir()})
-	if err == nil || err.Error() != `"/f": not found` {
+	if err == nil || err.Error() != "lstat /f: no such file or directory" {
 		t.Errorf("error %v", err)
 	}
 }
