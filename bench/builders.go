@@ -15,8 +15,8 @@ import (
 
 // bench is the surroundings of a run.
 type bench struct {
-	work, base, registry string
-	builders             []builder
+	work, registry string
+	builders       []builder
 }
 
 // builder is a program that can build a directory. Those that can be told keep
@@ -61,7 +61,6 @@ func newBench(ctx context.Context, work string) (*bench, error) {
 	if b.registry == "" || os.Getenv("SHALE_BIN") == "" {
 		return nil, errors.New("SHALE_REGISTRY and SHALE_BIN are not set; run make bench")
 	}
-	b.base = b.registry + "/busybox"
 	for _, c := range candidates() {
 		path, err := exec.LookPath(c.program)
 		if err != nil {

@@ -1,36 +1,80 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 )
 
+// How often a case's context changes.
+type change int
+
+const (
+	never change = iota
+	// everything makes the whole build a new one: {seed} in the Dockerfile.
+	everything
+	// oneFile changes one file of the tree.
+	oneFile
+)
+
 // benchCase is a context to build.
 type benchCase struct {
 	name, what string
-	// cold cases copy a file "seed" first, which is another each time.
-	cold       bool
-	dockerfile func() string
-	files      int
+	change     change
+	// base is an image of the testbed, "" for scratch.
+	base       string
+	dockerfile string
+	// files are in the directory tree, each of size bytes.
+	files, size int
+	// slow cases are left out unless asked for.
+	slow bool
 }
 
+const steps = 20
+
 func cases(opts options) []benchCase {
-	return []benchCase{
+	small := "LABEL seed={seed}\nCOPY file /\n"
+	runs := repeat(steps, "RUN echo {seed} %d > /f%[1]d\n")
+	envs := "ENV SEED={seed}\n" + repeat(50, "ENV E%d=%[1]d\n")
+	tree := "COPY tree /tree\n"
+	writeFiles := fmt.Sprintf("RUN mkdir /d && cd /d && i=0 && while [ $i -lt %d ]; do echo {seed} $i > $i; i=$((i+1)); done\n", opts.files)
+	list := []benchCase{
+		{name: "small", what: "FROM scratch, LABEL, COPY of one file", dockerfile: small},
+		{name: "steps", what: fmt.Sprintf("%d small RUN steps", steps), base: "busybox", dockerfile: runs},
+		{name: "env", what: "50 ENV", base: "busybox", dockerfile: envs},
 		{
-			name: "rebuild", what: "20 RUN and 50 ENV, nothing changed",
-			dockerfile: func() string { return repeat(20, "RUN echo %d > /f%[1]d\n") + repeat(50, "ENV E%d=%[1]d\n") },
+			name: "stages", what: "two stages of sleep 2, copied together", base: "busybox",
+			dockerfile: "RUN sleep 2 && echo {seed} > /a\nFROM {base} AS b\nRUN sleep 2 && echo {seed} > /b\nFROM {base}\nCOPY --from=a /a /\nCOPY --from=b /b /\n",
 		},
 		{
-			name: "steps", what: "20 small RUN steps, none of them cached", cold: true,
-			dockerfile: func() string { return "COPY seed /seed\n" + repeat(20, "RUN echo %d > /f%[1]d\n") },
+			name: "copy", what: fmt.Sprintf("COPY of %d files of 10 KB", opts.files), base: "busybox", files: opts.files, size: 10 << 10,
+			dockerfile: "RUN echo {seed}\n" + tree,
+		},
+		{name: "files", what: fmt.Sprintf("RUN that writes %d files", opts.files), base: "busybox", dockerfile: writeFiles},
+		{
+			name: "big", what: "RUN that writes 500 MB of random bytes", base: "busybox",
+			dockerfile: "RUN echo {seed} && head -c 500000000 /dev/urandom > /big\n", slow: true,
 		},
 		{
-			name: "copy", what: fmt.Sprintf("COPY of %d files, not cached, and a RUN", opts.files), cold: true, files: opts.files,
-			dockerfile: func() string { return "COPY seed /seed\nCOPY tree /tree\nRUN ls -R /tree > /list\n" },
+			name: "apt", what: "apt-get update and install curl", base: "debian", slow: true,
+			dockerfile: "RUN echo {seed} && apt-get update && apt-get install -y --no-install-recommends curl\n",
 		},
 	}
+	var all []benchCase
+	for _, c := range list {
+		cold, warm := c, c
+		cold.name, cold.change = c.name+"-cold", everything
+		warm.name, warm.what = c.name+"-warm", c.what+", nothing changed"
+		all = append(all, cold, warm)
+		if c.files > 0 {
+			one := c
+			one.name, one.what, one.change = c.name+"-one", c.what+", one of them changed", oneFile
+			all = append(all, one)
+		}
+	}
+	return all
 }
 
 func repeat(n int, format string) string {
@@ -42,11 +86,11 @@ func repeat(n int, format string) string {
 }
 
 // prepare writes the context.
-func (c benchCase) prepare(dir, base string) error {
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+func (c benchCase) prepare(dir, registry string) error {
+	if err := os.MkdirAll(filepath.Join(dir, "tree"), 0o755); err != nil {
 		return err
 	}
-	content := []byte(strings.Repeat("The quick brown fox jumps over the lazy dog.\n", 100))
+	content := strings.Repeat("The quick brown fox jumps over the lazy dog.\n", c.size/45+1)[:c.size]
 	for i := range c.files {
 		sub := filepath.Join(dir, "tree", fmt.Sprint(i/100))
 		if i%100 == 0 {
@@ -54,9 +98,32 @@ func (c benchCase) prepare(dir, base string) error {
 				return err
 			}
 		}
-		if err := os.WriteFile(filepath.Join(sub, fmt.Sprint(i)), append(content, fmt.Sprint(i)...), 0o600); err != nil {
+		if err := os.WriteFile(filepath.Join(sub, fmt.Sprint(i)), append([]byte(content), fmt.Sprint(i)...), 0o600); err != nil {
 			return err
 		}
 	}
-	return os.WriteFile(filepath.Join(dir, "Dockerfile"), []byte("FROM "+base+"\n"+c.dockerfile()), 0o600)
+	return errors.Join(
+		os.WriteFile(filepath.Join(dir, "file"), []byte("content\n"), 0o600),
+		c.vary(dir, registry, "first"),
+	)
+}
+
+// vary makes the next build as new as the case wants it.
+func (c benchCase) vary(dir, registry, seed string) error {
+	switch c.change {
+	case oneFile:
+		if err := os.WriteFile(filepath.Join(dir, "tree", "0", "0"), []byte(seed), 0o600); err != nil {
+			return err
+		}
+		seed = "fixed"
+	case never:
+		seed = "fixed"
+	case everything:
+	}
+	base := "scratch"
+	if c.base != "" {
+		base = registry + "/" + c.base
+	}
+	text := strings.NewReplacer("{seed}", seed, "{base}", base).Replace("FROM {base} AS a\n" + c.dockerfile)
+	return os.WriteFile(filepath.Join(dir, "Dockerfile"), []byte(text), 0o600)
 }
