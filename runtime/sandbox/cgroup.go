@@ -139,7 +139,7 @@ func findCgroup(all bool) cgroup {
 	for _, name := range []string{".", "cgroup.procs", "cgroup.subtree_control"} {
 		path := filepath.Join(cgroupRoot, parent, name)
 		if unix.Access(path, unix.W_OK) != nil {
-			c.why = fmt.Sprintf("the cgroup %s is not delegated to the user; start the build with: systemd-run --user --scope -p Delegate=yes -- shale build …", parent)
+			c.why = fmt.Sprintf("the cgroup %s is not delegated to the user; start the build with: systemd-run --user --scope -- shale build …", parent)
 			return c
 		}
 	}
