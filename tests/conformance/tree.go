@@ -8,8 +8,10 @@ import (
 	"maps"
 	"path"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/opencontainers/go-digest"
 )
@@ -190,6 +192,15 @@ func quoted(m map[string]string) string {
 	return out.String()
 }
 
+// printable writes a name that is no text, which JSON could not hold, as Go
+// would.
+func printable(name string) string {
+	if utf8.ValidString(name) {
+		return name
+	}
+	return strings.Trim(strconv.Quote(name), `"`)
+}
+
 // describe gives the lines of a tree. The links of a file stand on its line, and
 // times where wanted.
 func (t tree) describe(timed func(name string) bool) map[string]string {
@@ -206,7 +217,7 @@ func (t tree) describe(timed func(name string) bool) map[string]string {
 		if timed(name) {
 			line += " mtime " + n.mtime.UTC().Format(time.RFC3339Nano)
 		}
-		lines[name] = line
+		lines[printable(name)] = line
 	}
 	return lines
 }

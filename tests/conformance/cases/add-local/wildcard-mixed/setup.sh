@@ -1,0 +1,3 @@
+mkdir -p context
+cd context
+printf f > f; mkdir d; printf g > d/g; tar --owner=0 --group=0 --mtime=2021-01-01 -cf t.tar d; gzip -nk t.tar; printf 'not a tar' > u.tar

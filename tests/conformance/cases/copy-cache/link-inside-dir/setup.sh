@@ -1,0 +1,4 @@
+mkdir -p context
+cd context
+mkdir d
+ln -s one d/l

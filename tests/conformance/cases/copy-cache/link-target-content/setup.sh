@@ -1,0 +1,5 @@
+mkdir -p context
+cd context
+printf a > f
+printf zz > g
+ln -s f l

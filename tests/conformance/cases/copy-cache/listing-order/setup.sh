@@ -1,0 +1,5 @@
+mkdir -p context
+cd context
+mkdir d
+printf 1 > d/a
+printf 2 > d/b

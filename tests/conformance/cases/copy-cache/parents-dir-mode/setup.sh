@@ -1,0 +1,4 @@
+mkdir -p context
+cd context
+mkdir -p a/b
+printf 1 > a/b/f

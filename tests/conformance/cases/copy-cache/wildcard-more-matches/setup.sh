@@ -1,0 +1,4 @@
+mkdir -p context
+cd context
+printf a > a.txt
+printf b > b.md

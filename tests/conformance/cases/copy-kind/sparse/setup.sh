@@ -1,0 +1,4 @@
+mkdir -p context
+cd context
+truncate -s 3M s
+printf end >> s

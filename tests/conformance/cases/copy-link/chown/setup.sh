@@ -1,0 +1,4 @@
+mkdir -p context
+cd context
+mkdir d
+printf f > d/f

@@ -1,0 +1,6 @@
+mkdir -p context
+cd context
+mkdir d
+printf f > d/f
+ln -s f d/l
+ln d/f d/h

@@ -1,0 +1,3 @@
+mkdir -p context
+cd context
+printf f > f

@@ -1,0 +1,5 @@
+mkdir -p context
+cd context
+printf a > a
+printf b > b
+printf c > c

@@ -1,0 +1,4 @@
+mkdir -p context
+cd context
+printf f > f
+chmod 700 .

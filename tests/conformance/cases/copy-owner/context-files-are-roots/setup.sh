@@ -1,0 +1,5 @@
+mkdir -p context
+cd context
+printf f > f
+mkdir d
+printf g > d/g

@@ -1,0 +1,5 @@
+mkdir -p context
+cd context
+mkdir d
+printf f > d/f
+ln -s f d/l

@@ -1,0 +1,6 @@
+mkdir -p context
+cd context
+printf f > f
+mkdir etc
+ln -s ../../../../../../etc/passwd etc/passwd
+ln -s /etc/group etc/group

@@ -1,0 +1,4 @@
+mkdir -p context
+cd context
+printf x > x
+printf y > y

@@ -1,0 +1,6 @@
+mkdir -p context
+cd context
+mkdir s d
+printf t > s/t
+ln -s t s/x
+printf older > d/x

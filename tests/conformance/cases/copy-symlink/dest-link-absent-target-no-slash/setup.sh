@@ -1,0 +1,5 @@
+mkdir -p context
+cd context
+mkdir base
+ln -s /not/there base/new
+printf f > foo

@@ -1,0 +1,4 @@
+mkdir -p context
+cd context
+ln -s b a
+ln -s a b

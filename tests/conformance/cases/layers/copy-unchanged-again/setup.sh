@@ -1,0 +1,4 @@
+mkdir -p context
+cd context
+mkdir -p d/e
+printf f > d/f

@@ -1,0 +1,5 @@
+mkdir -p context
+cd context
+mkdir -p b
+ln -s /t/u b/l
+printf f > f

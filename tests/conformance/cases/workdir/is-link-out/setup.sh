@@ -1,0 +1,4 @@
+mkdir -p context
+cd context
+mkdir -p b
+ln -s ../../../../t b/l
