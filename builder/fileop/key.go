@@ -38,14 +38,14 @@ func frame(key, data []byte) []byte {
 func Selections(op *pb.FileOp, input int) ([]local.Selection, error) {
 	var sel []local.Selection
 	base := false
-	for i, a := range op.GetActions() {
+	for _, a := range op.GetActions() {
 		base = base || int(a.GetInput()) == input
 		if c := a.GetCopy(); c != nil && int(a.GetSecondaryInput()) == input {
 			sel = append(sel, copySelection(c))
 		}
 		named, err := ownerSelections(owner(a), input)
 		if err != nil {
-			return nil, fmt.Errorf("owner of action %d: %w", i, err)
+			return nil, err
 		}
 		sel = append(sel, named...)
 	}
@@ -74,7 +74,7 @@ func ownerSelections(o *pb.ChownOpt, input int) ([]local.Selection, error) {
 			continue
 		}
 		if name.GetInput() < 0 {
-			return nil, fmt.Errorf("invalid user index: %d", name.GetInput())
+			return nil, noUsersError(name)
 		}
 		if int(name.GetInput()) == input {
 			sel = append(sel, local.Selection{Path: f.path, FollowLinks: true, Optional: true})

@@ -53,10 +53,10 @@ func (r *runner) owner(o *pb.ChownOpt) (*ids, error) {
 func (r *runner) databases(n *pb.NamedUserOpt) (string, error) {
 	i := int(n.GetInput())
 	if i < 0 || i >= len(r.opts.Inputs)+len(r.results) {
-		return "", fmt.Errorf("invalid user index: %d", i)
+		return "", noUsersError(n)
 	}
 	if j := i - len(r.opts.Inputs); j >= 0 && r.results[j] == nil {
-		return "", fmt.Errorf("invalid user index: %d", i)
+		return "", noUsersError(n)
 	}
 	dir, tree, err := r.where(i)
 	if err != nil {
@@ -66,4 +66,10 @@ func (r *runner) databases(n *pb.NamedUserOpt) (string, error) {
 		return "", fmt.Errorf("%w: owner %q looked up in a build context", ErrUnsupported, n.GetName())
 	}
 	return dir, nil
+}
+
+// noUsersError is about a name in FROM scratch or --link, where BuildKit knows no
+// more than an "invalid user index -1".
+func noUsersError(n *pb.NamedUserOpt) error {
+	return fmt.Errorf("user or group %q cannot be looked up in an empty image; use a number", n.GetName())
 }

@@ -52,7 +52,7 @@ func TestOwnerByName(t *testing.T) {
 			a.Owner.User.GetByName().Input = -1
 		}))
 		err := run(t, o, plant(t, file{path: "f"}), plant(t))
-		if err == nil || err.Error() != "invalid user index: -1" {
+		if err == nil || err.Error() != `user or group "daemon" cannot be looked up in an empty image; use a number` {
 			t.Errorf("error %v", err)
 		}
 	})

@@ -122,7 +122,7 @@ func (k keying) file() (cache.Key, error) {
 	for i := range k.v.Inputs {
 		sel, err := fileop.Selections(k.v.File, i)
 		if err != nil {
-			return "", fmt.Errorf("find what %q reads: %w", k.v.Name, err)
+			return "", err
 		}
 		if err := k.input(h, i, sel); err != nil {
 			return "", err

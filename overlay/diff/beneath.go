@@ -110,10 +110,10 @@ func (b *beneath) find(name string) (dir int, st unix.Stat_t, ok bool, err error
 }
 
 // has reports whether name, no directory, in the open directory upper is what
-// shows there without it: its entry in the archive would say nothing. Times
-// count in whole seconds, which is what archives have, and since many files are
-// written within one, contents are compared whatever the times say. One of
-// several hard links counts as new, for the sake of the others.
+// shows there without it: its entry in the archive would say nothing. Contents
+// are compared whatever the times say, since many files are written within one
+// tick of the clock. One of several hard links counts as new, for the sake of
+// the others.
 func (b *beneath) has(upper int, name string) (bool, error) {
 	dir, low, ok, err := b.find(name)
 	if err != nil || !ok {
@@ -124,7 +124,7 @@ func (b *beneath) has(upper int, name string) (bool, error) {
 		return false, fmt.Errorf("stat %s: %w", name, err)
 	}
 	if st.Nlink != 1 || st.Mode != low.Mode || st.Uid != low.Uid || st.Gid != low.Gid ||
-		st.Mtim.Sec != low.Mtim.Sec {
+		!sameTime(st.Mtim, low.Mtim) {
 		return false, nil
 	}
 	switch st.Mode & unix.S_IFMT {
@@ -138,6 +138,11 @@ func (b *beneath) has(upper int, name string) (bool, error) {
 		return st.Rdev == low.Rdev, nil
 	}
 	return st.Mode&unix.S_IFMT == unix.S_IFIFO, nil
+}
+
+// sameTime allows for a lower time that an archive has cut to whole seconds.
+func sameTime(upper, lower unix.Timespec) bool {
+	return upper.Sec == lower.Sec && (lower.Nsec == 0 || upper.Nsec == lower.Nsec)
 }
 
 // sameFile compares attributes and contents. What cannot be read is not the

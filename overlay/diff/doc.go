@@ -18,9 +18,8 @@
 //     user namespace's root) and user.*, but for those by which overlayfs and
 //     rootless tools keep their own records;
 //   - sockets are left out, sparse files are written whole;
-//   - a file that is, to the whole second of its time, what the layers below
-//     show is left out; so is a directory with nothing new in it, whatever its
-//     time.
+//   - a file that is what the layers below show, its time included, is left
+//     out; so is a directory with nothing new in it, whatever its time.
 //
 // Beside the archive's digest and size the pass yields the tar-split records
 // with which containers/storage can reproduce the archive from the directory.

@@ -229,6 +229,8 @@ var scenarios = []scenario{
 				}
 				d.file("d/hidden", "text", 0o644)
 				d.mtime("d/hidden", time.Unix(1234, 0))
+				d.file("d/tick", "text", 0o644)
+				d.mtime("d/tick", time.Unix(1234, 5))
 			},
 			func(d tree) { d.dirs("d"); d.whiteout("d/hidden") },
 		},
@@ -246,11 +248,12 @@ var scenarios = []scenario{
 				d.mtime("d/"+f, time.Unix(1234, 0))
 			}
 			d.mtime("d/time", time.Unix(1235, 0))
+			d.mtime("d/tick", time.Unix(1234, 6))
 		},
 		want: []string{
 			"d 755 0:0 d/", "- 644 0:0 d/attr 4 user.a=b", "- 644 0:0 d/content 4", "- 644 0:0 d/hidden 4",
 			"- 644 0:0 d/link 4", "h 644 0:0 d/link2 0 > d/link", "- 640 0:0 d/mode 4", "- 644 1:1 d/owner 4",
-			"- 644 0:0 d/size 5", "- 644 0:0 d/time 4", "l 777 0:0 d/was link 0 > text",
+			"- 644 0:0 d/size 5", "- 644 0:0 d/tick 4", "- 644 0:0 d/time 4", "l 777 0:0 d/was link 0 > text",
 		},
 	},
 	{

@@ -4,11 +4,13 @@ import (
 	"context"
 	"fmt"
 	"io/fs"
+	"os"
 	"path"
 	"strconv"
 	"strings"
 
 	"github.com/moby/patternmatcher"
+	"golang.org/x/sys/unix"
 )
 
 // Selection says what an operation reads of a tree.
@@ -138,10 +140,12 @@ func (t *Tree) glob(sel Selection) ([]*Pick, error) {
 	}
 	base := "/" + strings.Join(literal, "/")
 	e, err := t.Lookup(base, true)
-	if err != nil {
-		if sel.Optional && isNotFound(err) {
-			return nil, nil
-		}
+	switch {
+	case isNotFound(err) && sel.Optional:
+		return nil, nil
+	case isNotFound(err):
+		return nil, &os.PathError{Op: "lstat", Path: base, Err: unix.ENOENT}
+	case err != nil:
 		return nil, err
 	}
 	var tops []*Pick
@@ -209,12 +213,12 @@ func newFilter(ctx context.Context, sel Selection) (*filter, error) {
 	var err error
 	if len(sel.IncludePatterns) > 0 {
 		if f.include, err = patternmatcher.New(sel.IncludePatterns); err != nil {
-			return nil, fmt.Errorf("parse include patterns %q: %w", sel.IncludePatterns, err)
+			return nil, fmt.Errorf("invalid includepatterns: %s: %w", sel.IncludePatterns, err)
 		}
 	}
 	if len(sel.ExcludePatterns) > 0 {
 		if f.exclude, err = patternmatcher.New(sel.ExcludePatterns); err != nil {
-			return nil, fmt.Errorf("parse exclude patterns %q: %w", sel.ExcludePatterns, err)
+			return nil, fmt.Errorf("invalid excludepatterns: %s: %w", sel.ExcludePatterns, err)
 		}
 	}
 	return f, nil

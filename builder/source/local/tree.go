@@ -93,7 +93,7 @@ func (t *Tree) applyPatterns(ctx context.Context) error {
 		FollowPaths: t.opts.FollowPaths, ExcludePatterns: t.opts.ExcludePatterns,
 	})
 	if err != nil {
-		return fmt.Errorf("apply ignore patterns: %w", err)
+		return fmt.Errorf("select files of the source directory: %w", err)
 	}
 	var kept []*Entry
 	err = view.Walk(ctx, ".", func(p string, _ fs.DirEntry, err error) error {
@@ -163,7 +163,7 @@ func (t *Tree) Lookup(name string, follow bool) (*Entry, error) {
 			if errors.Is(err, fs.ErrNotExist) {
 				return nil, &NotFoundError{Path: name}
 			}
-			return nil, &os.PathError{Op: "resolve", Path: name, Err: err}
+			return nil, &os.PathError{Op: "lstat", Path: name, Err: err}
 		}
 	}
 	return l.at, nil

@@ -27,7 +27,7 @@ func Resolve(root int, name string, follow bool) (string, error) {
 	}
 	for len(r.rest) > 0 {
 		if err := r.step(follow); err != nil {
-			return "", &os.PathError{Op: "resolve", Path: name, Err: err}
+			return "", &os.PathError{Op: "lstat", Path: name, Err: err}
 		}
 	}
 	if len(r.real) == 0 {
