@@ -3,6 +3,7 @@ package builder
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -18,6 +19,7 @@ import (
 	"github.com/shale-build/shale/builder/export"
 	"github.com/shale-build/shale/builder/frontend"
 	"github.com/shale-build/shale/builder/llb"
+	"github.com/shale-build/shale/builder/progress"
 	"github.com/shale-build/shale/builder/rootfs"
 	"github.com/shale-build/shale/builder/secrets"
 	"github.com/shale-build/shale/builder/solve"
@@ -226,24 +228,37 @@ func (b *build) run(ctx context.Context) (*Result, error) {
 // solve makes the layers of all platforms, side by side: what they share is
 // made once.
 func (b *build) solve(ctx context.Context, res *frontend.Result) (finished, error) {
+	list := b.distinct(res.Platforms)
 	f := finished{
-		Build: export.Build{Platforms: make([]export.Platform, len(res.Platforms)), Multi: res.MultiPlatform},
-		tops:  make([]string, len(res.Platforms)),
+		Build: export.Build{Platforms: make([]export.Platform, len(list)), Multi: res.MultiPlatform},
+		tops:  make([]string, len(list)),
 	}
-	for _, p := range res.Platforms {
+	for _, p := range list {
 		if err := b.steps.Check(p.Graph); err != nil {
 			return f, err
 		}
 		f.graphs = append(f.graphs, p.Graph)
 	}
 	group, ctx := errgroup.WithContext(ctx)
-	for i, p := range res.Platforms {
+	for i, p := range list {
 		group.Go(func() (err error) {
 			f.Platforms[i], f.tops[i], err = b.solvePlatform(ctx, p)
 			return err
 		})
 	}
 	return f, group.Wait()
+}
+
+// distinct leaves out platforms that were asked for twice.
+func (b *build) distinct(list []frontend.Platform) (out []frontend.Platform) {
+	for _, p := range list {
+		if slices.ContainsFunc(out, func(q frontend.Platform) bool { return q.ID == p.ID }) {
+			b.deps.Progress.Warning(progress.Warning{Short: fmt.Sprintf("Duplicate platform result requested %q", p.ID)})
+			continue
+		}
+		out = append(out, p)
+	}
+	return out
 }
 
 func (b *build) solvePlatform(ctx context.Context, p frontend.Platform) (export.Platform, string, error) {

@@ -48,7 +48,7 @@ func readOutputs(opts Options) ([]output, error) {
 			err = o.checkDest()
 		}
 		if err != nil {
-			return nil, fmt.Errorf("output type %s: %w", e.Type, err)
+			return nil, err
 		}
 		list = append(list, o)
 	}
@@ -67,7 +67,7 @@ func readOutput(e Export, opts Options) (output, error) {
 			rest, err = o.readImage(rest, opts.Tags)
 		}
 	default:
-		return o, errors.New("not known: use image, local, tar, oci, docker or registry")
+		return o, fmt.Errorf("output type %q is not known: use image, local, tar, oci, docker or registry", e.Type)
 	}
 	o.unknown = slices.Sorted(maps.Keys(rest))
 	return o, err
@@ -119,7 +119,7 @@ func readFlag(attrs map[string]string, name string, dest *bool) error {
 	}
 	v, err := strconv.ParseBool(text)
 	if err != nil {
-		return fmt.Errorf("non-bool value %q specified for %s", text, name)
+		return fmt.Errorf("non-bool value specified for %s: %w", name, err)
 	}
 	*dest = v
 	return nil
@@ -180,7 +180,7 @@ func (o output) checkDest() error {
 	case o.Type != "local" && o.Type != "tar" && !o.archive():
 		return nil
 	case dir && (o.Dest == "" || o.Dest == "-"):
-		return errors.New("it writes a directory: give dest=")
+		return fmt.Errorf("dest is required for %s exporter: it writes a directory", o.Type)
 	case !dir && (o.Dest == "" || o.Dest == "-"):
 		return nil
 	}

@@ -55,17 +55,17 @@ func TestReadOutputs(t *testing.T) {
 		{name: "docker", in: Export{Type: "docker", Dest: file}, want: result{Title: "exporting to docker image format"}},
 		{name: "layout", in: Export{Type: "oci", Dest: dir, Attrs: attrs("tar=false")}, want: result{Title: "exporting to oci image format", Layout: true}},
 		{name: "local", in: Export{Type: "local", Dest: dir, Attrs: attrs("x=y")}, want: result{Title: "exporting to client directory", Unknown: []string{"x"}}},
-		{name: "no name to push", in: Export{Type: "registry"}, err: "output type registry: tag is needed when pushing to registry: give one with -t or name="},
+		{name: "no name to push", in: Export{Type: "registry"}, err: "tag is needed when pushing to registry: give one with -t or name="},
 		{
 			name: "tag by digest", in: Export{Type: "registry", Attrs: attrs("name=a:1", "push-by-digest=true")},
-			err: "output type registry: can't push tagged ref a:1 by digest: give the name without a tag",
+			err: "can't push tagged ref a:1 by digest: give the name without a tag",
 		},
-		{name: "type", in: Export{Type: "nonsense"}, err: "output type nonsense: not known: use image, local, tar, oci, docker or registry"},
-		{name: "bool", in: Export{Type: "image", Attrs: attrs("push=maybe")}, err: `output type image: non-bool value "maybe" specified for push`},
-		{name: "layout without a directory", in: Export{Type: "oci", Dest: "-", Attrs: attrs("tar=false")}, err: "output type oci: it writes a directory: give dest="},
-		{name: "directory is a file", in: Export{Type: "local", Dest: file}, err: "output type local: destination directory " + file + " is a file"},
-		{name: "file is a directory", in: Export{Type: "tar", Dest: dir}, err: "output type tar: destination file " + dir + " is a directory"},
-		{name: "name", in: Export{Type: "image", Attrs: attrs("name=A")}, err: `output type image: invalid tag "A": invalid reference format: repository name (library/A) must be lowercase`},
+		{name: "type", in: Export{Type: "nonsense"}, err: `output type "nonsense" is not known: use image, local, tar, oci, docker or registry`},
+		{name: "bool", in: Export{Type: "image", Attrs: attrs("push=maybe")}, err: `non-bool value specified for push: strconv.ParseBool: parsing "maybe": invalid syntax`},
+		{name: "layout without a directory", in: Export{Type: "oci", Dest: "-", Attrs: attrs("tar=false")}, err: "dest is required for oci exporter: it writes a directory"},
+		{name: "directory is a file", in: Export{Type: "local", Dest: file}, err: "destination directory " + file + " is a file"},
+		{name: "file is a directory", in: Export{Type: "tar", Dest: dir}, err: "destination file " + dir + " is a directory"},
+		{name: "name", in: Export{Type: "image", Attrs: attrs("name=A")}, err: `invalid tag "A": invalid reference format: repository name (library/A) must be lowercase`},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {

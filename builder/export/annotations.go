@@ -43,7 +43,7 @@ func parseAnnotations(attrs map[string]string) (Annotations, map[string]string, 
 // check compares the annotations with what they are to be put on.
 func (a Annotations) check(b Build, docker bool) error {
 	for _, x := range a {
-		if p := x.PlatformString(); p != "" && !b.find(p) {
+		if p := x.PlatformString(); p != "" && b.Multi && !b.find(p) {
 			return fmt.Errorf("invalid annotation: no platform %s found in source", p)
 		}
 		index := x.Type == exptypes.AnnotationIndex || x.Type == exptypes.AnnotationIndexDescriptor

@@ -259,7 +259,7 @@ func TestComposeRefuses(t *testing.T) {
 			[]string{"linux/amd64"}, map[string]string{"annotation-index.a": "b"}, "index annotations not supported for single platform export",
 		},
 		"annotation of a platform that is not built": {
-			[]string{"linux/amd64"}, map[string]string{"annotation[linux/s390x].a": "b"}, "invalid annotation: no platform linux/s390x found in source",
+			[]string{"linux/amd64", "linux/arm64"}, map[string]string{"annotation[linux/s390x].a": "b"}, "invalid annotation: no platform linux/s390x found in source",
 		},
 		"annotations of an index docker has none of": {
 			[]string{"linux/amd64", "linux/arm64"},

@@ -50,14 +50,15 @@ func parseCompression(attrs map[string]string) (Compression, error) {
 	switch c.Type {
 	case Gzip, EStargz, Zstd, Uncompressed:
 	default:
-		return c, fmt.Errorf("unsupported compression type %s: use gzip, estargz, zstd or uncompressed", c.Type)
+		return c, fmt.Errorf("unsupported compression type %s", c.Type)
 	}
 	if text, ok := attrs["compression-level"]; ok {
-		level, err := strconv.Atoi(text)
+		level, err := strconv.ParseInt(text, 10, 32)
 		if err != nil {
-			return c, fmt.Errorf("non-integer value %s specified for compression-level", text)
+			return c, fmt.Errorf("non-integer value %s specified for compression-level: %w", text, err)
 		}
-		c.Level = &level
+		n := int(level)
+		c.Level = &n
 	}
 	err := parseBool(attrs, "force-compression", &c.Force)
 	return c, err
@@ -87,7 +88,7 @@ func parseBool(attrs map[string]string, name string, dest *bool) error {
 	}
 	v, err := strconv.ParseBool(text)
 	if err != nil {
-		return fmt.Errorf("non-bool value %q specified for %s", text, name)
+		return fmt.Errorf("non-bool value specified for %s: %w", name, err)
 	}
 	*dest = v
 	return nil

@@ -15,6 +15,7 @@ import (
 	"github.com/moby/buildkit/util/staticfs"
 	"github.com/tonistiigi/fsutil"
 	"github.com/tonistiigi/fsutil/types"
+	"golang.org/x/sys/unix"
 )
 
 // Trees are the file systems of a build, in the order of its platforms.
@@ -77,7 +78,11 @@ func (t Trees) fs(ctx context.Context, opts FilesOptions, split bool) (fsutil.FS
 	seen := map[string]string{}
 	for i, p := range t.Build.Platforms {
 		epoch := opts.Epoch.of(p)
-		fs, err := platformFS(t.Roots[i], opts.Source, epoch)
+		root, err := sourceDir(t.Roots[i], opts.Source)
+		if err != nil {
+			return nil, err
+		}
+		fs, err := platformFS(root, epoch)
 		if err != nil {
 			return nil, err
 		}
@@ -95,7 +100,7 @@ func (t Trees) fs(ctx context.Context, opts FilesOptions, split bool) (fsutil.FS
 		if merged == nil {
 			merged = fs
 		} else {
-			merged = staticfs.NewMergeFS(merged, fs)
+			merged = staticfs.NewMergeFS(merged, knowingFS{fs, root})
 		}
 	}
 	if !split {
@@ -108,23 +113,30 @@ func (t Trees) fs(ctx context.Context, opts FilesOptions, split bool) (fsutil.FS
 	return fs, nil
 }
 
+// sourceDir is the directory of a result that is written.
+func sourceDir(root, source string) (string, error) {
+	if source == "" {
+		return root, nil
+	}
+	below, err := securejoin.SecureJoin(root, source)
+	if err != nil {
+		return "", fmt.Errorf("src=%s: %w", source, err)
+	}
+	info, err := os.Lstat(below)
+	switch {
+	case errors.Is(err, iofs.ErrNotExist):
+		return "", fmt.Errorf("src=%s: %w", source, unix.ENOENT)
+	case err != nil:
+		return "", fmt.Errorf("src=%s: %w", source, err)
+	case !info.IsDir():
+		return "", fmt.Errorf("src=%s: %w", source, unix.ENOTDIR)
+	}
+	return below, nil
+}
+
 // platformFS shows a directory of a result, every file with the time epoch
 // unless that is nil.
-func platformFS(root, source string, epoch *time.Time) (fsutil.FS, error) {
-	if source != "" {
-		below, err := securejoin.SecureJoin(root, source)
-		if err != nil {
-			return nil, fmt.Errorf("find src=%s in the result: %w", source, err)
-		}
-		info, err := os.Lstat(below)
-		if err != nil {
-			return nil, fmt.Errorf("src=%s: no such directory in the result", source)
-		}
-		if !info.IsDir() {
-			return nil, fmt.Errorf("src=%s: not a directory in the result", source)
-		}
-		root = below
-	}
+func platformFS(root string, epoch *time.Time) (fsutil.FS, error) {
 	fs, err := fsutil.NewFS(root)
 	if err != nil {
 		return nil, fmt.Errorf("read the result: %w", err)
@@ -140,6 +152,21 @@ func platformFS(root, source string, epoch *time.Time) (fsutil.FS, error) {
 		return nil, fmt.Errorf("read the result: %w", err)
 	}
 	return fs, nil
+}
+
+// knowingFS fails to open a file it does not have at once and not when the file
+// is read, as fsutil does: only so can the other half of a merge be asked.
+type knowingFS struct {
+	fsutil.FS
+	root string
+}
+
+// Open implements fsutil.FS.
+func (fs knowingFS) Open(path string) (io.ReadCloser, error) {
+	if _, err := os.Lstat(filepath.Join(fs.root, path)); err != nil {
+		return nil, err
+	}
+	return fs.FS.Open(path)
 }
 
 // checkDouble refuses two platforms that would overwrite each other's files.

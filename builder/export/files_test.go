@@ -82,9 +82,10 @@ func TestFiles(t *testing.T) {
 			want: append(one, "-rw-r--r-- old"),
 		},
 		{name: "source below", platforms: []string{"linux/amd64"}, opts: FilesOptions{Source: "link"}, want: []string{"-rw-r----- amd64", "-rw-r----- common", "-rw-r--r-- old"}},
-		{name: "source missing", platforms: []string{"linux/amd64"}, opts: FilesOptions{Source: "x"}, err: "src=x: no such directory in the result"},
+		{name: "source missing", platforms: []string{"linux/amd64"}, opts: FilesOptions{Source: "x"}, err: "src=x: no such file or directory"},
 		{
 			name: "two merged", platforms: []string{"linux/amd64", "linux/arm64"}, opts: FilesOptions{Split: &no},
+			// Not so when they have nothing in common.
 			err: "cannot overwrite dir/common from linux/amd64 with linux/arm64 when split option is disabled",
 		},
 	}

@@ -116,7 +116,7 @@ func ParseFiles(attrs map[string]string) (FilesOptions, map[string]string, error
 		case "platform-split":
 			split, err := strconv.ParseBool(value)
 			if err != nil {
-				return opts, nil, fmt.Errorf("non-bool value for platform-split: %s", value)
+				return opts, nil, fmt.Errorf("non-bool value for platform-split: %s: %w", value, err)
 			}
 			opts.Split = &split
 		case "mode":
@@ -125,7 +125,7 @@ func ParseFiles(attrs map[string]string) (FilesOptions, map[string]string, error
 			case "delete":
 				opts.Delete = true
 			default:
-				return opts, nil, fmt.Errorf("invalid local exporter mode %q: use copy or delete", value)
+				return opts, nil, fmt.Errorf("invalid local exporter mode %q", value)
 			}
 		case "src":
 			if value == "" {

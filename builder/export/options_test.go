@@ -29,10 +29,10 @@ func TestParseImage(t *testing.T) {
 			left: map[string]string{"push": "x"},
 		},
 		{name: "no epoch", attrs: map[string]string{"source-date-epoch": ""}, want: ImageOptions{Compression: Compression{Type: Gzip}, Epoch: &Epoch{}}, left: map[string]string{}},
-		{name: "compression", attrs: map[string]string{"compression": "xz"}, err: "unsupported compression type xz: use gzip, estargz, zstd or uncompressed"},
-		{name: "level", attrs: map[string]string{"compression-level": "high"}, err: "non-integer value high specified for compression-level"},
+		{name: "compression", attrs: map[string]string{"compression": "xz"}, err: "unsupported compression type xz"},
+		{name: "level", attrs: map[string]string{"compression-level": "high"}, err: `non-integer value high specified for compression-level: strconv.ParseInt: parsing "high": invalid syntax`},
 		{name: "level of gzip", attrs: map[string]string{"compression-level": "10"}, err: "compression-level 10 is not one of gzip: use 0 to 9"},
-		{name: "bool", attrs: map[string]string{"oci-mediatypes": "no"}, err: `non-bool value "no" specified for oci-mediatypes`},
+		{name: "bool", attrs: map[string]string{"oci-mediatypes": "no"}, err: `non-bool value specified for oci-mediatypes: strconv.ParseBool: parsing "no": invalid syntax`},
 		{name: "epoch", attrs: map[string]string{"source-date-epoch": "now"}, err: `invalid source-date-epoch "now": want seconds since 1970`},
 		{
 			name: "estargz without OCI", attrs: map[string]string{"compression": "estargz", "oci-mediatypes": "false"},
