@@ -8,6 +8,7 @@ import (
 	"maps"
 	"os"
 	"slices"
+	"strings"
 
 	"github.com/containerd/platforms"
 	"github.com/opencontainers/go-digest"
@@ -156,20 +157,58 @@ func (s *Store) instanceIDs(id string) (map[digest.Digest]string, error) {
 	return ids, nil
 }
 
-// ImageFor is Image, but for an index it finds the image for a platform in it.
+// ImageFor is Image, but of what is one name for several platforms it finds the
+// image for one of them: in an index that was built here, or among the images
+// that were pulled from one index. An image that is alone under its name is
+// returned whatever it is for.
 func (s *Store) ImageFor(nameOrID string, platform platforms.MatchComparer) (Image, error) {
 	img, err := s.libraryImage(nameOrID)
-	if err != nil || !isIndex(img) {
-		if err != nil {
-			return Image{}, err
-		}
-		return s.imageOf(img), nil
-	}
-	one, err := s.best(img.ID, platform)
 	if err != nil {
 		return Image{}, err
 	}
-	return s.imageOf(one), nil
+	if isIndex(img) {
+		if img, err = s.best(img.ID, platform); err != nil {
+			return Image{}, err
+		}
+	} else if !s.isFor(img, platform) {
+		if other := s.sibling(img, platform); other != nil {
+			img = other
+		}
+	}
+	return s.imageOf(img), nil
+}
+
+func (s *Store) isFor(img *cstorage.Image, platform platforms.Matcher) bool {
+	config, err := s.ImageConfig(img.ID)
+	if err != nil {
+		return false
+	}
+	var of ocispec.Platform
+	return json.Unmarshal(config, &of) == nil && platform.Match(platforms.Normalize(of))
+}
+
+// sibling finds an image for a platform that was pulled from the same index as
+// img. The index is kept with both.
+func (s *Store) sibling(img *cstorage.Image, platform platforms.Matcher) *cstorage.Image {
+	for key, dgst := range img.BigDataDigests {
+		if !strings.HasPrefix(key, cstorage.ImageDigestManifestBigDataNamePrefix+"-") {
+			continue
+		}
+		data, err := s.lib.ImageBigData(img.ID, key)
+		if err != nil || !manifest.MIMETypeIsMultiImage(manifest.GuessMIMEType(data)) {
+			continue
+		}
+		same, err := s.lib.ImagesByDigest(dgst)
+		if err != nil {
+			continue
+		}
+		for _, other := range same {
+			if other.ID != img.ID && !isIndex(other) && s.isFor(other, platform) {
+				return other
+			}
+		}
+	}
+	return nil
 }
 
 // best returns the image of an index that suits a platform most.

@@ -250,11 +250,45 @@ func (im *Images) fetch(ctx context.Context, b base, progress registry.Progress)
 	if err != nil {
 		return "", err
 	}
-	if _, tagged := named.(reference.Tagged); tagged {
-		// What the tag pointed to when the build began is what it used.
-		if err := im.store.AddNames(img.ID, named.String()); err != nil {
-			return "", fmt.Errorf("name image %s: %w", b.name, err)
-		}
+	if err := im.name(img, named, b.platform); err != nil {
+		return "", fmt.Errorf("name image %s: %w", b.name, err)
 	}
 	return img.TopLayer, nil
+}
+
+// name gives an image that was pulled for a platform the tag it was asked for
+// by, or else a name of its own: that with the digest of the index is any other
+// platform's, too.
+func (im *Images) name(img storage.Image, named reference.Named, platform ocispec.Platform) error {
+	if _, tagged := named.(reference.Tagged); !tagged {
+		return nil
+	}
+	if im.mayName(named.String(), platform) {
+		// What the tag pointed to when the build began is what it used.
+		return im.store.AddNames(img.ID, named.String())
+	}
+	own, err := reference.WithDigest(reference.TrimNamed(named), img.Digest)
+	if err != nil {
+		return err
+	}
+	return im.store.AddNames(img.ID, own.String())
+}
+
+// mayName tells whether the image for a platform may have a tag. It is that of
+// the image for this machine, if there is one: it would go back and forth
+// between the platforms of one build otherwise.
+func (im *Images) mayName(name string, platform ocispec.Platform) bool {
+	if platforms.Default().Match(platform) {
+		return true
+	}
+	img, err := im.store.Image(name)
+	if err != nil {
+		return true
+	}
+	config, err := im.store.ImageConfig(img.ID)
+	if err != nil {
+		return true
+	}
+	_, err = newBase(name, img.Digest, config, platforms.DefaultSpec())
+	return err != nil
 }

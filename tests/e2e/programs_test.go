@@ -57,17 +57,17 @@ func layerls(args []string) error {
 	if err := skopeoCopy("containers-storage:"+name, "oci:"+dir+":x"); err != nil {
 		return err
 	}
-	manifest, _, err := readLayout(dir)
+	manifests, _, err := readLayout(dir)
 	if err != nil {
 		return err
 	}
 	if number < 0 {
-		number += len(manifest.Layers) + 1
+		number += len(manifests[0].Layers) + 1
 	}
-	if number < 1 || number > len(manifest.Layers) {
-		return fmt.Errorf("the image has %d layers", len(manifest.Layers))
+	if number < 1 || number > len(manifests[0].Layers) {
+		return fmt.Errorf("the image has %d layers", len(manifests[0].Layers))
 	}
-	return listLayer(dir, manifest.Layers[number-1])
+	return listLayer(dir, manifests[0].Layers[number-1])
 }
 
 // skopeoCopy runs skopeo as a rootless user must: reading the store needs the
@@ -131,7 +131,8 @@ func describe(h *tar.Header) string {
 	return line + strings.Join(attrs, "")
 }
 
-// ocicheck DIR verifies an OCI layout with one image: every blob has its name's
+// ocicheck DIR verifies the image in an OCI layout, or all images of the index in
+// it: every blob has its name's
 // digest and its size, the uncompressed layers are the config's diffIDs and
 // the history agrees with the number of layers. It prints "layers N", the
 // layers' digests and the config's diffIDs.
@@ -140,10 +141,19 @@ func ocicheck(args []string) error {
 		return errors.New("usage: ocicheck DIR")
 	}
 	dir := args[0]
-	manifest, config, err := readLayout(dir)
+	manifests, configs, err := readLayout(dir)
 	if err != nil {
 		return err
 	}
+	for i := range manifests {
+		if err := checkImage(dir, manifests[i], configs[i]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func checkImage(dir string, manifest ocispec.Manifest, config ocispec.Image) error {
 	if len(manifest.Layers) != len(config.RootFS.DiffIDs) {
 		return fmt.Errorf("%d layers, %d diffIDs", len(manifest.Layers), len(config.RootFS.DiffIDs))
 	}
@@ -171,28 +181,36 @@ func ocicheck(args []string) error {
 	return nil
 }
 
-// readLayout reads and verifies the manifest and config of the only image.
-func readLayout(dir string) (ocispec.Manifest, ocispec.Image, error) {
-	var index ocispec.Index
-	var manifest ocispec.Manifest
-	var config ocispec.Image
+// readLayout reads and verifies the manifests and configs of the only image, or
+// of the only index.
+func readLayout(dir string) ([]ocispec.Manifest, []ocispec.Image, error) {
 	data, err := os.ReadFile(filepath.Join(dir, "index.json"))
 	if err != nil {
-		return manifest, config, err
+		return nil, nil, err
 	}
+	var index ocispec.Index
 	if err := json.Unmarshal(data, &index); err != nil {
-		return manifest, config, err
+		return nil, nil, err
 	}
 	if len(index.Manifests) != 1 {
-		return manifest, config, fmt.Errorf("%d images in %s, want 1", len(index.Manifests), dir)
+		return nil, nil, fmt.Errorf("%d images in %s, want 1", len(index.Manifests), dir)
 	}
-	if err := readBlob(dir, index.Manifests[0], &manifest); err != nil {
-		return manifest, config, fmt.Errorf("manifest: %w", err)
+	if root := index.Manifests[0]; root.MediaType == ocispec.MediaTypeImageIndex {
+		if err := readBlob(dir, root, &index); err != nil {
+			return nil, nil, fmt.Errorf("index: %w", err)
+		}
 	}
-	if err := readBlob(dir, manifest.Config, &config); err != nil {
-		return manifest, config, fmt.Errorf("config: %w", err)
+	manifests := make([]ocispec.Manifest, len(index.Manifests))
+	configs := make([]ocispec.Image, len(index.Manifests))
+	for i, desc := range index.Manifests {
+		if err := readBlob(dir, desc, &manifests[i]); err != nil {
+			return nil, nil, fmt.Errorf("manifest: %w", err)
+		}
+		if err := readBlob(dir, manifests[i].Config, &configs[i]); err != nil {
+			return nil, nil, fmt.Errorf("config: %w", err)
+		}
 	}
-	return manifest, config, nil
+	return manifests, configs, nil
 }
 
 func readBlob(dir string, desc ocispec.Descriptor, into any) error {
