@@ -9,6 +9,7 @@ package main
 
 import (
 	"bytes"
+	_ "embed"
 	"encoding/json"
 	"errors"
 	"flag"
@@ -96,6 +97,11 @@ as root, and its file tree, config, history, warnings or error compared with wha
 
 `
 
+// notes is what no case can say.
+//
+//go:embed notes.md
+var notes string
+
 func render(cases []*conformance.Case, scenarios []*conformance.Scenario, passed map[string]bool) []byte {
 	var out bytes.Buffer
 	out.WriteString(head)
@@ -106,6 +112,7 @@ func render(cases []*conformance.Case, scenarios []*conformance.Scenario, passed
 		}
 	}
 	fmt.Fprintf(&out, "%d cases, of which %d hold.\n\n", len(cases), same)
+	out.WriteString(notes)
 	renderDifferences(&out, cases)
 	renderCases(&out, cases, passed)
 	renderScenarios(&out, scenarios)

@@ -1,0 +1,1 @@
+mkdir -p tmp http && cp context/x tmp/ && printf "x\n" >tmp/.dockerignore && cp Dockerfile tmp/ && tar --sort=name --mtime=@1600000000 --owner=0 --group=0 --numeric-owner -C tmp -cf http/c.tar . && rm -r tmp && printf "x\n" >context/.dockerignore
