@@ -253,7 +253,7 @@ var (
 	// the way through a builder's graph with the random names of its snapshots.
 	wrapping = regexp.MustCompile(`^(?i)error: (failed to build: )?(failed to solve: )?`)
 	mounted  = regexp.MustCompile(`/\S+/((cachemounts|containerd-mount)/?buildkit\d+|snapshots/\d+/fs)`)
-	snapshot = regexp.MustCompile(`(failed to compute cache key: )?failed to calculate checksum of ref \S+: |failed to load cache key: |fetch https?://\S+: `)
+	snapshot = regexp.MustCompile(`(failed to compute cache key: )?failed to calculate checksum of ref \S+: |failed to load cache key: |fetch https?://\S+: |unpack /\S+: `)
 	// buildx looks for this file before the front end looks for a Dockerfile.
 	policy = regexp.MustCompile(`^failed to stat policy file \S+: `)
 )
