@@ -70,7 +70,7 @@ type Result struct {
 func Pack(ctx context.Context, o Options) (*Result, error) {
 	res, err := pack(ctx, o)
 	if err != nil {
-		return nil, fmt.Errorf("pack %s: %w", o.Upper, err)
+		return nil, fmt.Errorf("pack the layer: %w", err)
 	}
 	return res, nil
 }
