@@ -42,6 +42,9 @@ func run(root string, check bool, results []string) error {
 		return err
 	}
 	for _, s := range scenarios {
+		if len(s.Cases)+len(s.Scripts) == 0 {
+			return fmt.Errorf("no case and no script stands for scenario %s", s.ID)
+		}
 		for _, script := range s.Scripts {
 			if _, err := os.Stat(filepath.Join(root, "tests", "scripts", script+".txtar")); err != nil {
 				return fmt.Errorf("scenario %s: %w", s.ID, err)
@@ -169,9 +172,6 @@ buildah and kaniko.
 		}
 		for _, script := range s.Scripts {
 			by = append(by, script+".txtar")
-		}
-		if by == nil {
-			by = []string{"**none**"}
 		}
 		fmt.Fprintf(out, "| %s | %s | %s |\n", s.ID, cell(s.Name), strings.Join(by, ", "))
 	}
