@@ -128,7 +128,8 @@ func (c Compression) compress(w io.Writer, r io.Reader) (map[string]string, erro
 	if err != nil {
 		return nil, err
 	}
-	_, err = io.Copy(zw, r)
+	// Not by ReadFrom: zstd's frames come out otherwise, and not as BuildKit's.
+	_, err = io.Copy(struct{ io.Writer }{zw}, r)
 	if err := errors.Join(err, zw.Close()); err != nil {
 		return nil, fmt.Errorf("compress: %w", err)
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strconv"
 	"sync"
 	"time"
 
@@ -58,6 +59,10 @@ type layerForm struct {
 	clamped     bool
 	epoch       int64
 }
+
+// annotationRewritten is what BuildKit puts on a layer whose timestamps were
+// rewritten: it is part of the manifest and so of the image's digest.
+const annotationRewritten = "buildkit/rewritten-timestamp"
 
 // make returns l compressed, with the times of its files clamped to epoch
 // unless that is nil.
@@ -127,6 +132,12 @@ func (ls *Layers) write(ctx context.Context, l storage.Layer, c Compression, epo
 	out.DiffID = plain.Digest()
 	out.Desc.Digest, out.Desc.Size = blob.hash.Digest(), blob.n
 	out.open = func() (io.ReadCloser, error) { return os.Open(tmp.Name()) }
+	if epoch != nil {
+		if out.Desc.Annotations == nil {
+			out.Desc.Annotations = map[string]string{}
+		}
+		out.Desc.Annotations[annotationRewritten] = strconv.FormatInt(epoch.Unix(), 10)
+	}
 	if c.Type == EStargz {
 		return out, out.readBack()
 	}
