@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/opencontainers/runc/libcontainer"
 	"github.com/opencontainers/runc/libcontainer/configs"
@@ -106,7 +107,7 @@ func (h *logHook) Fire(e *logrus.Entry) error {
 //
 // The code is the command's exit status, or 128 plus the number of the signal
 // that ended it. A command that could not be started gives its code together
-// with an *ExecError. When ctx ends, the whole container is killed and ctx's
+// with an *ExecError. When ctx ends, the whole container is stopped and ctx's
 // cause is returned.
 func (r *Runner) Run(ctx context.Context, s Spec) (int, error) {
 	if err := s.validate(); err != nil {
@@ -266,15 +267,12 @@ func (r *Runner) contain(ctx context.Context, s *Spec, cfg *configs.Config, oci 
 	if err := c.Run(p); err != nil {
 		return startError(err)
 	}
-	stop := context.AfterFunc(ctx, func() {
-		// The first process of a pid namespace takes all others along.
-		if err := c.Signal(unix.SIGKILL); err != nil && !errors.Is(err, libcontainer.ErrNotRunning) {
-			r.log.Warn("kill container", "id", s.ID, "error", err)
-		}
-	})
+	ended := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() { r.stop(c, s, ended) })
 	defer stop()
 	sio.started()
 	code = exitCode(p)
+	close(ended)
 	copyErr := sio.wait()
 	if ctx.Err() != nil {
 		return code, context.Cause(ctx)
@@ -283,6 +281,26 @@ func (r *Runner) contain(ctx context.Context, s *Spec, cfg *configs.Config, oci 
 		return execErr.Code, execErr
 	}
 	return code, copyErr
+}
+
+// stop ends the command: at once, or after asking it and giving it some time.
+func (r *Runner) stop(c *libcontainer.Container, s *Spec, ended <-chan struct{}) {
+	if s.StopSignal != 0 {
+		r.signal(c, s, s.StopSignal)
+		select {
+		case <-ended:
+			return
+		case <-time.After(s.StopTimeout):
+		}
+	}
+	// The first process of a pid namespace takes all others along.
+	r.signal(c, s, unix.SIGKILL)
+}
+
+func (r *Runner) signal(c *libcontainer.Container, s *Spec, number syscall.Signal) {
+	if err := c.Signal(number); err != nil && !errors.Is(err, libcontainer.ErrNotRunning) {
+		r.log.Warn("signal container", "id", s.ID, "signal", number, "error", err)
+	}
 }
 
 func (s *Spec) process(cfg *configs.Config, oci *specs.Spec, sio *stdio) *libcontainer.Process {

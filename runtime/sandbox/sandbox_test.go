@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -149,6 +150,45 @@ func TestCancel(t *testing.T) {
 		t.Errorf("took %v", d)
 	}
 	noProcess(t, "sleep\x00987")
+}
+
+// A command that is asked to stop has time to do it, but not for ever.
+func TestStopSignal(t *testing.T) {
+	stop := errors.New("stop")
+	for _, tt := range []struct {
+		name, script string
+		code         int
+		want         string
+	}{
+		{"obeyed", "trap 'echo bye; exit 3' USR1; echo up; while :; do sleep 0.05; done", 3, "up\nbye\n"},
+		{"ignored", "trap '' USR1; echo up; while :; do sleep 0.05; done", 137, "up\n"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			r := newRunner(t)
+			ctx, cancel := context.WithCancelCause(t.Context())
+			out := &watched{mark: "up\n", seen: func() { cancel(stop) }}
+			s := shell(newRootfs(t), tt.script)
+			s.Stdout, s.StopSignal, s.StopTimeout = out, syscall.SIGUSR1, 3*time.Second
+			code, err := r.Run(ctx, s)
+			if !errors.Is(err, stop) || code != tt.code || out.text.String() != tt.want {
+				t.Errorf("code %d, error %v, output %q", code, err, out.text.String())
+			}
+		})
+	}
+}
+
+// watched calls seen when it was written mark.
+type watched struct {
+	text bytes.Buffer
+	mark string
+	seen func()
+}
+
+func (w *watched) Write(p []byte) (int, error) {
+	if strings.Contains(string(p), w.mark) {
+		w.seen()
+	}
+	return w.text.Write(p)
 }
 
 func TestBackgroundProcessesEnd(t *testing.T) {

@@ -6,6 +6,8 @@ import (
 	"io"
 	"path"
 	"strings"
+	"syscall"
+	"time"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
@@ -69,6 +71,11 @@ type Spec struct {
 	// go on after Run returned, until its next Read ends.
 	Stdin          io.Reader
 	Stdout, Stderr io.Writer // nil discards
+
+	// StopSignal asks the command to end when the context of Run does; after
+	// StopTimeout it is killed nevertheless. 0 kills at once.
+	StopSignal  syscall.Signal
+	StopTimeout time.Duration
 
 	// Terminal gives the command a terminal; Stderr is not used then.
 	Terminal bool

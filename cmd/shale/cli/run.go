@@ -12,8 +12,10 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+	"time"
 
 	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
+	signals "github.com/moby/sys/signal"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/urfave/cli/v2"
 	"golang.org/x/term"
@@ -26,13 +28,19 @@ import (
 // defaultPath is PATH of a container whose image sets none.
 const defaultPath = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
+// stopTimeout is what a command that is asked to stop gets, as from docker.
+const stopTimeout = 10 * time.Second
+
 func runCommand() *cli.Command {
 	return &cli.Command{
 		Name:      "run",
 		Usage:     "Run a command in a new container, in the foreground",
 		ArgsUsage: "IMAGE [COMMAND [ARG...]]",
 		Description: `The container is removed when its command ends; the exit status is that of the
-command. Whatever stands behind IMAGE belongs to the command.`,
+command. Interrupted, shale asks the command to stop, by the image's STOPSIGNAL,
+and kills it after 10 seconds, or when interrupted again.
+
+Whatever stands behind IMAGE belongs to the command.`,
 		Flags: append(registryFlags(),
 			&cli.StringSliceFlag{Name: "add-host", Usage: "add `HOST:IP` to /etc/hosts"},
 			&cli.StringFlag{Name: "entrypoint", Usage: "run `COMMAND` instead of the image's entrypoint"},
@@ -192,11 +200,21 @@ func (o runOptions) spec(config dockerspec.DockerOCIImageConfig, img storage.Ima
 	spec.Process = sandbox.Spec{
 		ID: "run-" + hostname, Args: args, Env: o.environment(config.Env, hostname, env),
 		Cwd: config.WorkingDir, Hostname: hostname, Mounts: o.volumes, Terminal: o.tty,
+		StopSignal: stopSignal(config.StopSignal), StopTimeout: stopTimeout,
 	}
 	if o.workdir != "" {
 		spec.Process.Cwd = o.workdir
 	}
 	return spec, nil
+}
+
+// stopSignal is STOPSIGNAL of a Dockerfile. What an image made elsewhere has
+// there may be no signal.
+func stopSignal(name string) syscall.Signal {
+	if number, err := signals.ParseSignal(name); err == nil {
+		return number
+	}
+	return syscall.SIGTERM
 }
 
 // environment is the image's with the user's values over it.
