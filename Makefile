@@ -35,7 +35,7 @@ FUZZTIME ?= 10s
 UPDATE ?=
 export CACHE RUN TAGS PKG UPDATE
 
-.PHONY: help setup build test unit unit-race e2e e2e-root conformance conformance-reference demo bench fuzz lint fmt fmt-check vet tidy-check docs-check ci clean FORCE
+.PHONY: help setup build test unit unit-race e2e e2e-root conformance conformance-reference examples demo bench fuzz lint fmt fmt-check vet tidy-check docs-check ci clean FORCE
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-22s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -79,6 +79,9 @@ conformance: ## conformance cases as user and (when root) as root; RUN=copy/ for
 
 conformance-reference: ## the same cases by the buildctl on PATH; UPDATE=1 records what they give
 	tests/run conformance-reference
+
+examples: ## build and try every image of examples/, as user and (when root) as root; RUN=go- for some
+	tests/run examples $(if $(filter 0,$(shell id -u)),examples-root)
 
 demo: ## build, inspect and run examples/hello-multistage as an unprivileged user
 	tests/demo

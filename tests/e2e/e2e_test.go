@@ -52,6 +52,10 @@ func TestScripts(t *testing.T) {
 			"waitfor":    waitFor,
 			"faster":     faster,
 			"count":      count,
+			"timed":      timed,
+			"ran":        ran,
+			"freeport":   freePort,
+			"until":      until,
 		},
 		Condition: func(name string) (bool, error) {
 			if name == "root" {
@@ -131,6 +135,14 @@ func setup(t *testing.T, env *testscript.Env) error {
 	env.Setenv("GOARCH", runtime.GOARCH)
 	env.Setenv("FOREIGN", map[bool]string{true: "amd64", false: "arm64"}[runtime.GOARCH == "arm64"])
 	env.Setenv("EXAMPLES", need(t, "SHALE_EXAMPLES"))
+	// Where packages come from, for what runs inside builds.
+	for _, name := range []string{"GOPROXY", "GOSUMDB", "GOROOT", "NPM_CONFIG_REGISTRY", "CA_FILE"} {
+		if value := os.Getenv("SHALE_" + name); value != "" {
+			env.Setenv(name, value)
+		}
+	}
+	env.Setenv("DEBIAN", "--build-context=debian:bookworm-slim=docker-image://base.test/debian")
+	env.Setenv("BUSYBOX", "--build-context=busybox=docker-image://base.test/busybox")
 	return nil
 }
 

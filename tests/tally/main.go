@@ -5,6 +5,9 @@
 //	go test -json ./... | tally -totals FILE -suite unit
 //	tally -totals FILE -sum
 //
+// With -table it also prints what the tests measured, a line for each test that
+// wrote "measured NAME DURATION".
+//
 // A test is counted when it has no subtests; so is a package that fails
 // outside its tests, by not compiling for instance. It exits 1 when something
 // failed or nothing ran.
@@ -26,8 +29,9 @@ func main() {
 	totals := flag.String("totals", "", "file that collects the counts")
 	suite := flag.String("suite", "", "name of what is read")
 	sum := flag.Bool("sum", false, "print the totals instead of reading")
+	table := flag.Bool("table", false, "print what the tests measured")
 	flag.Parse()
-	failed, err := run(*totals, *suite, *sum, os.Stdin, os.Stdout)
+	failed, err := run(*totals, *suite, *sum, *table, os.Stdin, os.Stdout)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "tally:", err)
 	}
@@ -36,7 +40,7 @@ func main() {
 	}
 }
 
-func run(totals, suite string, sum bool, in io.Reader, out io.Writer) (failed bool, err error) {
+func run(totals, suite string, sum, table bool, in io.Reader, out io.Writer) (failed bool, err error) {
 	if sum {
 		return printSum(totals, out)
 	}
@@ -45,6 +49,11 @@ func run(totals, suite string, sum bool, in io.Reader, out io.Writer) (failed bo
 		return true, err
 	}
 	c := results.report(suite, out)
+	if table {
+		if err := results.writeTable(suite, out); err != nil {
+			return true, err
+		}
+	}
 	file, err := os.OpenFile(totals, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
 	if err != nil {
 		return true, err

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"io"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -57,7 +58,7 @@ func TestTally(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			totals := filepath.Join(t.TempDir(), "totals")
 			var out strings.Builder
-			failed, err := run(totals, "unit", false, strings.NewReader(test.events), &out)
+			failed, err := run(totals, "unit", false, false, strings.NewReader(test.events), &out)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -65,12 +66,40 @@ func TestTally(t *testing.T) {
 				t.Errorf("failed = %v, want %v; output:\n%s", failed, test.failed, out.String())
 			}
 			var sum strings.Builder
-			if failed, err = run(totals, "", true, nil, &sum); err != nil || failed != test.failed {
+			if failed, err = run(totals, "", true, false, nil, &sum); err != nil || failed != test.failed {
 				t.Errorf("sum: failed %v, error %v", failed, err)
 			}
 			if sum.String() != test.want {
 				t.Errorf("sum %q, want %q", sum.String(), test.want)
 			}
 		})
+	}
+}
+
+func TestTable(t *testing.T) {
+	events := `{"Action":"run","Package":"p","Test":"T/go"}
+{"Action":"output","Package":"p","Test":"T/go","Output":"        measured first 1m2.5s\n"}
+{"Action":"output","Package":"p","Test":"T/go","Output":"        measured again 40ms\n"}
+{"Action":"pass","Package":"p","Test":"T/go"}
+{"Action":"run","Package":"p","Test":"T/c"}
+{"Action":"output","Package":"p","Test":"T/c","Output":"        measured first 2s\n"}
+{"Action":"output","Package":"p","Test":"T/c","Output":"> exec echo measured\n"}
+{"Action":"fail","Package":"p","Test":"T/c"}
+{"Action":"pass","Package":"p","Test":"T/quiet"}
+`
+	r, err := read(strings.NewReader(events), io.Discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out strings.Builder
+	if err := r.writeTable("examples", &out); err != nil {
+		t.Fatal(err)
+	}
+	const want = `examples, seconds  first  again  result
+c                  2.00   -      FAIL
+go                 62.50  0.04   ok
+`
+	if out.String() != want {
+		t.Errorf("got\n%s\nwant\n%s", out.String(), want)
 	}
 }

@@ -1,0 +1,3 @@
+module example.clock {
+    requires jdk.httpserver;
+}

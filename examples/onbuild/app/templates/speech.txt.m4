@@ -1,0 +1,2 @@
+m4_define(`twice', `$1 $1')m4_dnl
+twice(`hear')
