@@ -48,6 +48,9 @@ func (c *Client) system() *types.SystemContext {
 	if sys.AuthFilePath == "" {
 		sys.AuthFilePath = os.Getenv("REGISTRY_AUTH_FILE")
 	}
+	if sys.AuthFilePath == "" {
+		sys.AuthFilePath = authFile()
+	}
 	if sys.DockerRegistryUserAgent == "" {
 		sys.DockerRegistryUserAgent = defaultUserAgent
 	}
