@@ -37,10 +37,11 @@ func (r *runner) mkdir(at *root, a *pb.FileActionMkDir) error {
 		return err
 	}
 	made, err := at.mkdirAll(rel, with)
-	if err != nil {
+	if err != nil || len(made) == 0 {
 		return err
 	}
-	return at.setTimesOf(made, with.mtime)
+	// The directory in which the first was made is in the layer too.
+	return at.setTimesOf(append(made, path.Dir(made[0])), with.mtime)
 }
 
 // mkfile writes a file. What is in its place is replaced, not written through.

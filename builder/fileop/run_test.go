@@ -136,7 +136,9 @@ func TestMkdirKeepsExisting(t *testing.T) {
 	}
 	must(t, mk("/w"))
 	must(t, mk("/n/m"))
-	want := ".            040755 0:0 now\nn            040755 7:7 1600000000\nn/m          040755 7:7 1600000000\nw            040711 5:0 1500000000\n"
+	must(t, mk("/n/m/o"))
+	want := ".            040755 0:0 1600000000\nn            040755 7:7 1600000000\nn/m          040755 7:7 1600000000\n" +
+		"n/m/o        040755 7:7 1600000000\nw            040711 5:0 1500000000\n"
 	if diff := cmp.Diff(want, list(t, dst)); diff != "" {
 		t.Error(diff)
 	}

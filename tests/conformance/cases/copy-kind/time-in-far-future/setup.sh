@@ -1,3 +1,3 @@
 mkdir -p context
 cd context
-printf f > f; touch -d '2200-01-01T00:00:00Z' f
+printf "after 2100" > f; touch -d '2200-01-01T00:00:00Z' f
