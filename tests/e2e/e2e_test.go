@@ -22,6 +22,7 @@ import (
 
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){
+		"gitserve": main1(gitserve),
 		"layerls":  main1(layerls),
 		"ocicheck": main1(ocicheck),
 		"mktree":   main1(mktree),

@@ -20,7 +20,10 @@ type Commit struct {
 	Peeled string
 }
 
-var defaultBranch = regexp.MustCompile(`(?m)^ref: (refs/heads/\S+)\tHEAD$`)
+var (
+	defaultBranch = regexp.MustCompile(`(?m)^ref: (refs/heads/\S+)\tHEAD$`)
+	headHash      = regexp.MustCompile(`(?m)^([0-9a-f]+)\tHEAD$`)
+)
 
 // Resolve finds out which commit s means. The remote is asked once for each
 // reference, however often it is called.
@@ -73,21 +76,10 @@ func (r *Repositories) ask(ctx context.Context, s Spec) (Commit, error) {
 		return Commit{}, err
 	}
 	defer release()
-	ref := s.Ref
-	if ref == "" {
-		out, err := g.run(ctx, "ls-remote", "--symref", "origin", "HEAD")
-		if err != nil {
-			return Commit{}, fmt.Errorf("find the default branch of %s: %w", s.shown(), err)
-		}
-		m := defaultBranch.FindSubmatch(out)
-		if m == nil {
-			return Commit{}, fmt.Errorf("the repository %s has no default branch: name one, as in %s#BRANCH", s.shown(), s.shown())
-		}
-		ref = string(m[1])
-		if err := checkRef(ref); err != nil {
-			return Commit{}, err
-		}
+	if s.Ref == "" {
+		return head(ctx, g, s)
 	}
+	ref := s.Ref
 	out, err := g.run(ctx, "ls-remote", "origin", ref, ref+"^{}")
 	if err != nil {
 		return Commit{}, fmt.Errorf("ask %s for its references: %w", s.shown(), err)
@@ -97,6 +89,20 @@ func (r *Repositories) ask(ctx context.Context, s Spec) (Commit, error) {
 		return Commit{}, fmt.Errorf("repository does not contain ref %s, output: %q", ref, out)
 	}
 	return c, nil
+}
+
+// head asks for the default branch.
+func head(ctx context.Context, g command, s Spec) (Commit, error) {
+	out, err := g.run(ctx, "ls-remote", "--symref", "origin", "HEAD")
+	if err != nil {
+		return Commit{}, fmt.Errorf("find the default branch of %s: %w", s.shown(), err)
+	}
+	branch, hash := defaultBranch.FindSubmatch(out), headHash.FindSubmatch(out)
+	if branch == nil || hash == nil || !isHash(string(hash[1])) {
+		return Commit{}, fmt.Errorf("the repository %s has no default branch: name one, as in %s#BRANCH", s.shown(), s.shown())
+	}
+	c := Commit{Ref: string(branch[1]), Object: string(hash[1])}
+	return c, checkRef(c.Ref)
 }
 
 // match finds ref in the output of ls-remote. A full name comes first, then a
