@@ -23,8 +23,15 @@ const ignoreSuffix = ".dockerignore"
 var defaultNames = []string{
 	dockerui.DefaultDockerfileName,
 	strings.ToLower(dockerui.DefaultDockerfileName),
-	"Containerfile",
+	containerfile,
 }
+
+// What podman and buildah call the Dockerfile and its ignore file. They count
+// only where docker would find nothing.
+const (
+	containerfile   = "Containerfile"
+	containerIgnore = ".containerignore"
+)
 
 // findDockerfile looks in the context. Symbolic links lead nowhere but inside:
 // the context may come from somebody else.
@@ -45,9 +52,32 @@ func (in *Inputs) findDockerfile(dir, shown string) error {
 		if err != nil {
 			return inputErrorf("read Dockerfile in %s: %w", shown, err)
 		}
-		return in.setDockerfile(name, data, root)
+		if err := in.setDockerfile(name, data, root); err != nil || name != containerfile {
+			return err
+		}
+		return in.findContainerIgnore(root, dir, shown)
 	}
 	return inputErrorf("open Dockerfile: no such file or directory in %s; name it with -f", shown)
+}
+
+// findContainerIgnore takes the ignore file that podman would, if there is one,
+// for the Containerfile's own.
+func (in *Inputs) findContainerIgnore(root Root, dir, shown string) error {
+	if _, ok := in.files[containerfile+ignoreSuffix]; ok {
+		return nil
+	}
+	data, err := readSmall(root, containerIgnore)
+	if errors.Is(err, fs.ErrNotExist) {
+		if isLink(filepath.Join(dir, containerIgnore)) {
+			return inputErrorf("%s in %s is a symbolic link that leads nowhere inside the context: not followed", containerIgnore, shown)
+		}
+		return nil
+	}
+	if err != nil {
+		return inputErrorf("read ignore file in %s: %w", shown, err)
+	}
+	in.files[containerfile+ignoreSuffix] = data
+	return checkPatterns(containerIgnore, data)
 }
 
 // readDockerfile reads the file that the user named, wherever it is. A path

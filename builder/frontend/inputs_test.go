@@ -79,6 +79,8 @@ func TestOpenDirectory(t *testing.T) {
 		{name: "ignore link inside", files: map[string]string{"Dockerfile": "FROM scratch", ".dockerignore": "-> i", "i": "x"}, filename: "Dockerfile"},
 		{name: "ignore fifo", files: map[string]string{"Dockerfile": "FROM scratch", ".dockerignore": "|"}, wantErr: "is a pipe"},
 		{name: "own ignore fifo", files: map[string]string{"Dockerfile": "FROM scratch", "Dockerfile.dockerignore": "|"}, wantErr: "is a pipe"},
+		{name: "containerignore link outside", files: map[string]string{"Containerfile": "FROM scratch", ".containerignore": "-> " + outside + "/passwd"}, wantErr: "not followed"},
+		{name: "containerignore of a Dockerfile", files: map[string]string{"Dockerfile": "FROM scratch", ".containerignore": "|"}, filename: "Dockerfile"},
 		{name: "own ignore wins", files: map[string]string{"Dockerfile": "FROM scratch", "Dockerfile.dockerignore": "x", ".dockerignore": "|"}, filename: "Dockerfile"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -102,6 +104,32 @@ func TestOpenDirectory(t *testing.T) {
 			}
 			if err := in.Close(); err != nil {
 				t.Error(err)
+			}
+		})
+	}
+}
+
+// TestContainerfile has what podman's users have: it counts only where docker
+// would find nothing.
+func TestContainerfile(t *testing.T) {
+	for _, tc := range []struct {
+		name  string
+		files map[string]string
+		want  string
+	}{
+		{"none", map[string]string{"Containerfile": "FROM scratch"}, ""},
+		{"podman's", map[string]string{"Containerfile": "FROM scratch", ".containerignore": "c", ".dockerignore": "d"}, "c"},
+		{"docker's", map[string]string{"Containerfile": "FROM scratch", ".dockerignore": "d"}, ""},
+		{"its own", map[string]string{"Containerfile": "FROM scratch", "Containerfile.dockerignore": "o", ".containerignore": "c"}, "o"},
+		{"of a Dockerfile", map[string]string{"Dockerfile": "FROM scratch", ".containerignore": "c"}, ""},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			in, err := Open(t.Context(), Options{Context: tree(t, tc.files)})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := string(in.files[in.Filename+".dockerignore"]); got != tc.want {
+				t.Errorf("the ignore file of %s has %q, want %q", in.Filename, got, tc.want)
 			}
 		})
 	}
