@@ -29,7 +29,7 @@ type finished struct {
 // last: nothing is pushed when another output fails.
 func (b *build) outputs(ctx context.Context, f finished) (*Result, error) {
 	res := &Result{Metadata: map[string]any{}}
-	layers := &export.Layers{Open: b.deps.Store.OpenDiff, TempDir: b.work.Dir}
+	layers := &export.Layers{Open: b.deps.Store.OpenDiff, TempDir: b.work.Dir, Origin: b.origin}
 	if err := b.addInline(ctx, f); err != nil {
 		return nil, err
 	}
@@ -60,6 +60,12 @@ func (b *build) outputs(ctx context.Context, f finished) (*Result, error) {
 		}
 	}
 	return res, b.exportCaches(ctx, f, layers)
+}
+
+// origin finds a layer of a base image as it was published.
+func (b *build) origin(diffID digest.Digest) (export.Origin, bool) {
+	o, ok := b.images.Origin(diffID)
+	return export.Origin{Desc: o.Desc, Open: o.Open}, ok
 }
 
 // writer writes one output.
@@ -154,7 +160,7 @@ func (w *writer) report(img *export.Image, desc ocispec.Descriptor, names []stri
 // toStore keeps the image in the store, where layers lie uncompressed.
 func (w *writer) toStore(ctx context.Context) error {
 	opts := w.image
-	opts.Compression = export.Compression{Type: export.Uncompressed}
+	opts.Compression = export.Compression{Type: export.Uncompressed, Force: true}
 	img, err := w.compose(ctx, opts)
 	if err != nil {
 		return err
@@ -261,13 +267,28 @@ func (w *writer) toRegistry(ctx context.Context) (func(context.Context) error, e
 	}
 	w.report(img, img.Root, names)
 	return func(ctx context.Context) error {
-		for _, name := range names {
-			if err := w.pushTo(ctx, img, name); err != nil {
-				return err
-			}
+		err := w.pushAll(ctx, img, names)
+		if err == nil || !w.layers.Unpublished() || ctx.Err() != nil {
+			return err
 		}
-		return nil
+		w.deps.Logger.Warn("layers of the base image cannot be fetched as they were published and are compressed again", "error", err)
+		opts := w.image
+		opts.Compression.Force = true
+		if img, err = w.compose(ctx, opts); err != nil {
+			return err
+		}
+		w.report(img, img.Root, names)
+		return w.pushAll(ctx, img, names)
 	}, nil
+}
+
+func (w *writer) pushAll(ctx context.Context, img *export.Image, names []string) error {
+	for _, name := range names {
+		if err := w.pushTo(ctx, img, name); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (w *writer) pushTo(ctx context.Context, img *export.Image, name string) error {
@@ -321,7 +342,9 @@ func (w *writer) toArchive(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	img, err := w.compose(ctx, w.image)
+	opts := w.image
+	opts.Complete = true
+	img, err := w.compose(ctx, opts)
 	if err != nil {
 		return err
 	}

@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"compress/gzip"
+	"context"
 	"errors"
 	"io"
 	"io/fs"
@@ -371,3 +372,63 @@ func TestComposeFails(t *testing.T) {
 type failing struct{ err error }
 
 func (f failing) Read([]byte) (int, error) { return 0, f.err }
+
+func TestPublishedLayersOfTheBase(t *testing.T) {
+	var buf bytes.Buffer
+	zw := gzip.NewWriter(&buf) // another compressor than ours
+	b, layers := testBuild(t, "linux/amd64")
+	plain, err := layers.Open("base")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.Copy(zw, plain); err != nil {
+		t.Fatal(err)
+	}
+	if err := zw.Close(); err != nil {
+		t.Fatal(err)
+	}
+	base := b.Platforms[0].Layers[0].DiffID
+	desc := ocispec.Descriptor{MediaType: mediaTypeLayer2Gzip, Digest: digest.FromBytes(buf.Bytes()), Size: int64(buf.Len())}
+	tests := []struct {
+		name  string
+		attrs map[string]string
+		sent  []byte
+		want  bool // the published form
+	}{
+		{name: "kept", sent: buf.Bytes(), want: true},
+		{name: "kept beside others", attrs: map[string]string{"compression": "uncompressed"}, sent: buf.Bytes(), want: true},
+		{name: "forced", attrs: map[string]string{"force-compression": "true"}, sent: buf.Bytes()},
+		{name: "something else was sent", sent: []byte("something else")},
+		{name: "cannot be fetched"},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			_, layers := testBuild(t, "linux/amd64")
+			layers.Origin = func(diffID digest.Digest) (Origin, bool) {
+				open := func(context.Context) (io.ReadCloser, error) {
+					if test.sent == nil {
+						return nil, errors.New("no registry")
+					}
+					return io.NopCloser(bytes.NewReader(test.sent)), nil
+				}
+				return Origin{Desc: desc, Open: open}, diffID == base
+			}
+			opts, _, err := ParseImage(test.attrs, false)
+			if err != nil {
+				t.Fatal(err)
+			}
+			opts.Complete = true
+			img, err := Compose(t.Context(), b, opts, layers)
+			if err != nil {
+				t.Fatal(err)
+			}
+			m := checkManifest(t, archive(t, img, nil, false), img.Root)
+			if got := m.Layers[0].Digest == desc.Digest; got != test.want {
+				t.Errorf("the base's layer is the published one: %v, want %v", got, test.want)
+			}
+			if m.Layers[1].Digest == desc.Digest {
+				t.Error("the build's own layer is the base's")
+			}
+		})
+	}
+}

@@ -125,6 +125,7 @@ func makeLayers(ctx context.Context, b Build, opts ImageOptions, layers *Layers)
 		ours := false
 		for n, l := range p.Layers {
 			ours = ours || n >= len(base.RootFS.DiffIDs) || base.RootFS.DiffIDs[n] != l.DiffID
+			ours := ours
 			var epoch *time.Time
 			if opts.RewriteTimestamp && ours {
 				epoch = opts.Epoch.of(p)
@@ -133,7 +134,10 @@ func makeLayers(ctx context.Context, b Build, opts ImageOptions, layers *Layers)
 				if err := context.Cause(ctx2); err != nil {
 					return err
 				}
-				out[i][n], err = layers.make(ctx, l, opts.Compression, epoch)
+				out[i][n], err = layers.make(ctx, l, opts.Compression, epoch, !ours && !opts.Compression.Force)
+				if err == nil && opts.Complete && !ours && !out[i][n].have() {
+					out[i][n], err = layers.make(ctx, l, opts.Compression, epoch, false)
+				}
 				return err
 			})
 		}

@@ -8,6 +8,7 @@ import (
 	"os"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/klauspost/pgzip"
@@ -25,7 +26,10 @@ type Layers struct {
 	Open func(layer string) (io.ReadCloser, error)
 	// TempDir holds compressed layers until Close.
 	TempDir string
+	// Origin, if not nil, finds layers of a base as they were published.
+	Origin func(diffID digest.Digest) (Origin, bool)
 
+	lost  atomic.Bool
 	mu    sync.Mutex
 	known map[layerForm]func() (Layer, error)
 }
@@ -49,7 +53,7 @@ func (b Blob) Open() (io.ReadCloser, error) { return b.open() }
 
 // Make returns l compressed.
 func (ls *Layers) Make(ctx context.Context, l storage.Layer, c Compression) (Layer, error) {
-	return ls.make(ctx, l, c, nil)
+	return ls.make(ctx, l, c, nil, false)
 }
 
 type layerForm struct {
@@ -58,6 +62,7 @@ type layerForm struct {
 	level       int
 	clamped     bool
 	epoch       int64
+	published   bool
 }
 
 // annotationRewritten is what BuildKit puts on a layer whose timestamps were
@@ -65,9 +70,9 @@ type layerForm struct {
 const annotationRewritten = "buildkit/rewritten-timestamp"
 
 // make returns l compressed, with the times of its files clamped to epoch
-// unless that is nil.
-func (ls *Layers) make(ctx context.Context, l storage.Layer, c Compression, epoch *time.Time) (Layer, error) {
-	form := layerForm{diffID: l.DiffID, compression: c.Type}
+// unless that is nil; with published as it is in a registry, if it is in one.
+func (ls *Layers) make(ctx context.Context, l storage.Layer, c Compression, epoch *time.Time, published bool) (Layer, error) {
+	form := layerForm{diffID: l.DiffID, compression: c.Type, published: published}
 	if c.Level != nil {
 		form.level = *c.Level + 1000
 	}
@@ -81,6 +86,11 @@ func (ls *Layers) make(ctx context.Context, l storage.Layer, c Compression, epoc
 	made, ok := ls.known[form]
 	if !ok {
 		made = sync.OnceValues(func() (Layer, error) {
+			if published {
+				if out, ok := ls.published(ctx, l); ok {
+					return out, nil
+				}
+			}
 			out, err := ls.write(ctx, l, c, epoch)
 			if err != nil {
 				return out, fmt.Errorf("write layer %s: %w", l.DiffID, err)

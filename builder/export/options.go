@@ -20,6 +20,9 @@ type ImageOptions struct {
 	RewriteTimestamp bool
 	// Epoch is the output's own, nil for that of the build.
 	Epoch *Epoch
+	// Complete asks for an image of which every part is here: layers of the base
+	// that cannot be fetched as they were published are compressed again.
+	Complete bool
 }
 
 // accepted are attributes that ask for nothing here: attestations have no form

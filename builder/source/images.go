@@ -39,6 +39,8 @@ type base struct {
 	chain        digest.Digest
 	config       []byte
 	dgst         digest.Digest
+	// manifest is of a base in a registry.
+	manifest []byte
 }
 
 // localPrefix begins the names of images that were built here without a
@@ -177,7 +179,7 @@ func (im *Images) remote(ctx context.Context, name string, platform ocispec.Plat
 		return base{}, fmt.Errorf("image %s: %w", name, err)
 	}
 	return base{
-		name: name, pinned: pin(name, res.Digest), platform: platform, chain: chain, config: res.Config, dgst: res.Digest,
+		name: name, pinned: pin(name, res.Digest), platform: platform, chain: chain, config: res.Config, dgst: res.Digest, manifest: res.Manifest,
 	}, nil
 }
 
