@@ -75,11 +75,16 @@ type workspace struct {
 	variables map[string]string
 }
 
+// close leaves directories that whoever runs the tests can remove.
 func (w *workspace) close() error {
-	if w.server == nil {
-		return nil
+	var err error
+	if w.server != nil {
+		err = w.server.close()
 	}
-	return w.server.close()
+	if out, failed := exec.Command("chmod", "-R", "u+rwX", w.dir).CombinedOutput(); failed != nil { //nolint:noctx // also when cancelled
+		err = errors.Join(err, fmt.Errorf("open what the case closed: %w: %s", failed, out))
+	}
+	return err
 }
 
 func (w *workspace) prepare(ctx context.Context) error {
