@@ -81,10 +81,16 @@ func (w *workspace) close() error {
 	if w.server != nil {
 		err = w.server.close()
 	}
-	if out, failed := exec.Command("chmod", "-R", "u+rwX", w.dir).CombinedOutput(); failed != nil { //nolint:noctx // also when cancelled
-		err = errors.Join(err, fmt.Errorf("open what the case closed: %w: %s", failed, out))
-	}
-	return err
+	return errors.Join(err, filepath.WalkDir(w.dir, func(file string, entry fs.DirEntry, err error) error {
+		if err != nil || !entry.IsDir() {
+			return err
+		}
+		info, err := entry.Info()
+		if err != nil || info.Mode()&0o700 == 0o700 {
+			return err
+		}
+		return os.Chmod(file, 0o700) //nolint:gosec // a directory of our own
+	}))
 }
 
 func (w *workspace) prepare(ctx context.Context) error {

@@ -87,6 +87,6 @@ func listenHTTP(h http.Handler) (string, error) {
 		return "", err
 	}
 	srv := &http.Server{Handler: h, ReadHeaderTimeout: time.Minute}
-	go srv.Serve(l) //nolint:errcheck // ends with the process
+	go srv.Serve(l)
 	return l.Addr().String(), nil
 }
