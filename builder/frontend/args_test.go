@@ -1,6 +1,7 @@
 package frontend
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -48,5 +49,18 @@ func TestFrontendNotice(t *testing.T) {
 				t.Errorf("seen: %v", s.names)
 			}
 		})
+	}
+}
+
+// TestRego is a policy of docker buildx's beside the Dockerfile.
+func TestRego(t *testing.T) {
+	dir := tree(t, map[string]string{"Dockerfile": "FROM scratch\n", "Dockerfile.rego": "package docker\n"})
+	res, err := build(t, Options{Context: dir}, fakes())
+	if err != nil || len(res.Warnings) != 1 || !strings.Contains(res.Warnings[0].Short, "Dockerfile.rego has no effect") {
+		t.Errorf("warnings %+v, %v", res.Warnings, err)
+	}
+	res, err = build(t, Options{Context: dir, IgnoreRego: true}, fakes())
+	if err != nil || len(res.Warnings) != 0 {
+		t.Errorf("warnings %+v, %v", res.Warnings, err)
 	}
 }

@@ -27,6 +27,9 @@ func Build(ctx context.Context, in *Inputs, svc Services) (_ *Result, err error)
 		return &Result{}, err
 	}
 	defer func() { err = errors.Join(err, g.close()) }()
+	if in.rego != "" {
+		g.warnings.rego(in.rego)
+	}
 	res, err := runFrontend(ctx, g, in.patience)
 	if errors.Is(err, errPanic) && in.call == CallTargets {
 		res, err = listTargets(g.args.file())

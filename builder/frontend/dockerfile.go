@@ -16,7 +16,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-const ignoreSuffix = ".dockerignore"
+// What stands beside a Dockerfile has its name and these endings.
+const (
+	ignoreSuffix = ".dockerignore"
+	policySuffix = ".rego"
+)
 
 // defaultNames are where the Dockerfile is looked for in a directory, in this
 // order.
@@ -136,6 +140,9 @@ func dockerfileError(path string, err error) error {
 func (in *Inputs) setDockerfile(name string, data []byte, root Root) error {
 	in.setFilename(name)
 	in.files[name] = data
+	if _, err := root.StatFile(name + policySuffix); err == nil {
+		in.rego = name + policySuffix
+	}
 	ignore, err := readSmall(root, name+ignoreSuffix)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil

@@ -40,6 +40,9 @@ type Inputs struct {
 	// buildArgs are Options.BuildArgs.
 	buildArgs map[string]string
 	files     memRoot
+	// rego is the name of a policy beside the Dockerfile that docker buildx
+	// would evaluate, "" for none.
+	rego string
 	// shown is the path by which the user knows the Dockerfile.
 	shown string
 	// remote is set when the Dockerfile lies in a context that has to be
@@ -90,6 +93,9 @@ func Open(ctx context.Context, o Options) (_ *Inputs, err error) {
 		return nil, err
 	}
 	in.shown = shownPath(o, in.Filename)
+	if o.IgnoreRego {
+		in.rego = ""
+	}
 	if err := in.openNamed(o.Contexts); err != nil {
 		return nil, err
 	}

@@ -56,6 +56,10 @@ type Options struct {
 	// none (see package policy).
 	SourcePolicy string
 
+	// IgnoreRego says nothing of a Rego policy beside the Dockerfile, which is
+	// not evaluated in any case.
+	IgnoreRego bool
+
 	// Call asks for a report about the Dockerfile instead of a build:
 	// CallCheck, CallOutline or any other that the front end has; "" builds.
 	Call string

@@ -79,8 +79,10 @@ func runFrontend(ctx context.Context, g *gateway, limit time.Duration) (*client.
 				return nil, context.Cause(ctx)
 			}
 		case <-ticker.C:
-			if g.activity.idle() > limit {
-				return nil, fmt.Errorf("the ssh server of a git repository does not tell its host key within %s: %s", limit, strings.Join(g.in.sshHosts(), ", "))
+			// Without an address it is not waiting but busy.
+			hosts := g.sshHosts()
+			if len(hosts) > 0 && g.activity.idle() > limit {
+				return nil, fmt.Errorf("the ssh server of a git repository does not tell its host key within %s: %s", limit, strings.Join(hosts, ", "))
 			}
 		}
 	}
@@ -89,9 +91,9 @@ func runFrontend(ctx context.Context, g *gateway, limit time.Duration) (*client.
 var sshAddress = regexp.MustCompile(`(?:ssh://(?:[^@\s/]*@)?([^\s/]+)|\b[\w-]+@([\w.-]+):)`)
 
 // sshHosts lists the hosts that the front end may be waiting for.
-func (in *Inputs) sshHosts() []string {
-	texts := slices.Collect(maps.Values(in.opts))
-	for _, data := range in.files {
+func (g *gateway) sshHosts() []string {
+	texts := append(slices.Collect(maps.Values(g.in.opts)), string(g.args.file()))
+	for _, data := range g.in.files {
 		texts = append(texts, string(data))
 	}
 	var hosts []string

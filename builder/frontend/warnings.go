@@ -44,6 +44,13 @@ func (w *warnings) add(dgst digest.Digest, msg string, opts client.WarnOpts) {
 	w.sink.Warning(warning)
 }
 
+// rego tells that a policy is not evaluated: who wrote it relies on it.
+func (w *warnings) rego(name string) {
+	step := startStep(w.sink, "[internal] policy "+name)
+	step.done(nil)
+	w.add(step.v.Digest, "PolicyNotEvaluated: "+name+" has no effect: Rego policies are not evaluated, --source-policy-file takes BuildKit's own kind", client.WarnOpts{Level: 1})
+}
+
 func (w *warnings) list() []progress.Warning {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -131,7 +131,7 @@ func show(c *cli.Context, services *services, results resultFiles, run func(buil
 		return explain(c.Context, c.App.ErrWriter, err)
 	}
 	results.warnings = shown.Warnings()
-	if !results.quiet && results.progress != "rawjson" {
+	if results.progress != "quiet" && results.progress != "rawjson" {
 		printUnused(c.App.ErrWriter, res.UnusedArgs)
 	}
 	if err := results.write(c.App.Writer, res); err != nil {

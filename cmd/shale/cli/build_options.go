@@ -36,6 +36,7 @@ func buildOptions(c *cli.Context, env lookupEnv) (builder.Options, error) {
 			Pull:          c.Bool("pull"),
 			Ulimits:       c.StringSlice("ulimit"),
 			SourcePolicy:  c.String("source-policy-file"),
+			IgnoreRego:    c.IsSet("policy"),
 		},
 		Tags:  c.StringSlice("tag"),
 		Allow: c.StringSlice("allow"),
@@ -52,7 +53,7 @@ func buildOptions(c *cli.Context, env lookupEnv) (builder.Options, error) {
 	opts.Format, errs[2] = parseChoice("format", c.String("format"), "oci", "docker")
 	opts.Platforms, errs[3] = parsePlatforms(c.StringSlice("platform"))
 	opts.Exports, errs[4] = outputs(c)
-	opts.Epoch, errs[5] = parseEpoch(env)
+	opts.Epoch = parseEpoch(env, opts.BuildArgs)
 	errs[6] = errors.Join(checkUlimits(opts.Ulimits), checkHosts(opts.AddHosts))
 	opts.Secrets, errs[8] = parseSecrets(c.StringSlice("secret"))
 	_, errs[9] = exec.ParseAllow(opts.Allow)
@@ -150,18 +151,26 @@ func splitCommas(values []string) []string {
 	return out
 }
 
-// parseEpoch reads SOURCE_DATE_EPOCH (reproducible-builds.org).
-func parseEpoch(env lookupEnv) (*time.Time, error) {
-	value, ok := env("SOURCE_DATE_EPOCH")
+// epochEnv fixes times (reproducible-builds.org).
+const epochEnv = "SOURCE_DATE_EPOCH"
+
+// parseEpoch reads the variable. What is no number, "context" for instance, is
+// for the front end to understand: it becomes a build argument, unless there is
+// one.
+func parseEpoch(env lookupEnv, args map[string]string) *time.Time {
+	value, ok := env(epochEnv)
 	if !ok || value == "" {
-		return nil, nil //nolint:nilnil // no time is a value here
+		return nil
 	}
 	seconds, err := strconv.ParseInt(value, 10, 64)
 	if err != nil {
-		return nil, fmt.Errorf("invalid SOURCE_DATE_EPOCH %q: want seconds since 1970", value)
+		if _, given := args[epochEnv]; !given && args != nil {
+			args[epochEnv] = value
+		}
+		return nil
 	}
 	t := time.Unix(seconds, 0).UTC()
-	return &t, nil
+	return &t
 }
 
 func checkUlimits(values []string) error {

@@ -221,8 +221,12 @@ func TestBuildOptionErrors(t *testing.T) {
 			t.Errorf("%q: error %v, want %q", args, err, want)
 		}
 	}
-	if _, err := parseBuild(t, map[string]string{"SOURCE_DATE_EPOCH": "today"}, "."); err == nil {
-		t.Error("SOURCE_DATE_EPOCH=today is accepted")
+	for _, args := range [][]string{{"."}, {"--build-arg", "SOURCE_DATE_EPOCH=7", "."}} {
+		opts, err := parseBuild(t, map[string]string{"SOURCE_DATE_EPOCH": "context"}, args...)
+		want := map[int]string{1: "context", 3: "7"}[len(args)]
+		if err != nil || opts.Epoch != nil || opts.BuildArgs["SOURCE_DATE_EPOCH"] != want {
+			t.Errorf("SOURCE_DATE_EPOCH=context with %q: %v, arguments %v, %v", args, opts.Epoch, opts.BuildArgs, err)
+		}
 	}
 }
 

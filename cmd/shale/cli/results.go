@@ -47,7 +47,8 @@ func resultOptions(c *cli.Context) (resultFiles, error) {
 		r.progress = "quiet"
 	}
 	mode, err := display.ParseMode(r.progress)
-	r.progress, r.quiet = mode, r.quiet || mode == "quiet"
+	// "none" shows nothing at all, "quiet" the image ID in the end.
+	r.progress, r.quiet = mode, r.quiet || r.progress == "quiet"
 	var callErr error
 	r.call, callErr = callValue(c)
 	return r, errors.Join(err, callErr)

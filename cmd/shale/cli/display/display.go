@@ -39,8 +39,10 @@ func ParseMode(value string) (string, error) {
 		return string(progressui.RawJSONMode), nil
 	case "tty", "plain", "quiet":
 		return value, nil
+	case "none":
+		return string(progressui.QuietMode), nil
 	}
-	return "", fmt.Errorf("invalid progress mode %q: it is one of auto, tty, plain, json, rawjson, quiet", value)
+	return "", fmt.Errorf("invalid progress mode %q: it is one of auto, tty, plain, json, rawjson, quiet, none", value)
 }
 
 // Display shows one build. Its methods are safe for concurrent use.
