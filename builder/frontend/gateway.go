@@ -37,6 +37,8 @@ type gateway struct {
 	warnings *warnings
 	args     *declared
 	activity *activity
+	// abandoned is set when nobody waits for the front end any more.
+	abandoned bool
 }
 
 var _ client.Client = (*gateway)(nil)
@@ -63,7 +65,14 @@ func newGateway(in *Inputs, svc Services) (*gateway, error) {
 	}, nil
 }
 
-func (g *gateway) close() error { return g.roots.close() }
+// close closes what the front end reads from, unless it is still at it: then that
+// is done when it ends.
+func (g *gateway) close() error {
+	if g.abandoned {
+		return nil
+	}
+	return g.roots.close()
+}
 
 // BuildOpts claims every capability: without one, the front end would silently
 // drop the feature.

@@ -64,6 +64,14 @@ func runFrontend(ctx context.Context, g *gateway, limit time.Duration) (*client.
 		res, err := guarded(ctx, g)
 		answers <- answer{res, err}
 	}()
+	abandon := func(err error) (*client.Result, error) {
+		g.abandoned = true
+		go func() {
+			<-answers
+			_ = g.roots.close()
+		}()
+		return nil, err
+	}
 	ticker := time.NewTicker(limit / 10)
 	defer ticker.Stop()
 	for {
@@ -76,13 +84,13 @@ func runFrontend(ctx context.Context, g *gateway, limit time.Duration) (*client.
 			case a := <-answers:
 				return a.res, a.err
 			case <-time.After(time.Second):
-				return nil, context.Cause(ctx)
+				return abandon(context.Cause(ctx))
 			}
 		case <-ticker.C:
 			// Without an address it is not waiting but busy.
 			hosts := g.sshHosts()
 			if len(hosts) > 0 && g.activity.idle() > limit {
-				return nil, fmt.Errorf("the ssh server of a git repository does not tell its host key within %s: %s", limit, strings.Join(hosts, ", "))
+				return abandon(fmt.Errorf("the ssh server of a git repository does not tell its host key within %s: %s", limit, strings.Join(hosts, ", ")))
 			}
 		}
 	}
