@@ -102,7 +102,7 @@ as root, and its file tree, config, history, warnings or error compared with wha
 
 // notes is what no case can say.
 //
-//go:embed notes.md
+//go:embed notes.txt
 var notes string
 
 func render(cases []*conformance.Case, scenarios []*conformance.Scenario, passed map[string]bool) []byte {
