@@ -12,8 +12,12 @@ import (
 
 // unlockedAge is how old a staging directory without a lock file must be to be
 // taken for left behind: the driver makes the directory first and the lock right
-// after.
-const unlockedAge = time.Minute
+// after. An empty one has nothing to lose, and whoever was about to use it asks
+// for another.
+const (
+	unlockedAge = time.Minute
+	emptyAge    = 2 * time.Second
+)
 
 // stagingLock is the driver's name for the lock file of a staging directory.
 const stagingLock = "staging.lock"
@@ -84,7 +88,11 @@ func checkAbandoned(dir string) error {
 	if err != nil {
 		return fmt.Errorf("look at %s: %w", dir, err)
 	}
-	if time.Since(info.ModTime()) < unlockedAge {
+	age := unlockedAge
+	if entries, err := os.ReadDir(dir); err == nil && len(entries) == 0 {
+		age = emptyAge
+	}
+	if time.Since(info.ModTime()) < age {
 		return errOwned
 	}
 	return nil

@@ -25,6 +25,9 @@ type Images struct {
 	registry *registry.Client
 	logger   *slog.Logger
 
+	// naming keeps platforms of one build from taking a tag from each other.
+	naming sync.Mutex
+
 	mu    sync.Mutex
 	known map[string]base
 }
@@ -265,10 +268,29 @@ func (im *Images) name(img storage.Image, named reference.Named, platform ocispe
 	if _, tagged := named.(reference.Tagged); !tagged {
 		return nil
 	}
-	if im.mayName(named.String(), platform) {
-		// What the tag pointed to when the build began is what it used.
-		return im.store.AddNames(img.ID, named.String())
+	im.naming.Lock()
+	defer im.naming.Unlock()
+	if !im.mayName(named.String(), platform) {
+		return im.nameByDigest(img, named)
 	}
+	if err := im.keepName(img, named); err != nil {
+		return err
+	}
+	// What the tag pointed to when the build began is what it used.
+	return im.store.AddNames(img.ID, named.String())
+}
+
+// keepName gives the image that is about to lose the tag to one for another
+// platform a name of its own.
+func (im *Images) keepName(img storage.Image, named reference.Named) error {
+	holder, err := im.store.Image(named.String())
+	if err != nil || holder.ID == img.ID || im.isNative(holder) {
+		return nil //nolint:nilerr // nobody has it
+	}
+	return im.nameByDigest(holder, named)
+}
+
+func (im *Images) nameByDigest(img storage.Image, named reference.Named) error {
 	own, err := reference.WithDigest(reference.TrimNamed(named), img.Digest)
 	if err != nil {
 		return err
@@ -284,13 +306,15 @@ func (im *Images) mayName(name string, platform ocispec.Platform) bool {
 		return true
 	}
 	img, err := im.store.Image(name)
-	if err != nil {
-		return true
-	}
+	return err != nil || !im.isNative(img)
+}
+
+// isNative tells whether an image is for this machine.
+func (im *Images) isNative(img storage.Image) bool {
 	config, err := im.store.ImageConfig(img.ID)
 	if err != nil {
-		return true
+		return false
 	}
-	_, err = newBase(name, img.Digest, config, platforms.DefaultSpec())
-	return err != nil
+	_, err = newBase(img.ID, img.Digest, config, platforms.DefaultSpec())
+	return err == nil
 }

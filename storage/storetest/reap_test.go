@@ -1,0 +1,53 @@
+package storetest_test
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/shale-build/shale/storage/storetest"
+)
+
+// Staging directories whose owner did not get as far as locking them, or was
+// done with them, are told from those that are being made.
+func TestReapUnlocked(t *testing.T) {
+	roots := storetest.NewRoots(t)
+	s := storetest.Open(t, roots)
+	base := filepath.Join(roots.Graph, "overlay", "staging")
+	for name, d := range map[string]struct {
+		age  time.Duration
+		full bool
+	}{
+		"empty-new": {0, false}, "empty-old": {3 * time.Second, false},
+		"full-new": {3 * time.Second, true}, "full-old": {2 * time.Minute, true},
+	} {
+		dir := filepath.Join(base, name)
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if d.full {
+			write(t, filepath.Join(dir, "file"), "content")
+		}
+		at := time.Now().Add(-d.age)
+		if err := os.Chtimes(dir, at, at); err != nil {
+			t.Fatal(err)
+		}
+	}
+	create(t, s, "", file("a", "1"))
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	entries, err := os.ReadDir(base)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var left []string
+	for _, e := range entries {
+		left = append(left, e.Name())
+	}
+	if want := []string{"empty-new", "full-new"}; !slices.Equal(left, want) {
+		t.Errorf("left are %q, want %q", left, want)
+	}
+}
