@@ -183,7 +183,7 @@ func (d *differ) ApplyDiff(dest string, _ *archive.TarOptions, _ *graphdriver.Di
 		if diff.TarSplit != nil {
 			err = errors.Join(err, diff.TarSplit.Close())
 		}
-		d.fillErr = errors.Join(err, removeTree(dir))
+		d.fillErr = errors.Join(err, removeStaging(dir))
 		return graphdriver.DriverWithDifferOutput{}, d.fillErr
 	}
 	return graphdriver.DriverWithDifferOutput{
@@ -200,7 +200,7 @@ func (d *differ) run(st Staging) (diff Diff, err error) {
 	// A panic in fill must not leave a directory and its lock behind either.
 	defer func() {
 		if p := recover(); p != nil {
-			_ = removeTree(filepath.Dir(st.Upper))
+			_ = removeStaging(filepath.Dir(st.Upper))
 			panic(p)
 		}
 	}()

@@ -47,11 +47,32 @@ func (s *Store) reap(dir string) {
 	if fd >= 0 {
 		defer func() { _ = unix.Close(fd) }()
 	}
-	if err := removeTree(dir); err != nil {
+	if err := removeStaging(dir); err != nil {
 		s.logger.Warn("a staging directory of a killed process stays behind", "path", dir, "error", err)
 		return
 	}
 	s.logger.Debug("removed staging directory of a killed process", "path", dir)
+}
+
+// removeStaging removes a staging directory, its lock last: killed on the way, it
+// leaves one that others can tell to be abandoned.
+func removeStaging(dir string) error {
+	if err := detach(dir); err != nil {
+		return err
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("list staging directory: %w", err)
+	}
+	for _, e := range entries {
+		if e.Name() == stagingLock {
+			continue
+		}
+		if err := os.RemoveAll(filepath.Join(dir, e.Name())); err != nil {
+			return fmt.Errorf("remove staging directory: %w", err)
+		}
+	}
+	return removeTree(dir)
 }
 
 var errOwned = errors.New("staging directory belongs to a running process")

@@ -16,6 +16,18 @@ import (
 // mounted below it is detached first: removing must never reach through a mount
 // into somebody's files. When a mount stays the tree stays too.
 func removeTree(dir string) error {
+	if err := detach(dir); err != nil {
+		return err
+	}
+	if err := os.RemoveAll(dir); err != nil {
+		return fmt.Errorf("remove staging directory: %w", err)
+	}
+	return nil
+}
+
+// detach unmounts what is mounted in dir, so that nothing behind a mount is
+// removed with it.
+func detach(dir string) error {
 	mounts, err := mountsBelow(dir)
 	if err != nil {
 		return err
@@ -31,9 +43,6 @@ func removeTree(dir string) error {
 	}
 	if len(mounts) > 0 {
 		return fmt.Errorf("remove %s: %s is still mounted", dir, strings.Join(mounts, ", "))
-	}
-	if err := os.RemoveAll(dir); err != nil {
-		return fmt.Errorf("remove staging directory: %w", err)
 	}
 	return nil
 }
