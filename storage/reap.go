@@ -16,7 +16,7 @@ import (
 // for another.
 const (
 	unlockedAge = time.Minute
-	emptyAge    = 2 * time.Second
+	emptyAge    = 250 * time.Millisecond
 )
 
 // stagingLock is the driver's name for the lock file of a staging directory.

@@ -20,7 +20,7 @@ func TestReapUnlocked(t *testing.T) {
 		age  time.Duration
 		full bool
 	}{
-		"empty-new": {0, false}, "empty-old": {3 * time.Second, false},
+		"empty-new": {-time.Minute, false}, "empty-old": {3 * time.Second, false},
 		"full-new": {3 * time.Second, true}, "full-old": {2 * time.Minute, true},
 	} {
 		dir := filepath.Join(base, name)
