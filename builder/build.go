@@ -270,7 +270,7 @@ func (b *build) solvePlatform(ctx context.Context, p frontend.Platform) (export.
 	if err != nil {
 		return out, "", err
 	}
-	out.Layers, err = b.deps.Store.Chain(snap.Layer)
+	out.Layers, err = b.chain(snap.Layer)
 	return out, snap.Layer, err
 }
 

@@ -28,7 +28,7 @@ func (b *build) importCaches(ctx context.Context) {
 		return
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	im := &remotecache.Importer{Store: b.deps.Store, Logger: b.deps.Logger, Pulling: b.pulling}
+	im := &remotecache.Importer{Store: b.deps.Store, Logger: b.deps.Logger, Pulling: b.pulling, Imported: b.imported}
 	for _, s := range b.cacheSources {
 		im.Add(func() (remotecache.Source, bool) { return b.openCache(ctx, s) })
 	}
@@ -62,6 +62,29 @@ func (b *build) pulling(source string, blob ocispec.Descriptor) func(error) {
 		done(err)
 		step.done(err)
 	}
+}
+
+// imported keeps when a layer was made. The image is another one without, no
+// worse.
+func (b *build) imported(layer string, created time.Time) {
+	if created.IsZero() {
+		created = time.Now()
+	}
+	if err := b.index.PutCreated(layer, created); err != nil {
+		b.deps.Logger.Warn("the time of an imported layer was not recorded", "error", err)
+	}
+}
+
+// chain lists a layer and all below it, base first, with the times at which they
+// were made, here or elsewhere.
+func (b *build) chain(layer string) ([]storage.Layer, error) {
+	layers, err := b.deps.Store.Chain(layer)
+	for i := range layers {
+		if at, ok := b.index.Created(layers[i].ID); ok {
+			layers[i].Created = at
+		}
+	}
+	return layers, err
 }
 
 // exportCaches writes the caches of --cache-to.
@@ -130,7 +153,7 @@ func (b *build) writeCache(ctx context.Context, t cacheTarget, f finished, layer
 	blobs := &cacheBlobs{layers: layers, compression: t.compression, made: map[digest.Digest]export.Blob{}}
 	now := time.Now().UTC()
 	col := remotecache.Collector{
-		Chain: b.deps.Store.Chain, Entries: b.index.List, Blob: blobs.make, Before: before, Now: now,
+		Chain: b.chain, Entries: b.index.List, Blob: blobs.make, Before: before, Now: now,
 	}
 	prepared := step.begin("preparing build cache for export")
 	c, err := col.Collect(ctx, b.cacheTops(ctx, t, f))
@@ -214,7 +237,7 @@ func (b *build) addInline(ctx context.Context, f finished) error {
 		return nil
 	}
 	col := remotecache.Collector{
-		Chain: b.deps.Store.Chain, Entries: b.index.List, Now: time.Now(),
+		Chain: b.chain, Entries: b.index.List, Now: time.Now(),
 		Blob: func(_ context.Context, l storage.Layer) (ocispec.Descriptor, error) {
 			return ocispec.Descriptor{Digest: l.DiffID, Size: l.Size}, nil // they are the image's
 		},

@@ -72,6 +72,31 @@ func TestIndex(t *testing.T) {
 	}
 }
 
+func TestCreated(t *testing.T) {
+	dir := t.TempDir()
+	x := open(t, dir)
+	if _, ok := x.Created("a"); ok {
+		t.Error("the time of a layer that nobody told of is known")
+	}
+	at := time.Unix(5, 7).UTC()
+	if err := x.PutCreated("a", at); err != nil {
+		t.Fatal(err)
+	}
+	if got, ok := x.Created("a"); !ok || !got.Equal(at) {
+		t.Errorf("time is %v, %v, want %v", got, ok, at)
+	}
+	usages, err := cache.Collect(dir, &layers{})
+	if err != nil || len(usages) != 0 {
+		t.Errorf("a layer of an image is listed: %+v, %v", usages, err)
+	}
+	if err := x.PutCreated("foreign", at); err != nil {
+		t.Fatal(err)
+	}
+	if usages, err = cache.Collect(dir, &layers{}); err != nil || len(usages) != 1 || usages[0].Layer != "foreign" {
+		t.Errorf("an imported layer that no image has is not listed: %+v, %v", usages, err)
+	}
+}
+
 func TestDamagedRecordIsAMiss(t *testing.T) {
 	dir := t.TempDir()
 	x := open(t, dir)

@@ -20,6 +20,9 @@ type Layer struct {
 	Blob   ocispec.Descriptor
 	// Parent is the chainID of the layer below, "" for none.
 	Parent digest.Digest
+	// Created is when it was made: the history of an image says so, and an
+	// image made of imported layers is to be the same.
+	Created time.Time
 }
 
 // Record is what an operation gave.

@@ -35,7 +35,7 @@ func example(t *testing.T) *Cache {
 
 func add(t *testing.T, c *Cache, name string, parent digest.Digest, size int64) digest.Digest {
 	t.Helper()
-	chain, err := c.AddLayer(Layer{DiffID: id(name), Blob: blob(name, size), Parent: parent})
+	chain, err := c.AddLayer(Layer{DiffID: id(name), Blob: blob(name, size), Parent: parent, Created: noon.Add(time.Duration(size))})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -130,7 +130,8 @@ func TestBound(t *testing.T) {
 
 func TestInline(t *testing.T) {
 	c := example(t)
-	image := fmt.Sprintf(`{"architecture":"amd64","vendor.field":{"x":1},"rootfs":{"type":"layers","diff_ids":[%q,%q]}}`, id("base"), id("a"))
+	image := fmt.Sprintf(`{"architecture":"amd64","vendor.field":{"x":1},"rootfs":{"type":"layers","diff_ids":[%q,%q]},
+		"history":[{"created":"2026-03-01T12:00:00Z"},{"empty_layer":true},{"created":"2026-03-01T12:00:00.5Z"}]}`, id("base"), id("a"))
 	data, err := c.Inline([]byte(image), []digest.Digest{id("base"), id("a")})
 	if err != nil {
 		t.Fatal(err)
@@ -149,8 +150,12 @@ func TestInline(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if r, ok := got.Record(id("make a")); !ok || len(got.Layers(r.Chain)) != 2 {
-		t.Error("the record of the image's topmost layer is missing")
+	r, ok := got.Record(id("make a"))
+	if !ok || len(got.Layers(r.Chain)) != 2 {
+		t.Fatal("the record of the image's topmost layer is missing")
+	}
+	if at := got.Layers(r.Chain)[1].Created; !at.Equal(noon.Add(500 * time.Millisecond)) {
+		t.Errorf("the topmost layer was made at %v", at)
 	}
 	if _, ok := got.Record(id("make b")); ok {
 		t.Error("a record of a layer that the image does not have is inside")

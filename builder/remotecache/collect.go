@@ -16,7 +16,8 @@ import (
 
 // Collector makes a Cache of what a build's index knows about some layers.
 type Collector struct {
-	// Chain lists a layer and all below it, base first.
+	// Chain lists a layer and all below it, base first. Created of a layer is
+	// when it was made, be it elsewhere.
 	Chain func(layer string) ([]storage.Layer, error)
 	// Entries are the records of the index.
 	Entries func() ([]cache.Entry, error)
@@ -84,7 +85,7 @@ func (col Collector) layers(ctx context.Context, c *Cache, tops []string) (map[s
 		return nil, err
 	}
 	for _, f := range list {
-		if _, err := c.AddLayer(Layer{DiffID: f.layer.DiffID, Blob: f.blob, Parent: f.parent}); err != nil {
+		if _, err := c.AddLayer(Layer{DiffID: f.layer.DiffID, Blob: f.blob, Parent: f.parent, Created: f.layer.Created.UTC()}); err != nil {
 			return nil, err
 		}
 	}

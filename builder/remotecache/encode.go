@@ -41,6 +41,8 @@ type configLayer struct {
 	DiffID digest.Digest `json:"diffID"`
 	Blob   digest.Digest `json:"blob"`
 	Parent int           `json:"parent"`
+	// Created is missing in what was written before there was such a thing.
+	Created time.Time `json:"created,omitzero"`
 }
 
 type configRecord struct {
@@ -64,7 +66,9 @@ func (c *Cache) Encode() (manifest, configData []byte, err error) {
 	for i, chain := range c.order() {
 		l := c.layers[chain]
 		number[chain] = i
-		cfg.Layers = append(cfg.Layers, configLayer{DiffID: l.DiffID, Blob: l.Blob.Digest, Parent: number[l.Parent]})
+		cfg.Layers = append(cfg.Layers, configLayer{
+			DiffID: l.DiffID, Blob: l.Blob.Digest, Parent: number[l.Parent], Created: l.Created.UTC(),
+		})
 		if !listed[l.Blob.Digest] {
 			listed[l.Blob.Digest] = true
 			m.Layers = append(m.Layers, l.Blob)
@@ -138,7 +142,7 @@ func (cfg config) cache(blobs []ocispec.Descriptor) (*Cache, error) {
 		if err := l.DiffID.Validate(); err != nil {
 			return nil, fmt.Errorf("layer %d: diffID: %w", i, err)
 		}
-		layer := Layer{DiffID: l.DiffID, Blob: blob}
+		layer := Layer{DiffID: l.DiffID, Blob: blob, Created: l.Created}
 		if l.Parent != none {
 			if l.Parent < 0 || l.Parent >= i {
 				return nil, fmt.Errorf("layer %d cannot have layer %d below it", i, l.Parent)
@@ -175,8 +179,9 @@ type inline struct {
 
 func decodeInline(m ocispec.Manifest, data []byte) (config, error) {
 	var img struct {
-		RootFS ocispec.RootFS `json:"rootfs"`
-		Inline *inline        `json:"shale.cache.v1"`
+		RootFS  ocispec.RootFS    `json:"rootfs"`
+		History []ocispec.History `json:"history"`
+		Inline  *inline           `json:"shale.cache.v1"`
 	}
 	if err := json.Unmarshal(data, &img); err != nil {
 		return config{}, err
@@ -188,11 +193,32 @@ func decodeInline(m ocispec.Manifest, data []byte) (config, error) {
 	if len(img.RootFS.DiffIDs) != len(m.Layers) {
 		return cfg, errors.New("the image's config and manifest do not name the same layers")
 	}
+	times := layerTimes(img.History)
 	for i, id := range img.RootFS.DiffIDs {
-		cfg.Layers = append(cfg.Layers, configLayer{DiffID: id, Blob: m.Layers[i].Digest, Parent: i - 1})
+		l := configLayer{DiffID: id, Blob: m.Layers[i].Digest, Parent: i - 1}
+		if len(times) == len(m.Layers) {
+			l.Created = times[i]
+		}
+		cfg.Layers = append(cfg.Layers, l)
 	}
 	cfg.Records = img.Inline.Records
 	return cfg, nil
+}
+
+// layerTimes are the times of the entries that have a layer.
+func layerTimes(history []ocispec.History) []time.Time {
+	var times []time.Time
+	for _, h := range history {
+		if h.EmptyLayer {
+			continue
+		}
+		at := time.Time{}
+		if h.Created != nil {
+			at = *h.Created
+		}
+		times = append(times, at)
+	}
+	return times
 }
 
 // Inline returns the front end's config of an image with those records of c that

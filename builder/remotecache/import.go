@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"sync"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -42,7 +43,10 @@ type Importer struct {
 	// Pulling is told of each layer that is fetched and returns what to call
 	// when that is over.
 	Pulling func(source string, blob ocispec.Descriptor) (done func(error))
-	Logger  *slog.Logger
+	// Imported is told of each layer that was brought and when it was made, the
+	// zero time where that is not known.
+	Imported func(layer string, created time.Time)
+	Logger   *slog.Logger
 
 	sources []func() (Source, bool)
 	opening sync.WaitGroup
@@ -136,5 +140,6 @@ func (im *Importer) pull(ctx context.Context, src Source, chain digest.Digest) (
 	if err != nil {
 		return "", fmt.Errorf("import layer %s: %w", l.DiffID, err)
 	}
+	im.Imported(made.ID, l.Created)
 	return made.ID, nil
 }

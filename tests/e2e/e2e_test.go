@@ -22,11 +22,12 @@ import (
 
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){
-		"gitserve": main1(gitserve),
-		"layerls":  main1(layerls),
-		"ocicheck": main1(ocicheck),
-		"mktree":   main1(mktree),
-		"sshkeys":  main1(sshkeys),
+		"gitserve":    main1(gitserve),
+		"layerls":     main1(layerls),
+		"ocicheck":    main1(ocicheck),
+		"mktree":      main1(mktree),
+		"sshkeys":     main1(sshkeys),
+		"registrylog": main1(registrylog),
 	})
 }
 

@@ -1,0 +1,51 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/http/httputil"
+	"net/url"
+	"os"
+	"os/signal"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// registrylog passes what it is asked for on PORT of loopback on to REGISTRY until
+// it is ended, and writes a line "METHOD PATH STATUS" to the file LOG for each
+// request. A scenario may empty the file in between.
+func registrylog(args []string) error {
+	if len(args) != 3 {
+		return errors.New("usage: registrylog REGISTRY PORT LOG")
+	}
+	listener, err := net.Listen("tcp", "127.0.0.1:"+args[1])
+	if err != nil {
+		return err
+	}
+	log, err := os.OpenFile(args[2], os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
+	if err != nil {
+		return err
+	}
+	var mu sync.Mutex
+	// The host stays as asked for, so that what the registry says of where to
+	// upload leads here as well.
+	proxy := httputil.NewSingleHostReverseProxy(&url.URL{Scheme: "http", Host: args[0]})
+	proxy.ModifyResponse = func(r *http.Response) error {
+		mu.Lock()
+		defer mu.Unlock()
+		_, err := fmt.Fprintf(log, "%s %s %d\n", r.Request.Method, r.Request.URL.Path, r.StatusCode)
+		return err
+	}
+	srv := &http.Server{Handler: proxy, ReadHeaderTimeout: time.Minute}
+	go srv.Serve(listener)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	<-ctx.Done()
+	return nil
+}
