@@ -8,6 +8,7 @@ import (
 	"runtime"
 
 	"github.com/shale-build/shale/cmd/shale/cli"
+	_ "github.com/shale-build/shale/cmd/shale/early" // saves a start
 	"github.com/shale-build/shale/runtime/probe"
 	"github.com/shale-build/shale/storage"
 )

@@ -96,6 +96,10 @@ func (e *Error) Unwrap() error { return e.Err }
 // anything was started or opened that an exec would lose, and every caller of
 // the process reaches it again with the same arguments.
 //
+// Where the program defines shale_userns_wanted (entry.h) and the way in is
+// the usual one, the process was moved before Go started and the first call
+// returns already.
+//
 // Inside, the process is uid and gid 0 with all capabilities over its
 // namespaces, has umask 022 and a mount namespace that receives the host's
 // mounts but propagates none. In all modes but ModeRoot the environment tells
@@ -157,6 +161,11 @@ func sameFile(a, b string) bool {
 
 // settle finishes in Go what the constructor began.
 func settle(o Options) (Info, error) {
+	if C.shale_userns.early != 0 {
+		if err := tellEarly(int(C.shale_userns.uid), int(C.shale_userns.gid)); err != nil {
+			return Info{}, &Error{Step: "environment", Err: err}
+		}
+	}
 	mode, reason := Mode(os.Getenv(envMode)), os.Getenv(envReason)
 	for _, k := range []string{envRequest, envNewUIDMap, envNewGIDMap, envUIDMap, envGIDMap} {
 		if err := os.Unsetenv(k); err != nil {
@@ -194,6 +203,19 @@ func settle(o Options) (Info, error) {
 		o.Logger.Debug("entered namespaces", "mode", i.Mode, "reason", i.Reason, "uids", i.UIDs, "gids", i.GIDs)
 	}
 	return i, nil
+}
+
+// tellEarly sets what Enter would have put into the environment before it
+// executed the program again.
+func tellEarly(uid, gid int) error {
+	mode := ModeFull
+	if uid == 0 {
+		mode = ModeRoot
+	}
+	return errors.Join(
+		os.Setenv(envMode, string(mode)),
+		os.Setenv(envReason, ""),
+		os.Setenv(envOuter, strconv.Itoa(uid)+":"+strconv.Itoa(gid)))
 }
 
 // markRootless tells containers/storage, which decides by these variables

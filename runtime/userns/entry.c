@@ -4,12 +4,14 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/capability.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -99,34 +101,35 @@ static int write_map(pid_t target, const char *file, const char *map, int out)
 	return failed;
 }
 
+// maps are what the helper works with.
+struct maps {
+	const char *utool, *gtool, *umap, *gmap;
+};
+
 // helper stays in the namespaces the process came from and maps its ids. An
 // empty report means success.
-static void helper(pid_t target, int go, int report)
+static void helper(pid_t target, int go, int report, const struct maps *m)
 {
-	const char *utool = getenv("_SHALE_USERNS_NEWUIDMAP");
-	const char *gtool = getenv("_SHALE_USERNS_NEWGIDMAP");
-	const char *umap = getenv("_SHALE_USERNS_UIDMAP");
-	const char *gmap = getenv("_SHALE_USERNS_GIDMAP");
 	char byte;
 
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	// The end of file, without a byte, means that the process gave up.
 	if (read(go, &byte, 1) != 1)
 		_exit(0);
-	if (!umap || !gmap) {
+	if (!m->umap || !m->gmap) {
 		dprintf(report, "no map given");
 		_exit(1);
 	}
-	if (utool && gtool) {
+	if (m->utool && m->gtool) {
 		// Together: each costs a program start.
-		pid_t u = run_tool(utool, target, umap, report);
-		pid_t g = run_tool(gtool, target, gmap, report);
-		int failed = tool_failed(u, utool, report);
+		pid_t u = run_tool(m->utool, target, m->umap, report);
+		pid_t g = run_tool(m->gtool, target, m->gmap, report);
+		int failed = tool_failed(u, m->utool, report);
 
-		failed |= tool_failed(g, gtool, report);
+		failed |= tool_failed(g, m->gtool, report);
 		_exit(failed);
 	}
-	_exit(write_map(target, "uid_map", umap, report) | write_map(target, "gid_map", gmap, report));
+	_exit(write_map(target, "uid_map", m->umap, report) | write_map(target, "gid_map", m->gmap, report));
 }
 
 static void fail(const char *step)
@@ -135,7 +138,7 @@ static void fail(const char *step)
 	shale_userns.step = step;
 }
 
-static void with_helper(void)
+static void with_helper(const struct maps *m)
 {
 	int go[2], report[2];
 	pid_t self = getpid(), child;
@@ -152,7 +155,7 @@ static void with_helper(void)
 	if (child == 0) {
 		close(go[1]);
 		close(report[0]);
-		helper(self, go[0], report[1]);
+		helper(self, go[0], report[1], m);
 	}
 	close(go[0]);
 	close(report[1]);
@@ -167,12 +170,9 @@ static void with_helper(void)
 	close(go[1]);
 }
 
-__attribute__((constructor)) static void shale_userns_enter(void)
+// requested does what Go asked for before it executed the program again.
+static void requested(const char *how)
 {
-	const char *how = getenv("_SHALE_USERNS");
-
-	if (!how)
-		return;
 	shale_userns.entered = 1;
 	if (strcmp(how, "mount") == 0) {
 		if (unshare(CLONE_NEWNS) < 0)
@@ -181,9 +181,67 @@ __attribute__((constructor)) static void shale_userns_enter(void)
 		if (unshare(CLONE_NEWUSER | CLONE_NEWNS) < 0)
 			fail("unshare");
 	} else if (strcmp(how, "helper") == 0) {
-		with_helper();
+		const struct maps m = {
+			.utool = getenv("_SHALE_USERNS_NEWUIDMAP"),
+			.gtool = getenv("_SHALE_USERNS_NEWGIDMAP"),
+			.umap = getenv("_SHALE_USERNS_UIDMAP"),
+			.gmap = getenv("_SHALE_USERNS_GIDMAP"),
+		};
+
+		with_helper(&m);
 	} else {
 		errno = EINVAL;
 		fail("read request");
 	}
+}
+
+static int is_admin(void)
+{
+	struct __user_cap_header_struct hdr = {.version = _LINUX_CAPABILITY_VERSION_3};
+	struct __user_cap_data_struct data[2];
+
+	return syscall(SYS_capget, &hdr, data) == 0 && data[0].effective & (1U << CAP_SYS_ADMIN);
+}
+
+// early saves a start of the program where it is plain what Go would ask for.
+// What does not succeed is left to Go, which has words for it.
+static void early(void)
+{
+	static struct shale_userns_maps found;
+	const struct maps m = {
+		.utool = found.utool, .gtool = found.gtool, .umap = found.umap, .gmap = found.gmap,
+	};
+
+	shale_userns.uid = geteuid();
+	shale_userns.gid = getegid();
+	if (shale_userns.uid == 0) {
+		shale_userns.early = is_admin() && unshare(CLONE_NEWNS) == 0;
+		shale_userns.entered = shale_userns.early;
+		return;
+	}
+	if (getuid() != shale_userns.uid || getgid() != shale_userns.gid)
+		return;
+	if (!shale_userns_plan("/etc/passwd", "/etc/subuid", "/etc/subgid", getenv("PATH"),
+			       shale_userns.uid, shale_userns.gid, &found))
+		return;
+	with_helper(&m);
+	if (shale_userns.error) {
+		if (shale_userns.helper > 0) {
+			close(shale_userns.status_fd);
+			waitpid(shale_userns.helper, NULL, 0);
+		}
+		shale_userns = (struct shale_userns_state){.status_fd = -1};
+		return;
+	}
+	shale_userns.entered = shale_userns.early = 1;
+}
+
+__attribute__((constructor)) static void shale_userns_enter(int argc, char **argv)
+{
+	const char *how = getenv("_SHALE_USERNS");
+
+	if (how)
+		requested(how);
+	else if (shale_userns_wanted && shale_userns_wanted(argc, argv))
+		early();
 }
