@@ -50,6 +50,7 @@ type build struct {
 	work    *rootfs.Workspace
 	mounts  *rootfs.Mounter
 	index   *cache.Index
+	caches  *cachemount.Caches
 	files   *local.Index
 	inputs  *frontend.Inputs
 	allowed exec.Allowed
@@ -192,8 +193,9 @@ func (b *build) newExecutor() (*executor, error) {
 	if err != nil {
 		return nil, err
 	}
+	b.caches = cachemount.New(caches)
 	b.steps = &exec.Executor{
-		Mounts: b.mounts, Runner: b.deps.Runner, Caches: cachemount.New(caches),
+		Mounts: b.mounts, Runner: b.deps.Runner, Caches: b.caches,
 		Network: b.deps.Network, Allowed: b.allowed,
 		SingleID: b.deps.SingleID, Secrets: b.secrets, Agents: b.agents, Logger: b.deps.Logger,
 	}

@@ -49,6 +49,7 @@ type cacheTarget struct {
 	compression      export.Compression
 	maxAge           time.Duration
 	maxSize          int64
+	mounts           mountChoice
 }
 
 func (t cacheTarget) title() string {
@@ -121,6 +122,12 @@ func readCacheExport(e CacheExport) (t cacheTarget, err error) {
 			return t, fmt.Errorf("max-size %q is no size such as 10g", v)
 		}
 	}
+	if t.mounts, err = readMounts(take("mounts"), false); err != nil {
+		return t, err
+	}
+	if e.Type == "inline" && !t.mounts.none() {
+		return t, errors.New("an image has no room for cache mounts: use registry or local")
+	}
 	// What has one form here, and what was read above.
 	for _, name := range []string{"oci-mediatypes", "image-manifest"} {
 		always := true
@@ -155,7 +162,9 @@ func cacheName(ref string) (string, error) {
 // cacheSource is a CacheImport, understood.
 type cacheSource struct {
 	name string
-	open func(ctx context.Context, c *registry.Client) (*registry.Artifact, error)
+	// mounts are the cache mounts that are restored from it.
+	mounts mountChoice
+	open   func(ctx context.Context, c *registry.Client) (*registry.Artifact, error)
 }
 
 func readCacheImports(list []CacheImport) ([]cacheSource, error) {
@@ -171,8 +180,12 @@ func readCacheImports(list []CacheImport) ([]cacheSource, error) {
 }
 
 func readCacheImport(i CacheImport) (cacheSource, error) {
-	known := []string{"ref"}
+	known := []string{"ref", "mounts"}
 	var s cacheSource
+	var err error
+	if s.mounts, err = readMounts(i.Attrs["mounts"], true); err != nil {
+		return s, err
+	}
 	switch i.Type {
 	case "registry":
 		name, err := cacheName(i.Attrs["ref"])
@@ -184,7 +197,7 @@ func readCacheImport(i CacheImport) (cacheSource, error) {
 			return c.OpenArtifact(ctx, name, platforms.DefaultSpec())
 		}
 	case "local":
-		known = []string{"src", "tag", "digest"}
+		known = []string{"src", "tag", "digest", "mounts"}
 		where := i.Attrs["src"]
 		if where == "" {
 			return s, errors.New("it needs src=DIRECTORY")

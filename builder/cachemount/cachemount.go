@@ -1,23 +1,15 @@
-// Package cachemount keeps the directories behind RUN --mount=type=cache.
-//
-// A cache mount is known by its ID and by what seeded it, and lives on between
-// builds. Its directories are slots: shared and locked use are of slot 0, under
-// a shared or an exclusive lock; private use takes the first slot that nobody
-// has. Locks are flock(2) locks on a file beside the data, so they hold between
-// processes and end with them.
 package cachemount
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
-	"syscall"
+	"strings"
+	"sync"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -45,8 +37,59 @@ type Request struct {
 	Sharing Sharing
 }
 
-// Caches is a directory of cache mounts.
-type Caches struct{ dir string }
+// Key tells cache mounts apart: 32 hexadecimal digits that follow from ID and
+// seed.
+type Key string
+
+func keyOf(req Request) Key {
+	return Key(digest.FromString(strconv.Quote(req.ID) + req.Seed).Encoded()[:keyLen])
+}
+
+const keyLen = 32
+
+// Validate refuses what is no key.
+func (k Key) Validate() error {
+	if len(k) != keyLen || strings.Trim(string(k), "0123456789abcdef") != "" {
+		return fmt.Errorf("key %q of a cache mount is not %d hexadecimal digits", string(k), keyLen)
+	}
+	return nil
+}
+
+// Restorer brings what a cache mount had elsewhere into dir, which is empty, and
+// tells whether there was any. After an error dir may hold anything.
+type Restorer func(ctx context.Context, key Key, dir string) (found bool, err error)
+
+// Caches is a directory of cache mounts, as one build uses it. It is safe for
+// concurrent use.
+type Caches struct {
+	dir string
+	// Restore, if not nil, is asked before a new mount starts as its seed or
+	// empty. It is set before the first use. An error it returns has been told
+	// to the user; the mount starts as if there were nothing.
+	Restore Restorer
+
+	mu sync.Mutex
+	// used are the mounts that were acquired, emptied the IDs that Empty was
+	// called for.
+	used    map[Key]bool
+	emptied map[string]bool
+}
+
+// Used tells whether a mount was acquired.
+func (c *Caches) Used(key Key) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.used[key]
+}
+
+func (c *Caches) note(key Key) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.used == nil {
+		c.used = map[Key]bool{}
+	}
+	c.used[key] = true
+}
 
 // New keeps cache mounts below dir, which must exist.
 func New(dir string) *Caches { return &Caches{dir: dir} }
@@ -69,7 +112,8 @@ func (l *Lease) Release() error {
 // Acquire returns the directory of a cache mount, making it when it is new. A
 // locked mount is waited for until ctx ends.
 func (c *Caches) Acquire(ctx context.Context, req Request) (*Lease, error) {
-	base := filepath.Join(c.dir, digest.FromString(strconv.Quote(req.ID) + req.Seed).Encoded()[:32])
+	key := keyOf(req)
+	base := filepath.Join(c.dir, string(key))
 	if err := os.MkdirAll(base, 0o700); err != nil {
 		return nil, fmt.Errorf("make cache mount %q: %w", req.ID, err)
 	}
@@ -78,9 +122,10 @@ func (c *Caches) Acquire(ctx context.Context, req Request) (*Lease, error) {
 		return nil, fmt.Errorf("lock cache mount %q: %w", req.ID, err)
 	}
 	lease := &Lease{Dir: filepath.Join(slot, "data"), lock: lock}
-	if err := prepare(ctx, slot, req); err != nil {
+	if err := c.prepare(ctx, key, slot, req); err != nil {
 		return nil, errors.Join(fmt.Errorf("prepare cache mount %q: %w", req.ID, err), lease.Release())
 	}
+	c.note(key)
 	return lease, nil
 }
 
@@ -124,171 +169,96 @@ func lockSlot(ctx context.Context, lock *os.File, sharing Sharing) error {
 }
 
 // prepare makes the data directory when it does not exist. It appears by
-// rename, complete with its seed, so that a kill in between leaves nothing half
-// filled and two shared users cannot both fill it.
-func prepare(ctx context.Context, slot string, req Request) error {
-	data := filepath.Join(slot, "data")
-	if _, err := os.Lstat(data); err == nil {
-		now := time.Now()
-		return os.Chtimes(slot, now, now)
-	} else if !errors.Is(err, fs.ErrNotExist) {
+// rename, complete with what it starts as, so that a kill in between leaves
+// nothing half filled. Of several shared users one fills it, the others wait.
+func (c *Caches) prepare(ctx context.Context, key Key, slot string, req Request) error {
+	if done, err := touch(slot); done || err != nil {
 		return err
 	}
-	tmp, err := os.MkdirTemp(slot, "new-")
+	filling, err := os.OpenFile(filepath.Join(slot, "filling"), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return err
 	}
-	err = os.Chmod(tmp, 0o755) //nolint:gosec // docker's mode for a cache mount; the directory above is private
-	if err == nil && req.Fill != nil {
-		err = req.Fill(ctx, tmp)
+	defer filling.Close()
+	if err := lockSlot(ctx, filling, Locked); err != nil {
+		return err
 	}
+	if done, err := touch(slot); done || err != nil {
+		return err
+	}
+	if err := removeHalf(slot); err != nil {
+		return err
+	}
+	tmp, err := c.fill(ctx, key, slot, req)
 	if err == nil {
 		err = writeInfo(slot, req.ID)
 	}
 	if err == nil {
-		err = os.Rename(tmp, data)
+		err = os.Rename(tmp, filepath.Join(slot, "data"))
 	}
 	if err != nil {
 		_ = os.RemoveAll(tmp)
-		if errors.Is(err, fs.ErrExist) || errors.Is(err, unix.ENOTEMPTY) {
-			return nil // another shared user was first
-		}
 	}
 	return err
 }
 
-// Empty removes what is in the cache mounts called ids, whatever their seeds,
-// but for those that a step is using.
-func (c *Caches) Empty(ids []string) error {
-	slots, err := filepath.Glob(filepath.Join(c.dir, "*", "*", "info.json"))
-	if err != nil {
-		return fmt.Errorf("list cache mounts: %w", err)
-	}
-	for _, path := range slots {
-		slot := filepath.Dir(path)
-		in, err := readInfo(slot)
-		if errors.Is(err, fs.ErrNotExist) || err == nil && !slices.Contains(ids, in.ID) {
-			continue
-		}
-		if err != nil {
-			return fmt.Errorf("empty cache mounts: %w", err)
-		}
-		if _, err := c.Remove(Mount{ID: in.ID, dir: slot}); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// Mount is a cache mount as listings show it.
-type Mount struct {
-	ID   string
-	Used time.Time
-	// Size is the disk space of its files in bytes.
-	Size int64
-	dir  string
-}
-
-type info struct {
-	ID string `json:"id"`
-}
-
-func writeInfo(slot, id string) error {
-	data, err := json.Marshal(info{ID: id})
-	if err != nil {
-		return err
-	}
-	return os.WriteFile(filepath.Join(slot, "info.json"), data, 0o600)
-}
-
-// List returns all cache mounts.
-func (c *Caches) List() ([]Mount, error) {
-	slots, err := filepath.Glob(filepath.Join(c.dir, "*", "*", "info.json"))
-	if err != nil {
-		return nil, fmt.Errorf("list cache mounts: %w", err)
-	}
-	var mounts []Mount
-	for _, path := range slots {
-		m, err := readMount(filepath.Dir(path))
+// touch renews the time of use of a slot that has its data.
+func touch(slot string) (done bool, err error) {
+	if _, err := os.Lstat(filepath.Join(slot, "data")); err != nil {
 		if errors.Is(err, fs.ErrNotExist) {
-			continue // removed meanwhile
+			return false, nil
 		}
+		return false, err
+	}
+	now := time.Now()
+	return true, os.Chtimes(slot, now, now)
+}
+
+// removeHalf removes what a killed process was filling.
+func removeHalf(slot string) error {
+	left, err := filepath.Glob(filepath.Join(slot, "new-*"))
+	for _, dir := range left {
+		err = errors.Join(err, os.RemoveAll(dir))
+	}
+	return err
+}
+
+// fill makes a directory with what the mount starts as and returns its path, also
+// when that fails. Only a mount's first slot is restored: the others are for those
+// who find it in use.
+func (c *Caches) fill(ctx context.Context, key Key, slot string, req Request) (string, error) {
+	if filepath.Base(slot) == "0" && c.restores(req.ID) {
+		dir, err := newData(slot)
 		if err != nil {
-			return nil, fmt.Errorf("list cache mounts: %w", err)
+			return dir, err
 		}
-		mounts = append(mounts, m)
+		found, err := c.Restore(ctx, key, dir)
+		if err == nil && found {
+			return dir, nil
+		}
+		if err := errors.Join(context.Cause(ctx), os.RemoveAll(dir)); err != nil {
+			return dir, err
+		}
 	}
-	return mounts, nil
+	dir, err := newData(slot)
+	if err == nil && req.Fill != nil {
+		err = req.Fill(ctx, dir)
+	}
+	return dir, err
 }
 
-func readInfo(slot string) (in info, err error) {
-	data, err := os.ReadFile(filepath.Join(slot, "info.json"))
-	if err != nil {
-		return in, err
+func newData(slot string) (string, error) {
+	dir, err := os.MkdirTemp(slot, "new-")
+	if err == nil {
+		err = os.Chmod(dir, 0o755) //nolint:gosec // docker's mode for a cache mount; the directory above is private
 	}
-	if err := json.Unmarshal(data, &in); err != nil {
-		return in, fmt.Errorf("read %s: %w", slot, err)
-	}
-	return in, nil
+	return dir, err
 }
 
-func readMount(slot string) (Mount, error) {
-	in, err := readInfo(slot)
-	if err != nil {
-		return Mount{}, err
-	}
-	st, err := os.Stat(slot)
-	if err != nil {
-		return Mount{}, err
-	}
-	size, err := diskUsage(filepath.Join(slot, "data"))
-	return Mount{ID: in.ID, Used: st.ModTime(), Size: size, dir: slot}, err
-}
-
-func diskUsage(dir string) (int64, error) {
-	var total int64
-	err := filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error {
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		fi, err := d.Info()
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		if st, ok := fi.Sys().(*syscall.Stat_t); ok {
-			total += st.Blocks * 512 // stat(2): blocks of 512 bytes, whatever the file system's
-		}
-		return nil
-	})
-	return total, err
-}
-
-// Remove deletes a cache mount unless a step is using it, and tells whether it
-// did.
-func (c *Caches) Remove(m Mount) (bool, error) {
-	lock, err := os.OpenFile(filepath.Join(m.dir, "lock"), os.O_RDWR, 0)
-	if errors.Is(err, fs.ErrNotExist) {
-		return false, nil
-	}
-	if err != nil {
-		return false, fmt.Errorf("remove cache mount %q: %w", m.ID, err)
-	}
-	defer lock.Close()
-	if unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB) != nil {
-		return false, nil
-	}
-	// The lock file stays: whoever waits for it must not be left with a lock
-	// on a file that has no name.
-	for _, name := range []string{"info.json", "data"} {
-		if err := os.RemoveAll(filepath.Join(m.dir, name)); err != nil {
-			return false, fmt.Errorf("remove cache mount %q: %w", m.ID, err)
-		}
-	}
-	return true, nil
+// restores tells whether to ask for what a mount had elsewhere: not for one that
+// is to start anew.
+func (c *Caches) restores(id string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.Restore != nil && !c.emptied[id]
 }

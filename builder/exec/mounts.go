@@ -161,6 +161,11 @@ func (s *mountSet) seed(ctx context.Context, req *cachemount.Request, m *pb.Moun
 	}
 	snap := s.inputs[m.GetInput()]
 	req.Seed = snap.Chain.String() + strconv.Quote(m.GetSelector())
+	if in := s.vertex.Inputs[m.GetInput()].Vertex; in.File != nil && len(in.Inputs) == 0 {
+		// Directories made for the purpose (uid=, gid=, mode=): what was asked for
+		// says what they are, and, unlike their times, is the same everywhere.
+		req.Seed = in.Digest.String() + strconv.Quote(m.GetSelector())
+	}
 	if snap.Tree != nil {
 		dgst, err := snap.Tree.Digest(ctx, treeSelection(m.GetSelector()))
 		if err != nil {

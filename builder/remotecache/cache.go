@@ -12,6 +12,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/shale-build/shale/builder/cache"
+	"github.com/shale-build/shale/builder/cachemount"
 )
 
 // Layer is a layer of a Cache with the blob that has it.
@@ -36,10 +37,12 @@ type Record struct {
 	Description   string
 }
 
-// Cache is a set of records and layers. The zero value is empty.
+// Cache is a set of records and layers, and of the content of cache mounts. The
+// zero value is empty.
 type Cache struct {
 	layers  map[digest.Digest]Layer
 	records map[cache.Key]Record
+	mounts  map[cachemount.Key]Mount
 }
 
 // chainOf is the chainID of a layer on a parent.
@@ -119,11 +122,16 @@ func (c *Cache) Join(other *Cache) {
 			c.records[key] = r
 		}
 	}
+	for key, m := range other.mounts {
+		if _, ok := c.mounts[key]; !ok {
+			c.AddMount(key, m)
+		}
+	}
 }
 
-// Bound drops records that were used before a time and, least recently used
-// first, as many that the remaining layers' blobs have no more than size bytes.
-// Layers that no record needs are dropped.
+// Bound drops what was used before a time and, least recently used first, as much
+// that the remaining blobs have no more than size bytes; cache mounts go before
+// records. Layers that no record needs are dropped.
 func (c *Cache) Bound(after time.Time, size int64) {
 	type keyed struct {
 		key cache.Key
@@ -163,7 +171,22 @@ func (c *Cache) Bound(after time.Time, size int64) {
 		}
 		kept.records[k.key] = k.Record
 	}
+	for _, key := range c.mountsByUse() {
+		m := c.mounts[key]
+		if m.Used.Before(after) || total+m.Blob.Size > size {
+			continue
+		}
+		total += m.Blob.Size
+		kept.AddMount(key, m)
+	}
 	*c = kept
+}
+
+// mountsByUse lists cache mounts, the most recently used first.
+func (c *Cache) mountsByUse() []cachemount.Key {
+	return slices.SortedFunc(maps.Keys(c.mounts), func(a, b cachemount.Key) int {
+		return cmp.Or(c.mounts[b].Used.Compare(c.mounts[a].Used), cmp.Compare(a, b))
+	})
 }
 
 // order lists the chains so that parents come first, the same for equal caches.

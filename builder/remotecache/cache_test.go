@@ -10,6 +10,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/shale-build/shale/builder/cachemount"
 )
 
 var noon = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
@@ -20,7 +22,9 @@ func blob(s string, size int64) ocispec.Descriptor {
 	return ocispec.Descriptor{MediaType: ocispec.MediaTypeImageLayerGzip, Digest: id("blob " + s), Size: size}
 }
 
-// example has a base with two layers on it, each with a record.
+const mountKey = cachemount.Key("0123456789abcdef0123456789abcdef")
+
+// example has a base with two layers on it, each with a record, and a cache mount.
 func example(t *testing.T) *Cache {
 	t.Helper()
 	c := &Cache{}
@@ -30,6 +34,7 @@ func example(t *testing.T) *Cache {
 	record(t, c, "make a", a, noon)
 	record(t, c, "make b", b, noon.Add(-time.Hour))
 	record(t, c, "nothing", "", noon)
+	c.AddMount(mountKey, Mount{ID: "/pkg", DiffID: id("tar"), Size: 99, Blob: blob("mount", 30), Used: noon})
 	return c
 }
 
@@ -90,7 +95,16 @@ func TestJoin(t *testing.T) {
 	d := add(t, other, "d", "", 5)
 	record(t, other, "make d", d, noon)
 	record(t, other, "make a", d, noon) // not what c knows
+	const more = cachemount.Key("ffffffffffffffffffffffffffffffff")
+	for _, key := range []cachemount.Key{mountKey, more} {
+		other.AddMount(key, Mount{ID: "other", DiffID: id("other"), Blob: blob("other", 1), Used: noon})
+	}
 	c.Join(other)
+	for key, want := range map[cachemount.Key]string{mountKey: "/pkg", more: "other"} {
+		if m, ok := c.Mount(key); !ok || m.ID != want {
+			t.Errorf("cache mount %s is %+v", key, m)
+		}
+	}
 	if r, _ := c.Record(id("make a")); r.Chain == d {
 		t.Error("a record of the other cache replaced ours")
 	}
@@ -105,19 +119,22 @@ func TestBound(t *testing.T) {
 		size    int64
 		records []string
 		layers  int
+		mounts  int
 	}{
-		"all":             {noon.Add(-2 * time.Hour), 130, []string{"make a", "make b", "nothing"}, 3},
-		"by age":          {noon.Add(-time.Minute), 1000, []string{"make a", "nothing"}, 2},
-		"by size":         {noon.Add(-2 * time.Hour), 129, []string{"make a", "nothing"}, 2},
-		"too small":       {noon.Add(-2 * time.Hour), 50, []string{"nothing"}, 0},
-		"older than that": {noon.Add(time.Second), 1000, nil, 0},
+		"all":             {noon.Add(-2 * time.Hour), 160, []string{"make a", "make b", "nothing"}, 3, 1},
+		"without mount":   {noon.Add(-2 * time.Hour), 159, []string{"make a", "make b", "nothing"}, 3, 0},
+		"by age":          {noon.Add(-time.Minute), 1000, []string{"make a", "nothing"}, 2, 1},
+		"by size":         {noon.Add(-2 * time.Hour), 129, []string{"make a", "nothing"}, 2, 0},
+		"too small":       {noon.Add(-2 * time.Hour), 29, []string{"nothing"}, 0, 0},
+		"older than that": {noon.Add(time.Second), 1000, nil, 0, 0},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			c := example(t)
 			c.Bound(tt.after, tt.size)
-			if c.Len() != len(tt.records) || len(c.layers) != tt.layers {
-				t.Errorf("%d records and %d layers are left, want %d and %d", c.Len(), len(c.layers), len(tt.records), tt.layers)
+			if c.Len() != len(tt.records) || len(c.layers) != tt.layers || len(c.mounts) != tt.mounts {
+				t.Errorf("%d records, %d layers and %d mounts are left, want %d, %d and %d",
+					c.Len(), len(c.layers), len(c.mounts), len(tt.records), tt.layers, tt.mounts)
 			}
 			for _, r := range tt.records {
 				if _, ok := c.Record(id(r)); !ok {
@@ -178,6 +195,9 @@ func TestDecodeRefuses(t *testing.T) {
 		"cannot have layer 0 below it":  {manifest, fmt.Sprintf(`{"layers":[{"diffID":%q,"blob":%q,"parent":0}]}`, l, l)},
 		"cannot have layer -2 below it": {manifest, fmt.Sprintf(`{"layers":[{"diffID":%q,"blob":%q,"parent":-2}]}`, l, l)},
 		"there is no layer 3":           {manifest, fmt.Sprintf(`{"records":[{"key":%q,"layer":3}]}`, key)},
+		"cache mount \"m\": its blob":   {manifest, fmt.Sprintf(`{"mounts":[{"id":"m","key":%q,"blob":%q}]}`, mountKey, key)},
+		"32 hexadecimal digits":         {manifest, fmt.Sprintf(`{"mounts":[{"id":"m","key":"../x","blob":%q,"diffID":%q}]}`, l, l)},
+		"it cannot have -1 bytes":       {manifest, fmt.Sprintf(`{"mounts":[{"id":"m","key":%q,"blob":%q,"diffID":%q,"size":-1}]}`, mountKey, l, l)},
 		"record \"k\"":                  {manifest, `{"records":[{"key":"k","layer":-1}]}`},
 	} {
 		t.Run(want, func(t *testing.T) {

@@ -8,7 +8,9 @@
 // image ("inline") the records stand in the image's own config.
 //
 // An importing build looks keys up in the config alone; blobs are fetched when a
-// record is hit, and only those that the store does not have. Everything that
+// record is hit, and only those that the store does not have. The content of cache
+// mounts, which are blobs beside the layers, is fetched when a step is about to use
+// one. Everything that
 // comes from outside is verified: blobs by their digest, layers by their diffID. A
 // cache is trusted as far as its registry is: who can write it decides what a hit
 // gives.

@@ -35,6 +35,7 @@ const (
 type config struct {
 	Layers  []configLayer  `json:"layers"`
 	Records []configRecord `json:"records"`
+	Mounts  []configMount  `json:"mounts,omitempty"`
 }
 
 type configLayer struct {
@@ -75,6 +76,16 @@ func (c *Cache) Encode() (manifest, configData []byte, err error) {
 		}
 	}
 	cfg.Records = c.encodeRecords(number)
+	for _, key := range slices.Sorted(maps.Keys(c.mounts)) {
+		mount := c.mounts[key]
+		cfg.Mounts = append(cfg.Mounts, configMount{
+			Key: key, ID: mount.ID, DiffID: mount.DiffID, Size: mount.Size, Blob: mount.Blob.Digest, Used: mount.Used.UTC(),
+		})
+		if !listed[mount.Blob.Digest] {
+			listed[mount.Blob.Digest] = true
+			m.Layers = append(m.Layers, mount.Blob)
+		}
+	}
 	if configData, err = json.Marshal(cfg); err != nil {
 		return nil, nil, fmt.Errorf("write cache config: %w", err)
 	}
@@ -169,7 +180,7 @@ func (cfg config) cache(blobs []ocispec.Descriptor) (*Cache, error) {
 			return nil, err
 		}
 	}
-	return c, nil
+	return c, c.addMounts(cfg.Mounts, known)
 }
 
 // inline are the records inside an image, whose layers are the image's.

@@ -21,6 +21,8 @@ type Source struct {
 	// Name is for messages.
 	Name  string
 	Cache *Cache
+	// Mounts tells which cache mounts may be restored from here; nil for none.
+	Mounts func(id string) bool
 	// Layer streams the uncompressed content of a blob.
 	Layer func(ctx context.Context, blob ocispec.Descriptor) (io.ReadCloser, error)
 	// Close ends the connection; nil for nothing to do.

@@ -5,14 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"path/filepath"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"go.podman.io/image/v5/docker"
 	"go.podman.io/image/v5/image"
 	"go.podman.io/image/v5/manifest"
-	"go.podman.io/image/v5/oci/layout"
 	"go.podman.io/image/v5/pkg/blobinfocache/none"
 	"go.podman.io/image/v5/pkg/compression"
 	"go.podman.io/image/v5/types"
@@ -166,21 +164,4 @@ func (b *verifiedBlob) Read(p []byte) (int, error) {
 		return n, fmt.Errorf("blob %s: its content has another digest", b.digest)
 	}
 	return n, err
-}
-
-// WriteLayout writes src to dir, a directory in OCI layout that is made where
-// there is none, under a tag. Blobs that are there already are not written again.
-func (c *Client) WriteLayout(ctx context.Context, src Prepared, dir, tag string, progress Progress) error {
-	abs, err := filepath.Abs(dir)
-	if err != nil {
-		return fmt.Errorf("find OCI layout %s: %w", dir, err)
-	}
-	to, err := layout.NewReference(abs, tag)
-	if err != nil {
-		return fmt.Errorf("OCI layout %s: %w", dir, err)
-	}
-	if err := c.pushPrepared(ctx, src, to, PreparedOptions{Progress: progress}); err != nil {
-		return fmt.Errorf("write OCI layout %s: %w", dir, err)
-	}
-	return nil
 }

@@ -34,6 +34,9 @@ type PreparedOptions struct {
 	Insecure bool
 	// ByDigest gives the image no tag.
 	ByDigest bool
+	// Check, if not nil, is called when all is there but the tag: an error keeps
+	// the tag from being written.
+	Check func(ctx context.Context) error
 	// Progress may be nil.
 	Progress Progress
 }
@@ -45,6 +48,9 @@ func (c *Client) PushPrepared(ctx context.Context, src Prepared, dest string, op
 	named, err := parseName(dest)
 	if err != nil {
 		return err
+	}
+	if opts.Check != nil {
+		return explain("push", named, c.tagPrepared(ctx, src, named, opts))
 	}
 	if opts.ByDigest {
 		if named, err = imgref.WithDigest(imgref.TrimNamed(named), digest.FromBytes(src.Manifest)); err != nil {
@@ -67,16 +73,21 @@ func (c *Client) pushPrepared(ctx context.Context, src Prepared, to types.ImageR
 		return err
 	}
 	defer func() { err = errors.Join(err, policy.Destroy()) }()
-	sys := c.system()
-	if opts.Insecure {
-		sys.DockerInsecureSkipTLSVerify = types.OptionalBoolTrue
-	}
+	sys := c.pushSystem(opts)
 	options := &copy.Options{SourceCtx: sys, DestinationCtx: sys, PreserveDigests: true}
 	if len(src.Manifests) > 0 {
 		options.ImageListSelection = copy.CopyAllImages
 	}
 	_, err = copyImage(ctx, policy, to, &preparedRef{src}, options, opts.Progress)
 	return err
+}
+
+func (c *Client) pushSystem(opts PreparedOptions) *types.SystemContext {
+	sys := c.system()
+	if opts.Insecure {
+		sys.DockerInsecureSkipTLSVerify = types.OptionalBoolTrue
+	}
+	return sys
 }
 
 // preparedRef lets go.podman.io/image read a Prepared.

@@ -19,7 +19,8 @@ import (
 
 // registrylog passes what it is asked for on PORT of loopback on to REGISTRY until
 // it is ended, and writes a line "METHOD PATH STATUS" to the file LOG for each
-// request. A scenario may empty the file in between.
+// request. A scenario may empty the file in between. While there is a file LOG.hold
+// uploads wait; LOG.held appears when one does.
 func registrylog(args []string) error {
 	if len(args) != 3 {
 		return errors.New("usage: registrylog REGISTRY PORT LOG")
@@ -42,7 +43,17 @@ func registrylog(args []string) error {
 		_, err := fmt.Fprintf(log, "%s %s %d\n", r.Request.Method, r.Request.URL.Path, r.StatusCode)
 		return err
 	}
-	srv := &http.Server{Handler: proxy, ReadHeaderTimeout: time.Minute}
+	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		for r.Method != http.MethodGet && r.Method != http.MethodHead {
+			if _, err := os.Stat(args[2] + ".hold"); err != nil {
+				break
+			}
+			_ = os.WriteFile(args[2]+".held", nil, 0o644)
+			time.Sleep(20 * time.Millisecond)
+		}
+		proxy.ServeHTTP(w, r)
+	})
+	srv := &http.Server{Handler: handler, ReadHeaderTimeout: time.Minute}
 	go srv.Serve(listener)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()

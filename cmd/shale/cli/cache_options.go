@@ -64,8 +64,16 @@ func parseCache(value string) (kind string, attrs map[string]string, err error) 
 	switch kind {
 	case "":
 		return "", nil, errors.New("type is required")
-	case "gha", "s3", "azblob":
-		return "", nil, fmt.Errorf("type %s is not available: use registry or local", kind)
+	}
+	if instead, ok := elsewhere[kind]; ok {
+		return "", nil, fmt.Errorf("type %s is not available: %s", kind, instead)
 	}
 	return kind, attrs, nil
+}
+
+// elsewhere are buildx's types for which there is another way here.
+var elsewhere = map[string]string{
+	"gha":    "use type=registry with ghcr.io, or type=local with a directory that actions/cache keeps",
+	"s3":     "use type=registry, or type=local with a directory that you copy to and from the bucket",
+	"azblob": "use type=registry, or type=local with a directory that you copy to and from the container",
 }

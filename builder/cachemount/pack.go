@@ -1,0 +1,238 @@
+package cachemount
+
+import (
+	"archive/tar"
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// ErrInUse is returned for a mount that steps are using all the time.
+var ErrInUse = errors.New("a step is using it")
+
+// patience is how long Hold waits for steps of other builds.
+const patience = 10 * time.Second
+
+// Hold keeps steps from using a mount until the lease is released, so that nothing
+// of it is half written. It returns ErrInUse when steps do not let it go, and
+// fs.ErrNotExist when it has been removed.
+func (c *Caches) Hold(ctx context.Context, m Mount) (*Lease, error) {
+	lock, err := os.OpenFile(m.dir+"/lock", os.O_RDWR, 0)
+	if err != nil {
+		return nil, fmt.Errorf("lock cache mount %q: %w", m.ID, err)
+	}
+	wait, stop := context.WithTimeoutCause(ctx, patience, ErrInUse)
+	defer stop()
+	if err := lockSlot(wait, lock, Locked); err != nil {
+		return nil, errors.Join(fmt.Errorf("lock cache mount %q: %w", m.ID, err), lock.Close())
+	}
+	lease := &Lease{Dir: m.dir + "/data", lock: lock}
+	if _, err := os.Lstat(lease.Dir); err != nil {
+		return nil, errors.Join(fmt.Errorf("lock cache mount %q: %w", m.ID, err), lease.Release())
+	}
+	return lease, nil
+}
+
+// Pack writes the content of dir, which nobody uses meanwhile, as a tar: the same
+// for the same content, names sorted, times of files to the nanosecond, owners as numbers of
+// this user namespace. It returns how many files are left out because they would
+// mean more than their bytes elsewhere: devices, sockets, FIFOs, and programs with
+// set-id bits or capabilities. A cache does without.
+func Pack(ctx context.Context, dir string, w io.Writer) (left int, err error) {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return 0, fmt.Errorf("pack cache mount: %w", err)
+	}
+	defer root.Close() //nolint:errcheck // only reads
+	p := &packer{ctx: ctx, tar: tar.NewWriter(w), links: map[[2]uint64]string{}}
+	err = p.dir(root, "")
+	if err := errors.Join(err, p.tar.Close()); err != nil {
+		return p.left, fmt.Errorf("pack cache mount: %w", err)
+	}
+	return p.left, nil
+}
+
+type packer struct {
+	ctx  context.Context //nolint:containedctx // lives for one Pack
+	tar  *tar.Writer
+	left int
+	// links are the first names of files that have several.
+	links map[[2]uint64]string
+}
+
+// dir writes d and what is in it; at is its path with a slash behind, "" at the
+// top.
+func (p *packer) dir(d *os.Root, at string) error {
+	names, err := p.dirEntry(d, cmp.Or(at, "./"))
+	if err != nil {
+		return err
+	}
+	slices.Sort(names)
+	for _, name := range names {
+		if err := context.Cause(p.ctx); err != nil {
+			return err
+		}
+		if err := p.entry(d, name, at+name); err != nil {
+			return fmt.Errorf("%s: %w", at+name, err)
+		}
+	}
+	return nil
+}
+
+// dirEntry writes d itself and returns the names in it.
+func (p *packer) dirEntry(d *os.Root, name string) (names []string, err error) {
+	f, err := d.Open(".")
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	attrs, _, err := userAttrs(f)
+	if err != nil {
+		return nil, err
+	}
+	if err := p.header(info, name, "", attrs); err != nil {
+		return nil, err
+	}
+	return f.Readdirnames(-1)
+}
+
+func (p *packer) entry(d *os.Root, name, at string) error {
+	info, err := d.Lstat(name)
+	if err != nil {
+		return err
+	}
+	switch info.Mode().Type() { //nolint:exhaustive // the others are left out
+	case fs.ModeDir:
+		sub, err := d.OpenRoot(name)
+		if err != nil {
+			return err
+		}
+		defer sub.Close() //nolint:errcheck // only reads
+		return p.dir(sub, at+"/")
+	case fs.ModeSymlink:
+		target, err := d.Readlink(name)
+		if err != nil {
+			return err
+		}
+		return p.header(info, at, target, nil)
+	case 0:
+		return p.file(d, name, at, info)
+	}
+	p.left++
+	return nil
+}
+
+func (p *packer) file(d *os.Root, name, at string, info fs.FileInfo) error {
+	st, ok := info.Sys().(*syscall.Stat_t)
+	if !ok {
+		return errors.New("its inode cannot be read")
+	}
+	inode := [2]uint64{st.Dev, st.Ino}
+	if first, ok := p.links[inode]; ok {
+		return p.tar.WriteHeader(&tar.Header{
+			Typeflag: tar.TypeLink, Name: at, Linkname: first, ModTime: info.ModTime(), Format: tar.FormatPAX,
+		})
+	}
+	f, err := d.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if now, err := f.Stat(); err != nil || !os.SameFile(info, now) {
+		return errors.Join(errors.New("changed while it was packed"), err)
+	}
+	attrs, capable, err := userAttrs(f)
+	if err != nil {
+		return err
+	}
+	if capable || info.Mode()&(fs.ModeSetuid|fs.ModeSetgid) != 0 {
+		p.left++
+		return nil
+	}
+	if st.Nlink > 1 {
+		p.links[inode] = at
+	}
+	if err := p.header(info, at, "", attrs); err != nil {
+		return err
+	}
+	if _, err := io.CopyN(p.tar, f, info.Size()); err != nil {
+		return err
+	}
+	return nil
+}
+
+func (p *packer) header(info fs.FileInfo, name, target string, attrs map[string]string) error {
+	st, ok := info.Sys().(*syscall.Stat_t)
+	if !ok {
+		return errors.New("its inode cannot be read")
+	}
+	h := &tar.Header{
+		Name: name, Linkname: target, Mode: int64(st.Mode & 0o7777), Uid: int(st.Uid), Gid: int(st.Gid),
+		ModTime: info.ModTime(), Format: tar.FormatPAX, PAXRecords: attrs,
+	}
+	switch info.Mode().Type() {
+	case fs.ModeDir:
+		h.Typeflag = tar.TypeDir
+	case fs.ModeSymlink:
+		// Nobody looks at the time of a link, and os.Root cannot set it.
+		h.Typeflag, h.ModTime = tar.TypeSymlink, time.Time{}
+	default:
+		h.Typeflag, h.Size = tar.TypeReg, info.Size()
+	}
+	return p.tar.WriteHeader(h)
+}
+
+const (
+	attrPrefix = "SCHILY.xattr."
+	capability = "security.capability"
+)
+
+// userAttrs are a file's user.* attributes as PAX records, where the file system
+// has such, and whether it has capabilities.
+func userAttrs(f *os.File) (attrs map[string]string, capable bool, err error) {
+	size, err := unix.Flistxattr(int(f.Fd()), nil)
+	if size == 0 || errors.Is(err, unix.ENOTSUP) {
+		return nil, false, nil
+	}
+	list := make([]byte, max(size, 0))
+	if err == nil {
+		size, err = unix.Flistxattr(int(f.Fd()), list)
+	}
+	if err != nil {
+		return nil, false, fmt.Errorf("list attributes: %w", err)
+	}
+	attrs = map[string]string{}
+	for name := range strings.SplitSeq(strings.TrimRight(string(list[:size]), "\x00"), "\x00") {
+		capable = capable || name == capability
+		if !carried(name) {
+			continue
+		}
+		value := make([]byte, 64<<10) // XATTR_SIZE_MAX
+		n, err := unix.Fgetxattr(int(f.Fd()), name, value)
+		if err != nil {
+			return nil, false, fmt.Errorf("read attribute %s: %w", name, err)
+		}
+		attrs[attrPrefix+name] = string(value[:n])
+	}
+	return attrs, capable, nil
+}
+
+// carried tells whether an attribute comes along: not those of overlayfs, which
+// mean something about other files, nor one that a tar cannot name.
+func carried(name string) bool {
+	return strings.HasPrefix(name, "user.") && !strings.HasPrefix(name, "user.overlay.") && !strings.Contains(name, "=")
+}

@@ -1,0 +1,221 @@
+package cachemount
+
+import (
+	"archive/tar"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// maxEntries bounds what Unpack makes.
+const maxEntries = 10_000_000
+
+// Unpack fills dir, which is empty, with what Pack wrote, and no more than size
+// bytes of tar. The tar may come from anybody: nothing outside dir is touched, and
+// what Pack leaves out is not made. Owners that this user namespace does not have
+// become its root. What was written is on disk afterwards.
+func Unpack(ctx context.Context, r io.Reader, dir string, size int64) error {
+	if err := unpack(ctx, r, dir, size); err != nil {
+		return fmt.Errorf("unpack cache mount: %w", err)
+	}
+	return nil
+}
+
+func unpack(ctx context.Context, r io.Reader, dir string, size int64) error {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return err
+	}
+	defer root.Close() //nolint:errcheck // a handle on a directory
+	limited := &io.LimitedReader{R: r, N: size + 1}
+	u := &unpacker{root: root, room: size}
+	err = u.all(ctx, tar.NewReader(limited))
+	if err == nil {
+		// To the end, where the digest is checked.
+		_, err = io.Copy(io.Discard, limited)
+	}
+	if limited.N == 0 {
+		return fmt.Errorf("it has more than the %d bytes it is said to have", size)
+	}
+	if err != nil {
+		return err
+	}
+	if err := u.finish(); err != nil {
+		return err
+	}
+	d, err := root.Open(".")
+	if err != nil {
+		return err
+	}
+	return errors.Join(unix.Syncfs(int(d.Fd())), d.Close())
+}
+
+type unpacker struct {
+	root *os.Root
+	// room is how many bytes more files may have: a sparse one has more than it
+	// takes in the tar.
+	room int64
+	// dirs are completed when all is in them.
+	dirs []directory
+}
+
+// directory is what a directory will be.
+type directory struct {
+	name     string
+	uid, gid int
+	mode     int64
+	mtime    time.Time
+}
+
+func (u *unpacker) all(ctx context.Context, tr *tar.Reader) error {
+	for n := 0; ; n++ {
+		if err := context.Cause(ctx); err != nil {
+			return err
+		}
+		h, err := tr.Next()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if n == maxEntries {
+			return fmt.Errorf("it has more than %d entries", maxEntries)
+		}
+		if err := u.entry(h, tr); err != nil {
+			return fmt.Errorf("entry %q: %w", h.Name, err)
+		}
+	}
+}
+
+func (u *unpacker) entry(h *tar.Header, r io.Reader) error {
+	name := path.Clean(h.Name)
+	if !filepath.IsLocal(name) {
+		return errors.New("its name leads out of the mount")
+	}
+	switch h.Typeflag {
+	case tar.TypeDir:
+		return u.dir(name, h)
+	case tar.TypeReg:
+		return u.file(name, h, r)
+	case tar.TypeSymlink:
+		if err := u.root.Symlink(h.Linkname, name); err != nil {
+			return err
+		}
+		return u.own(name, h.Uid, h.Gid)
+	case tar.TypeLink:
+		err := u.root.Link(path.Clean(h.Linkname), name)
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil // to what was left out
+		}
+		return err
+	}
+	return nil
+}
+
+func (u *unpacker) dir(name string, h *tar.Header) error {
+	if name != "." {
+		if err := u.root.Mkdir(name, 0o700); err != nil {
+			return err
+		}
+	}
+	u.dirs = append(u.dirs, directory{name: name, uid: h.Uid, gid: h.Gid, mode: h.Mode, mtime: h.ModTime})
+	if len(h.PAXRecords) == 0 {
+		return nil
+	}
+	f, err := u.root.OpenFile(name, os.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return err
+	}
+	return errors.Join(setAttrs(f, h), f.Close())
+}
+
+func setAttrs(f *os.File, h *tar.Header) error {
+	for key, value := range h.PAXRecords {
+		attr, ok := strings.CutPrefix(key, attrPrefix)
+		if !ok || !carried(attr) {
+			continue
+		}
+		if err := unix.Fsetxattr(int(f.Fd()), attr, []byte(value), 0); err != nil && !errors.Is(err, unix.ENOTSUP) {
+			return fmt.Errorf("set attribute %s: %w", attr, err)
+		}
+	}
+	return nil
+}
+
+func (u *unpacker) file(name string, h *tar.Header, r io.Reader) (err error) {
+	if h.Mode&0o6000 != 0 {
+		return nil
+	}
+	if u.room -= h.Size; u.room < 0 {
+		return errors.New("it is larger than the whole is said to be")
+	}
+	f, err := u.root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL|unix.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	if _, err := io.Copy(f, r); err != nil {
+		return err
+	}
+	if err := setAttrs(f, h); err != nil {
+		return err
+	}
+	if err := f.Chown(h.Uid, h.Gid); err != nil && !unmapped(err) {
+		return err
+	}
+	if err := f.Chmod(fs.FileMode(h.Mode & 0o777)); err != nil {
+		return err
+	}
+	return u.root.Chtimes(name, time.Time{}, h.ModTime)
+}
+
+// own gives an entry its owner, if there is such a one.
+func (u *unpacker) own(name string, uid, gid int) error {
+	if err := u.root.Lchown(name, uid, gid); err != nil && !unmapped(err) {
+		return err
+	}
+	return nil
+}
+
+// unmapped tells that an owner does not exist in this user namespace, or that
+// others than one's own cannot be given.
+func unmapped(err error) bool { return errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EPERM) }
+
+// finish completes the directories, the innermost first.
+func (u *unpacker) finish() error {
+	for _, d := range slices.Backward(u.dirs) {
+		if err := u.own(d.name, d.uid, d.gid); err != nil {
+			return err
+		}
+		if err := u.root.Chmod(d.name, fileMode(d.mode)); err != nil {
+			return err
+		}
+		if err := u.root.Chtimes(d.name, time.Time{}, d.mtime); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// fileMode spells a directory's mode in Go's way.
+func fileMode(mode int64) fs.FileMode {
+	out := fs.FileMode(mode & 0o777)
+	if mode&0o1000 != 0 {
+		out |= fs.ModeSticky
+	}
+	if mode&0o2000 != 0 {
+		out |= fs.ModeSetgid
+	}
+	return out
+}

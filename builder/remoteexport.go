@@ -1,0 +1,299 @@
+package builder
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/containerd/platforms"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/shale-build/shale/builder/export"
+	"github.com/shale-build/shale/builder/remotecache"
+	"github.com/shale-build/shale/storage"
+	"github.com/shale-build/shale/storage/registry"
+)
+
+// exportCaches writes the caches of --cache-to.
+func (b *build) exportCaches(ctx context.Context, f finished, layers *export.Layers) error {
+	for _, t := range b.cacheTargets {
+		if t.Type == "inline" {
+			continue
+		}
+		step := newStep(b.deps.Progress, t.title())
+		x := &cacheExport{build: b, target: t, finished: f, layers: layers, step: step}
+		err := x.run(ctx)
+		step.done(err)
+		if err != nil && t.ignoreError && ctx.Err() == nil {
+			b.deps.Logger.Warn("the cache was not exported", "to", t.where, "error", err)
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("export cache to %s: %w", t.where, err)
+		}
+	}
+	return nil
+}
+
+// cacheAttempts is how often a cache that others write to at the same time is
+// joined with what they wrote.
+const cacheAttempts = 10
+
+// errCacheMoved tells that the cache is not what it was when it was read.
+var errCacheMoved = errors.New("another build has written to the cache meanwhile")
+
+// cacheExport writes one cache.
+type cacheExport struct {
+	*build
+	finished
+	target cacheTarget
+	layers *export.Layers
+	step   *step
+	blobs  *cacheBlobs
+}
+
+// run joins what the build made with what is there already. Should the blobs of
+// that be gone, it is written anew.
+func (x *cacheExport) run(ctx context.Context) error {
+	before, at, err := x.read(ctx)
+	if err != nil {
+		return err
+	}
+	err = x.merge(ctx, before, at)
+	if err != nil && before != nil && ctx.Err() == nil {
+		x.deps.Logger.Debug("writing the cache anew", "to", x.target.where, "error", err)
+		err = x.merge(ctx, nil, at)
+	}
+	return err
+}
+
+// merge writes the build's records joined with before, which is at a digest. When
+// somebody else has written by then, it is joined with that. The last attempt lets
+// nothing come between: better the others' records are lost, which they find out,
+// than ours.
+func (x *cacheExport) merge(ctx context.Context, before *remotecache.Cache, at digest.Digest) error {
+	now := time.Now().UTC()
+	ours, err := x.collect(ctx, before, now)
+	if err != nil {
+		return err
+	}
+	for attempt := 1; ; attempt++ {
+		c := &remotecache.Cache{}
+		c.Join(ours)
+		if before != nil {
+			c.Join(before)
+		}
+		c.Bound(now.Add(-x.target.maxAge), x.target.maxSize)
+		manifest, config, err := c.Encode()
+		if err != nil {
+			return err
+		}
+		if digest.FromBytes(manifest) == at {
+			return nil // others have written ours with theirs
+		}
+		src := registry.Prepared{
+			Manifest: manifest, MediaType: ocispec.MediaTypeImageManifest,
+			Open: func(d digest.Digest) (io.ReadCloser, int64, error) { return x.blobs.open(d, config) },
+		}
+		if err = x.write(ctx, src, at, attempt == cacheAttempts); !errors.Is(err, errCacheMoved) {
+			return err
+		}
+		x.deps.Logger.Debug("joining with what another build wrote", "to", x.target.where, "attempt", attempt)
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-time.After(rand.N(time.Duration(attempt) * 50 * time.Millisecond)): //nolint:gosec // so that two do not keep step
+		}
+		if before, at, err = x.read(ctx); err != nil {
+			return err
+		}
+	}
+}
+
+// collect compresses what is to be exported and is not in before.
+func (x *cacheExport) collect(ctx context.Context, before *remotecache.Cache, now time.Time) (*remotecache.Cache, error) {
+	x.blobs = &cacheBlobs{layers: x.layers, compression: x.target.compression}
+	prepared := x.step.begin("preparing build cache for export")
+	col := remotecache.Collector{Chain: x.chain, Entries: x.index.List, Blob: x.blobs.make, Before: before, Now: now}
+	c, err := col.Collect(ctx, x.cacheTops(ctx, x.target, x.finished))
+	if err == nil {
+		err = x.addMounts(ctx, c, before, now)
+	}
+	prepared(err)
+	return c, err
+}
+
+// read reads the cache that will be written over, nil for none, and the digest of
+// what is there, "" for nothing or where that cannot be told.
+func (x *cacheExport) read(ctx context.Context) (*remotecache.Cache, digest.Digest, error) {
+	at, err := x.digest(ctx)
+	if errors.Is(err, registry.ErrNotFound) {
+		return nil, "", nil
+	}
+	if err != nil {
+		return nil, "", err
+	}
+	open, where := x.deps.Registry.OpenArtifact, x.target.where
+	if x.target.Type == "local" {
+		open, where = x.deps.Registry.OpenArtifactLayout, x.target.where+":"+x.target.tag
+	}
+	a, err := open(ctx, where, platforms.DefaultSpec())
+	if errors.Is(err, registry.ErrNotFound) {
+		return nil, at, nil
+	}
+	if err != nil {
+		return nil, at, err
+	}
+	defer a.Close() //nolint:errcheck // only read
+	c, err := remotecache.Decode(a.Manifest, a.Config)
+	if err != nil {
+		// Something else, or of another version: it is replaced, as asked.
+		x.deps.Logger.Debug("what is there is no cache", "at", x.target.where, "error", err)
+		return nil, at, nil
+	}
+	return c, at, nil
+}
+
+func (x *cacheExport) digest(ctx context.Context) (digest.Digest, error) {
+	if x.target.Type == "registry" {
+		return x.deps.Registry.Digest(ctx, x.target.where)
+	}
+	dir, err := x.deps.Registry.OpenLayout(ctx, x.target.where)
+	if err != nil {
+		return "", err
+	}
+	at, err := dir.Digest(x.target.tag)
+	return at, errors.Join(err, dir.Close())
+}
+
+// write writes a cache over what is at a digest. It returns errCacheMoved when that
+// is not there any more, unless forced.
+func (x *cacheExport) write(ctx context.Context, src registry.Prepared, at digest.Digest, force bool) error {
+	x.step.note("writing cache manifest " + digest.FromBytes(src.Manifest).String())
+	if x.target.Type == "local" {
+		return x.writeLocal(ctx, src, at, force)
+	}
+	// Registries cannot be asked to write only over a certain manifest. Looking
+	// right before and right after leaves one request's time in which the records
+	// of another build can be lost.
+	same := func(ctx context.Context, want digest.Digest) error {
+		got, err := x.digest(ctx)
+		if errors.Is(err, registry.ErrNotFound) {
+			got, err = "", nil
+		}
+		if err == nil && got != want && !force {
+			err = errCacheMoved
+		}
+		return err
+	}
+	err := x.deps.Registry.PushPrepared(ctx, src, x.target.where, registry.PreparedOptions{
+		Progress: x.step, Check: func(ctx context.Context) error { return same(ctx, at) },
+	})
+	if err != nil {
+		return err
+	}
+	return same(ctx, digest.FromBytes(src.Manifest))
+}
+
+// unusedBlobs is how long blobs that a cache in a directory has no use for any more
+// stay for those who are reading.
+const unusedBlobs = time.Hour
+
+func (x *cacheExport) writeLocal(ctx context.Context, src registry.Prepared, at digest.Digest, force bool) (err error) {
+	dir, err := x.deps.Registry.OpenLayout(ctx, x.target.where)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, dir.Close()) }()
+	now, err := dir.Digest(x.target.tag)
+	if err != nil {
+		return err
+	}
+	if now != at && !force {
+		return errCacheMoved
+	}
+	if err := dir.Write(ctx, src, x.target.tag, x.step); err != nil {
+		return err
+	}
+	if err := dir.Sweep(remotecache.ConfigMediaType, time.Now().Add(-unusedBlobs)); err != nil {
+		x.deps.Logger.Warn("what the cache does not use any more was not removed", "error", err)
+	}
+	return nil
+}
+
+// cacheTops are the topmost layers of what is exported.
+func (b *build) cacheTops(ctx context.Context, t cacheTarget, f finished) []string {
+	var tops []string
+	for _, top := range f.tops {
+		if top != "" {
+			tops = append(tops, top)
+		}
+	}
+	if t.max {
+		for _, g := range f.graphs {
+			tops = append(tops, b.solver.Results(ctx, g)...)
+		}
+	}
+	return tops
+}
+
+// cacheBlobs are the compressed layers and cache mounts of a cache.
+type cacheBlobs struct {
+	layers      *export.Layers
+	compression export.Compression
+
+	mu sync.Mutex
+	// made opens them by their digests.
+	made map[digest.Digest]opener
+}
+
+// opener streams a blob of so many bytes.
+type opener func() (io.ReadCloser, int64, error)
+
+func (cb *cacheBlobs) make(ctx context.Context, l storage.Layer) (ocispec.Descriptor, error) {
+	made, err := cb.layers.Make(ctx, l, cb.compression)
+	if err != nil {
+		return ocispec.Descriptor{}, err
+	}
+	cb.add(made.Desc.Digest, func() (io.ReadCloser, int64, error) {
+		r, err := made.Open()
+		return r, made.Desc.Size, err
+	})
+	return made.Desc, nil
+}
+
+func (cb *cacheBlobs) addFile(desc ocispec.Descriptor, path string) {
+	cb.add(desc.Digest, func() (io.ReadCloser, int64, error) {
+		f, err := os.Open(path)
+		return f, desc.Size, err
+	})
+}
+
+func (cb *cacheBlobs) add(d digest.Digest, open opener) {
+	cb.mu.Lock()
+	defer cb.mu.Unlock()
+	if cb.made == nil {
+		cb.made = map[digest.Digest]opener{}
+	}
+	cb.made[d] = open
+}
+
+func (cb *cacheBlobs) open(d digest.Digest, config []byte) (io.ReadCloser, int64, error) {
+	if d == digest.FromBytes(config) {
+		return io.NopCloser(bytes.NewReader(config)), int64(len(config)), nil
+	}
+	cb.mu.Lock()
+	open, ok := cb.made[d]
+	cb.mu.Unlock()
+	if !ok {
+		return nil, 0, fmt.Errorf("blob %s of the cache that was there is gone", d)
+	}
+	return open()
+}

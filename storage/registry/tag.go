@@ -1,0 +1,62 @@
+package registry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/opencontainers/go-digest"
+	"go.podman.io/image/v5/docker"
+	imgref "go.podman.io/image/v5/docker/reference"
+	"go.podman.io/image/v5/image"
+)
+
+// Digest asks the registry which manifest ref, a complete name, stands for. A name
+// that is not there gives ErrNotFound.
+func (c *Client) Digest(ctx context.Context, ref string) (digest.Digest, error) {
+	named, err := parseName(ref)
+	if err != nil {
+		return "", err
+	}
+	from, err := docker.NewReference(named)
+	if err != nil {
+		return "", fmt.Errorf("image name %q: %w", ref, err)
+	}
+	dgst, err := docker.GetDigest(ctx, c.system(), from)
+	if err != nil {
+		return "", explain("look up", named, err)
+	}
+	return dgst, nil
+}
+
+// tagPrepared pushes src without a tag, asks opts.Check, and then gives it the tag
+// of named: between what the check saw and the tag there is one request.
+func (c *Client) tagPrepared(ctx context.Context, src Prepared, named imgref.Named, opts PreparedOptions) (err error) {
+	exact, err := imgref.WithDigest(imgref.TrimNamed(named), digest.FromBytes(src.Manifest))
+	if err != nil {
+		return err
+	}
+	byDigest, err := docker.NewReference(exact)
+	if err != nil {
+		return err
+	}
+	byTag, err := docker.NewReference(named)
+	if err != nil {
+		return err
+	}
+	if err := c.pushPrepared(ctx, src, byDigest, opts); err != nil {
+		return err
+	}
+	if err := opts.Check(ctx); err != nil {
+		return err
+	}
+	dest, err := byTag.NewImageDestination(ctx, c.pushSystem(opts))
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, dest.Close()) }()
+	if err := dest.PutManifest(ctx, src.Manifest, nil); err != nil {
+		return err
+	}
+	return dest.Commit(ctx, image.UnparsedInstance(&preparedReader{&preparedRef{src}}, nil))
+}
