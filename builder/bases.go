@@ -9,6 +9,7 @@ import (
 
 	"github.com/shale-build/shale/builder/fileop"
 	"github.com/shale-build/shale/builder/llb"
+	"github.com/shale-build/shale/builder/rootfs"
 	"github.com/shale-build/shale/builder/solve"
 	"github.com/shale-build/shale/builder/source/local"
 )
@@ -40,14 +41,46 @@ func (e *executor) base(ctx context.Context, snap solve.Snapshot) (solve.Snapsho
 }
 
 func (e *executor) layerOf(ctx context.Context, tree *local.Tree) (solve.Snapshot, error) {
-	layer, err := e.mounts.Create(ctx, "", func(ctx context.Context, root string) error {
+	draft, err := e.mounts.Create(ctx, rootfs.Base{}, func(ctx context.Context, root string) error {
 		_, err := fileop.Materialize(ctx, tree, "/", root, fileop.Options{Logger: e.logger})
 		return err
 	})
 	if err != nil {
 		return solve.Snapshot{}, err
 	}
-	return e.snapshot(layer)
+	return solve.Snapshot{Draft: draft}.Settled(ctx)
+}
+
+// settle waits for those of inputs that v does more with than to build on their
+// files: only these need not be in the store yet.
+func settle(ctx context.Context, v *llb.Vertex, inputs []solve.Snapshot) ([]solve.Snapshot, error) {
+	for i, in := range inputs {
+		if in.Draft == nil || onlyBuiltOn(v, i, len(inputs)) {
+			continue
+		}
+		var err error
+		if inputs[i], err = in.Settled(ctx); err != nil {
+			return nil, err
+		}
+	}
+	return inputs, nil
+}
+
+// onlyBuiltOn tells whether input i is the one that v builds on and nothing else.
+func onlyBuiltOn(v *llb.Vertex, i, inputs int) bool {
+	switch {
+	case v.Exec != nil:
+		used := 0
+		for _, m := range v.Exec.GetMounts() {
+			if int(m.GetInput()) == i {
+				used++
+			}
+		}
+		return used == 1 && slices.Contains(builtOn(v, inputs), i)
+	case v.File != nil:
+		return i == baseInput(v.File, inputs) && !copiesFrom(v.File, i)
+	}
+	return false
 }
 
 // withBases returns inputs with a layer in the place of what v builds on.

@@ -43,9 +43,10 @@ const tempState = "tmp"
 
 // build is one run of Build.
 type build struct {
-	opts Options
-	deps Deps
-	outs []output
+	opts  Options
+	deps  Deps
+	outs  []output
+	whole context.Context //nolint:containedctx // see Build
 
 	work    *rootfs.Workspace
 	mounts  *rootfs.Mounter
@@ -74,9 +75,10 @@ type build struct {
 // has that process's exit status. Nothing is left behind but layers that the
 // cache knows.
 func Build(ctx context.Context, opts Options, deps Deps) (_ *Result, err error) {
+	whole := ctx // ends before the build does only when the caller wants it
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	b := &build{opts: opts, deps: deps}
+	b := &build{opts: opts, deps: deps, whole: whole}
 	defer func() { err = errors.Join(err, b.close()) }()
 	if err := b.open(ctx, cancel); err != nil {
 		return nil, err
@@ -116,7 +118,7 @@ func (b *build) open(ctx context.Context, abort context.CancelCauseFunc) error {
 	if b.executor, err = b.newExecutor(); err != nil {
 		return err
 	}
-	b.solver = solve.New(b.executor, b.index, b.deps.Progress, b.deps.Logger, abort)
+	b.solver = solve.New(b.whole, b.executor, b.index, b.deps.Progress, b.deps.Logger, abort)
 	b.importCaches(ctx)
 	return b.openTrail()
 }
@@ -173,7 +175,7 @@ func (b *build) openState(ctx context.Context) error {
 	if b.work, err = rootfs.OpenWorkspace(tmp); err != nil {
 		return err
 	}
-	b.mounts = rootfs.New(b.deps.Store, b.work.Dir)
+	b.mounts = rootfs.New(b.whole, b.deps.Store, b.work.Dir, b.deps.Logger)
 	dir, err := b.deps.Store.StateDir(CacheState)
 	if err != nil {
 		return err

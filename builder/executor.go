@@ -55,16 +55,19 @@ func (e *executor) View(ctx context.Context, snap solve.Snapshot) (*local.Tree, 
 // Run implements solve.Executor.
 func (e *executor) Run(ctx context.Context, v *llb.Vertex, inputs []solve.Snapshot, report solve.Reporter) (solve.Snapshot, error) {
 	inputs, err := e.withBases(ctx, v, inputs)
+	if err == nil {
+		inputs, err = settle(ctx, v, inputs)
+	}
 	if err != nil {
 		return solve.Snapshot{}, err
 	}
 	switch {
 	case v.Exec != nil:
-		layer, err := e.run.Run(ctx, v, inputs, report)
+		draft, err := e.run.Run(ctx, v, inputs, report)
 		if err != nil {
 			return solve.Snapshot{}, err
 		}
-		return e.snapshot(layer)
+		return solve.Snapshot{Draft: draft}, nil
 	case v.File != nil:
 		return e.file(ctx, v, inputs)
 	case v.Merge != nil:
@@ -94,9 +97,9 @@ func (e *executor) chain(id string) (digest.Digest, error) {
 // from.
 func (e *executor) file(ctx context.Context, v *llb.Vertex, inputs []solve.Snapshot) (solve.Snapshot, error) {
 	from := baseInput(v.File, len(inputs))
-	base := ""
+	var base rootfs.Base
 	if from >= 0 {
-		base = inputs[from].Layer
+		base = exec.Base(inputs[from])
 	}
 	temp, err := e.mounts.NewDir("file")
 	if err != nil {
@@ -106,13 +109,13 @@ func (e *executor) file(ctx context.Context, v *llb.Vertex, inputs []solve.Snaps
 	if err != nil {
 		return solve.Snapshot{}, err
 	}
-	layer, err := e.mounts.Create(ctx, base, func(ctx context.Context, root string) error {
+	draft, err := e.mounts.Create(ctx, base, func(ctx context.Context, root string) error {
 		return fileop.Run(ctx, v.File, fileop.Options{Dest: root, Inputs: roots, TempDir: temp, Logger: e.logger})
 	})
 	if err != nil {
 		return solve.Snapshot{}, err
 	}
-	return e.snapshot(layer)
+	return solve.Snapshot{Draft: draft}, nil
 }
 
 // fileInputs makes what an operation reads readable. The base is read where it

@@ -44,7 +44,7 @@ func (s *Store) assembleLayer(l *cstorage.Layer) (io.ReadCloser, error) {
 	if l.UncompressedDigest == "" {
 		return nil, os.ErrNotExist // what could tell that the result is right?
 	}
-	dir, err := s.plainDir(l.ID)
+	dir, err := s.LayerDir(l.ID)
 	if err != nil {
 		return nil, err
 	}

@@ -79,7 +79,7 @@ func (s *Store) LowerDirs(id string) ([]string, error) {
 	}
 	dirs := make([]string, 0, len(chain))
 	for _, l := range slices.Backward(chain) {
-		dir, err := s.plainDir(l.ID)
+		dir, err := s.LayerDir(l.ID)
 		if err != nil {
 			return nil, err
 		}
@@ -94,9 +94,9 @@ func (s *Store) LowerDirs(id string) ([]string, error) {
 // errComposefs says that the files of a layer are not kept under their names.
 var errComposefs = errors.New("layer is kept as composefs, which cannot be built on: set use_composefs = \"false\" in storage.conf and pull the image again")
 
-// plainDir returns the directory in which the layer's files lie under their
+// LayerDir returns the directory in which the layer's files lie under their
 // names.
-func (s *Store) plainDir(id string) (string, error) {
+func (s *Store) LayerDir(id string) (string, error) {
 	dir, err := s.layerDir(id)
 	if err != nil {
 		return "", err
@@ -137,7 +137,7 @@ func (s *Store) FindLayer(parent string, diffID digest.Digest) (Layer, bool, err
 		if l.Parent != parent || l.UncompressedDigest != diffID || len(l.UIDMap) > 0 || len(l.GIDMap) > 0 {
 			continue
 		}
-		if _, err := s.plainDir(l.ID); err == nil {
+		if _, err := s.LayerDir(l.ID); err == nil {
 			return layerOf(l), true, nil
 		}
 	}

@@ -25,7 +25,6 @@ import (
 	"github.com/shale-build/shale/builder/source/local"
 	"github.com/shale-build/shale/builder/sshagent"
 	"github.com/shale-build/shale/runtime/sandbox"
-	"github.com/shale-build/shale/storage"
 )
 
 // defaultHostname is what BuildKit gives a RUN step.
@@ -52,14 +51,15 @@ type Executor struct {
 	devices *cdi.Registry
 }
 
-// Run carries out v and returns the layer it made on top of its root.
-func (e *Executor) Run(ctx context.Context, v *llb.Vertex, inputs []solve.Snapshot, report solve.Reporter) (storage.Layer, error) {
+// Run carries out v and returns the layer it makes on top of its root, which may
+// be a draft; what v mounts of other inputs is in the store.
+func (e *Executor) Run(ctx context.Context, v *llb.Vertex, inputs []solve.Snapshot, report solve.Reporter) (*rootfs.Draft, error) {
 	if err := e.permit(v); err != nil {
-		return storage.Layer{}, err
+		return nil, err
 	}
 	base, err := rootLayer(v, inputs)
 	if err != nil {
-		return storage.Layer{}, err
+		return nil, err
 	}
 	return e.Mounts.Create(ctx, base, func(ctx context.Context, root string) error {
 		return e.step(ctx, v, inputs, root, report)
@@ -173,20 +173,26 @@ func proxyEnv(p *pb.ProxyEnv) []string {
 }
 
 // rootLayer finds the layer that the step starts from.
-func rootLayer(v *llb.Vertex, inputs []solve.Snapshot) (string, error) {
+func rootLayer(v *llb.Vertex, inputs []solve.Snapshot) (rootfs.Base, error) {
 	for _, m := range v.Exec.GetMounts() {
 		if m.GetDest() != pb.RootMount {
 			continue
 		}
 		if m.GetReadonly() || m.GetOutput() != 0 {
-			return "", &UnsupportedError{What: "a read-only root file system", Why: "RUN always writes to it"}
+			return rootfs.Base{}, &UnsupportedError{What: "a read-only root file system", Why: "RUN always writes to it"}
 		}
 		if m.GetInput() < 0 {
-			return "", nil
+			return rootfs.Base{}, nil
 		}
-		return inputs[m.GetInput()].Layer, nil
+		return Base(inputs[m.GetInput()]), nil
 	}
-	return "", errors.New("the step has no root file system")
+	return rootfs.Base{}, errors.New("the step has no root file system")
+}
+
+// Base is snap as what a layer is made on.
+func Base(snap solve.Snapshot) rootfs.Base {
+	draft, _ := snap.Draft.(*rootfs.Draft)
+	return rootfs.Base{Layer: snap.Layer, Chain: snap.Chain, Draft: draft}
 }
 
 // materialize copies what selector names in a context into the build's own

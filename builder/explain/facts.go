@@ -57,6 +57,17 @@ func (f *Facts) Add(kind Kind, name string, value []byte) {
 	f.sums[fact] = sum(full[:len(sum{})])
 }
 
+// Assume notes a fact that is not known yet as it was.
+func (f *Facts) Assume(was *Facts, kind Kind, name string) {
+	fact := Fact{kind, name}
+	if s, ok := was.sums[fact]; ok {
+		if f.sums == nil {
+			f.sums = map[Fact]sum{}
+		}
+		f.sums[fact] = s
+	}
+}
+
 // Len counts the facts.
 func (f *Facts) Len() int { return len(f.sums) }
 

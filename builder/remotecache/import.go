@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -76,6 +77,17 @@ func (im *Importer) Close() error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// Has tells whether one of the sources has a record of key.
+func (im *Importer) Has(key cache.Key) bool {
+	return slices.ContainsFunc(im.sources, func(open func() (Source, bool)) bool {
+		src, ok := open()
+		if ok {
+			_, ok = src.Cache.Record(key)
+		}
+		return ok
+	})
 }
 
 // Find looks a key up in the sources, in their order, and brings the layers of

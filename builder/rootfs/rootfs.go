@@ -12,6 +12,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -25,12 +26,18 @@ import (
 
 // Mounter hands out directories for layers. It is safe for concurrent use.
 type Mounter struct {
-	store *storage.Store
-	dir   string
+	ctx      context.Context //nolint:containedctx // see New
+	store    *storage.Store
+	dir      string
+	logger   *slog.Logger
+	drafts   sync.WaitGroup
+	recorder recorder
 
 	mu    sync.Mutex
 	next  int
 	views map[string]*view
+	// lowers are the directories of layers that were asked for.
+	lowers map[string][]string
 }
 
 // view is a read-only mount shared by all who ask for the same layer.
@@ -41,17 +48,32 @@ type view struct {
 }
 
 // New mounts below dir, which must be empty, private to the build and on a
-// file system that can hold an overlay's upper directory.
-func New(store *storage.Store, dir string) *Mounter {
-	return &Mounter{store: store, dir: dir, views: map[string]*view{}}
+// file system that can hold an overlay's upper directory. ctx ends what goes on in
+// the background: it is that of the caller who wants the layers, not of a step. logger may be nil.
+func New(ctx context.Context, store *storage.Store, dir string, logger *slog.Logger) *Mounter {
+	if logger == nil {
+		logger = slog.New(slog.DiscardHandler)
+	}
+	m := &Mounter{ctx: ctx, store: store, dir: dir, logger: logger, views: map[string]*view{}, lowers: map[string][]string{}}
+	m.recorder.mounts = m
+	return m
 }
 
 // Lowers returns the directories that layer consists of, topmost first.
 func (m *Mounter) Lowers(layer string) ([]string, error) {
+	m.mu.Lock()
+	known, ok := m.lowers[layer]
+	m.mu.Unlock()
+	if ok {
+		return known, nil
+	}
 	lower, err := m.store.LowerDirs(layer)
 	if err != nil {
 		return nil, fmt.Errorf("find the layers to mount: %w", err)
 	}
+	m.mu.Lock()
+	m.lowers[layer] = lower
+	m.mu.Unlock()
 	return lower, nil
 }
 
@@ -115,25 +137,6 @@ func (m *Mounter) ScratchOf(lower []string) (path string, release func() error, 
 	}, nil
 }
 
-// Create makes a layer on base, "" for none, out of what fill does to root.
-// When fill fails no layer is made and its error is returned.
-func (m *Mounter) Create(ctx context.Context, base string, fill func(ctx context.Context, root string) error) (storage.Layer, error) {
-	lower, err := m.Lowers(base)
-	if err != nil {
-		return storage.Layer{}, err
-	}
-	return m.store.CreateLayer(ctx, base, func(ctx context.Context, st storage.Staging) (storage.Diff, error) {
-		if err := m.mountOver(lower, st); err != nil {
-			return storage.Diff{}, err
-		}
-		err := fill(ctx, st.Merged)
-		if err := errors.Join(err, overlay.Unmount(st.Merged)); err != nil {
-			return storage.Diff{}, err
-		}
-		return m.pack(ctx, lower, st.Upper)
-	})
-}
-
 // Graft makes a layer on base with the very content of layer from.
 func (m *Mounter) Graft(ctx context.Context, base, from string) (storage.Layer, error) {
 	dirs, err := m.store.LowerDirs(from)
@@ -181,8 +184,9 @@ func (m *Mounter) NewDir(kind string) (string, error) {
 	return dir, nil
 }
 
-// Close unmounts every view.
+// Close waits for the layers that are being made, and unmounts every view.
 func (m *Mounter) Close() error {
+	m.drafts.Wait()
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	var errs []error

@@ -14,7 +14,7 @@ import (
 )
 
 // display tells a sink about one vertex. A vertex is started and completed at
-// most once; what comes after its completion is not shown.
+// most once; nothing but a failure to keep its result is shown after that.
 type display struct {
 	sink progress.Sink
 
@@ -76,7 +76,7 @@ func (d *display) completed() bool {
 
 func (d *display) fail(err error) {
 	d.update(func(v *progress.Vertex) bool {
-		if v.Completed != nil {
+		if v.Error != "" {
 			return false
 		}
 		v.Completed = now()

@@ -13,5 +13,11 @@
 // or the checksum, and when it is found nothing is fetched.
 //
 // Vertices run in parallel as soon as their inputs exist, each once per build.
+// Inputs exist when their files are complete: packing them, which tells their
+// chainIDs, and recording them goes on beside the steps that build on them. Where
+// early cut-off could follow, the chainIDs are waited for: that is where the index
+// has the operation key of the vertex, what it does whatever on. A step that was
+// never carried out starts at once.
+//
 // What a vertex does when it has to run is left to an Executor.
 package solve

@@ -32,14 +32,53 @@ func slot(v *llb.Vertex) string {
 	return where
 }
 
+// tellWhy tells why n runs, beside the packing of its inputs or, with settled,
+// after it. A build is not the worse for it when that fails.
+func (s *Solver) tellWhy(ctx context.Context, n *node, inputs []Snapshot, settled bool) {
+	if s.trail == nil {
+		return
+	}
+	was, err := s.trail.Load(slot(n.v))
+	if err != nil {
+		s.logger.Debug("what a step was made of is not known", "step", n.v.Name, "error", err)
+	}
+	var now *explain.Facts
+	if was != nil {
+		assumed := was
+		if settled {
+			assumed = nil
+		}
+		if now, err = s.facts(ctx, n, inputs, assumed); err != nil {
+			s.logger.Debug("what a step is made of is not known", "step", n.v.Name, "error", err)
+			return
+		}
+	}
+	n.display.decide(decidedRan, why(n, was, now))
+}
+
+// saveFacts keeps what n was made of. Its inputs are in the store.
+func (s *Solver) saveFacts(ctx context.Context, n *node, inputs []Snapshot) {
+	if s.trail == nil {
+		return
+	}
+	facts, err := s.facts(ctx, n, inputs, nil)
+	if err == nil {
+		err = s.trail.Save(slot(n.v), facts)
+	}
+	if err != nil {
+		s.logger.Warn("what a step was made of is not kept", "step", n.v.Name, "error", err)
+	}
+}
+
 // facts are what the key of n depends on, one by one, with inputs as they turned
-// out to be. They are for people: the key alone decides.
-func (s *Solver) facts(ctx context.Context, n *node, inputs []Snapshot) (*explain.Facts, error) {
+// out to be. One that is still being packed is taken from assumed, unless that is
+// nil: then it is waited for. They are for people: the key alone decides.
+func (s *Solver) facts(ctx context.Context, n *node, inputs []Snapshot, assumed *explain.Facts) (*explain.Facts, error) {
 	trees, salts, err := s.trees(ctx, n)
 	if err != nil {
 		return nil, err
 	}
-	c := collector{ctx: ctx, v: n.v, trees: trees, salts: salts, inputs: inputs, out: &explain.Facts{}}
+	c := collector{ctx: ctx, v: n.v, trees: trees, salts: salts, inputs: inputs, assumed: assumed, out: &explain.Facts{}}
 	switch {
 	case n.v.Exec != nil:
 		err = c.exec()
@@ -56,12 +95,13 @@ func (s *Solver) facts(ctx context.Context, n *node, inputs []Snapshot) (*explai
 }
 
 type collector struct {
-	ctx    context.Context //nolint:containedctx // lives for one call of facts
-	v      *llb.Vertex
-	trees  []*local.Tree
-	salts  []string
-	inputs []Snapshot
-	out    *explain.Facts
+	ctx     context.Context //nolint:containedctx // lives for one call of facts
+	v       *llb.Vertex
+	trees   []*local.Tree
+	salts   []string
+	inputs  []Snapshot
+	assumed *explain.Facts
+	out     *explain.Facts
 }
 
 func (c collector) exec() error {
@@ -136,12 +176,18 @@ func (c collector) file() error {
 
 func (c collector) input(i int, reads []local.Selection) error {
 	tree := c.trees[i]
-	if tree == nil {
-		c.out.Add(explain.Input, c.v.Inputs[i].Vertex.Name, []byte(c.inputs[i].Chain))
+	name := c.v.Inputs[i].Vertex.Name
+	if tree == nil && c.inputs[i].Draft != nil && c.assumed != nil {
+		c.out.Assume(c.assumed, explain.Input, name)
 		return nil
 	}
+	if tree == nil {
+		chain, err := c.inputs[i].chain(c.ctx)
+		c.out.Add(explain.Input, name, []byte(chain))
+		return err
+	}
 	if c.salts[i] != "" {
-		c.out.Add(explain.Input, c.v.Inputs[i].Vertex.Name, []byte(c.salts[i]))
+		c.out.Add(explain.Input, name, []byte(c.salts[i]))
 	}
 	for _, sel := range reads {
 		err := tree.Describe(c.ctx, sel, func(path string, sum []byte) {
@@ -160,14 +206,11 @@ const (
 	decidedRan    = "ran"
 )
 
-// why says why n has to run, for people.
-func (s *Solver) why(n *node, now *explain.Facts) string {
+// why says why n has to run, for people. was is nil when nothing is known of
+// earlier times.
+func why(n *node, was, now *explain.Facts) string {
 	if n.v.IgnoreCache {
 		return "asked to run again"
-	}
-	was, err := s.trail.Load(slot(n.v))
-	if err != nil {
-		s.logger.Debug("what a step was made of is not known", "step", n.v.Name, "error", err)
 	}
 	if was == nil {
 		return "not built here before"

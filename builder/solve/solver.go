@@ -21,6 +21,7 @@ import (
 // Solver solves the graphs of one build. Graphs that share vertices share
 // their results. It is safe for concurrent use.
 type Solver struct {
+	build   context.Context //nolint:containedctx // see New
 	exec    Executor
 	index   *cache.Index
 	sink    progress.Sink
@@ -35,9 +36,10 @@ type Solver struct {
 
 // New makes a Solver that takes hits from index and tells sink what happens.
 // When a vertex fails it calls abort, which must cancel the context that Solve
-// is called with, so that steps running in parallel stop.
-func New(exec Executor, index *cache.Index, sink progress.Sink, logger *slog.Logger, abort context.CancelCauseFunc) *Solver {
-	return &Solver{exec: exec, index: index, sink: sink, logger: logger, abort: abort, nodes: map[digest.Digest]*node{}}
+// is called with, so that steps running in parallel stop. What was carried out by
+// then is kept all the same, as long as build lasts.
+func New(build context.Context, exec Executor, index *cache.Index, sink progress.Sink, logger *slog.Logger, abort context.CancelCauseFunc) *Solver {
+	return &Solver{build: build, exec: exec, index: index, sink: sink, logger: logger, abort: abort, nodes: map[digest.Digest]*node{}}
 }
 
 // Explain makes the Solver keep in trail what steps were made of, and say of each
@@ -53,15 +55,28 @@ type node struct {
 	foreseeable func() bool
 	result      func() (Snapshot, error)
 	display     *display
+
+	// kept is nil unless the vertex has run. It is closed when what came of
+	// it is in the store and in the cache, or is known to come to nothing.
+	kept  chan struct{}
+	draft Draft
 }
 
-// Solve yields the snapshot of g's target. The first vertex that fails stops
-// the others, and its error is the one returned.
+// Solve yields the snapshot of g's target, in the store. The first vertex that
+// fails stops the others, and its error is the one returned. Steps that were
+// carried out by then are in the cache.
 func (s *Solver) Solve(ctx context.Context, g *llb.Graph) (Snapshot, error) {
 	if g.Target.Vertex == nil {
 		return Snapshot{}, nil
 	}
-	snap, err := s.node(ctx, g.Target.Vertex).result()
+	n := s.node(ctx, g.Target.Vertex)
+	snap, err := n.result()
+	if err == nil {
+		if snap, err = snap.Settled(ctx); err != nil {
+			err = s.fail(n, err)
+		}
+	}
+	s.keptAll()
 	if err != nil && ctx.Err() != nil {
 		return Snapshot{}, context.Cause(ctx)
 	}
@@ -75,10 +90,28 @@ func (s *Solver) fail(n *node, err error) error {
 	if _, ok := errors.AsType[*vertexError](err); ok {
 		return err
 	}
+	if below, why := s.failedInput(n); below != nil {
+		return s.fail(below, why)
+	}
 	n.display.fail(err)
 	err = &vertexError{err: llb.WithSource(err, n.v)}
 	s.abort(err)
 	return err
+}
+
+// failedInput returns an input of n whose layer came to nothing after n had begun
+// to build on it, and why.
+func (s *Solver) failedInput(n *node) (*node, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, in := range n.v.Inputs {
+		if m := s.nodes[in.Vertex.Digest]; m != nil && m.draft != nil {
+			if err := m.draft.Failed(); err != nil {
+				return m, err
+			}
+		}
+	}
+	return nil, nil //nolint:nilnil // there may be none
 }
 
 // vertexError marks an error that a vertex has ended with.
@@ -154,13 +187,19 @@ func (s *Solver) foreseeable(ctx context.Context, v *llb.Vertex) bool {
 // contentKey is the key that follows from what the inputs turned out to be.
 func (s *Solver) contentKey(ctx context.Context, n *node, inputs []Snapshot) (cache.Key, error) {
 	trees, salts := treesOf(inputs)
-	dgst, err := key(ctx, n.v, trees, salts, func(i int) (string, error) {
-		return "chain:" + inputs[i].Chain.String(), nil
-	})
+	dgst, err := key(ctx, n.v, trees, salts, chainOf(ctx, inputs))
 	if err != nil {
 		return "", s.fail(n, err)
 	}
 	return dgst, nil
+}
+
+// chainOf identifies inputs by what they turned out to be.
+func chainOf(ctx context.Context, inputs []Snapshot) identify {
+	return func(i int) (string, error) {
+		chain, err := inputs[i].chain(ctx)
+		return "chain:" + chain.String(), err
+	}
 }
 
 // treesOf returns the inputs that lie outside the store, nil for others.
@@ -182,6 +221,10 @@ func (s *Solver) readKey(ctx context.Context, n *node, inputs []Snapshot) cache.
 		if trees[i] != nil || !onlyRead(n.v, i) {
 			continue
 		}
+		in, err := in.Settled(ctx)
+		if err != nil {
+			return ""
+		}
 		tree, err := s.exec.View(ctx, in)
 		if err != nil {
 			return ""
@@ -192,9 +235,7 @@ func (s *Solver) readKey(ctx context.Context, n *node, inputs []Snapshot) cache.
 	if !opened {
 		return ""
 	}
-	dgst, err := key(ctx, n.v, trees, salts, func(i int) (string, error) {
-		return "chain:" + inputs[i].Chain.String(), nil
-	})
+	dgst, err := key(ctx, n.v, trees, salts, chainOf(ctx, inputs))
 	if err != nil {
 		return ""
 	}
@@ -241,74 +282,54 @@ func (s *Solver) evaluate(ctx context.Context, n *node) (Snapshot, error) {
 	if err != nil {
 		return Snapshot{}, err
 	}
-	content, err := s.contentKey(ctx, n, inputs)
-	if err != nil {
-		return Snapshot{}, err
+	k := keys{definition: def}
+	if k.operation, err = operationKey(ctx, n.v); err != nil {
+		return Snapshot{}, s.fail(n, err)
 	}
-	keys := []cache.Key{def, content}
-	if hit, ok := s.find(ctx, n, content, keys); ok {
-		return hit, nil
-	}
-	if read := s.readKey(ctx, n, inputs); read != "" {
-		keys = append(keys, read)
-		if hit, ok := s.find(ctx, n, read, keys); ok {
-			return hit, nil
+	if s.mayBeKnown(n, k, inputs) {
+		if snap, ok, err := s.cutOff(ctx, n, inputs, &k); ok || err != nil {
+			return snap, err
 		}
 	}
-	keep := s.follow(ctx, n, inputs)
-	snap, err := s.run(ctx, n, inputs, keys)
-	if err == nil {
-		keep()
-	}
-	return snap, err
+	return s.run(ctx, n, inputs, k)
 }
 
-// follow tells why n runs, and returns what keeps what it was made of, to be
-// called when it has run. A build is not the worse for it when that fails.
-func (s *Solver) follow(ctx context.Context, n *node, inputs []Snapshot) (keep func()) {
-	if s.trail == nil {
-		return func() {}
-	}
-	facts, err := s.facts(ctx, n, inputs)
-	if err != nil {
-		s.logger.Debug("what a step is made of is not known", "step", n.v.Name, "error", err)
-		return func() {}
-	}
-	n.display.decide(decidedRan, s.why(n, facts))
-	return func() {
-		if err := s.trail.Save(slot(n.v), facts); err != nil {
-			s.logger.Warn("what a step was made of is not kept", "step", n.v.Name, "error", err)
-		}
-	}
-}
-
-// find looks for the result of n under k and, when it is there, records it under
-// all keys.
-func (s *Solver) find(ctx context.Context, n *node, k cache.Key, keys []cache.Key) (Snapshot, bool) {
+// find looks for the result of n under one of its keys and, when it is there,
+// records it under all.
+func (s *Solver) find(ctx context.Context, n *node, one cache.Key, k keys) (Snapshot, bool) {
 	if n.v.IgnoreCache {
 		return Snapshot{}, false
 	}
-	snap, ok := s.lookup(ctx, k)
+	snap, ok := s.lookup(ctx, one)
 	if ok {
-		s.remember(n, snap, keys...)
+		s.remember(n, snap, k)
 		n.display.decide(decidedCached, "made anew, what it uses is the same as before")
 		s.showCached(ctx, n)
 	}
 	return snap, ok
 }
 
-func (s *Solver) run(ctx context.Context, n *node, inputs []Snapshot, keys []cache.Key) (Snapshot, error) {
+// run carries n out. Its result may be a draft: what is left to do for it is done
+// beside what follows.
+func (s *Solver) run(ctx context.Context, n *node, inputs []Snapshot, k keys) (Snapshot, error) {
+	s.tellWhy(ctx, n, inputs, k.content != "")
 	n.display.start()
 	snap, err := s.exec.Run(ctx, n.v, inputs, n.display)
 	if err != nil {
 		return Snapshot{}, s.fail(n, err)
 	}
 	n.display.complete(false)
-	if changed, err := s.changedInput(ctx, n); err != nil || changed != "" {
-		s.logger.Warn("a file changed while it was read; the step will run again next time", "step", n.v.Name, "file", changed)
-		return snap, err
+	s.mu.Lock()
+	n.kept, n.draft = make(chan struct{}), snap.Draft
+	s.mu.Unlock()
+	if snap.Draft == nil {
+		defer close(n.kept)
+		return snap, s.keep(ctx, n, snap, inputs, k)
 	}
-	s.remember(n, snap, keys...)
+	go func() {
+		defer close(n.kept)
+		_ = s.keep(s.build, n, snap, inputs, k) // told by fail
+	}()
 	return snap, nil
 }
 
@@ -416,10 +437,13 @@ func (s *Solver) Results(ctx context.Context, g *llb.Graph) []string {
 
 // remember records a result under its keys. A cache that cannot be written
 // makes the next build slower, not this one wrong.
-func (s *Solver) remember(n *node, snap Snapshot, keys ...cache.Key) {
+func (s *Solver) remember(n *node, snap Snapshot, k keys) {
 	rec := cache.Record{Layer: snap.Layer, Chain: snap.Chain, Created: time.Now().UTC(), Description: n.v.Name}
-	for _, k := range keys {
-		if err := s.index.Put(k, rec); err != nil {
+	for _, one := range []cache.Key{k.operation, k.definition, k.content, k.read} {
+		if one == "" {
+			continue
+		}
+		if err := s.index.Put(one, rec); err != nil {
 			s.logger.Warn("the result of a step was not recorded in the cache", "step", n.v.Name, "error", err)
 		}
 	}

@@ -8,9 +8,11 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/moby/buildkit/solver/pb"
@@ -35,10 +37,42 @@ type world struct {
 	view string
 	// before is called as a step starts.
 	before map[string]func(ctx context.Context) error
+	// packing is called as the result of a step is packed.
+	packing map[string]func() error
+}
+
+// draft is the result of a step: packed and recorded in the background.
+type draft struct {
+	chain digest.Digest
+	done  chan struct{}
+	err   error
+}
+
+func (d *draft) Chain(ctx context.Context) (digest.Digest, error) {
+	select {
+	case <-d.done:
+		return d.chain, d.err
+	case <-ctx.Done():
+		return "", context.Cause(ctx)
+	}
+}
+
+func (d *draft) Layer(ctx context.Context) (string, error) {
+	chain, err := d.Chain(ctx)
+	return chain.String(), err
+}
+
+func (d *draft) Failed() error {
+	select {
+	case <-d.done:
+		return d.err
+	default:
+		return nil
+	}
 }
 
 func newWorld() *world {
-	return &world{layers: map[string]bool{}, content: map[string]string{}, before: map[string]func(context.Context) error{}}
+	return &world{layers: map[string]bool{}, content: map[string]string{}, before: map[string]func(context.Context) error{}, packing: map[string]func() error{}}
 }
 
 func (w *world) Source(_ context.Context, v *llb.Vertex, _ solve.Reporter) (solve.Source, error) {
@@ -58,18 +92,36 @@ func (w *world) Run(ctx context.Context, v *llb.Vertex, inputs []solve.Snapshot,
 			return solve.Snapshot{}, err
 		}
 	}
-	content, ok := w.content[v.Name]
+	d := &draft{done: make(chan struct{})}
+	go func() {
+		defer close(d.done)
+		d.chain, d.err = w.pack(v.Name, inputs)
+	}()
+	return solve.Snapshot{Draft: d}, nil
+}
+
+func (w *world) pack(name string, inputs []solve.Snapshot) (digest.Digest, error) {
+	if f := w.packing[name]; f != nil {
+		if err := f(); err != nil {
+			return "", err
+		}
+	}
+	content, ok := w.content[name]
 	if !ok {
-		content = v.Name
+		content = name
 	}
 	for _, in := range inputs {
+		in, err := in.Settled(context.Background())
+		if err != nil {
+			return "", err
+		}
 		content += " on " + in.Chain.String()
 	}
 	id := digest.FromString(content)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.layers[id.String()] = true
-	return solve.Snapshot{Layer: id.String(), Chain: id}, nil
+	return id, nil
 }
 
 func (w *world) View(ctx context.Context, _ solve.Snapshot) (*local.Tree, error) {
@@ -147,7 +199,7 @@ func (f *fixture) build(target *llb.Vertex) ([]string, error) {
 	}
 	defer index.Close()
 	f.sink = &sink{seen: map[digest.Digest]progress.Vertex{}}
-	s := solve.New(f.world, index, f.sink, slog.New(slog.NewTextHandler(io.Discard, nil)), cancel)
+	s := solve.New(f.t.Context(), f.world, index, f.sink, slog.New(slog.NewTextHandler(io.Discard, nil)), cancel)
 	_, err = s.Solve(ctx, &llb.Graph{Target: llb.Output{Vertex: target}})
 	return f.world.took(), err
 }
@@ -315,6 +367,93 @@ func TestFailureStopsOthers(t *testing.T) {
 	}
 	if got := f.sink.seen[target.Inputs[1].Vertex.Digest].Error; got != "boom" {
 		t.Errorf("the failed step is shown with error %q", got)
+	}
+}
+
+func TestStepRunsBesidePacking(t *testing.T) {
+	f := newFixture(t)
+	// The first is packed only once the second has started.
+	started := make(chan struct{})
+	f.world.packing["a"] = func() error { <-started; return nil }
+	f.world.before["b"] = func(context.Context) error { close(started); return nil }
+	f.want(run("b", run("a", image("base"))), "fetch docker-image://base", "a", "b")
+	f.want(run("b", run("a", image("base"))))
+}
+
+func TestKnownOperationWaitsForPacking(t *testing.T) {
+	f := newFixture(t)
+	f.want(run("c", run("b", run("a", image("base")))), "fetch docker-image://base", "a", "b", "c")
+	// b and c ran before, so what A gives is looked at before they do again.
+	f.world.content["A"] = "a"
+	var packed atomic.Bool
+	f.world.packing["A"] = func() error { time.Sleep(20 * time.Millisecond); packed.Store(true); return nil }
+	f.want(run("c", run("b", run("A", image("base")))), "fetch docker-image://base", "A")
+	f.world.content["A2"] = "something else"
+	f.world.packing["A2"] = f.world.packing["A"]
+	packed.Store(false)
+	f.world.before["b"] = func(context.Context) error {
+		if !packed.Load() {
+			return errors.New("b did not wait")
+		}
+		return nil
+	}
+	f.want(run("c", run("b", run("A2", image("base")))), "fetch docker-image://base", "A2", "b", "c")
+}
+
+func TestFailureKeepsWhatWasDone(t *testing.T) {
+	f := newFixture(t)
+	failed := make(chan struct{})
+	f.world.packing["a"] = func() error { <-failed; return nil }
+	f.world.before["b"] = func(context.Context) error { close(failed); return errors.New("boom") }
+	if _, err := f.build(run("b", run("a", image("base")))); err == nil {
+		t.Fatal("no error")
+	}
+	f.want(run("B", run("a", image("base"))), "B")
+}
+
+func TestPackingFails(t *testing.T) {
+	f := newFixture(t)
+	boom := errors.New("boom")
+	failing := true
+	started := make(chan struct{})
+	f.world.packing["a"] = func() error {
+		if failing {
+			<-started
+			return boom
+		}
+		return nil
+	}
+	f.world.before["b"] = func(ctx context.Context) error {
+		if failing {
+			close(started)
+			<-ctx.Done()
+			return context.Cause(ctx)
+		}
+		return nil
+	}
+	target := run("b", run("a", image("base")))
+	if _, err := f.build(target); !errors.Is(err, boom) {
+		t.Errorf("error is %v, want %v", err, boom)
+	}
+	if got := f.sink.seen[target.Inputs[0].Vertex.Digest].Error; got != "boom" {
+		t.Errorf("the step that was not packed is shown with error %q", got)
+	}
+	failing = false
+	f.want(target, "fetch docker-image://base", "a", "b")
+}
+
+// What builds on a draft that fails may be the first to say so.
+func TestPackingFailsForThoseOnTop(t *testing.T) {
+	f := newFixture(t)
+	boom := errors.New("boom")
+	f.world.packing["a"] = func() error { return boom }
+	target := run("b", run("a", image("base")))
+	f.world.before["b"] = func(context.Context) error {
+		time.Sleep(10 * time.Millisecond)
+		return fmt.Errorf("mount: %w", boom)
+	}
+	if _, err := f.build(target); !errors.Is(err, boom) || strings.Contains(err.Error(), "mount") {
+		t.Errorf("error is %v, want that of the step below", err)
 	}
 }
 

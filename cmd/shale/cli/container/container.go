@@ -52,7 +52,7 @@ func Run(ctx context.Context, s Services, spec Spec) (code int, err error) {
 	if err != nil {
 		return 0, err
 	}
-	mounts := rootfs.New(s.Store, work.Dir)
+	mounts := rootfs.New(ctx, s.Store, work.Dir, nil)
 	defer func() {
 		closeErr := mounts.Close()
 		if closeErr == nil {

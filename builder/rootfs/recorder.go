@@ -1,0 +1,97 @@
+package rootfs
+
+import (
+	"context"
+	"slices"
+	"sync"
+
+	"github.com/shale-build/shale/storage"
+)
+
+// recorder makes layers of drafts that are packed, as many at a time as are ready:
+// the first one takes along those that came meanwhile.
+type recorder struct {
+	mounts *Mounter
+	// turn is held by who records.
+	turn sync.Mutex
+
+	mu    sync.Mutex
+	ready []*Draft
+}
+
+// record returns when d is settled.
+func (r *recorder) record(ctx context.Context, d *Draft) {
+	r.mu.Lock()
+	r.ready = append(r.ready, d)
+	r.mu.Unlock()
+	for {
+		r.turn.Lock()
+		if !d.settled.over() {
+			r.recordAll(ctx, r.take())
+		}
+		r.turn.Unlock()
+		if d.settled.over() {
+			return
+		}
+		// Its base is being packed, and will take it along.
+		<-d.base.Draft.settled.done
+	}
+}
+
+// take returns the drafts that are ready and whose bases are settled or among
+// them, each after its base.
+func (r *recorder) take() []*Draft {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var batch []*Draft
+	for more := true; more; {
+		more = false
+		r.ready = slices.DeleteFunc(r.ready, func(d *Draft) bool {
+			base := d.base.Draft
+			if base != nil && !base.settled.over() && !slices.Contains(batch, base) {
+				return false
+			}
+			batch, more = append(batch, d), true
+			return true
+		})
+	}
+	return batch
+}
+
+// recordAll settles all of batch.
+func (r *recorder) recordAll(ctx context.Context, batch []*Draft) {
+	if len(batch) == 0 {
+		return
+	}
+	records, err := r.mounts.store.OpenRecords()
+	if err != nil {
+		for _, d := range batch {
+			d.settle(storage.Layer{}, nil, err)
+		}
+		return
+	}
+	for _, d := range batch {
+		d.settle(r.recordOne(ctx, records, d))
+	}
+	if err := records.Close(); err != nil {
+		r.mounts.logger.Warn("the end of recording layers was not announced", "error", err)
+	}
+}
+
+func (r *recorder) recordOne(ctx context.Context, records *storage.Records, d *Draft) (layer storage.Layer, dirs []string, err error) {
+	parent := d.base.Layer
+	var below []string
+	if base := d.base.Draft; base != nil {
+		if base.settled.err != nil {
+			return layer, nil, base.settled.err
+		}
+		parent, below = base.layer.ID, base.dirs
+	} else if below, err = r.mounts.Lowers(parent); err != nil {
+		return layer, nil, err
+	}
+	if layer, err = records.Add(ctx, parent, d.staged); err != nil {
+		return layer, nil, err
+	}
+	dir, err := r.mounts.store.LayerDir(layer.ID)
+	return layer, slices.Concat([]string{dir}, below), err
+}
