@@ -39,11 +39,13 @@ var errNoStore = errors.New("no store is open")
 // system is what go.podman.io/image is told about the user's wishes.
 func (c *Client) system() *types.SystemContext {
 	sys := &types.SystemContext{
-		AuthFilePath:             c.opts.AuthFile,
-		DockerCertPath:           c.opts.CertDir,
-		SystemRegistriesConfPath: c.opts.RegistriesConf,
-		SignaturePolicyPath:      c.opts.SignaturePolicy,
-		DockerRegistryUserAgent:  c.opts.UserAgent,
+		AuthFilePath:                c.opts.AuthFile,
+		DockerCertPath:              c.opts.CertDir,
+		DockerPerHostCertDirPath:    c.opts.HostCertDir,
+		SystemRegistriesConfPath:    c.opts.RegistriesConf,
+		SystemRegistriesConfDirPath: c.opts.RegistriesConfDir,
+		SignaturePolicyPath:         c.opts.SignaturePolicy,
+		DockerRegistryUserAgent:     c.opts.UserAgent,
 	}
 	if sys.AuthFilePath == "" {
 		sys.AuthFilePath = os.Getenv("REGISTRY_AUTH_FILE")
@@ -66,9 +68,13 @@ func (c *Client) system() *types.SystemContext {
 	return sys
 }
 
-// systemFor adds the platform that is picked from a multi-platform image.
+// systemFor is for reading: it adds the platform that is picked from a
+// multi-platform image.
 func (c *Client) systemFor(platform ocispec.Platform) *types.SystemContext {
 	sys := c.system()
+	if c.opts.PullTLSVerify != nil {
+		sys.DockerInsecureSkipTLSVerify = types.NewOptionalBool(!*c.opts.PullTLSVerify)
+	}
 	if platform.OS == "" && platform.Architecture == "" {
 		platform = platforms.DefaultSpec()
 	}

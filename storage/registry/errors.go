@@ -54,3 +54,10 @@ func containsAny(text string, parts ...string) bool {
 	}
 	return false
 }
+
+// isImmutableTag tells that a registry does not let a tag be moved, in the words
+// of Google's and Amazon's registries, and of Harbor.
+func isImmutableTag(err error) bool {
+	return err != nil && containsAny(err.Error(), "The repository has enabled tag immutability",
+		"cannot be overwritten because the tag is immutable", "configured as immutable")
+}

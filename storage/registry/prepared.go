@@ -61,10 +61,14 @@ func (c *Client) PushPrepared(ctx context.Context, src Prepared, dest string, op
 	if err != nil {
 		return fmt.Errorf("image name %q: %w", dest, err)
 	}
-	if err := c.pushPrepared(ctx, src, to, opts); err != nil {
+	return retry(ctx, c.opts.PushRetries, c.logger, func() error {
+		err := c.pushPrepared(ctx, src, to, opts)
+		if c.opts.IgnoreImmutableTags && isImmutableTag(err) {
+			c.logger.Warn("the registry keeps the tag as it is", "name", named, "error", err)
+			return nil
+		}
 		return explain("push", named, err)
-	}
-	return nil
+	})
 }
 
 func (c *Client) pushPrepared(ctx context.Context, src Prepared, to types.ImageReference, opts PreparedOptions) (err error) {

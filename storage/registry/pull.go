@@ -33,11 +33,12 @@ func (c *Client) Pull(ctx context.Context, ref string, opts PullOptions) (storag
 	if err != nil {
 		return storage.Image{}, fmt.Errorf("image name %q: %w", ref, err)
 	}
-	img, err := c.bring(ctx, src, named, opts)
-	if err != nil {
-		return storage.Image{}, explain("pull", named, err)
-	}
-	return img, nil
+	var img storage.Image
+	err = retry(ctx, c.opts.PullRetries, c.logger, func() (err error) {
+		img, err = c.bring(ctx, src, named, opts)
+		return explain("pull", named, err)
+	})
+	return img, err
 }
 
 // bring copies src into the store, as named unless that is nil.

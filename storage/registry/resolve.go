@@ -30,9 +30,13 @@ func (c *Client) Resolve(ctx context.Context, ref string, platform ocispec.Platf
 	if err != nil {
 		return Resolved{}, fmt.Errorf("image name %q: %w", ref, err)
 	}
-	res, err := c.inspect(ctx, src, c.systemFor(platform))
+	var res Resolved
+	err = retry(ctx, c.opts.PullRetries, c.logger, func() (err error) {
+		res, err = c.inspect(ctx, src, c.systemFor(platform))
+		return explain("resolve", named, err)
+	})
 	if err != nil {
-		return Resolved{}, explain("resolve", named, err)
+		return Resolved{}, err
 	}
 	res.Name = named.String()
 	res.Ref = named.Name() + "@" + res.Digest.String()

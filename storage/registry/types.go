@@ -41,10 +41,21 @@ type Options struct {
 	// TLSVerify nil leaves it to registries.conf; false accepts any certificate
 	// and plain HTTP.
 	TLSVerify *bool
-	// CertDir replaces the default places of certs.d.
-	CertDir string
-	// RegistriesConf replaces the default places of registries.conf.
-	RegistriesConf string
+	// PullTLSVerify is TLSVerify for what is only read, nil for the same.
+	PullTLSVerify *bool
+	// CertDir replaces the default places of certs.d for every registry at
+	// once; HostCertDir replaces them, too, and has a directory HOST[:PORT] for
+	// each.
+	CertDir, HostCertDir string
+	// RegistriesConf replaces the default places of registries.conf,
+	// RegistriesConfDir those of registries.conf.d, which is read on top of it.
+	RegistriesConf, RegistriesConfDir string
+	// PushRetries and PullRetries are how often what failed is tried again,
+	// after a second, two, four and so on.
+	PushRetries, PullRetries int
+	// IgnoreImmutableTags takes a push for done when the registry refuses to
+	// move a tag that is there already.
+	IgnoreImmutableTags bool
 	// SignaturePolicy replaces the default places of policy.json.
 	SignaturePolicy string
 	// UserAgent is sent with every request, "" for a default one.
