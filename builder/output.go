@@ -98,7 +98,10 @@ func (w *writer) write(ctx context.Context) (push func(context.Context) error, e
 		return w.toRegistry(ctx)
 	}
 	if !w.store {
-		_, err := w.compose(ctx, w.image)
+		img, err := w.compose(ctx, w.image)
+		if err == nil {
+			w.report(img, img.Root, nil)
+		}
 		return nil, err
 	}
 	return nil, nil

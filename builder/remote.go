@@ -40,6 +40,9 @@ func (b *build) openCache(ctx context.Context, s cacheSource) (remotecache.Sourc
 		src.Layer, src.Close = a.Layer, a.Close
 		src.Cache, err = remotecache.Decode(a.Manifest, a.Config)
 	}
+	if err == nil && s.maxAge > 0 {
+		src.Cache.DropOlder(time.Now().Add(-s.maxAge))
+	}
 	step.done(err)
 	if err != nil && ctx.Err() == nil {
 		b.deps.Logger.Warn("a cache could not be imported", "from", s.name, "error", err)

@@ -21,7 +21,8 @@ import (
 type CacheImport struct {
 	// Type is registry or local.
 	Type string
-	// Attrs are ref= of a registry; src=, tag= and digest= of a directory.
+	// Attrs are ref= of a registry; src=, tag= and digest= of a directory; and
+	// max-age=, how long ago a step may have run.
 	Attrs map[string]string
 }
 
@@ -164,6 +165,8 @@ type cacheSource struct {
 	name string
 	// mounts are the cache mounts that are restored from it.
 	mounts mountChoice
+	// maxAge is how long ago a step may have run, 0 for any time.
+	maxAge time.Duration
 	open   func(ctx context.Context, c *registry.Client) (*registry.Artifact, error)
 }
 
@@ -180,11 +183,16 @@ func readCacheImports(list []CacheImport) ([]cacheSource, error) {
 }
 
 func readCacheImport(i CacheImport) (cacheSource, error) {
-	known := []string{"ref", "mounts"}
+	known := []string{"ref", "mounts", "max-age"}
 	var s cacheSource
 	var err error
 	if s.mounts, err = readMounts(i.Attrs["mounts"], true); err != nil {
 		return s, err
+	}
+	if v := i.Attrs["max-age"]; v != "" {
+		if s.maxAge, err = time.ParseDuration(v); err != nil || s.maxAge <= 0 {
+			return s, fmt.Errorf("max-age %q is no duration such as 720h", v)
+		}
 	}
 	switch i.Type {
 	case "registry":
@@ -197,7 +205,7 @@ func readCacheImport(i CacheImport) (cacheSource, error) {
 			return c.OpenArtifact(ctx, name, platforms.DefaultSpec())
 		}
 	case "local":
-		known = []string{"src", "tag", "digest", "mounts"}
+		known = []string{"src", "tag", "digest", "mounts", "max-age"}
 		where := i.Attrs["src"]
 		if where == "" {
 			return s, errors.New("it needs src=DIRECTORY")

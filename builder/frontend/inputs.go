@@ -175,6 +175,9 @@ func (in *Inputs) openDirectory(ctx context.Context, o Options) error {
 // absolute path or a URL, or on standard input.
 func (in *Inputs) openURL(ctx context.Context, o Options) error {
 	in.opts["context"] = o.Context
+	if o.Subdir != "" {
+		in.opts["contextsubdir"] = o.Subdir
+	}
 	switch {
 	case o.Dockerfile == "-":
 		in.opts["dockerfilekey"] = localDockerfile
@@ -186,16 +189,16 @@ func (in *Inputs) openURL(ctx context.Context, o Options) error {
 		in.opts["dockerfilekey"] = localDockerfile
 		return in.readDockerfile(o.Dockerfile, "")
 	default:
-		return in.remoteDockerfile(o.Dockerfile)
+		return in.remoteDockerfile(o.Dockerfile, o.Subdir)
 	}
 }
 
-func (in *Inputs) remoteDockerfile(name string) error {
+func (in *Inputs) remoteDockerfile(name, subdir string) error {
 	if name == "" {
 		name = dockerui.DefaultDockerfileName
 	}
 	in.remote = true
-	in.setFilename(filepath.ToSlash(name))
+	in.setFilename(filepath.ToSlash(filepath.Join(subdir, name)))
 	return nil
 }
 

@@ -13,6 +13,10 @@ type Options struct {
 	// Context is a directory, "-" (a tar archive or a Dockerfile on Stdin) or
 	// an http(s) URL of either.
 	Context string
+	// Subdir is the directory of a context archive that is the context, ""
+	// for all of it. The Dockerfile lies below it, too. It has no meaning for
+	// other contexts.
+	Subdir string
 	// Dockerfile is a path, "-" for Stdin, or "" for <context>/Dockerfile.
 	Dockerfile string
 	// Stdin is read when Context or Dockerfile is "-".

@@ -15,6 +15,9 @@ type Source struct {
 	ID   string
 	File string
 	Env  string
+	// Value, if not "", is the secret itself; it has no spelling on a command
+	// line.
+	Value string
 }
 
 // Parse reads docker's spelling: id=ID[,src=FILE|env=NAME][,type=file|env].

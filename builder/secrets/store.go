@@ -29,6 +29,10 @@ type Store struct {
 func New(sources []Source, env LookupEnv) (*Store, error) {
 	st := &Store{values: map[string]func() ([]byte, error){}}
 	for _, s := range sources {
+		if s.Value != "" {
+			st.values[s.ID] = func() ([]byte, error) { return []byte(s.Value), nil }
+			continue
+		}
 		if s.Env == "" && s.File == "" {
 			if _, ok := env(s.ID); ok {
 				s.Env = s.ID
