@@ -31,6 +31,7 @@ func newApp(streams Streams) *cli.App {
 		ExitErrHandler: func(*cli.Context, error) {},
 		Commands: []*cli.Command{
 			buildCommand(),
+			kanikoCommand(),
 			imagesCommand(),
 			historyCommand(),
 			inspectCommand(),

@@ -20,9 +20,14 @@ type Streams struct {
 // name, and returns the exit code. The cause of ctx's cancellation, when it is
 // a signal received through Signals, decides the exit code of what it ends.
 func Main(ctx context.Context, args []string, streams Streams) int {
+	args, kaniko := asKaniko(args)
 	err := run(ctx, args, streams)
 	report(ctx, streams.Err, err)
-	return exitCode(ctx, err)
+	code := exitCode(ctx, err)
+	if kaniko && code == exitOwn {
+		return exitKaniko
+	}
+	return code
 }
 
 func run(ctx context.Context, args []string, streams Streams) error {

@@ -15,7 +15,8 @@ const CompletionFlag = "--generate-bash-completion"
 // flag in front of the positional arguments of its command. Flags of the
 // program itself are accepted behind the command too. For the commands named
 // in passThrough everything behind the first positional argument belongs to
-// that argument and is left alone. An app whose Setup has not been called
+// that argument and is left alone, as does all behind a command that skips flag
+// parsing. An app whose Setup has not been called
 // yet knows neither its help flag nor its help command.
 //
 // Errors are of type *UsageError.
@@ -78,6 +79,10 @@ func (p *parser) parse(args []string) error {
 		case p.wantsCommand():
 			if err := p.enter(arg); err != nil {
 				return err
+			}
+			if cur := p.path[len(p.path)-1]; cur.command.SkipFlagParsing {
+				cur.args = args
+				return nil
 			}
 		default:
 			p.positional = append(p.positional, arg)
