@@ -22,21 +22,13 @@ import (
 
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){
-<<<<<<< HEAD
 		"gitserve":    main1(gitserve),
 		"layerls":     main1(layerls),
 		"ocicheck":    main1(ocicheck),
 		"mktree":      main1(mktree),
 		"sshkeys":     main1(sshkeys),
 		"registrylog": main1(registrylog),
-=======
-		"gitserve": main1(gitserve),
-		"layerls":  main1(layerls),
-		"ocicheck": main1(ocicheck),
-		"mktree":   main1(mktree),
-		"sshkeys":  main1(sshkeys),
-		"tlsproxy": main1(tlsproxy),
->>>>>>> 9b3da98 (cli: take kaniko's flags as shale kaniko and executor)
+		"tlsproxy":    main1(tlsproxy),
 	})
 }
 
