@@ -185,7 +185,7 @@ func (b *build) openState(ctx context.Context) error {
 	}
 	b.closers = append(b.closers, b.index.Close)
 	b.files = local.OpenIndex(filepath.Join(dir, "files"))
-	b.closers = append(b.closers, b.files.Flush)
+	b.closers = append(b.closers, b.files.Close)
 	return nil
 }
 

@@ -29,7 +29,7 @@ type copying struct {
 
 // copy carries out a copy action.
 func (r *runner) copy(ctx context.Context, at *root, from int, a *pb.FileActionCopy) error {
-	src, release, err := r.source(ctx, from)
+	src, release, err := r.source(ctx, from, at)
 	if err != nil {
 		return err
 	}

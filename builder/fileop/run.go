@@ -137,8 +137,9 @@ func (r *runner) temp() (*root, error) {
 	return at, nil
 }
 
-// source opens what index means for reading; the caller calls release.
-func (r *runner) source(ctx context.Context, index int) (t *local.Tree, release func(), err error) {
+// source opens what index means for reading while at is written to; the caller
+// calls release.
+func (r *runner) source(ctx context.Context, index int, at *root) (t *local.Tree, release func(), err error) {
 	dir, tree, err := r.where(index)
 	if err != nil {
 		return nil, nil, err
@@ -146,7 +147,7 @@ func (r *runner) source(ctx context.Context, index int) (t *local.Tree, release 
 	if tree != nil {
 		return tree, func() {}, nil
 	}
-	t, err = local.Open(ctx, local.Options{Dir: dir, KeepOwners: true, OwnerOf: r.opts.OwnerOf})
+	t, err = local.Open(ctx, local.Options{Dir: dir, KeepOwners: true, OwnerOf: r.opts.OwnerOf, Whole: dir == at.dir})
 	if err != nil {
 		return nil, nil, err
 	}

@@ -152,12 +152,21 @@ func (t *treeCopy) dir(ctx context.Context, p *local.Pick, at *openDir, name str
 	d.finish = func() error { return t.finishDir(p, d, name, top) }
 	at.enter()
 	d.enter()
-	for _, c := range p.Below {
-		if err = t.entry(ctx, c, d, c.Source, false); err != nil {
-			break
+	err = t.below(ctx, p, d)
+	return errors.Join(err, d.leave(err == nil))
+}
+
+func (t *treeCopy) below(ctx context.Context, p *local.Pick, d *openDir) error {
+	below, err := p.Below()
+	if err != nil {
+		return err
+	}
+	for _, c := range below {
+		if err := t.entry(ctx, c, d, c.Source, false); err != nil {
+			return err
 		}
 	}
-	return errors.Join(err, d.leave(err == nil))
+	return nil
 }
 
 func makeDir(at *openDir, name, rel string) (made bool, err error) {

@@ -15,16 +15,7 @@ func (t *Tree) Describe(ctx context.Context, sel Selection, visit func(path stri
 	if err != nil {
 		return err
 	}
-	// What Digest did is remembered; this fills in nothing then.
-	if err := t.hashFiles(ctx, picks); err != nil {
-		return err
-	}
-	for _, p := range picks {
-		if err := describe(p, visit); err != nil {
-			return err
-		}
-	}
-	return nil
+	return t.scan(ctx, picks, func(s scanned) error { return describe(s.Pick, visit) })
 }
 
 func describe(p *Pick, visit func(path string, sum []byte)) error {
@@ -50,10 +41,5 @@ func describe(p *Pick, visit func(path string, sum []byte)) error {
 		f.bytes(sum[:])
 	}
 	visit(p.Path(), f.h.Sum(nil))
-	for _, c := range p.Below {
-		if err := describe(c, visit); err != nil {
-			return err
-		}
-	}
 	return nil
 }

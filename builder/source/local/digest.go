@@ -7,14 +7,12 @@ import (
 	"errors"
 	"fmt"
 	"hash"
-	"io"
+	"math"
 	"path"
-	"runtime"
 	"sync"
 	"time"
 
 	"github.com/opencontainers/go-digest"
-	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 )
 
@@ -34,17 +32,12 @@ func (t *Tree) Digest(ctx context.Context, sel Selection) (digest.Digest, error)
 	if err != nil {
 		return "", err
 	}
-	if err := t.hashFiles(ctx, picks); err != nil {
-		return "", err
-	}
 	f := framer{h: sha256.New()}
 	f.bytes([]byte(digestVersion))
 	f.number(uint64(len(picks)))
-	for _, p := range picks {
-		d := treeDigest{framer: &f, links: map[inode]string{}}
-		if err := d.add(p, path.Base(p.Source), ""); err != nil {
-			return "", err
-		}
+	d := treeDigest{framer: &f}
+	if err := t.scan(ctx, picks, d.add); err != nil {
+		return "", err
 	}
 	return digest.NewDigest(digest.SHA256, f.h), nil
 }
@@ -52,32 +45,41 @@ func (t *Tree) Digest(ctx context.Context, sel Selection) (digest.Digest, error)
 // inode identifies a file across its hard links.
 type inode struct{ dev, ino uint64 }
 
-// treeDigest hashes one pick with all below it.
+// treeDigest hashes picks, each with all below it.
 type treeDigest struct {
 	*framer
-	links map[inode]string
+	links map[inode]string // of the pick that is being hashed
 }
 
-func (d *treeDigest) add(p *Pick, name, rel string) error {
-	st := &p.st
+func (d *treeDigest) add(s scanned) error {
+	st, name := &s.st, s.Source
+	if s.up == nil {
+		d.links, name = nil, path.Base(s.Source)
+	}
 	d.bytes([]byte(name))
 	d.number(uint64(st.Mode))
 	d.number(uint64(st.Uid))
 	d.number(uint64(st.Gid))
-	switch p.kind() {
+	switch s.kind() {
 	case unix.S_IFREG:
-		d.file(p, rel)
+		d.file(s.Pick)
 	case unix.S_IFLNK:
-		d.bytes([]byte(p.link))
+		d.bytes([]byte(s.link))
 	case unix.S_IFCHR, unix.S_IFBLK:
 		d.number(st.Rdev)
 	case unix.S_IFDIR:
-		return d.dir(p, rel)
+		attrs, err := s.DirXattrs()
+		if err != nil {
+			return err
+		}
+		sum := hashXattrs(attrs)
+		d.bytes(sum[:])
+		d.number(uint64(s.children))
 	}
 	return nil
 }
 
-func (d *treeDigest) file(p *Pick, rel string) {
+func (d *treeDigest) file(p *Pick) {
 	if p.st.Nlink > 1 {
 		id := inode{p.st.Dev, p.st.Ino}
 		if first, ok := d.links[id]; ok {
@@ -85,7 +87,10 @@ func (d *treeDigest) file(p *Pick, rel string) {
 			d.bytes([]byte(first))
 			return
 		}
-		d.links[id] = rel
+		if d.links == nil {
+			d.links = map[inode]string{}
+		}
+		d.links[id] = p.rel()
 	}
 	s := p.sum.Load()
 	d.bytes([]byte("file"))
@@ -93,55 +98,15 @@ func (d *treeDigest) file(p *Pick, rel string) {
 	d.bytes(s.xattrs[:])
 }
 
-func (d *treeDigest) dir(p *Pick, rel string) error {
-	attrs, err := p.DirXattrs()
-	if err != nil {
-		return err
-	}
-	sum := hashXattrs(attrs)
-	d.bytes(sum[:])
-	d.number(uint64(len(p.Below)))
-	for _, c := range p.Below {
-		if err := d.add(c, c.Source, path.Join(rel, c.Source)); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// hashFiles fills in the sums of all picked regular files.
-func (t *Tree) hashFiles(ctx context.Context, picks []*Pick) error {
-	g, hashing := errgroup.WithContext(ctx)
-	g.SetLimit(max(2, min(runtime.GOMAXPROCS(0), 8)))
-	var visit func(p *Pick)
-	visit = func(p *Pick) {
-		if p.kind() == unix.S_IFREG && p.sum.Load() == nil && !t.remembered(p.Entry) {
-			g.Go(func() error { return p.hash(hashing) })
-		}
-		for _, c := range p.Below {
-			if hashing.Err() != nil {
-				return
-			}
-			visit(c)
-		}
-	}
-	for _, p := range picks {
-		visit(p)
-	}
-	if err := g.Wait(); err != nil {
-		return err
-	}
-	return context.Cause(ctx)
-}
-
-// remembered looks the entry up in the index.
+// remembered looks the entry up in the index, which knows contents but no
+// attributes.
 func (t *Tree) remembered(e *Entry) bool {
-	if t.opts.Index == nil {
+	if t.opts.Index == nil || t.opts.KeepOwners {
 		return false
 	}
-	s, ok := t.opts.Index.lookup(&e.st)
+	content, ok := t.opts.Index.lookup(&e.st)
 	if ok {
-		e.sum.Store(&s)
+		e.sum.Store(&sums{content: content})
 	}
 	return ok
 }
@@ -155,21 +120,16 @@ func (e *Entry) hash(ctx context.Context) error {
 		return err
 	}
 	now := time.Now()
-	f, err := e.Open()
+	fd, err := e.OpenFD()
 	if err != nil {
 		return err
 	}
-	defer func() { _ = f.Close() }()
+	defer func() { _ = unix.Close(fd) }()
 	h := sha256.New()
-	buf, ok := buffers.Get().(*[]byte)
-	if !ok {
-		return errors.New("buffer pool holds something else")
-	}
-	defer buffers.Put(buf)
-	if err := hashContent(ctx, h, f, *buf); err != nil {
+	if err := hashContent(ctx, h, fd, e.st.Size); err != nil {
 		return fmt.Errorf("read %s: %w", e.Path(), err)
 	}
-	attrs, err := e.Xattrs(int(f.Fd()))
+	attrs, err := e.Xattrs(fd)
 	if err != nil {
 		return fmt.Errorf("read %s: %w", e.Path(), err)
 	}
@@ -177,31 +137,47 @@ func (e *Entry) hash(ctx context.Context) error {
 	h.Sum(s.content[:0])
 	e.sum.Store(&s)
 	var st unix.Stat_t
-	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+	if err := unix.Fstat(fd, &st); err != nil {
 		return fmt.Errorf("stat %s: %w", e.Path(), err)
 	}
 	e.compare(&st)
-	if x := e.tree.opts.Index; x != nil && e.same(&st) {
-		x.store(&st, s, now)
+	if x := e.tree.opts.Index; x != nil && !e.tree.opts.KeepOwners && e.same(&st) {
+		x.store(&st, s.content, now)
 	}
 	return nil
 }
 
-// hashContent reads in pieces so that a large file can be cancelled.
-func hashContent(ctx context.Context, h hash.Hash, r io.Reader, buf []byte) error {
-	for {
-		n, err := r.Read(buf)
-		_, _ = h.Write(buf[:n])
-		if errors.Is(err, io.EOF) {
-			return nil
+// hashContent reads size bytes, or what there is of them. It reads in pieces so
+// that a large file can be cancelled. Whoever calls it compares the size
+// afterwards, so there is no need to see the end of the file; but some file
+// systems say 0 of what they make up when it is read.
+func hashContent(ctx context.Context, h hash.Hash, fd int, size int64) error {
+	buf, ok := buffers.Get().(*[]byte)
+	if !ok {
+		return errors.New("buffer pool holds something else")
+	}
+	defer buffers.Put(buf)
+	if size == 0 {
+		size = math.MaxInt64
+	}
+	for size > 0 {
+		n, err := unix.Read(fd, (*buf)[:min(size, int64(len(*buf)))])
+		if errors.Is(err, unix.EINTR) {
+			continue
 		}
 		if err != nil {
 			return err
 		}
+		if n == 0 {
+			return nil
+		}
+		_, _ = h.Write((*buf)[:n])
+		size -= int64(n)
 		if err := ctx.Err(); err != nil {
 			return err
 		}
 	}
+	return nil
 }
 
 // hashXattrs returns zero for no attributes.

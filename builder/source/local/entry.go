@@ -1,15 +1,10 @@
 package local
 
 import (
-	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path"
-	"slices"
-	"sort"
-	"strings"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -23,24 +18,29 @@ import (
 type Entry struct {
 	tree   *Tree
 	parent *Entry
-	rel    string // clean path below the root, "." for the root
+	name   string
 	st     unix.Stat_t
 	link   string
-	kept   bool
-
-	once    sync.Once
-	entries []*Entry // sorted by name, hidden ones included
-	xattrs  []Xattr  // of a directory
-	err     error
+	dir    *directory // of a directory
+	// kept tells that the listing the entry is in stays in memory.
+	kept bool
 
 	sum atomic.Pointer[sums] // of a regular file, once hashed
 }
 
 // Name returns the last component of the entry's path, "." for the root.
-func (e *Entry) Name() string { return path.Base(e.rel) }
+func (e *Entry) Name() string { return e.name }
 
 // Path returns the entry's absolute path inside the tree.
-func (e *Entry) Path() string { return path.Join("/", e.rel) }
+func (e *Entry) Path() string { return path.Join("/", e.rel()) }
+
+// rel is the clean path below the root, "." for the root.
+func (e *Entry) rel() string {
+	if e.parent == nil || e.parent.parent == nil {
+		return e.name
+	}
+	return e.parent.rel() + "/" + e.name
+}
 
 // IsDir reports whether the entry is a directory.
 func (e *Entry) IsDir() bool { return e.kind() == unix.S_IFDIR }
@@ -60,21 +60,6 @@ func (e *Entry) ModTime() time.Time { return time.Unix(e.st.Mtim.Unix()) }
 
 func (e *Entry) kind() uint32 { return e.st.Mode & unix.S_IFMT }
 
-// Children lists a directory, sorted by name, without what the view hides.
-func (e *Entry) Children() ([]*Entry, error) {
-	all, err := e.list()
-	if err != nil || !e.tree.narrow {
-		return all, err
-	}
-	var shown []*Entry
-	for _, c := range all {
-		if c.kept {
-			shown = append(shown, c)
-		}
-	}
-	return shown, nil
-}
-
 // Open opens a regular file for reading. When it is no longer the file that
 // the listing showed the tree is marked as changed.
 func (e *Entry) Open() (*os.File, error) {
@@ -90,7 +75,7 @@ func (e *Entry) OpenFD() (int, error) {
 	if e.kind() != unix.S_IFREG {
 		return -1, fmt.Errorf("open %s: %w", e.Path(), beneath.ErrNotRegular)
 	}
-	fd, err := beneath.Open(e.tree.fd(), e.rel, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
+	fd, err := beneath.Open(e.tree.fd(), e.rel(), unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
 	if err != nil {
 		return -1, err
 	}
@@ -119,35 +104,6 @@ func (e *Entry) same(st *unix.Stat_t) bool {
 		st.Mtim == e.st.Mtim && st.Ctim == e.st.Ctim
 }
 
-// child returns the entry called name of a directory, nil if it has none, is
-// none, or cannot be listed.
-func (e *Entry) child(name string) *Entry {
-	all, err := e.list()
-	if err != nil {
-		return nil
-	}
-	i, ok := sort.Find(len(all), func(i int) int { return strings.Compare(name, all[i].Name()) })
-	if !ok || (e.tree.narrow && !all[i].kept) {
-		return nil
-	}
-	return all[i]
-}
-
-// list reads a directory once.
-func (e *Entry) list() ([]*Entry, error) {
-	if !e.IsDir() {
-		return nil, nil
-	}
-	e.once.Do(func() { e.entries, e.err = e.readDir() })
-	return e.entries, e.err
-}
-
-// DirXattrs returns the attributes of a directory that copies keep.
-func (e *Entry) DirXattrs() ([]Xattr, error) {
-	_, err := e.list()
-	return e.xattrs, err
-}
-
 // Xattrs returns the attributes that copies of e, open as fd, keep. Files of
 // somebody's machine have none: what a browser or a desktop noted about them
 // belongs into no image.
@@ -158,42 +114,13 @@ func (e *Entry) Xattrs(fd int) ([]Xattr, error) {
 	return readXattrs(fd)
 }
 
-func (e *Entry) readDir() ([]*Entry, error) {
-	fd, err := beneath.Open(e.tree.fd(), e.rel, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
-	if err != nil {
-		return nil, err
-	}
-	dir := os.NewFile(uintptr(fd), e.Path())
-	defer func() { _ = dir.Close() }()
-	if e.xattrs, err = e.Xattrs(fd); err != nil {
-		return nil, fmt.Errorf("list %s: %w", e.Path(), err)
-	}
-	names, err := dir.Readdirnames(-1)
-	if err != nil {
-		return nil, fmt.Errorf("list %s: %w", e.Path(), err)
-	}
-	slices.Sort(names)
-	slab := make([]Entry, len(names))
-	entries := make([]*Entry, 0, len(names))
-	for i, name := range names {
-		c := &slab[i]
-		c.tree, c.parent, c.rel = e.tree, e, path.Join(e.rel, name)
-		err := c.read(fd, name)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue // removed since the directory was read
-		}
-		if err != nil {
-			return nil, err
-		}
-		entries = append(entries, c)
-	}
-	return entries, nil
-}
-
 // read fills in what the entry called name in the directory dir is.
 func (e *Entry) read(dir int, name string) error {
 	if err := unix.Fstatat(dir, name, &e.st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
 		return &os.PathError{Op: "stat", Path: e.Path(), Err: err}
+	}
+	if e.IsDir() {
+		e.dir = &directory{}
 	}
 	if e.kind() == unix.S_IFLNK {
 		buf := make([]byte, unix.PathMax)
@@ -226,7 +153,7 @@ func (e *Entry) setOwner(dir int, name string) error {
 // stat converts the entry for fsutil.
 func (e *Entry) stat() *types.Stat {
 	st := &types.Stat{
-		Path: e.rel, Mode: uint32(e.Mode() &^ fs.ModeSocket), Uid: e.st.Uid, Gid: e.st.Gid,
+		Path: e.rel(), Mode: uint32(e.Mode() &^ fs.ModeSocket), Uid: e.st.Uid, Gid: e.st.Gid,
 		ModTime: e.st.Mtim.Nano(), Linkname: e.link,
 	}
 	switch e.kind() {

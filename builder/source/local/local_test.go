@@ -1,7 +1,9 @@
 package local
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -59,7 +61,13 @@ func write(t testing.TB, dir, name, content string) {
 
 func open(t testing.TB, o Options) *Tree {
 	t.Helper()
-	tree, err := Open(t.Context(), o)
+	return openKeeping(t, maxKept, o)
+}
+
+// openKeeping opens a tree that keeps no more than so many entries.
+func openKeeping(t testing.TB, kept int64, o Options) *Tree {
+	t.Helper()
+	tree, err := openTree(t.Context(), o, kept)
 	must(t, err)
 	t.Cleanup(func() { must(t, tree.Close()) })
 	return tree
@@ -106,9 +114,16 @@ func TestViewLikeBuildKit(t *testing.T) {
 			must(t, err)
 			want, err := fsutil.NewFilterFS(plain, &opt)
 			must(t, err)
-			tree := open(t, Options{Dir: dir, FollowPaths: opt.FollowPaths, ExcludePatterns: opt.ExcludePatterns})
-			if diff := cmp.Diff(paths(t, want), paths(t, tree.FS())); diff != "" {
-				t.Errorf("differs from fsutil (-want +got):\n%s", diff)
+			for _, kept := range []int64{0, 6, maxKept} {
+				tree := openKeeping(t, kept, Options{Dir: dir, FollowPaths: opt.FollowPaths, ExcludePatterns: opt.ExcludePatterns})
+				for range 2 {
+					if diff := cmp.Diff(paths(t, want), paths(t, tree.FS())); diff != "" {
+						t.Errorf("keeping %d entries: differs from fsutil (-want +got):\n%s", kept, diff)
+					}
+				}
+				if tree.Changed() != "" {
+					t.Errorf("keeping %d entries: %s changed by itself", kept, tree.Changed())
+				}
 			}
 		})
 	}
@@ -167,6 +182,13 @@ func TestDigest(t *testing.T) {
 			dir := plant(t, initial...)
 			before, err := open(t, Options{Dir: dir}).Digest(t.Context(), tt.sel)
 			must(t, err)
+			for _, kept := range []int64{0, 4} {
+				small, err := openKeeping(t, kept, Options{Dir: dir}).Digest(t.Context(), tt.sel)
+				must(t, err)
+				if small != before {
+					t.Errorf("keeping %d entries gives another digest", kept)
+				}
+			}
 			tt.change(t, dir)
 			after, err := open(t, Options{Dir: dir}).Digest(t.Context(), tt.sel)
 			must(t, err)
@@ -249,5 +271,81 @@ func TestChanged(t *testing.T) {
 	must(t, err)
 	if tree.Changed() != "/a" {
 		t.Errorf("changed file is %q", tree.Changed())
+	}
+}
+
+// TestChangedBetween changes what a tree too large to be kept has shown before.
+func TestChangedBetween(t *testing.T) {
+	for name, change := range map[string]func(dir string){
+		"content":  func(dir string) { write(t, dir, "sub/a", "longer than before") },
+		"new":      func(dir string) { write(t, dir, "sub/n", "") },
+		"gone":     func(dir string) { must(t, os.Remove(filepath.Join(dir, "sub/a"))) },
+		"mode":     func(dir string) { must(t, os.Chmod(filepath.Join(dir, "sub/a"), 0o600)) },
+		"replaced": func(dir string) { must(t, os.Rename(filepath.Join(dir, "sub/b"), filepath.Join(dir, "sub/a"))) },
+		"link": func(dir string) {
+			must(t, os.Remove(filepath.Join(dir, "sub/l")))
+			must(t, os.Symlink("b", filepath.Join(dir, "sub/l")))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := plant(t, "sub/a", "sub/b", "sub/l -> a")
+			tree := openKeeping(t, 0, Options{Dir: dir})
+			_, err := tree.Digest(t.Context(), Selection{})
+			must(t, err)
+			if tree.Changed() != "" {
+				t.Fatalf("%s changed by itself", tree.Changed())
+			}
+			change(dir)
+			paths(t, tree.FS())
+			if tree.Changed() != "/sub" {
+				t.Errorf("changed is %q", tree.Changed())
+			}
+		})
+	}
+}
+
+// TestWhole does not look again at what is written to.
+func TestWhole(t *testing.T) {
+	dir := plant(t, "sub/a")
+	tree := open(t, Options{Dir: dir, Whole: true})
+	write(t, dir, "sub/b", "")
+	if diff := cmp.Diff([]string{"sub", "sub/a"}, paths(t, tree.FS())); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// TestScanEnds tells the errors of listing, hashing and visiting, and leaves
+// nothing running.
+func TestScanEnds(t *testing.T) {
+	names := make([]string, 3000)
+	for i := range names {
+		names[i] = fmt.Sprintf("d%d/f%d", i%7, i)
+	}
+	dir := plant(t, names...)
+	tree := openKeeping(t, 0, Options{Dir: dir})
+	picks, err := tree.Pick(t.Context(), Selection{})
+	must(t, err)
+	stop := errors.New("enough")
+	n := 0
+	err = tree.scan(t.Context(), picks, func(scanned) error {
+		if n++; n == 500 {
+			return stop
+		}
+		return nil
+	})
+	if !errors.Is(err, stop) || n != 500 {
+		t.Errorf("visit: %v after %d", err, n)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := tree.Digest(ctx, Selection{}); !errors.Is(err, context.Canceled) {
+		t.Errorf("cancelled: %v", err)
+	}
+	// A file that is gone between listing and hashing.
+	kept := open(t, Options{Dir: dir})
+	paths(t, kept.FS())
+	must(t, os.Remove(filepath.Join(dir, "d3/f3")))
+	if _, err := kept.Digest(t.Context(), Selection{}); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("gone: %v", err)
 	}
 }

@@ -9,7 +9,6 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/moby/patternmatcher"
 	"golang.org/x/sys/unix"
 )
 
@@ -64,8 +63,10 @@ type Pick struct {
 	// Direct is false for a directory that is there only because of
 	// something below it.
 	Direct bool
-	// Below are the picked children of a directory, sorted by name.
-	Below []*Pick
+
+	filter *patterns
+	within matched // what its path told about the filter
+	up     *Pick   // nil for the top
 }
 
 // Pick finds what sel selects, one pick for each match of its path, in the
@@ -79,23 +80,25 @@ func (t *Tree) Pick(ctx context.Context, sel Selection) ([]*Pick, error) {
 	if err != nil {
 		return nil, err
 	}
-	f, err := newFilter(ctx, sel)
+	filter, err := newPatterns(sel.IncludePatterns, sel.ExcludePatterns)
 	if err != nil {
 		return nil, err
 	}
 	for _, p := range tops {
-		if err := f.below(p, "", matched{}); err != nil {
-			return nil, err
-		}
+		p.filter = filter
 	}
 	if len(sel.IncludePatterns) > 0 {
 		for _, required := range sel.RequiredPaths {
-			if !contains(tops, required) {
+			found, err := contains(ctx, tops, required)
+			if err != nil {
+				return nil, err
+			}
+			if !found {
 				return nil, &NotFoundError{Path: required}
 			}
 		}
 	}
-	return tops, nil
+	return tops, ctx.Err()
 }
 
 // tops finds the matches of the selection's path.
@@ -198,110 +201,96 @@ func hasWildcards(name string) bool {
 	return false
 }
 
-// filter applies include and exclude patterns.
-type filter struct {
-	ctx     context.Context //nolint:containedctx // lives for one call of Pick
-	include *patternmatcher.PatternMatcher
-	exclude *patternmatcher.PatternMatcher
+// rel is the path below the top, "" for the top itself.
+func (p *Pick) rel() string {
+	if p.up == nil {
+		return ""
+	}
+	return path.Join(p.up.rel(), p.Source)
 }
 
-// matched is what a directory's path told about the patterns.
-type matched struct{ include, exclude patternmatcher.MatchInfo }
-
-func newFilter(ctx context.Context, sel Selection) (*filter, error) {
-	f := &filter{ctx: ctx}
-	var err error
-	if len(sel.IncludePatterns) > 0 {
-		if f.include, err = patternmatcher.New(sel.IncludePatterns); err != nil {
-			return nil, fmt.Errorf("invalid includepatterns: %s: %w", sel.IncludePatterns, err)
-		}
-	}
-	if len(sel.ExcludePatterns) > 0 {
-		if f.exclude, err = patternmatcher.New(sel.ExcludePatterns); err != nil {
-			return nil, fmt.Errorf("invalid excludepatterns: %s: %w", sel.ExcludePatterns, err)
-		}
-	}
-	return f, nil
-}
-
-// test tells whether the patterns pick rel.
-func (f *filter) test(rel string, up matched) (picked, excluded bool, m matched, err error) {
-	picked = true
-	if f.include != nil {
-		if picked, m.include, err = f.include.MatchesUsingParentResults(rel, up.include); err != nil {
-			return false, false, m, fmt.Errorf("match include patterns: %w", err)
-		}
-	}
-	if f.exclude != nil {
-		if excluded, m.exclude, err = f.exclude.MatchesUsingParentResults(rel, up.exclude); err != nil {
-			return false, false, m, fmt.Errorf("match exclude patterns: %w", err)
-		}
-	}
-	return picked && !excluded, excluded, m, nil
-}
-
-// below fills in what is picked below p, whose path below the top is rel.
-func (f *filter) below(p *Pick, rel string, m matched) error {
+// Below lists the picked children of a directory, sorted by name. They are found
+// anew at every call.
+func (p *Pick) Below() ([]*Pick, error) {
 	if !p.IsDir() {
-		return nil
-	}
-	if err := f.ctx.Err(); err != nil {
-		return err
+		return nil, nil
 	}
 	children, err := p.Children()
 	if err != nil {
-		return err
+		return nil, err
 	}
-	p.Below = make([]*Pick, 0, len(children))
-	for _, c := range children {
-		if err := f.child(p, c, path.Join(rel, c.Name()), m); err != nil {
-			return err
+	slab := make([]Pick, len(children))
+	picks := make([]*Pick, 0, len(children))
+	for i, c := range children {
+		ok, err := p.child(&slab[i], c)
+		if err != nil {
+			return nil, err
+		}
+		if ok {
+			picks = append(picks, &slab[i])
 		}
 	}
-	return nil
+	return picks, nil
 }
 
-func (f *filter) child(p *Pick, c *Entry, rel string, up matched) error {
-	picked, excluded, m, err := f.test(rel, up)
+// child fills in the pick for a child of p, false when it is not picked.
+func (p *Pick) child(pick *Pick, c *Entry) (bool, error) {
+	*pick = Pick{Entry: c, Source: c.name, Direct: true, filter: p.filter, up: p}
+	if p.filter == nil {
+		return true, nil
+	}
+	picked, below, within, err := p.filter.test(path.Join(p.rel(), c.name), p.within)
 	if err != nil {
-		return err
+		return false, err
 	}
-	below := c.IsDir() && (!excluded || f.exclude.Exclusions())
-	if !picked && !below {
-		return nil
+	pick.Direct, pick.within = picked, within
+	if picked || !below || !c.IsDir() {
+		return picked, nil
 	}
-	pick := &Pick{Entry: c, Source: c.Name(), Direct: picked}
-	if below {
-		if err := f.below(pick, rel, m); err != nil {
-			return err
+	return pick.any()
+}
+
+// any tells whether anything is picked below p.
+func (p *Pick) any() (bool, error) {
+	children, err := p.Children()
+	if err != nil {
+		return false, err
+	}
+	for _, c := range children {
+		if ok, err := p.child(&Pick{}, c); ok || err != nil {
+			return ok, err
 		}
 	}
-	if picked || len(pick.Below) > 0 {
-		p.Below = append(p.Below, pick)
-	}
-	return nil
+	return false, nil
 }
 
 // contains reports whether a directly picked path starts with required.
-func contains(picks []*Pick, required string) bool {
+func contains(ctx context.Context, picks []*Pick, required string) (bool, error) {
 	for _, p := range picks {
-		if reaches(p, path.Clean(p.Source), path.Clean(required)) {
-			return true
+		if ok, err := reaches(ctx, p, path.Clean(p.Source), path.Clean(required)); ok || err != nil {
+			return ok, err
 		}
 	}
-	return false
+	return false, nil
 }
 
-func reaches(p *Pick, name, required string) bool {
-	if p.Direct && name != "/" && inside(name, required) {
-		return true
+func reaches(ctx context.Context, p *Pick, name, required string) (bool, error) {
+	if err := ctx.Err(); err != nil {
+		return false, err
 	}
-	for _, c := range p.Below {
-		if reaches(c, path.Join(name, c.Source), required) {
-			return true
+	if p.Direct && name != "/" && inside(name, required) {
+		return true, nil
+	}
+	below, err := p.Below()
+	if err != nil {
+		return false, err
+	}
+	for _, c := range below {
+		if ok, err := reaches(ctx, c, path.Join(name, c.Source), required); ok || err != nil {
+			return ok, err
 		}
 	}
-	return false
+	return false, nil
 }
 
 // inside reports whether name is dir or below it.

@@ -4,10 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"io"
 	"io/fs"
+	"math"
 	"os"
 	"strings"
+	"sync"
 	"sync/atomic"
 
 	"github.com/tonistiigi/fsutil"
@@ -38,6 +41,9 @@ type Options struct {
 	// elsewhere than in the inode. dir and name are as for fstatat(2). It is
 	// asked only with KeepOwners and may be called concurrently.
 	OwnerOf func(dir int, name string, st *unix.Stat_t) (uid, gid uint32, err error)
+	// Whole reads all directories at once and keeps what they showed: for
+	// one that is changed by what is read from it.
+	Whole bool
 }
 
 // Tree is a view of a directory. It is safe for concurrent use.
@@ -45,19 +51,34 @@ type Tree struct {
 	opts    Options
 	root    *os.File
 	top     *Entry
-	narrow  bool
+	view    *patterns // nil shows everything
 	changed atomic.Pointer[string]
+
+	maxKept int64
+	kept    atomic.Int64 // entries
+
+	// listings are hashes of the listings that were not kept.
+	mu       sync.Mutex
+	seed     maphash.Seed
+	listings map[inode]uint64
 }
 
-// Open opens a view of opts.Dir. The patterns are applied at once, directories
-// that no pattern speaks about are listed when they are first looked at. The
-// caller closes the tree.
+// Open opens a view of opts.Dir. Directories are listed when they are first
+// looked at. The caller closes the tree.
 func Open(ctx context.Context, opts Options) (*Tree, error) {
+	keep := int64(maxKept)
+	if opts.Whole {
+		keep = math.MaxInt64
+	}
+	return openTree(ctx, opts, keep)
+}
+
+func openTree(ctx context.Context, opts Options, maxKept int64) (*Tree, error) {
 	root, err := beneath.OpenRoot(opts.Dir)
 	if err != nil {
 		return nil, fmt.Errorf("open source directory: %w", err)
 	}
-	t := &Tree{opts: opts, root: root}
+	t := &Tree{opts: opts, root: root, maxKept: maxKept, seed: maphash.MakeSeed(), listings: map[inode]uint64{}}
 	if err := t.start(ctx); err != nil {
 		_ = root.Close()
 		return nil, err
@@ -70,7 +91,7 @@ func (t *Tree) start(ctx context.Context) error {
 	if err := unix.Fstat(t.fd(), &st); err != nil {
 		return fmt.Errorf("stat source directory %s: %w", t.opts.Dir, err)
 	}
-	t.top = &Entry{tree: t, rel: ".", st: st}
+	t.top = &Entry{tree: t, name: ".", st: st, dir: &directory{}, kept: true}
 	if !t.opts.KeepOwners {
 		t.top.st.Mode = unix.S_IFDIR | 0o755
 		t.top.st.Uid, t.top.st.Gid = 0, 0
@@ -81,38 +102,43 @@ func (t *Tree) start(ctx context.Context) error {
 		}
 		t.top.st.Uid, t.top.st.Gid = uid, gid
 	}
-	if len(t.opts.FollowPaths) == 0 && len(t.opts.ExcludePatterns) == 0 {
-		return nil
-	}
-	return t.applyPatterns(ctx)
+	return t.narrow(ctx)
 }
 
-// applyPatterns marks the entries that are part of the view.
-func (t *Tree) applyPatterns(ctx context.Context) error {
-	view, err := fsutil.NewFilterFS(walker{t}, &fsutil.FilterOpt{
-		FollowPaths: t.opts.FollowPaths, ExcludePatterns: t.opts.ExcludePatterns,
-	})
+// narrow applies the patterns to the view.
+func (t *Tree) narrow(ctx context.Context) error {
+	var follow []string
+	if len(t.opts.FollowPaths) > 0 {
+		var err error
+		// The links are looked for in everything, what is excluded included.
+		if follow, err = fsutil.FollowLinks(walker{t}, t.opts.FollowPaths); err != nil {
+			return fmt.Errorf("select files of the source directory: %w", err)
+		}
+	}
+	view, err := newPatterns(follow, t.opts.ExcludePatterns)
 	if err != nil {
 		return fmt.Errorf("select files of the source directory: %w", err)
 	}
-	var kept []*Entry
-	err = view.Walk(ctx, ".", func(p string, _ fs.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		if e := t.at(p); e != nil {
-			kept = append(kept, e)
-		}
-		return nil
-	})
+	t.view = view
+	if t.opts.Whole {
+		return listAll(ctx, t.top)
+	}
+	return ctx.Err()
+}
+
+func listAll(ctx context.Context, e *Entry) error {
+	children, err := e.Children()
 	if err != nil {
-		return fmt.Errorf("list source directory %s: %w", t.opts.Dir, err)
+		return err
 	}
-	for _, e := range kept {
-		e.kept = true
+	for _, c := range children {
+		if c.IsDir() {
+			if err := listAll(ctx, c); err != nil {
+				return err
+			}
+		}
 	}
-	t.narrow = true
-	return nil
+	return ctx.Err()
 }
 
 // Close closes the directory. Entries can no longer be opened.
@@ -188,10 +214,11 @@ func (l *lookup) step(follow bool) error {
 	if !l.at.IsDir() {
 		return unix.ENOENT
 	}
-	if _, err := l.at.list(); err != nil {
+	children, err := l.at.Children()
+	if err != nil {
 		return err
 	}
-	next := l.at.child(c)
+	next := find(children, c)
 	if next == nil {
 		return unix.ENOENT
 	}

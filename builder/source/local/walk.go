@@ -53,13 +53,13 @@ func (w walker) walk(ctx context.Context, e *Entry, fn fs.WalkDirFunc) error {
 	}
 	entry := &fsutil.DirEntryInfo{Stat: e.stat()}
 	if e != w.t.top {
-		if err := vanishing(fn(e.rel, entry, nil)); err != nil || !e.IsDir() {
+		if err := vanishing(fn(e.rel(), entry, nil)); err != nil || !e.IsDir() {
 			return skipDir(err, e.IsDir())
 		}
 	}
 	children, err := e.Children()
 	if err != nil {
-		return skipDir(vanishing(fn(e.rel, entry, err)), true)
+		return skipDir(vanishing(fn(e.rel(), entry, err)), true)
 	}
 	for _, c := range children {
 		if err := w.walk(ctx, c, fn); errors.Is(err, fs.SkipDir) {
