@@ -103,6 +103,8 @@ type Policy struct {
 	// KeepBytes stops once no more than this is left; 0 removes all that
 	// Until allows.
 	KeepBytes int64
+	// Match, if not nil, tells which may be removed.
+	Match func(Usage) bool
 	// DryRun removes nothing.
 	DryRun bool
 }
@@ -167,7 +169,7 @@ func pruneLayers(ctx context.Context, usages []Usage, layers LayerStore, policy 
 			if u.Layer == "" || children[u.Layer] > 0 || left <= policy.KeepBytes && policy.KeepBytes > 0 {
 				continue
 			}
-			if !policy.Until.IsZero() && u.Used.After(policy.Until) {
+			if !policy.Until.IsZero() && u.Used.After(policy.Until) || policy.Match != nil && !policy.Match(u) {
 				continue
 			}
 			if err := context.Cause(ctx); err != nil {

@@ -3,6 +3,7 @@ package cli
 import (
 	"fmt"
 	"io"
+	"path"
 	"strconv"
 	"time"
 
@@ -20,7 +21,7 @@ func dfCommand() *cli.Command {
 		Usage: "Show what the store takes on disk",
 		Flags: []cli.Flag{
 			formatFlag("print with `FORMAT`: table, json or a Go template"),
-			&cli.BoolFlag{Name: "verbose", Aliases: []string{"v"}, Usage: "list the build cache"},
+			&cli.BoolFlag{Name: "verbose", Aliases: []string{"v"}, Usage: "list the build cache and cache mounts"},
 		},
 		Action: func(c *cli.Context) error {
 			if err := noArguments(c); err != nil {
@@ -69,12 +70,17 @@ func showUsage(w io.Writer, store imageReader, built buildCache, chosen string) 
 	if err != nil {
 		return err
 	}
-	var stepSize, mountSize int64
+	var stepSize, mountSize, mountsInUse int64
+	active := 0
 	for _, u := range steps {
 		stepSize += max(0, u.Size)
 	}
 	for _, m := range mounts {
 		mountSize += m.Size
+		if m.InUse {
+			active++
+			mountsInUse += m.Size
+		}
 	}
 	sources, err := built.Sources()
 	if err != nil {
@@ -87,7 +93,7 @@ func showUsage(w io.Writer, store imageReader, built buildCache, chosen string) 
 	return format.Write(w, usageListing, chosen, []usageRow{
 		images,
 		newUsageRow("Build Cache", len(steps), 0, stepSize, stepSize),
-		newUsageRow("Cache Mounts", len(mounts), 0, mountSize, mountSize),
+		newUsageRow("Cache Mounts", len(mounts), active, mountSize, mountSize-mountsInUse),
 		newUsageRow("Sources", len(sources), 0, sourceSize, sourceSize),
 	})
 }
@@ -146,6 +152,7 @@ type cacheRow struct {
 	CreatedSince  string
 	Description   string
 	ID            string
+	InUse         string
 	LastUsedSince string
 	Parent        string
 	Shared        string
@@ -156,7 +163,7 @@ var cacheListing = format.Listing{
 	Columns: "{{.ID}}\t{{.CacheType}}\t{{.Size}}\t{{.CreatedSince}}\t{{.LastUsedSince}}\t{{.Shared}}\t{{.Description}}",
 	Headers: format.Headers{
 		"ID": "CACHE ID", "CacheType": "CACHE TYPE", "Size": "SIZE", "CreatedSince": "CREATED",
-		"LastUsedSince": "LAST USED", "Shared": "SHARED", "Parent": "PARENT", "Description": "DESCRIPTION",
+		"LastUsedSince": "LAST USED", "Shared": "SHARED", "Parent": "PARENT", "InUse": "IN USE", "Description": "DESCRIPTION",
 	},
 }
 
@@ -181,15 +188,27 @@ func listCache(w io.Writer, built buildCache, chosen string, now time.Time) erro
 
 func stepRow(u cache.Usage, now time.Time) cacheRow {
 	return cacheRow{
-		CacheType: "regular", CreatedSince: ago(u.Created, now), Description: format.Ellipsis(u.Description, 60),
+		CacheType: typeStep, InUse: "false", CreatedSince: ago(u.Created, now), Description: format.Ellipsis(u.Description, 60),
 		ID: shortID(u.Layer), LastUsedSince: ago(u.Used, now), Parent: shortID(u.Parent),
 		Shared: strconv.FormatBool(u.Shared), Size: humanSize(u.Size),
 	}
 }
 
+// mountRow describes a cache mount. One that is in private use several times at
+// once has a directory, and a row, for each.
 func mountRow(m cachemount.Mount, now time.Time) cacheRow {
 	return cacheRow{
-		CacheType: "exec.cachemount", CreatedSince: "N/A", Description: m.ID, ID: none,
-		LastUsedSince: ago(m.Used, now), Shared: "false", Size: humanSize(m.Size),
+		CacheType: typeMount, CreatedSince: "N/A", Description: mountTitle(m), ID: shortID(string(m.Key)),
+		LastUsedSince: ago(m.Used, now), InUse: strconv.FormatBool(m.InUse), Shared: "false", Size: humanSize(m.Size),
 	}
 }
+
+func mountTitle(m cachemount.Mount) string {
+	if m.Slot == 0 {
+		return mountID(m)
+	}
+	return fmt.Sprintf("%s (private %d)", mountID(m), m.Slot+1)
+}
+
+// mountID is the ID without the doubled slash that the front end gives it.
+func mountID(m cachemount.Mount) string { return path.Clean("/" + m.ID) }

@@ -141,6 +141,7 @@ type fakeCache struct {
 	steps  []cache.Usage
 	mounts []cachemount.Mount
 	policy cache.Policy
+	pruned bool
 }
 
 var _ buildCache = (*fakeCache)(nil)
@@ -151,13 +152,15 @@ func newFakeCache() *fakeCache {
 			{Layer: strings.Repeat("d4", 32), Description: "[build 2/4] RUN go mod download", Size: 120_000_000, Created: now.Add(-48 * time.Hour), Used: now.Add(-24 * time.Hour), Shared: true},
 			{Layer: strings.Repeat("e5", 32), Parent: strings.Repeat("d4", 32), Description: "[build 3/4] RUN go build ./... with a very long list of arguments", Size: 3_000_000, Created: now.Add(-time.Hour), Used: now.Add(-time.Minute)},
 		},
-		mounts: []cachemount.Mount{{ID: "/root/.cache/go-build", Used: now.Add(-time.Minute), Size: 55_000_000}},
+		mounts: []cachemount.Mount{
+			{Key: cachemount.Key(strings.Repeat("f6", 16)), ID: "/root/.cache/go-build", Used: now.Add(-time.Minute), Size: 55_000_000},
+		},
 	}
 }
 
 func (c *fakeCache) Steps() ([]cache.Usage, error) { return c.steps, nil }
 func (c *fakeCache) PruneSteps(_ context.Context, policy cache.Policy) ([]cache.Usage, error) {
-	c.policy = policy
+	c.policy, c.pruned = policy, true
 	return c.steps, nil
 }
 func (c *fakeCache) Mounts() ([]cachemount.Mount, error) { return c.mounts, nil }
@@ -167,7 +170,10 @@ func (c *fakeCache) Sources() ([]shelf.Usage, error) {
 }
 
 func (c *fakeCache) PruneSources(shelf.Policy) ([]shelf.Usage, error) { return c.Sources() }
-func (c *fakeCache) RemoveMount(cachemount.Mount) (bool, error) {
-	c.mounts = nil
+func (c *fakeCache) RemoveMount(m cachemount.Mount) (bool, error) {
+	if m.InUse {
+		return false, nil
+	}
+	c.mounts = slices.DeleteFunc(slices.Clone(c.mounts), func(n cachemount.Mount) bool { return n == m })
 	return true, nil
 }

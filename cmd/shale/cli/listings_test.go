@@ -11,6 +11,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/shale-build/shale/builder/cachemount"
 	"github.com/shale-build/shale/storage"
 )
 
@@ -213,5 +214,57 @@ func TestPruneCache(t *testing.T) {
 	}
 	if len(built.mounts) != 1 {
 		t.Error("a cache mount that was used meanwhile is removed")
+	}
+}
+
+func TestPruneMounts(t *testing.T) {
+	old := cachemount.Mount{Key: "0123456789abcdef0123456789abcdef", ID: "/old", Used: now.Add(-3 * time.Hour), Size: 10}
+	busy := cachemount.Mount{Key: "123456789abcdef0123456789abcdef0", ID: "/busy", Used: now.Add(-2 * time.Hour), Size: 10, InUse: true}
+	recent := cachemount.Mount{Key: "23456789abcdef0123456789abcdef01", ID: "/recent", Used: now, Size: 10}
+	tests := map[string]struct {
+		filters []string
+		keep    int64
+		all     bool
+		steps   bool
+		left    []string
+	}{
+		"none asked for":    {steps: true, left: []string{"/recent", "/old", "/busy"}},
+		"all":               {all: true, steps: true, left: []string{"/busy"}},
+		"by type":           {filters: []string{"type=exec.cachemount"}, left: []string{"/busy"}},
+		"other types":       {filters: []string{"type=regular", "type=source.http"}, all: true, steps: true, left: []string{"/recent", "/old", "/busy"}},
+		"by age":            {filters: []string{"type=exec.cachemount", "until=1h"}, left: []string{"/recent", "/busy"}},
+		"by size":           {filters: []string{"type=exec.cachemount"}, keep: 20, left: []string{"/recent", "/busy"}},
+		"by name":           {filters: []string{"id=recent", "type=exec.cachemount"}, left: []string{"/old", "/busy"}},
+		"by the same ID":    {filters: []string{"id=/recent"}, steps: true, left: []string{"/old", "/busy"}},
+		"by start of a key": {filters: []string{"id=012345", "type=exec.cachemount"}, left: []string{"/recent", "/busy"}},
+		"too short a start": {filters: []string{"id=0", "type=exec.cachemount"}, left: []string{"/recent", "/old", "/busy"}},
+	}
+	for name, tc := range tests {
+		t.Run(name, func(t *testing.T) {
+			opts := pruneOptions{all: tc.all, keep: tc.keep}
+			for _, f := range tc.filters {
+				if err := opts.filter(f, now); err != nil {
+					t.Fatal(err)
+				}
+			}
+			built := newFakeCache()
+			built.mounts = []cachemount.Mount{recent, old, busy}
+			if _, err := pruneCacheOf(t.Context(), io.Discard, built, opts); err != nil {
+				t.Fatal(err)
+			}
+			var left []string
+			for _, m := range built.mounts {
+				left = append(left, m.ID)
+			}
+			if diff := cmp.Diff(tc.left, left); diff != "" {
+				t.Errorf("left (-want +got):\n%s", diff)
+			}
+			if built.pruned != tc.steps {
+				t.Errorf("steps were pruned: %v", built.pruned)
+			}
+		})
+	}
+	if err := new(pruneOptions).filter("type=frontend", now); err == nil {
+		t.Error("a type that there is not is accepted")
 	}
 }

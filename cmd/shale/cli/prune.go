@@ -7,12 +7,14 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/urfave/cli/v2"
 
 	"github.com/shale-build/shale/builder/cache"
+	"github.com/shale-build/shale/builder/cachemount"
 	"github.com/shale-build/shale/builder/source/shelf"
 	"github.com/shale-build/shale/storage"
 )
@@ -24,15 +26,40 @@ type pruneOptions struct {
 	until time.Time
 	// labels restrict images.
 	filters []imageFilter
+	// types and ids restrict the build cache; with either, images are left alone.
+	types, ids []string
 	// keep is how many bytes of cache may stay.
 	keep int64
+}
+
+// The kinds of build cache, as docker calls them.
+const (
+	typeStep   = "regular"
+	typeMount  = "exec.cachemount"
+	typeSource = "source"
+)
+
+// takes tells whether a kind is to be pruned. Cache mounts are, when they are asked
+// for or all is.
+func (o pruneOptions) takes(kind string) bool {
+	if len(o.types) > 0 {
+		return slices.Contains(o.types, kind)
+	}
+	return kind != typeMount || o.all || len(o.ids) > 0
+}
+
+// named tells whether one of the filters id= means something of these names.
+func (o pruneOptions) named(names ...string) bool {
+	return len(o.ids) == 0 || slices.ContainsFunc(o.ids, func(id string) bool {
+		return slices.Contains(names, id) || len(id) >= 6 && strings.HasPrefix(names[0], id)
+	})
 }
 
 func systemPruneCommand() *cli.Command {
 	return &cli.Command{
 		Name:  "prune",
 		Usage: "Remove images without a name and the build cache",
-		Flags: pruneFlags(cacheFlags(), "remove named images and cache mounts, too"),
+		Flags: pruneFlags(cacheFlags(), "remove named images and cache mounts, too", "; images also label=KEY[=VALUE]"+cacheFilters),
 		Action: func(c *cli.Context) error {
 			return prune(c, func(all bool) string {
 				if all {
@@ -48,7 +75,7 @@ func imagePruneCommand() *cli.Command {
 	return &cli.Command{
 		Name:  "prune",
 		Usage: "Remove images without a name",
-		Flags: pruneFlags(nil, "remove named images, too"),
+		Flags: pruneFlags(nil, "remove named images, too", " or label=KEY[=VALUE]"),
 		Action: func(c *cli.Context) error {
 			return prune(c, func(all bool) string {
 				if all {
@@ -64,7 +91,7 @@ func builderPruneCommand() *cli.Command {
 	return &cli.Command{
 		Name:  "prune",
 		Usage: "Remove the build cache",
-		Flags: pruneFlags(cacheFlags(), "remove cache mounts, too"),
+		Flags: pruneFlags(cacheFlags(), "remove cache mounts, too", cacheFilters),
 		Action: func(c *cli.Context) error {
 			return prune(c, func(all bool) string {
 				if all {
@@ -76,14 +103,17 @@ func builderPruneCommand() *cli.Command {
 	}
 }
 
-func pruneFlags(more []cli.Flag, all string) []cli.Flag {
+func pruneFlags(more []cli.Flag, all, filters string) []cli.Flag {
 	return append([]cli.Flag{
 		&cli.BoolFlag{Name: "all", Aliases: []string{"a"}, Usage: all},
 		&cli.BoolFlag{Name: "dry-run", Usage: "only say what would be removed"},
-		filterFlag("only what matches: `until=TIME|DURATION`; images also label=KEY[=VALUE]"),
+		filterFlag("only what matches: `until=TIME|DURATION`" + filters),
 		&cli.BoolFlag{Name: "force", Aliases: []string{"f"}, Usage: "do not ask"},
 	}, more...)
 }
+
+// cacheFilters are those of the build cache.
+const cacheFilters = "; of the cache also type=regular, exec.cachemount or source, and id=ID"
 
 func cacheFlags() []cli.Flag {
 	return []cli.Flag{
@@ -128,18 +158,8 @@ func prune(c *cli.Context, what func(all bool) string, pruners ...pruner) error 
 func newPruneOptions(c *cli.Context, now time.Time) (pruneOptions, error) {
 	opts := pruneOptions{all: c.Bool("all"), dryRun: c.Bool("dry-run")}
 	for _, f := range c.StringSlice("filter") {
-		key, value, _ := strings.Cut(f, "=")
-		switch key {
-		case "until":
-			t, err := parseUntil(value, now)
-			if err != nil {
-				return opts, err
-			}
-			opts.until = t
-		case "label":
-			opts.filters = append(opts.filters, imageFilter{key, value})
-		default:
-			return opts, fmt.Errorf("invalid filter %q: it is until or label", f)
+		if err := opts.filter(f, now); err != nil {
+			return opts, err
 		}
 	}
 	if size := c.String("keep-storage"); size != "" {
@@ -150,6 +170,39 @@ func newPruneOptions(c *cli.Context, now time.Time) (pruneOptions, error) {
 		opts.keep = keep
 	}
 	return opts, nil
+}
+
+// filter adds one --filter KEY=VALUE.
+func (o *pruneOptions) filter(f string, now time.Time) (err error) {
+	key, value, _ := strings.Cut(f, "=")
+	switch key {
+	case "until":
+		o.until, err = parseUntil(value, now)
+	case "label":
+		o.filters = append(o.filters, imageFilter{key, value})
+	case "type":
+		kind, err := cacheType(value)
+		if err != nil {
+			return err
+		}
+		o.types = append(o.types, kind)
+	case "id":
+		o.ids = append(o.ids, strings.TrimPrefix(value, "sha256:"))
+	default:
+		return fmt.Errorf("invalid filter %q: it is until, label, type or id", f)
+	}
+	return err
+}
+
+// cacheType reads the value of a filter type=.
+func cacheType(value string) (string, error) {
+	switch value {
+	case typeStep, typeMount, typeSource:
+		return value, nil
+	case "source.git.checkout", "source.http":
+		return typeSource, nil
+	}
+	return "", fmt.Errorf("invalid filter type=%s: it is %s, %s or %s", value, typeStep, typeMount, typeSource)
 }
 
 // confirm asks; only y and yes mean yes.
@@ -181,6 +234,9 @@ func pruneImages(ctx context.Context, w io.Writer, store *storage.Store, opts pr
 // pruneImagesOf removes images, newest first. What it frees is the size of
 // layers no image that stays has: some of it goes on living in the cache.
 func pruneImagesOf(ctx context.Context, w io.Writer, store imageStore, opts pruneOptions) (int64, error) {
+	if len(opts.types)+len(opts.ids) > 0 {
+		return 0, nil
+	}
 	images, err := store.Images()
 	if err != nil {
 		return 0, err
@@ -245,29 +301,44 @@ func pruneCache(ctx context.Context, w io.Writer, store *storage.Store, opts pru
 	return pruneCacheOf(ctx, w, built, opts)
 }
 
-func pruneCacheOf(ctx context.Context, w io.Writer, built buildCache, opts pruneOptions) (int64, error) {
-	removed, err := built.PruneSteps(ctx, cache.Policy{Until: opts.until, KeepBytes: opts.keep, DryRun: opts.dryRun})
-	var freed int64
+// pruneCacheOf removes what opts take of each kind. --keep-storage holds for every
+// kind by itself.
+func pruneCacheOf(ctx context.Context, w io.Writer, built buildCache, opts pruneOptions) (freed int64, err error) {
+	if opts.takes(typeStep) {
+		if freed, err = pruneSteps(ctx, w, built, opts); err != nil {
+			return freed, err
+		}
+	}
+	if opts.takes(typeSource) && len(opts.ids) == 0 {
+		n, err := pruneSources(w, built, opts)
+		freed += n
+		if err != nil {
+			return freed, err
+		}
+	}
+	if opts.takes(typeMount) {
+		n, err := pruneMounts(w, built, opts)
+		return freed + n, err
+	}
+	return freed, nil
+}
+
+func pruneSteps(ctx context.Context, w io.Writer, built buildCache, opts pruneOptions) (freed int64, err error) {
+	policy := cache.Policy{Until: opts.until, KeepBytes: opts.keep, DryRun: opts.dryRun}
+	if len(opts.ids) > 0 {
+		policy.Match = func(u cache.Usage) bool { return opts.named(u.Layer) }
+	}
+	removed, err := built.PruneSteps(ctx, policy)
 	for _, u := range removed {
 		freed += max(0, u.Size)
 		if _, printErr := fmt.Fprintf(w, "Deleted build cache: %s %s\n", shortID(u.Layer), u.Description); printErr != nil {
 			return freed, printErr
 		}
 	}
-	if err != nil {
-		return freed, err
-	}
-	n, err := pruneSources(w, built, opts)
-	freed += n
-	if err != nil || !opts.all {
-		return freed, err
-	}
-	n, err = pruneMounts(w, built, opts)
-	return freed + n, err
+	return freed, err
 }
 
-// pruneSources removes git repositories and downloads. --keep-storage holds for
-// each kind, beside the steps.
+// pruneSources removes git repositories and downloads.
 func pruneSources(w io.Writer, built buildCache, opts pruneOptions) (freed int64, err error) {
 	removed, err := built.PruneSources(shelf.Policy{
 		KeepBytes: opts.keep, KeepEntries: math.MaxInt, Until: opts.until, DryRun: opts.dryRun,
@@ -281,16 +352,26 @@ func pruneSources(w io.Writer, built buildCache, opts pruneOptions) (freed int64
 	return freed, err
 }
 
+// pruneMounts removes cache mounts that no step is using, the least recently used
+// first.
 func pruneMounts(w io.Writer, built buildCache, opts pruneOptions) (freed int64, err error) {
 	mounts, err := built.Mounts()
 	if err != nil {
 		return 0, err
 	}
+	mounts = slices.SortedFunc(slices.Values(mounts), func(a, b cachemount.Mount) int { return a.Used.Compare(b.Used) })
+	var left int64
 	for _, m := range mounts {
-		if !usedBefore(m.Used, opts.until) {
+		left += m.Size
+	}
+	for _, m := range mounts {
+		if opts.keep > 0 && left <= opts.keep {
+			break
+		}
+		if !usedBefore(m.Used, opts.until) || !opts.named(string(m.Key), mountID(m), strings.TrimLeft(mountID(m), "/")) {
 			continue
 		}
-		removed := opts.dryRun
+		removed := opts.dryRun && !m.InUse
 		if !opts.dryRun {
 			if removed, err = built.RemoveMount(m); err != nil {
 				return freed, err
@@ -300,7 +381,8 @@ func pruneMounts(w io.Writer, built buildCache, opts pruneOptions) (freed int64,
 			continue
 		}
 		freed += m.Size
-		if _, err := fmt.Fprintf(w, "Deleted cache mount: %s\n", m.ID); err != nil {
+		left -= m.Size
+		if _, err := fmt.Fprintf(w, "Deleted cache mount: %s\n", mountTitle(m)); err != nil {
 			return freed, err
 		}
 	}
