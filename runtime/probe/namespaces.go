@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/shale-build/shale/runtime/recorded"
 	"github.com/shale-build/shale/runtime/userns"
 )
 
@@ -31,6 +32,9 @@ func Main() {
 		os.Exit(0) //nolint:forbidigo // a child of our own, which has no main
 	}
 	fmt.Fprintf(os.Stdout, "mode\t%s\t%d\t%s\n", info.Mode, info.UIDs, oneLine(info.Reason))
+	if err := recorded.ProbeSystem(); info.SingleID() && err != nil {
+		fmt.Fprintf(os.Stdout, "recorded\t%s\n", oneLine(err.Error()))
+	}
 	if err := tryProc(); err != nil {
 		fmt.Fprintf(os.Stdout, "proc\t%s\n", oneLine(err.Error()))
 	}
@@ -108,12 +112,18 @@ func readChild(out, fix string) []Result {
 		ids.Status, ids.Detail = Degraded, mode[2]
 		ids.Fix = "install the package uidmap and run: usermod --add-subuids 100000-165535 --add-subgids 100000-165535 USER"
 	}
-	return []Result{
+	results := []Result{
 		{Name: UserNS, Status: OK, Detail: mode[0]},
 		ids,
+	}
+	if ids.Status == Degraded {
+		// The error names its own fix.
+		results = append(results, failed(Ownership, lines["recorded"], Missing, ""))
+	}
+	return append(results,
 		failed(FreshProc, lines["proc"], Degraded, "run the container with an unmasked /proc (--security-opt systempaths=unconfined)"),
 		failed(PivotRoot, lines["pivot"], Missing, "not on an initial ramdisk, and with mount(2) allowed"),
-	}
+	)
 }
 
 func failed(name string, why []string, status Status, fix string) Result {

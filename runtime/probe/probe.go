@@ -19,6 +19,7 @@ const (
 const (
 	UserNS     = "user namespace"
 	IDMap      = "id map"
+	Ownership  = "recorded ownership" // only where there is one id
 	FreshProc  = "fresh /proc"
 	PivotRoot  = "pivot_root"
 	Notify     = "seccomp notification"
@@ -62,7 +63,9 @@ func Mode(results []Result) (letter byte, explanation string) {
 		return 'C', "root of a container: its own ids are used"
 	case by[IDMap].Status == OK:
 		return 'A', "all ids are mapped: " + by[IDMap].Detail
+	case by[Ownership].Status != OK:
+		return 'B', "only one id is mapped, and owners cannot be recorded: " + by[Ownership].Detail
 	default:
-		return 'B', "only one id is mapped: " + by[IDMap].Detail
+		return 'B', "owners are recorded, not enforced, as only one id is mapped: " + by[IDMap].Detail
 	}
 }

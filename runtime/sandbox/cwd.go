@@ -4,12 +4,14 @@ import (
 	"fmt"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/shale-build/shale/runtime/recorded"
 )
 
 // makeCwd creates the missing part of the working directory, owned by the
 // user that will work in it. What lies in a mount is left to libcontainer,
 // which has it in view.
-func (s *stubs) makeCwd(cwd string, uid, gid uint32) error {
+func (s *stubs) makeCwd(cwd string, uid, gid uint32, owners *recorded.Owners) error {
 	w, err := newWalker(s.root, cwd, s.covered)
 	if err != nil {
 		return err
@@ -33,12 +35,21 @@ func (s *stubs) makeCwd(cwd string, uid, gid uint32) error {
 			if err := unix.Mkdirat(w.dir(), name, 0o755); err != nil {
 				return fmt.Errorf("create working directory %s: %w", w.path(name), err)
 			}
+			parent := w.dir()
 			if err := w.push(name); err != nil {
 				return err
 			}
-			if err := unix.Fchown(w.dir(), int(uid), int(gid)); err != nil {
+			if err := give(parent, w.dir(), name, uid, gid, owners); err != nil {
 				return fmt.Errorf("change owner of working directory %s: %w", cwd, err)
 			}
 		}
 	}
+}
+
+// give gives a directory, open as dir and called name in parent, its owner.
+func give(parent, dir int, name string, uid, gid uint32, owners *recorded.Owners) error {
+	if owners != nil {
+		return owners.Chown(parent, name, uid, gid)
+	}
+	return unix.Fchown(dir, int(uid), int(gid))
 }

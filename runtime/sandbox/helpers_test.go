@@ -57,3 +57,30 @@ func noProcess(t *testing.T, cmdline string) {
 		time.Sleep(20 * time.Millisecond)
 	}
 }
+
+// link adds a command of busybox.
+func link(t *testing.T, root, name string) {
+	t.Helper()
+	if err := os.Symlink("busybox", filepath.Join(root, "bin", name)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// setuid puts a set-uid su at /tmp/su, which asks root for no password.
+func setuid(t *testing.T, root string) {
+	t.Helper()
+	program, err := os.ReadFile(filepath.Join(root, "bin/busybox"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := filepath.Join(root, "tmp/su")
+	if err := os.WriteFile(at, program, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(root, "etc/passwd"), []byte("root::0:0:r:/:/bin/sh\nu:x:1000:100:u:/:/bin/sh\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(at, 0o755|os.ModeSetuid); err != nil {
+		t.Fatal(err)
+	}
+}

@@ -171,7 +171,7 @@ func (r *Runner) run(ctx context.Context, s *Spec) (code int, err error) {
 		return 0, err
 	}
 	mounts = append(mounts, binds...)
-	if err := st.makeCwd(s.cwd(), s.UID, s.GID); err != nil {
+	if err := st.makeCwd(s.cwd(), s.UID, s.GID, s.Owners); err != nil {
 		return 0, err
 	}
 	cfg, oci, err := s.containerConfig(s.ID, mounts, env)
@@ -264,8 +264,15 @@ func (r *Runner) contain(ctx context.Context, s *Spec, cfg *configs.Config, oci 
 	}
 	defer sio.close()
 	p := s.process(cfg, oci, sio)
-	if err := c.Run(p); err != nil {
-		return startError(err)
+	watch, err := r.supervise(c, s, p)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, watch.end()) }()
+	err = c.Run(p)
+	watch.started()
+	if err != nil {
+		return startError(errors.Join(err, watch.failure()))
 	}
 	ended := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() { r.stop(c, s, ended) })

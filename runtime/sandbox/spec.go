@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/shale-build/shale/runtime/recorded"
 )
 
 // Spec describes one container.
@@ -63,6 +65,13 @@ type Spec struct {
 	// SingleID says that root is the only mapped id: supplementary groups
 	// are dropped, as they cannot be set.
 	SingleID bool
+	// Owners, if not nil, records the owners that the one id of the user
+	// namespace cannot give: the command may be any user and change to any, and
+	// sees what Ownership says. Otherwise only mapped ids can be used.
+	Owners    *recorded.Owners
+	Ownership recorded.Tier
+	// Upper is the overlay's directory of changes to Rootfs, if it is one.
+	Upper string
 	// BindProc shows the builder's /proc instead of a fresh one, for
 	// containers in which the kernel refuses to mount it.
 	BindProc bool
@@ -182,6 +191,9 @@ func (s *Spec) validate() error {
 }
 
 func (s *Spec) checkIDs() error {
+	if s.Owners != nil {
+		return nil
+	}
 	if !mapped("uid_map", s.UID) {
 		return fmt.Errorf("run as user %d: %w", s.UID, ErrUnmapped)
 	}

@@ -26,5 +26,6 @@ func Main() {
 	if err := unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0); err != nil {
 		os.Exit(255) //nolint:forbidigo // the container's first process has nobody to return to
 	}
+	installFilter()
 	libcontainer.Init()
 }

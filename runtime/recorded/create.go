@@ -1,0 +1,244 @@
+package recorded
+
+import (
+	"bytes"
+	"errors"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+)
+
+// A file belongs to whoever makes it, or to the group of a set-gid directory.
+// The kernel makes it root's; so where that is not right, the supervisor makes the
+// file, records its owner and hands it over. It never opens what exists already:
+// that the kernel does.
+
+// place is where a file is to be made.
+type place struct {
+	dir  []byte // path of the directory; "" is what dirfd is
+	base string
+}
+
+// split divides a path; ok is false for one that names nothing new.
+func split(path []byte) (p place, ok bool) {
+	path = bytes.TrimRight(path, "/")
+	i := bytes.LastIndexByte(path, '/')
+	p = place{dir: path[:i+1], base: string(path[i+1:])}
+	return p, p.base != "" && p.base != "." && p.base != ".."
+}
+
+// newOwner finds the owner of a file that a thread makes in a directory. needed is
+// false when that is root, as the kernel has it.
+func (s *Supervisor) newOwner(tid, dirfd int, dir []byte) (r Record, needed bool) {
+	c, err := s.creds(tid)
+	if err != nil {
+		return r, false
+	}
+	r = Record{UID: c.uid.fs, GID: c.gid.fs}
+	name := s.name(tid, dirfd, dir)
+	var st unix.Stat_t
+	if unix.Fstatat(s.proc, string(name[:len(name)-1]), &st, 0) != nil {
+		return r, false
+	}
+	if st.Mode&unix.S_ISGID != 0 {
+		above, _ := s.record(name, true)
+		r.GID = above.GID
+	}
+	return r, !r.plain()
+}
+
+// directory opens the directory in which something is made for the caller.
+func (s *Supervisor) directory(n *notification, dirfd int, dir []byte) (int, error) {
+	fd, err := s.find(int(n.pid), dirfd, dir, unix.O_DIRECTORY)
+	if err != nil {
+		return -1, err
+	}
+	if !s.listener.valid(n.id) {
+		return -1, errors.Join(unix.ESRCH, unix.Close(fd))
+	}
+	return fd, nil
+}
+
+// withUmask runs fn with the file mode creation mask of the caller.
+func (s *Supervisor) withUmask(tid int, fn func() error) error {
+	text, err := s.status(tid, "Umask:")
+	if err != nil {
+		return err
+	}
+	mask, err := strconv.ParseUint(string(text), 8, 32)
+	if err != nil {
+		return err
+	}
+	unix.Umask(int(mask)) // this thread's
+	defer unix.Umask(0)
+	return fn()
+}
+
+func openat(s *Supervisor, n *notification) answer {
+	return s.open(n, fdArg(n.args[0]), n.args[1], n.args[2], n.args[3])
+}
+
+// openat2 is refused for what would need the kernel's help in resolving: programs
+// do without it.
+func openat2(s *Supervisor, n *notification) answer {
+	var how unix.OpenHow
+	size := min(n.args[3], uint64(len(bytesOf(&how))))
+	if _, err := read(int(n.pid), n.args[2], bytesOf(&how)[:size]); err != nil {
+		return goOn
+	}
+	if how.Flags&(unix.O_CREAT|tmpfileBit) == 0 {
+		return goOn
+	}
+	if how.Resolve != 0 {
+		if _, needed := s.newOwner(int(n.pid), fdArg(n.args[0]), nil); needed {
+			return fail(unix.ENOSYS)
+		}
+		return goOn
+	}
+	return s.open(n, fdArg(n.args[0]), n.args[1], how.Flags, how.Mode)
+}
+
+// open answers open(2) that may make a file.
+func (s *Supervisor) open(n *notification, dirfd int, path, flags, mode uint64) answer {
+	text, err := s.string(int(n.pid), path)
+	if err != nil {
+		return goOn
+	}
+	temporary := flags&unix.O_TMPFILE == unix.O_TMPFILE
+	p, ok := split(text)
+	if temporary {
+		p, ok = place{dir: text, base: "."}, len(text) > 0
+	}
+	if !ok || text[len(text)-1] == '/' && !temporary {
+		return goOn
+	}
+	owner, needed := s.newOwner(int(n.pid), dirfd, p.dir)
+	if !needed {
+		return goOn
+	}
+	dir, err := s.directory(n, dirfd, p.dir)
+	if err != nil {
+		return goOn // and fail as the kernel has it
+	}
+	defer unix.Close(dir) //nolint:errcheck // O_PATH
+	if !temporary {
+		flags |= unix.O_EXCL
+	}
+	how := int(flags) | unix.O_CLOEXEC | unix.O_NOCTTY
+	fd := -1
+	err = s.withUmask(int(n.pid), func() (err error) {
+		fd, err = unix.Openat(dir, p.base, how, uint32(mode)&0o7777)
+		return err
+	})
+	if errors.Is(err, unix.EEXIST) {
+		return goOn
+	}
+	if err != nil {
+		return fail(err)
+	}
+	defer unix.Close(fd) //nolint:errcheck // the caller has a copy
+	if err := s.recordNew(fd, owner); err != nil {
+		return fail(err)
+	}
+	number, err := s.listener.add(n.id, fd, flags&unix.O_CLOEXEC != 0)
+	if err != nil {
+		return fail(err)
+	}
+	return value(number)
+}
+
+func (s *Supervisor) recordNew(fd int, owner Record) error {
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return err
+	}
+	return s.setRecord(fd, st.Mode, owner)
+}
+
+// make lets fn make something at a path.
+func (s *Supervisor) make(n *notification, dirfd int, path uint64, special Record, fn func(dir int, name string) error) answer {
+	text, err := s.string(int(n.pid), path)
+	if err != nil {
+		return goOn
+	}
+	p, ok := split(text)
+	if !ok {
+		return goOn
+	}
+	owner, needed := s.newOwner(int(n.pid), dirfd, p.dir)
+	if !needed && special.plain() {
+		return goOn
+	}
+	owner.Type, owner.Rdev = special.Type, special.Rdev
+	dir, err := s.directory(n, dirfd, p.dir)
+	if err != nil {
+		if special.plain() {
+			return goOn // and fail as the kernel has it
+		}
+		return fail(err)
+	}
+	defer unix.Close(dir) //nolint:errcheck // O_PATH
+	if err := s.withUmask(int(n.pid), func() error { return fn(dir, p.base) }); err != nil {
+		return fail(err)
+	}
+	fd, err := unix.Openat(dir, p.base, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return answer{} // somebody was faster to remove it
+	}
+	defer unix.Close(fd) //nolint:errcheck // O_PATH
+	return fail(s.recordNew(fd, owner))
+}
+
+func mkdirat(s *Supervisor, n *notification) answer {
+	return s.mkdir(n, fdArg(n.args[0]), n.args[1], n.args[2])
+}
+
+func (s *Supervisor) mkdir(n *notification, dirfd int, path, mode uint64) answer {
+	return s.make(n, dirfd, path, Record{}, func(dir int, name string) error {
+		return unix.Mkdirat(dir, name, uint32(mode)&0o7777)
+	})
+}
+
+func symlinkat(s *Supervisor, n *notification) answer {
+	return s.symlink(n, n.args[0], fdArg(n.args[1]), n.args[2])
+}
+
+func (s *Supervisor) symlink(n *notification, target uint64, dirfd int, path uint64) answer {
+	text, err := s.string(int(n.pid), target)
+	if err != nil {
+		return goOn
+	}
+	to := string(text)
+	return s.make(n, dirfd, path, Record{}, func(dir int, name string) error {
+		return unix.Symlinkat(to, dir, name)
+	})
+}
+
+func mknodat(s *Supervisor, n *notification) answer {
+	return s.mknod(n, fdArg(n.args[0]), n.args[1], n.args[2], n.args[3])
+}
+
+// mknod makes, in place of a device, an empty file with a record.
+func (s *Supervisor) mknod(n *notification, dirfd int, path, modeArg, dev uint64) answer {
+	mode := uint32(modeArg)
+	var special Record
+	if kind := mode & unix.S_IFMT; kind == unix.S_IFCHR || kind == unix.S_IFBLK {
+		if dev == 0 && kind == unix.S_IFCHR {
+			return goOn // overlayfs's own
+		}
+		c, err := s.creds(int(n.pid))
+		if err != nil {
+			return fail(err)
+		}
+		if !c.capable() || s.tier == TierSquash {
+			return fail(unix.EPERM)
+		}
+		special = Record{Type: kind, Rdev: dev & 0xffffffff}
+		mode = mode&^unix.S_IFMT | unix.S_IFREG
+	} else if s.tier == TierSquash {
+		return goOn
+	}
+	return s.make(n, dirfd, path, special, func(dir int, name string) error {
+		return unix.Mknodat(dir, name, mode, 0)
+	})
+}

@@ -1,0 +1,133 @@
+package recorded
+
+import (
+	"errors"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// Requests of a listener, linux/seccomp.h.
+const (
+	ioctlRecv     = 0xc0502100
+	ioctlSend     = 0xc0182101
+	ioctlIDValid  = 0x40082102
+	ioctlAddFD    = 0x40182103
+	ioctlSetFlags = 0x40082104
+
+	syncWakeUp   = 1
+	flagContinue = 1
+)
+
+// notification is struct seccomp_notif.
+type notification struct {
+	id    uint64
+	pid   uint32
+	flags uint32
+	nr    int32
+	arch  uint32
+	ip    uint64
+	args  [6]uint64
+}
+
+// response is struct seccomp_notif_resp.
+type response struct {
+	id    uint64
+	val   int64
+	error int32
+	flags uint32
+}
+
+// addFD is struct seccomp_notif_addfd.
+type addFD struct {
+	id         uint64
+	flags      uint32
+	srcfd      uint32
+	newfd      uint32
+	newfdFlags uint32
+}
+
+// listener is a descriptor of notifications.
+type listener int
+
+func (l listener) ioctl(request uintptr, arg unsafe.Pointer) (int, error) {
+	n, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(l), request, uintptr(arg))
+	if errno != 0 {
+		return 0, errno
+	}
+	return int(n), nil
+}
+
+// fast makes calls switch to this thread and back as one, without waking another
+// processor. It tells whether the kernel can (Linux 6.6).
+func (l listener) fast() bool {
+	_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(l), ioctlSetFlags, syncWakeUp)
+	return errno == 0
+}
+
+func (l listener) receive(n *notification) error {
+	*n = notification{}
+	_, err := l.ioctl(ioctlRecv, unsafe.Pointer(n)) // #nosec G103 -- the kernel's structure
+	return err
+}
+
+func (l listener) send(r *response) error {
+	_, err := l.ioctl(ioctlSend, unsafe.Pointer(r)) // #nosec G103 -- the kernel's structure
+	return err
+}
+
+// valid tells whether who made the call still waits for the answer: then what was
+// read from, or opened by, its number was its own.
+func (l listener) valid(id uint64) bool {
+	_, err := l.ioctl(ioctlIDValid, unsafe.Pointer(&id)) // #nosec G103 -- a number
+	return err == nil
+}
+
+// add puts a copy of fd into the caller and returns its number there. The answer
+// is sent apart: sent with it (SECCOMP_ADDFD_FLAG_SEND), a signal to this thread
+// loses the descriptor while the caller is told that it has number 0.
+func (l listener) add(id uint64, fd int, cloexec bool) (int, error) {
+	a := addFD{id: id, srcfd: uint32(fd)}
+	if cloexec {
+		a.newfdFlags = unix.O_CLOEXEC
+	}
+	for {
+		n, err := l.ioctl(ioctlAddFD, unsafe.Pointer(&a)) // #nosec G103 -- the kernel's structure
+		if !errors.Is(err, unix.EINTR) {
+			return n, err
+		}
+	}
+}
+
+// answer is what a handler says: a value, an error, or that the kernel go on
+// with the call as it stands.
+type answer struct {
+	val   int64
+	errno unix.Errno
+	cont  bool
+}
+
+var goOn = answer{cont: true}
+
+func value(v int) answer { return answer{val: int64(v)} }
+
+func fail(err error) answer {
+	if errno, ok := errors.AsType[unix.Errno](err); ok && errno != 0 {
+		return answer{errno: errno}
+	}
+	if err == nil {
+		return answer{}
+	}
+	return answer{errno: unix.EIO}
+}
+
+func (a answer) to(id uint64) response {
+	r := response{id: id, val: a.val}
+	switch {
+	case a.cont:
+		r.val, r.flags = 0, flagContinue
+	case a.errno != 0:
+		r.val, r.error = 0, -int32(a.errno)
+	}
+	return r
+}

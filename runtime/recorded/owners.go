@@ -1,0 +1,208 @@
+package recorded
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+// Owners reads and writes records for a builder. It is safe for concurrent use.
+type Owners struct {
+	table Table
+
+	mu     sync.Mutex
+	loaded map[string]bool
+}
+
+// New returns Owners that know of no links and FIFOs yet.
+func New() *Owners { return &Owners{loaded: map[string]bool{}} }
+
+// Named is the owner of a symbolic link, a FIFO or a socket by its path in a
+// layer.
+type Named struct {
+	Path     string
+	UID, GID uint32
+}
+
+// Load makes known what layer id, whose files are in dir, has of such files,
+// once. list tells.
+func (o *Owners) Load(id, dir string, list func() ([]Named, error)) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.loaded[id] {
+		return nil
+	}
+	names, err := list()
+	if err != nil {
+		return err
+	}
+	if len(names) > 0 {
+		if err := o.load(dir, names); err != nil {
+			return fmt.Errorf("look up owners of links in a layer: %w", err)
+		}
+	}
+	o.loaded[id] = true
+	return nil
+}
+
+func (o *Owners) load(dir string, names []Named) error {
+	root, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return &os.PathError{Op: "open", Path: dir, Err: err}
+	}
+	defer unix.Close(root) //nolint:errcheck // O_PATH: nothing to flush
+	how := &unix.OpenHow{
+		Flags:   unix.O_PATH | unix.O_NOFOLLOW | unix.O_CLOEXEC,
+		Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS | unix.RESOLVE_NO_XDEV,
+	}
+	for _, n := range names {
+		fd, err := unix.Openat2(root, n.Path, how)
+		if errors.Is(err, unix.ENOENT) {
+			continue
+		}
+		if err != nil {
+			return &os.PathError{Op: "open", Path: n.Path, Err: err}
+		}
+		k, err := keyOfFD(fd)
+		_ = unix.Close(fd) // O_PATH
+		if err == nil {
+			err = o.table.set(k, Record{UID: n.UID, GID: n.GID})
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func keyOfFD(fd int) (key, error) {
+	var st unix.Statx_t
+	if err := unix.Statx(fd, "", unix.AT_EMPTY_PATH, keyMask, &st); err != nil {
+		return key{}, fmt.Errorf("statx: %w", err)
+	}
+	return keyOf(&st), nil
+}
+
+// below names an entry of an open directory for calls that take a path only. The
+// entry itself is not followed by those that begin with l.
+func below(dir int, name string) string {
+	if dir == unix.AT_FDCWD {
+		return name
+	}
+	return "/proc/self/fd/" + strconv.Itoa(dir) + "/" + name
+}
+
+// Lookup makes st, which fstatat(2) gave for name in dir, what is recorded. No
+// link is followed.
+func (o *Owners) Lookup(dir int, name string, st *unix.Stat_t) error {
+	switch st.Mode & unix.S_IFMT {
+	case unix.S_IFREG, unix.S_IFDIR:
+		var buf [64]byte
+		n, err := unix.Lgetxattr(below(dir, name), Attribute, buf[:])
+		if err != nil {
+			if noAttribute(err) {
+				return o.Special(dir, name, st)
+			}
+			return fmt.Errorf("read the recorded owner of %s: %w", name, err)
+		}
+		return o.Value(buf[:n], st)
+	}
+	return o.Special(dir, name, st)
+}
+
+func noAttribute(err error) bool {
+	return errors.Is(err, unix.ENODATA) || errors.Is(err, unix.ENOTSUP)
+}
+
+// Value makes st what the value of Attribute says.
+func (o *Owners) Value(value []byte, st *unix.Stat_t) error {
+	r, err := Parse(value)
+	if err != nil {
+		return err
+	}
+	r.Override(st)
+	return nil
+}
+
+// Special is Lookup for what is no file and no directory.
+func (o *Owners) Special(dir int, name string, st *unix.Stat_t) error {
+	if o.table.empty() {
+		return nil
+	}
+	var x unix.Statx_t
+	if err := unix.Statx(dir, name, unix.AT_SYMLINK_NOFOLLOW, keyMask, &x); err != nil {
+		return fmt.Errorf("statx %s: %w", name, err)
+	}
+	if r, ok := o.table.get(keyOf(&x)); ok {
+		r.Override(st)
+	}
+	return nil
+}
+
+// OwnerOf returns the owner of name in dir, which st describes, and makes st what
+// it is taken for.
+func (o *Owners) OwnerOf(dir int, name string, st *unix.Stat_t) (uid, gid uint32, err error) {
+	err = o.Lookup(dir, name, st)
+	return st.Uid, st.Gid, err
+}
+
+// Chown records the owner of name in dir, which is not followed. As chown(2) it
+// clears set-id bits and file capabilities.
+func (o *Owners) Chown(dir int, name string, uid, gid uint32) error {
+	var st unix.Stat_t
+	if err := unix.Fchownat(dir, name, 0, 0, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		return err
+	}
+	if err := unix.Fstatat(dir, name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		return err
+	}
+	r := Record{UID: uid, GID: gid}
+	switch st.Mode & unix.S_IFMT {
+	case unix.S_IFREG, unix.S_IFDIR:
+		was := st
+		if err := o.Lookup(dir, name, &was); err != nil {
+			return err
+		}
+		if was.Mode&unix.S_IFMT != st.Mode&unix.S_IFMT {
+			r.Type, r.Rdev = was.Mode&unix.S_IFMT, was.Rdev
+		}
+		err := writeAttribute(below(dir, name), r, st.Mode)
+		if !errors.Is(err, unix.ENOTSUP) {
+			return err
+		}
+	}
+	var x unix.Statx_t
+	if err := unix.Statx(dir, name, unix.AT_SYMLINK_NOFOLLOW, keyMask, &x); err != nil {
+		return err
+	}
+	return o.table.set(keyOf(&x), r)
+}
+
+// Mknod makes name in dir stand for a device.
+func (o *Owners) Mknod(dir int, name string, mode uint32, dev uint64) error {
+	switch mode & unix.S_IFMT {
+	case unix.S_IFCHR, unix.S_IFBLK:
+	default:
+		return unix.Mknodat(dir, name, mode, 0)
+	}
+	if err := unix.Mknodat(dir, name, unix.S_IFREG|mode&0o7777, 0); err != nil {
+		return err
+	}
+	return writeAttribute(below(dir, name), Record{Type: mode & unix.S_IFMT, Rdev: dev}, mode)
+}
+
+// writeAttribute records r at path, whose last component is not followed.
+func writeAttribute(path string, r Record, mode uint32) error {
+	if r.plain() {
+		err := unix.Lremovexattr(path, Attribute)
+		if errors.Is(err, unix.ENODATA) {
+			return nil
+		}
+		return err
+	}
+	return unix.Lsetxattr(path, Attribute, r.format(mode), 0)
+}

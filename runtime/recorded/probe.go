@@ -1,0 +1,161 @@
+package recorded
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// ProbeError says what recording ownership needs and is not there.
+type ProbeError struct {
+	// Probe names what was tried.
+	Probe string
+	Err   error
+	Fix   string
+}
+
+func (e *ProbeError) Error() string {
+	msg := "record owners of files: " + e.Probe + ": " + e.Err.Error()
+	if e.Fix != "" {
+		msg += " (" + e.Fix + ")"
+	}
+	return msg
+}
+
+func (e *ProbeError) Unwrap() error { return e.Err }
+
+const (
+	fixListener = "a Linux of 5.11 or later, and no seccomp profile around this process that refuses seccomp(2) or seccomp listeners, are needed; or give the user ranges of subordinate ids"
+	fixPtrace   = "sysctl kernel.yama.ptrace_scope must be below 3, as steps' memory is read; or give the user ranges of subordinate ids"
+	fixXattr    = "put the store on a file system with user extended attributes, such as ext4, xfs or btrfs, with --root"
+	fixSlack    = "the kernel must let a namespace's root write /proc/PID/timerslack_ns"
+)
+
+// Probe tries what a Supervisor needs, in about a millisecond: a filter with a
+// listener on a thread of this process, the memory of that thread, the place where
+// its identity is kept, and the attribute on the file system of dir. It is called
+// inside the user namespace; the error is a *ProbeError.
+func Probe(dir string) error {
+	if err := probeAttribute(dir); err != nil {
+		return &ProbeError{Probe: "extended attribute " + Attribute + " in " + dir, Err: err, Fix: fixXattr}
+	}
+	return ProbeSystem()
+}
+
+// ProbeSystem is Probe but for the file system.
+func ProbeSystem() error { return probeListener() }
+
+func probeAttribute(dir string) (err error) {
+	f, err := os.CreateTemp(dir, "probe-")
+	if err != nil {
+		return err
+	}
+	name := f.Name()
+	defer func() { err = errors.Join(err, f.Close(), os.Remove(name)) }()
+	if err := writeAttribute(filepath.Clean(name), Record{UID: 1, GID: 2}, unix.S_IFREG); err != nil {
+		return err
+	}
+	var st unix.Stat_t
+	if err := New().Lookup(unix.AT_FDCWD, name, &st); err != nil {
+		return err
+	}
+	return nil
+}
+
+// probeTimeout is far more than the kernel takes.
+const probeTimeout = 5 * time.Second
+
+// witness is the memory that the probed thread points to.
+var witness = []byte("shale\x00")
+
+func probeListener() error {
+	type start struct {
+		fd  int
+		err error
+	}
+	started, ended := make(chan start), make(chan int)
+	go func() {
+		runtime.LockOSThread() // the thread ends with its filter
+		p := &program{}
+		p.load(dataNumber)
+		p.when(unix.SYS_GETPGID, retNotify)
+		p.ret(retAllow)
+		fd, err := install(p.bytes())
+		started <- start{fd, err}
+		if err == nil {
+			n, _, _ := unix.RawSyscall(unix.SYS_GETPGID, uintptr(unsafe.Pointer(&witness[0])), 0, 0) //nolint:gosec // not a pointer to the kernel
+			ended <- int(n)
+		}
+	}()
+	s := <-started
+	if s.err != nil {
+		return &ProbeError{Probe: "seccomp listener", Err: s.err, Fix: fixListener}
+	}
+	err := probeAnswer(listener(s.fd))
+	if closeErr := unix.Close(s.fd); err == nil && closeErr != nil {
+		err = closeErr
+	}
+	if got := <-ended; err == nil && got != probeValue {
+		err = &ProbeError{Probe: "seccomp listener", Err: fmt.Errorf("a call gave %d instead of %d", got, probeValue), Fix: fixListener}
+	}
+	return err
+}
+
+const probeValue = 4711
+
+func probeAnswer(l listener) error {
+	fds := []unix.PollFd{{Fd: int32(l), Events: unix.POLLIN}}
+	if _, err := unix.Poll(fds, int(probeTimeout.Milliseconds())); err != nil && !errors.Is(err, unix.EINTR) {
+		return &ProbeError{Probe: "seccomp listener", Err: err, Fix: fixListener}
+	}
+	var n notification
+	if err := l.receive(&n); err != nil {
+		return &ProbeError{Probe: "seccomp listener", Err: err, Fix: fixListener}
+	}
+	s := &Supervisor{listener: l, proc: unix.AT_FDCWD}
+	proc, err := unix.Open("/proc", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return &ProbeError{Probe: "/proc", Err: err}
+	}
+	defer unix.Close(proc) //nolint:errcheck // O_PATH
+	s.proc = proc
+	if text, err := s.string(int(n.pid), n.args[0]); err != nil || string(text) != string(witness[:len(witness)-1]) {
+		return &ProbeError{Probe: "process_vm_readv", Err: fmt.Errorf("read %q: %w", text, err), Fix: fixPtrace}
+	}
+	err = s.writeSlack(int(n.pid), slack+1)
+	if err == nil {
+		var got int
+		if got, err = s.readSlack(int(n.pid)); err == nil && got != slack+1 {
+			err = fmt.Errorf("%d was not kept", slack+1)
+		}
+	}
+	if err != nil {
+		return &ProbeError{Probe: "/proc/PID/timerslack_ns", Err: err, Fix: fixSlack}
+	}
+	r := value(probeValue).to(n.id)
+	if err := l.send(&r); err != nil {
+		return &ProbeError{Probe: "seccomp listener", Err: err, Fix: fixListener}
+	}
+	return nil
+}
+
+// install puts the calling thread under a filter. It is what a container's first
+// process does in package initproc, for one thread.
+func install(code []byte) (int, error) {
+	program := unix.SockFprog{
+		Len:    uint16(len(code) / 8),
+		Filter: (*unix.SockFilter)(unsafe.Pointer(unsafe.SliceData(code))), //nolint:gosec // the same layout
+	}
+	const setModeFilter, newListener = 1, 1 << 3
+	fd, _, errno := unix.RawSyscall(unix.SYS_SECCOMP, setModeFilter, newListener, uintptr(unsafe.Pointer(&program))) //nolint:gosec // the call reads it
+	if errno != 0 {
+		return -1, errno
+	}
+	return int(fd), nil
+}

@@ -1,0 +1,63 @@
+package sandbox_test
+
+import (
+	"bytes"
+	"strings"
+	"testing"
+
+	"github.com/shale-build/shale/runtime/recorded"
+	"github.com/shale-build/shale/runtime/sandbox"
+)
+
+// recordedSpec is a step whose owners are recorded.
+func recordedSpec(root, script string) sandbox.Spec {
+	s := shell(root, script)
+	s.SingleID, s.Owners, s.Ownership = true, recorded.New(), recorded.TierFull
+	return s
+}
+
+func TestRecordedOwnership(t *testing.T) {
+	r := newRunner(t)
+	tests := []struct {
+		name     string
+		script   string
+		uid, gid uint32
+		groups   []uint32
+		want     string
+	}{
+		{name: "chown and stat", script: `touch /tmp/a; chown 12:34 /tmp/a; stat -c %u:%g /tmp/a; cd /tmp; chown 5 a; stat -c %u:%g a`, want: "12:34\n5:34\n"},
+		{name: "link", script: `ln -s none /tmp/l; busybox chown -h 7:8 /tmp/l; stat -c %u:%g /tmp/l; busybox mkfifo /tmp/f; chown 3:4 /tmp/f; stat -c '%u:%g %F' /tmp/f`, want: "7:8\n3:4 fifo\n"},
+		{name: "hard link", script: `touch /tmp/a; chown 7 /tmp/a; ln /tmp/a /tmp/b; rm /tmp/a; stat -c %u:%h /tmp/b`, want: "7:1\n"},
+		{name: "device", script: `mknod /tmp/n c 1 3; chmod 640 /tmp/n; stat -c '%F %t:%T %a' /tmp/n; mknod /tmp/b b 7 9; stat -c '%F %t:%T' /tmp/b`, want: "character special file 1:3 640\nblock special file 7:9\n"},
+		{name: "user", uid: 1000, gid: 100, groups: []uint32{100, 44}, script: `id -u; id -g; id -G; touch /tmp/a; mkdir /tmp/d; ln -s x /tmp/l; stat -c %u:%g /tmp/a /tmp/d /tmp/l`, want: "1000\n100\n100 44\n1000:100\n1000:100\n1000:100\n"},
+		{name: "user may not give away", uid: 1000, gid: 100, groups: []uint32{100, 44}, script: `touch /tmp/a; chown 0 /tmp/a 2>/dev/null || echo no; chown :44 /tmp/a; chown :45 /tmp/a 2>/dev/null || echo no; stat -c %u:%g /tmp/a; chown 1000 /bin/busybox 2>/dev/null || echo no`, want: "no\nno\n1000:44\nno\n"},
+		{name: "umask", uid: 1000, gid: 100, script: `umask 027; echo x >/tmp/a; mkdir /tmp/d; stat -c %a /tmp/a /tmp/d; cat /tmp/a; echo y >>/tmp/a; cat /tmp/a`, want: "640\n750\nx\nx\ny\n"},
+		{name: "set-gid directory", script: `mkdir /tmp/d; chown 0:50 /tmp/d; chmod 2775 /tmp/d; touch /tmp/d/a; mkdir /tmp/d/e; ln -s x /tmp/d/l; stat -c %u:%g:%a /tmp/d/a /tmp/d/e; stat -c %g /tmp/d/l`, want: "0:50:644\n0:50:2755\n50\n"},
+		{name: "set-uid program", uid: 1000, gid: 100, script: `id -u; /tmp/su root -c 'id -u'; id -u`, want: "1000\n0\n1000\n"},
+		{name: "su", script: `printf 'root:x:0:0:r:/:/bin/sh\napp:x:1000:1000:a:/:/bin/sh\n' >/etc/passwd; busybox su app -c 'id -u; touch /tmp/a; stat -c %u:%g /tmp/a'; id -u; stat -c %u /tmp/a`, want: "1000\n1000:1000\n0\n1000\n"},
+		{name: "descriptors", uid: 1000, gid: 100, script: `exec 5>/tmp/a; echo hi >&5; cat /tmp/a; chown 1000:100 /dev/stdout /proc/self/fd/5; stat -L -c %u /proc/self/fd/5`, want: "hi\n1000\n"},
+		{name: "chroot", script: `mkdir -p /tmp/r/bin /tmp/r/etc; cp /bin/busybox /tmp/r/bin/; touch /tmp/r/etc/f /etc/f; busybox chroot /tmp/r /bin/busybox chown 9:9 /etc/f; stat -c %u /tmp/r/etc/f /etc/f`, want: "9\n0\n"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			root := newRootfs(t)
+			for _, n := range []string{"chown", "cp"} {
+				link(t, root, n)
+			}
+			s := recordedSpec(root, tt.script)
+			s.UID, s.GID, s.AdditionalGIDs = tt.uid, tt.gid, tt.groups
+			if tt.name == "set-uid program" {
+				setuid(t, root)
+			}
+			var out bytes.Buffer
+			s.Stdout, s.Stderr = &out, &out
+			code, err := r.Run(t.Context(), s)
+			if err != nil || code != 0 {
+				t.Fatalf("code %d, %v\n%s", code, err, out.String())
+			}
+			if got := out.String(); got != tt.want {
+				t.Errorf("got\n%s\nwant\n%s", strings.TrimSpace(got), tt.want)
+			}
+		})
+	}
+}
