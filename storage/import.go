@@ -25,6 +25,9 @@ func (s *Store) ImportLayer(ctx context.Context, parent string, diffID digest.Di
 	if err != nil || found {
 		return same, err
 	}
+	if s.recorded {
+		return s.unpackLayer(ctx, parent, newVerifier(io.NopCloser(r), s.newLayerID(parent, diffID), diffID))
+	}
 	id := s.newLayerID(parent, diffID)
 	done, err := s.announce(pendingLayer, id)
 	if err != nil {

@@ -22,6 +22,9 @@ const driverName = "overlay"
 type Options struct {
 	// GraphRoot and RunRoot are what --root and --runroot name.
 	GraphRoot, RunRoot string
+	// Recorded tells that there is one id only: the owners of files are
+	// recorded beside them.
+	Recorded bool
 	// Logger may be nil.
 	Logger *slog.Logger
 }
@@ -32,6 +35,8 @@ type Store struct {
 	lib    cstorage.Store
 	driver graphdriver.Driver
 	logger *slog.Logger
+	// recorded is Options.Recorded.
+	recorded bool
 
 	reapOnce sync.Once
 	reaping  sync.WaitGroup
@@ -69,7 +74,10 @@ func Open(opts Options) (*Store, error) {
 		return nil, fmt.Errorf("open store %s: %w but %s: set driver = \"overlay\" in storage.conf, or use another --root",
 			so.GraphRoot, ErrDriver, driver.String())
 	}
-	s := &Store{lib: lib, driver: driver, logger: logger}
+	s := &Store{lib: lib, driver: driver, logger: logger, recorded: opts.Recorded}
+	if err := s.checkOwnership(); err != nil {
+		return nil, err
+	}
 	s.settle()
 	return s, nil
 }
@@ -95,7 +103,12 @@ func (s *Store) GraphRoot() string { return s.lib.GraphRoot() }
 func (s *Store) RunRoot() string { return s.lib.RunRoot() }
 
 // Library is the store as containers/storage has it, for package registry.
-func (s *Store) Library() cstorage.Store { return s.lib }
+func (s *Store) Library() cstorage.Store {
+	if s.recorded {
+		return recordingLibrary{Store: s.lib, store: s}
+	}
+	return s.lib
+}
 
 // StateDir returns a directory for shale's own state beside the layers, private
 // to the owner of the store, and creates it.

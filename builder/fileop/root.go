@@ -21,6 +21,16 @@ type root struct {
 	f   *os.File
 	// chown gives an entry its owner without following links.
 	chown func(dir int, name string, uid, gid uint32) error
+	// mknod makes a special file; nil is mknodat(2).
+	mknod func(dir int, name string, mode uint32, dev uint64) error
+}
+
+// makeNode makes a special file.
+func (r *root) makeNode(dir int, name string, mode uint32, dev uint64) error {
+	if r.mknod != nil {
+		return r.mknod(dir, name, mode, dev)
+	}
+	return unix.Mknodat(dir, name, mode, int(dev))
 }
 
 func openRoot(dir string) (*root, error) {

@@ -36,6 +36,9 @@ type Options struct {
 	// Chown gives an entry its owner; nil is fchownat(2). It must not follow
 	// links and may be called concurrently.
 	Chown func(dir int, name string, uid, gid uint32) error
+	// Mknod makes devices and FIFOs; nil is mknodat(2). It may be called
+	// concurrently.
+	Mknod func(dir int, name string, mode uint32, dev uint64) error
 	// OwnerOf reads the owner of entries of inputs given by Root, see
 	// local.Options.
 	OwnerOf func(dir int, name string, st *unix.Stat_t) (uid, gid uint32, err error)
@@ -65,7 +68,7 @@ func Run(ctx context.Context, op *pb.FileOp, opts Options) (err error) {
 	if r.dest, err = openRoot(opts.Dest); err != nil {
 		return err
 	}
-	r.dest.chown = opts.Chown
+	r.dest.chown, r.dest.mknod = opts.Chown, opts.Mknod
 	for i, a := range op.GetActions() {
 		if err := ctx.Err(); err != nil {
 			return context.Cause(ctx)
@@ -132,7 +135,7 @@ func (r *runner) temp() (*root, error) {
 	if err != nil {
 		return nil, errors.Join(err, os.Remove(dir))
 	}
-	at.chown = r.opts.Chown
+	at.chown, at.mknod = r.opts.Chown, r.opts.Mknod
 	r.temps = append(r.temps, at)
 	return at, nil
 }

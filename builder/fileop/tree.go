@@ -261,7 +261,7 @@ func (t *treeCopy) special(p *local.Pick, at *openDir, name string) error {
 	case kind == unix.S_IFCHR && dev == 0:
 		return fmt.Errorf("copy /%s: a character device 0:0 would hide files of the image", rel)
 	}
-	if err := unix.Mknodat(at.fd, name, kind|0o600, int(dev)); err != nil {
+	if err := t.dst.makeNode(at.fd, name, kind|0o600, dev); err != nil {
 		return &os.PathError{Op: "mknod", Path: "/" + rel, Err: err}
 	}
 	return t.dst.apply(at.fd, name, rel, t.attrs(p))

@@ -63,7 +63,7 @@ func (c *copying) extract(ctx context.Context, f *os.File, name string) (err err
 	if err != nil {
 		return err
 	}
-	at := &root{dir: path.Join(c.dst.dir, rel), f: os.NewFile(uintptr(fd), rel), chown: c.dst.chown}
+	at := &root{dir: path.Join(c.dst.dir, rel), f: os.NewFile(uintptr(fd), rel), chown: c.dst.chown, mknod: c.dst.mknod}
 	defer func() { err = errors.Join(err, at.close()) }()
 	content, err := decompress(f)
 	if err != nil {

@@ -13,12 +13,13 @@ import (
 type beneath struct {
 	fds    []int // topmost first
 	prefix string
+	owners Owners
 }
 
 // open opens rel in the given layers, in all of which it is a directory. "" is
 // the root.
 func (l *lowers) open(rel string, in layers) (*beneath, error) {
-	b := &beneath{prefix: l.prefix}
+	b := &beneath{prefix: l.prefix, owners: l.owners}
 	if rel == "" {
 		rel = "."
 	}
@@ -127,6 +128,12 @@ func (b *beneath) has(upper int, name string) (bool, error) {
 		!sameTime(st.Mtim, low.Mtim) {
 		return false, nil
 	}
+	if st.Mode&unix.S_IFMT != unix.S_IFREG {
+		err := errors.Join(asNoted(b.owners, upper, name, &st), asNoted(b.owners, dir, name, &low))
+		if err != nil || st.Uid != low.Uid || st.Gid != low.Gid {
+			return false, err
+		}
+	}
 	switch st.Mode & unix.S_IFMT {
 	case unix.S_IFREG:
 		return st.Size == low.Size && b.sameFile(upper, dir, name, st.Size), nil
@@ -138,6 +145,13 @@ func (b *beneath) has(upper int, name string) (bool, error) {
 		return st.Rdev == low.Rdev, nil
 	}
 	return st.Mode&unix.S_IFMT == unix.S_IFIFO, nil
+}
+
+// sameOwner compares what is recorded about two files.
+func (b *beneath) sameOwner(one, two xattrs) bool {
+	var x, y unix.Stat_t
+	err := errors.Join(asRecorded(b.owners, one, &x), asRecorded(b.owners, two, &y))
+	return err == nil && x == y
 }
 
 // sameTime allows for a lower time that an archive has cut to whole seconds.
@@ -161,7 +175,7 @@ func (b *beneath) sameFile(upper, lower int, name string, size int64) bool {
 			return false
 		}
 	}
-	if attrs[0].whiteout || attrs[0].reference || !sameRecords(attrs[0].records, attrs[1].records) {
+	if attrs[0].whiteout || attrs[0].reference || !b.sameOwner(attrs[0], attrs[1]) || !sameRecords(attrs[0].records, attrs[1].records) {
 		return false
 	}
 	one, two := make([]byte, min(size, slabSize)), make([]byte, min(size, slabSize))

@@ -36,7 +36,7 @@ func retry(call func() (int, error)) (int, error) {
 
 // load fills in the header of a regular file and, if it fits in buf, its
 // contents. It returns how much of buf it used.
-func (e *entry) load(buf []byte, prefix string) (int, error) {
+func (e *entry) load(buf []byte, prefix string, owners Owners) (int, error) {
 	fd, err := openAt(e.dir.fd, e.base, 0)
 	if err != nil {
 		return 0, err
@@ -58,8 +58,14 @@ func (e *entry) load(buf []byte, prefix string) (int, error) {
 	if attrs.whiteout && e.stat.Size == 0 {
 		return 0, e.becomeWhiteout()
 	}
+	if err := asRecorded(owners, attrs, &e.stat); err != nil {
+		return 0, err
+	}
 	if err := e.describe("", attrs.records); err != nil {
 		return 0, err
+	}
+	if e.stat.Mode&unix.S_IFMT != unix.S_IFREG {
+		return 0, nil // an empty file that stands for a device
 	}
 	e.size = e.stat.Size
 	if e.size == 0 || e.size > prefetchMax || e.size > int64(len(buf)) {

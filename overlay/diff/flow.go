@@ -101,14 +101,14 @@ func (f *flow) finish() {
 }
 
 // read completes the regular files of one batch after the other.
-func (f *flow) read(ctx context.Context, prefix string) error {
+func (f *flow) read(ctx context.Context, prefix string, owners Owners) error {
 	for {
 		select {
 		case b, ok := <-f.work:
 			if !ok {
 				return nil
 			}
-			if err := b.fill(prefix); err != nil {
+			if err := b.fill(prefix, owners); err != nil {
 				return err
 			}
 			close(b.ready)
@@ -118,7 +118,7 @@ func (f *flow) read(ctx context.Context, prefix string) error {
 	}
 }
 
-func (b *batch) fill(prefix string) error {
+func (b *batch) fill(prefix string, owners Owners) error {
 	used := 0
 	for i := range b.entries {
 		e := &b.entries[i]
@@ -128,7 +128,7 @@ func (b *batch) fill(prefix string) error {
 		if b.slab == nil {
 			b.slab = make([]byte, slabSize)
 		}
-		n, err := e.load(b.slab[used:], prefix)
+		n, err := e.load(b.slab[used:], prefix, owners)
 		if err != nil {
 			return fmt.Errorf("read %s: %w", e.name, err)
 		}

@@ -14,10 +14,11 @@ import (
 type lowers struct {
 	roots  []int
 	prefix string
+	owners Owners
 }
 
-func openLowers(dirs []string, prefix string) (*lowers, error) {
-	l := &lowers{prefix: prefix}
+func openLowers(dirs []string, prefix string, owners Owners) (*lowers, error) {
+	l := &lowers{prefix: prefix, owners: owners}
 	for _, dir := range dirs {
 		fd, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 		if err != nil {
@@ -90,6 +91,9 @@ func (l *lowers) add(d *lowerDir, i int, rel string) (more bool, err error) {
 	}
 	if len(d.layers) == 0 {
 		if err := unix.Fstat(fd, &d.stat); err != nil {
+			return false, err
+		}
+		if err := asRecorded(l.owners, attrs, &d.stat); err != nil {
 			return false, err
 		}
 		d.xattrs = attrs

@@ -37,8 +37,36 @@ type Options struct {
 	Lower []string
 	// UserXattr: overlayfs's marks are user.overlay.*, not trusted.overlay.*.
 	UserXattr bool
+	// Owners, if not nil, knows the owners of files that really are root's.
+	Owners Owners
 	// Output, if not nil, receives the archive.
 	Output io.Writer
+}
+
+// Owners makes what stat(2) says of a file what is recorded about it: its owner
+// and, of an empty file that stands for a device, its type and number.
+type Owners interface {
+	// Value reads the attribute user.containers.override_stat of the file.
+	Value(value []byte, st *unix.Stat_t) error
+	// Special is asked about what can have no attribute: name in dir, which
+	// is not followed.
+	Special(dir int, name string, st *unix.Stat_t) error
+}
+
+// asRecorded applies the recorded owner of a file or directory.
+func asRecorded(o Owners, attrs xattrs, st *unix.Stat_t) error {
+	if o == nil || attrs.owner == nil {
+		return nil
+	}
+	return o.Value(attrs.owner, st)
+}
+
+// asNoted applies the recorded owner of anything else.
+func asNoted(o Owners, dir int, name string, st *unix.Stat_t) error {
+	if o == nil {
+		return nil
+	}
+	return o.Special(dir, name, st)
 }
 
 func (o Options) xattrPrefix() string {
@@ -85,7 +113,7 @@ func pack(ctx context.Context, o Options) (_ *Result, err error) {
 			err = errors.Join(err, split.file.Close())
 		}
 	}()
-	low, err := openLowers(o.Lower, o.xattrPrefix())
+	low, err := openLowers(o.Lower, o.xattrPrefix(), o.Owners)
 	if err != nil {
 		return nil, err
 	}
@@ -94,10 +122,10 @@ func pack(ctx context.Context, o Options) (_ *Result, err error) {
 	group, ctx := errgroup.WithContext(ctx)
 	flow := newFlow()
 	defer flow.dirs.closeAll()
-	walk := &walker{ctx: ctx, flow: flow, prefix: o.xattrPrefix(), lowers: low}
+	walk := &walker{ctx: ctx, flow: flow, prefix: o.xattrPrefix(), lowers: low, owners: o.Owners}
 	group.Go(func() error { return walk.run(o.Upper) })
 	for range readers {
-		group.Go(func() error { return flow.read(ctx, o.xattrPrefix()) })
+		group.Go(func() error { return flow.read(ctx, o.xattrPrefix(), o.Owners) })
 	}
 	out := newStream(ctx, group, o.Output)
 	w := &layerWriter{flow: flow, out: out, split: split, links: map[inode]string{}, uids: idSet{}, gids: idSet{}}

@@ -18,6 +18,7 @@ type walker struct {
 	flow   *flow
 	prefix string
 	lowers *lowers
+	owners Owners
 
 	batch *batch
 	// pending are the directories from the root to here that are copies of
@@ -164,6 +165,9 @@ func (w *walker) child(d *dirHandle, dir string, c dirent, at place) error {
 		}
 		return w.emit(e)
 	}
+	if err := asNoted(w.owners, d.fd, c.name, &e.stat); err != nil {
+		return fmt.Errorf("/%s: %w", e.name, err)
+	}
 	return w.special(d, e, c.name)
 }
 
@@ -195,6 +199,9 @@ func (w *walker) directory(parent *dirHandle, e entry, base string, at place) er
 	attrs, err := readXattrs(fd, w.prefix, dirXattrs)
 	if err == nil && attrs.reference {
 		err = ErrNotSelfContained
+	}
+	if err == nil {
+		err = asRecorded(w.owners, attrs, &e.stat)
 	}
 	if err != nil {
 		return fmt.Errorf("/%s: %w", e.name, err)

@@ -28,6 +28,8 @@ type xattrs struct {
 	whiteout bool
 	// reference: the contents or the children are in a lower layer.
 	reference bool
+	// owner is a recorded owner, nil for none.
+	owner []byte
 }
 
 // xattrScope is what kind of file is asked about.
@@ -38,7 +40,10 @@ const (
 	dirXattrs
 )
 
-const capabilityXattr = "security.capability"
+const (
+	capabilityXattr = "security.capability"
+	ownerXattr      = "user.containers.override_stat"
+)
 
 // keptXattr reports whether an attribute is part of the image. Symbolic links
 // and special files cannot have one that is, see xattr(7).
@@ -46,7 +51,7 @@ func keptXattr(name string, scope xattrScope) bool {
 	switch name {
 	case capabilityXattr:
 		return scope == fileXattrs
-	case "user.containers.override_stat", "user.rootlesscontainers":
+	case ownerXattr, "user.rootlesscontainers":
 		return false
 	}
 	return strings.HasPrefix(name, "user.") && !strings.HasPrefix(name, "user.overlay.")
@@ -72,6 +77,11 @@ func readXattrs(fd int, prefix string, scope xattrScope) (xattrs, error) {
 func (x *xattrs) add(fd int, name, prefix string, scope xattrScope) error {
 	if mark, ours := strings.CutPrefix(name, prefix); ours {
 		return x.addMark(fd, name, mark, scope)
+	}
+	if name == ownerXattr {
+		value, err := getXattr(fd, name)
+		x.owner = value
+		return err
 	}
 	if !keptXattr(name, scope) {
 		return nil

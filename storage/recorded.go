@@ -1,0 +1,296 @@
+package storage
+
+import (
+	"archive/tar"
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/opencontainers/go-digest"
+	"github.com/vbatts/tar-split/tar/asm"
+	tarsplit "github.com/vbatts/tar-split/tar/storage"
+	cstorage "go.podman.io/storage"
+	"go.podman.io/storage/pkg/archive"
+	"go.podman.io/storage/pkg/chrootarchive"
+)
+
+// In a user namespace of one id a layer is unpacked with all its files root's, and
+// each file's owner is written down beside it: in the attribute that
+// containers/storage has for it (ownerRecord), or, for what can have none, in the
+// layer's tar-split, where it stands anyway. The tar is rewritten on its way to the
+// library, which then unpacks and confines as ever.
+
+// ErrOwnership is wrapped when a store's layers were unpacked with another set of
+// ids than there is now.
+var ErrOwnership = errors.New("layers were made with another set of ids")
+
+const ownershipFile = "ownership"
+
+// checkOwnership keeps layers whose owners are recorded apart from those whose files
+// have their owners: neither can be told from the other by looking at files, so
+// mixing them would give wrong images.
+func (s *Store) checkOwnership() error {
+	dir, err := s.StateDir(".")
+	if err != nil {
+		return err
+	}
+	mark := filepath.Join(dir, ownershipFile)
+	_, err = os.Lstat(mark)
+	marked := err == nil
+	if marked == s.recorded {
+		return nil
+	}
+	others, err := s.hasOtherOwners()
+	if err != nil {
+		return err
+	}
+	switch {
+	case others && s.recorded:
+		return fmt.Errorf("open store %s: %w: its files belong to subordinate ids, which this process does not have; use them again, or another store with --root", s.GraphRoot(), ErrOwnership)
+	case others:
+		return fmt.Errorf("open store %s: %w: it was filled without subordinate ids, so that owners are recorded beside the files; build with --isolation=recorded, or use another store with --root", s.GraphRoot(), ErrOwnership)
+	case s.recorded:
+		return os.WriteFile(mark, []byte("recorded\n"), 0o600)
+	}
+	return os.Remove(mark)
+}
+
+// hasOtherOwners tells whether a layer has files that are not root's.
+func (s *Store) hasOtherOwners() (bool, error) {
+	layers, err := s.lib.Layers()
+	if err != nil {
+		return false, fmt.Errorf("list layers: %w", err)
+	}
+	other := func(id uint32) bool { return id != 0 }
+	return slices.ContainsFunc(layers, func(l cstorage.Layer) bool {
+		return slices.ContainsFunc(l.UIDs, other) || slices.ContainsFunc(l.GIDs, other)
+	}), nil
+}
+
+// recordingLibrary is the library with owners recorded.
+type recordingLibrary struct {
+	cstorage.Store
+	store *Store
+}
+
+// PullOptions forbids to unpack parts of layers, which the library does by itself.
+func (r recordingLibrary) PullOptions() map[string]string {
+	o := maps.Clone(r.Store.PullOptions())
+	if o == nil {
+		o = map[string]string{}
+	}
+	o["enable_partial_images"] = "false"
+	return o
+}
+
+// PutLayer implements cstorage.Store.
+func (r recordingLibrary) PutLayer(id, parent string, names []string, label string, writeable bool, o *cstorage.LayerOptions, diff io.Reader) (*cstorage.Layer, int64, error) {
+	if diff == nil || writeable {
+		return r.Store.PutLayer(id, parent, names, label, writeable, o, diff)
+	}
+	plain, err := archive.DecompressStream(diff)
+	if err != nil {
+		return nil, -1, fmt.Errorf("decompress layer: %w", err)
+	}
+	l, err := r.store.unpackLayer(context.Background(), parent, plain)
+	if err = errors.Join(err, plain.Close()); err != nil {
+		return nil, -1, err
+	}
+	made, err := r.Layer(l.ID)
+	return made, l.Size, err
+}
+
+// unpackLayer makes a layer on parent of an uncompressed tar.
+func (s *Store) unpackLayer(ctx context.Context, parent string, r io.Reader) (Layer, error) {
+	return s.CreateLayer(ctx, parent, func(ctx context.Context, st Staging) (Diff, error) {
+		return s.unpack(contextReader{ctx, r}, st.Upper)
+	})
+}
+
+func (s *Store) unpack(r io.Reader, dest string) (_ Diff, err error) {
+	recipe, err := s.tempFile()
+	if err != nil {
+		return Diff{}, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, recipe.Close())
+		}
+	}()
+	lines := bufio.NewWriterSize(recipe, 64<<10)
+	sum := &measure{digester: digest.Canonical.Digester()}
+	entries, done, err := asm.NewInputTarStreamWithDone(io.TeeReader(r, sum), tarsplit.NewJSONPacker(lines), tarsplit.NewDiscardFilePutter())
+	if err != nil {
+		return Diff{}, fmt.Errorf("take apart the layer: %w", err)
+	}
+	owners := owners{uids: map[uint32]bool{}, gids: map[uint32]bool{}}
+	err = owners.unpack(entries, dest)
+	err = errors.Join(err, entries.Close())
+	if splitErr := <-done; err == nil {
+		err = splitErr
+	}
+	if err != nil {
+		return Diff{}, fmt.Errorf("unpack the layer: %w", err)
+	}
+	if err := lines.Flush(); err != nil {
+		return Diff{}, fmt.Errorf("write tar-split: %w", err)
+	}
+	if _, err := recipe.Seek(0, io.SeekStart); err != nil {
+		return Diff{}, fmt.Errorf("rewind tar-split: %w", err)
+	}
+	return Diff{
+		DiffID: sum.digester.Digest(), Size: sum.n, TarSplit: recipe,
+		UIDs: slices.Sorted(maps.Keys(owners.uids)), GIDs: slices.Sorted(maps.Keys(owners.gids)),
+	}, nil
+}
+
+// measure computes digest and size of what is written to it.
+type measure struct {
+	digester digest.Digester
+	n        int64
+}
+
+// Write implements io.Writer.
+func (m *measure) Write(p []byte) (int, error) {
+	m.n += int64(len(p))
+	return m.digester.Hash().Write(p)
+}
+
+// owners are those that occur in a tar.
+type owners struct{ uids, gids map[uint32]bool }
+
+// unpack unpacks a tar whose owners become records, and reads it to its end.
+func (o *owners) unpack(r io.Reader, dest string) error {
+	pr, pw := io.Pipe()
+	rewritten := make(chan error, 1)
+	go func() {
+		err := o.rewrite(pw, r)
+		_ = pw.CloseWithError(err) // never fails
+		rewritten <- err
+	}()
+	err := chrootarchive.UntarUncompressed(pr, dest, &archive.TarOptions{
+		InUserNS: true, WhiteoutFormat: archive.OverlayWhiteoutFormat,
+	})
+	_ = pr.CloseWithError(err) // never fails
+	if rerr := <-rewritten; err == nil || errors.Is(err, io.ErrClosedPipe) {
+		err = rerr
+	}
+	if err != nil {
+		return err
+	}
+	// tar-split hands out the last of the archive's bytes too.
+	_, err = io.Copy(io.Discard, r)
+	return err
+}
+
+func (o *owners) rewrite(w io.Writer, r io.Reader) error {
+	in, out := tar.NewReader(r), tar.NewWriter(w)
+	for {
+		h, err := in.Next()
+		if errors.Is(err, io.EOF) {
+			return out.Close()
+		}
+		if err != nil && !errors.Is(err, tar.ErrInsecurePath) {
+			return err
+		}
+		if h.Typeflag == tar.TypeXGlobalHeader {
+			continue
+		}
+		o.uids[uint32(h.Uid)], o.gids[uint32(h.Gid)] = true, true
+		if !record(h) {
+			continue
+		}
+		if err := out.WriteHeader(h); err != nil {
+			return fmt.Errorf("%q: %w", h.Name, err)
+		}
+		if _, err := io.Copy(out, in); err != nil { // #nosec G110 -- an image may be as large as it likes
+			return fmt.Errorf("%q: %w", h.Name, err)
+		}
+	}
+}
+
+// record makes an entry root's, with its owner in an attribute. It reports false
+// for one that is left out.
+func record(h *tar.Header) bool {
+	h.Xattrs = nil //nolint:staticcheck // stands in PAXRecords too
+	maps.DeleteFunc(h.PAXRecords, func(k, _ string) bool {
+		return k == paxXattr+ownerRecord || len(k) > len(paxSparse) && k[:len(paxSparse)] == paxSparse
+	})
+	info := h.FileInfo().Mode()
+	device := h.Typeflag == tar.TypeChar || h.Typeflag == tar.TypeBlock
+	if device && h.Devmajor == 0 && h.Devminor == 0 {
+		return false // overlayfs would take it for a deletion
+	}
+	switch h.Typeflag {
+	case tar.TypeReg, tar.TypeRegA, tar.TypeCont, tar.TypeGNUSparse, tar.TypeDir, tar.TypeChar, tar.TypeBlock: //nolint:staticcheck // old archives have it
+		if h.Uid == 0 && h.Gid == 0 && !device {
+			break
+		}
+		if h.PAXRecords == nil {
+			h.PAXRecords = map[string]string{}
+		}
+		h.PAXRecords[paxXattr+ownerRecord] = formatOwner(h.Uid, h.Gid, info, int(h.Devmajor), int(h.Devminor))
+	}
+	if h.Typeflag != tar.TypeDir && h.Typeflag != tar.TypeSymlink && h.Typeflag != tar.TypeLink && h.Typeflag != tar.TypeFifo {
+		h.Typeflag = tar.TypeReg
+	}
+	h.Uid, h.Gid, h.Uname, h.Gname = 0, 0, "", ""
+	h.Devmajor, h.Devminor = 0, 0
+	h.Format = tar.FormatPAX
+	return true
+}
+
+// NamedOwner is a file that can have no attribute, and its owner.
+type NamedOwner struct {
+	Path     string
+	UID, GID uint32
+}
+
+// NamedOwners lists the symbolic links and FIFOs of a layer that are not root's, by
+// path. They stand in the layer's tar-split; what was found there once is kept in a
+// file.
+func (s *Store) NamedOwners(id string) ([]NamedOwner, error) {
+	dir, err := s.StateDir("owners")
+	if err != nil {
+		return nil, err
+	}
+	file := filepath.Join(dir, id+".json")
+	if list, err := readNamedOwners(file); err == nil {
+		return list, nil
+	}
+	list, err := s.findNamedOwners(id)
+	if err != nil {
+		return nil, fmt.Errorf("find owners in layer %s: %w", short(id), err)
+	}
+	if err := writeNamedOwners(file, list); err != nil {
+		s.logger.Warn("owners of links are not remembered", "layer", short(id), "error", err)
+	}
+	return list, nil
+}
+
+func (s *Store) findNamedOwners(id string) ([]NamedOwner, error) {
+	r, err := s.openHeaders(id)
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	list := []NamedOwner{}
+	for tr := tar.NewReader(r); ; {
+		h, err := tr.Next()
+		if errors.Is(err, io.EOF) {
+			return list, nil
+		}
+		if err != nil && !errors.Is(err, tar.ErrInsecurePath) {
+			return nil, err
+		}
+		if (h.Typeflag == tar.TypeSymlink || h.Typeflag == tar.TypeFifo) && (h.Uid != 0 || h.Gid != 0) {
+			list = append(list, NamedOwner{Path: h.Name, UID: uint32(h.Uid), GID: uint32(h.Gid)})
+		}
+	}
+}
