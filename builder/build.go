@@ -175,7 +175,7 @@ func (b *build) openState(ctx context.Context) error {
 	if b.work, err = rootfs.OpenWorkspace(tmp); err != nil {
 		return err
 	}
-	b.mounts = rootfs.New(b.whole, b.deps.Store, b.work.Dir, b.deps.Logger)
+	b.mounts = rootfs.New(b.whole, b.deps.Store, b.work.Dir, b.deps.Owners, b.deps.Logger)
 	dir, err := b.deps.Store.StateDir(CacheState)
 	if err != nil {
 		return err
@@ -199,7 +199,7 @@ func (b *build) newExecutor() (*executor, error) {
 	b.steps = &exec.Executor{
 		Mounts: b.mounts, Runner: b.deps.Runner, Caches: b.caches,
 		Network: b.deps.Network, Allowed: b.allowed,
-		SingleID: b.deps.SingleID, Secrets: b.secrets, Agents: b.agents, Logger: b.deps.Logger,
+		SingleID: b.deps.SingleID, Ownership: b.deps.Ownership, Secrets: b.secrets, Agents: b.agents, Logger: b.deps.Logger,
 	}
 	return &executor{
 		store: b.deps.Store, mounts: b.mounts, run: b.steps, sources: b.sources, logger: b.deps.Logger,

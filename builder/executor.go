@@ -49,7 +49,11 @@ func (e *executor) View(ctx context.Context, snap solve.Snapshot) (*local.Tree, 
 	if err != nil {
 		return nil, err
 	}
-	return local.Open(ctx, local.Options{Dir: dir, KeepOwners: true})
+	o := local.Options{Dir: dir, KeepOwners: true}
+	if owners := e.mounts.Owners(); owners != nil {
+		o.OwnerOf = owners.OwnerOf
+	}
+	return local.Open(ctx, o)
 }
 
 // Run implements solve.Executor.
@@ -110,7 +114,11 @@ func (e *executor) file(ctx context.Context, v *llb.Vertex, inputs []solve.Snaps
 		return solve.Snapshot{}, err
 	}
 	draft, err := e.mounts.Create(ctx, base, func(ctx context.Context, root string) error {
-		return fileop.Run(ctx, v.File, fileop.Options{Dest: root, Inputs: roots, TempDir: temp, Logger: e.logger})
+		o := fileop.Options{Dest: root, Inputs: roots, TempDir: temp, Logger: e.logger}
+		if owners := e.mounts.Owners(); owners != nil {
+			o.Chown, o.OwnerOf, o.Mknod = owners.Chown, owners.OwnerOf, owners.Mknod
+		}
+		return fileop.Run(ctx, v.File, o)
 	})
 	if err != nil {
 		return solve.Snapshot{}, err

@@ -9,6 +9,7 @@ import (
 	"github.com/shale-build/shale/builder/progress"
 	"github.com/shale-build/shale/builder/secrets"
 	"github.com/shale-build/shale/builder/sshagent"
+	"github.com/shale-build/shale/runtime/recorded"
 	"github.com/shale-build/shale/runtime/sandbox"
 	"github.com/shale-build/shale/storage"
 	"github.com/shale-build/shale/storage/registry"
@@ -59,8 +60,12 @@ type Deps struct {
 	Network exec.Network
 	// SingleID tells that the user namespace has one id only.
 	SingleID bool
-	Progress progress.Sink
-	Logger   *slog.Logger
+	// Owners records owners where there is one id only; nil elsewhere.
+	// Ownership says how much of it steps see.
+	Owners    *recorded.Owners
+	Ownership recorded.Tier
+	Progress  progress.Sink
+	Logger    *slog.Logger
 	// Stdout receives an export whose Dest is "-".
 	Stdout io.Writer
 }

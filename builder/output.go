@@ -375,6 +375,9 @@ func (w *writer) toArchive(ctx context.Context) error {
 // trees shows the file systems of all platforms.
 func (w *writer) trees() (export.Trees, error) {
 	t := export.Trees{Build: w.Build}
+	if owners := w.mounts.Owners(); owners != nil {
+		t.Owners = owners
+	}
 	for _, top := range w.tops {
 		root, err := w.mounts.View(top)
 		if err != nil {

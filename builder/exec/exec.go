@@ -24,6 +24,7 @@ import (
 	"github.com/shale-build/shale/builder/solve"
 	"github.com/shale-build/shale/builder/source/local"
 	"github.com/shale-build/shale/builder/sshagent"
+	"github.com/shale-build/shale/runtime/recorded"
 	"github.com/shale-build/shale/runtime/sandbox"
 )
 
@@ -38,6 +39,9 @@ type Executor struct {
 	Network  Network
 	Allowed  Allowed
 	SingleID bool
+	// Ownership says how much steps see of owners that are recorded; those
+	// that Mounts has are used.
+	Ownership recorded.Tier
 	// Secrets and Agents are what steps may ask for; nil for none.
 	Secrets *secrets.Store
 	Agents  *sshagent.Agents
@@ -147,6 +151,9 @@ func (e *Executor) spec(ctx context.Context, v *llb.Vertex, root string, mounts 
 		Limits:         e.limits(v),
 		Privileged:     v.Exec.GetSecurity() == pb.SecurityMode_INSECURE,
 		SingleID:       e.SingleID,
+		Owners:         e.Mounts.Owners(),
+		Ownership:      e.Ownership,
+		Upper:          e.Mounts.Upper(root),
 	}
 	if err := mounts.attachDevices(ctx, &spec); err != nil {
 		return spec, err

@@ -29,10 +29,12 @@ func (s *mountSet) memory() (string, error) {
 	return dir, nil
 }
 
-// own gives path the owner that a mount asks for. In a namespace of one id
-// everybody is root already.
+// own gives path the owner that a mount asks for.
 func (e *Executor) own(path string, uid, gid uint32) error {
-	if e.SingleID {
+	if owners := e.Mounts.Owners(); owners != nil {
+		if err := owners.Chown(unix.AT_FDCWD, path, uid, gid); err != nil {
+			return fmt.Errorf("record the owner %d:%d: %w", uid, gid, err)
+		}
 		return nil
 	}
 	if err := os.Lchown(path, int(uid), int(gid)); err != nil {

@@ -174,7 +174,7 @@ func (s *mountSet) seed(ctx context.Context, req *cachemount.Request, m *pb.Moun
 		req.Seed = dgst.String()
 	}
 	req.Fill = func(ctx context.Context, dir string) error {
-		return copySeed(ctx, root, selector, dir)
+		return copySeed(ctx, root, selector, dir, s.exec.Mounts.Owners())
 	}
 	return nil
 }

@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/shale-build/shale/builder/source/local"
+	"github.com/shale-build/shale/runtime/recorded"
 )
 
 // treeSelection is everything below path, whose links are followed.
@@ -18,7 +19,7 @@ func treeSelection(path string) local.Selection {
 // copySeed copies the content of the directory that selector names inside root
 // to dir, and the directory's own mode and owner with it: uid=, gid= and mode=
 // of a cache mount come as a seed that has them.
-func copySeed(ctx context.Context, root, selector, dir string) error {
+func copySeed(ctx context.Context, root, selector, dir string, owners *recorded.Owners) error {
 	err := fscopy.Copy(ctx, root, "/"+selector, dir, "/", func(ci *fscopy.CopyInfo) {
 		ci.CopyDirContents = true
 		ci.FollowLinks = true
@@ -35,7 +36,15 @@ func copySeed(ctx context.Context, root, selector, dir string) error {
 	if err := unix.Fstat(int(source.Fd()), &st); err != nil {
 		return fmt.Errorf("look at its first content: %w", err)
 	}
-	if err := unix.Chown(dir, int(st.Uid), int(st.Gid)); err != nil {
+	give := func() error { return unix.Chown(dir, int(st.Uid), int(st.Gid)) }
+	if owners != nil {
+		// Below, the records came along as attributes.
+		if err := owners.Lookup(int(source.Fd()), ".", &st); err != nil {
+			return err
+		}
+		give = func() error { return owners.Chown(unix.AT_FDCWD, dir, st.Uid, st.Gid) }
+	}
+	if err := give(); err != nil {
 		return fmt.Errorf("give it its owner: %w", err)
 	}
 	if err := unix.Chmod(dir, st.Mode&0o7777); err != nil {

@@ -23,6 +23,9 @@ type Trees struct {
 	Build Build
 	// Roots show the results read-only.
 	Roots []string
+	// Owners knows the owners of files that are root's for want of ids; nil
+	// where each file has its owner.
+	Owners Owners
 }
 
 // Files writes the file systems into dir, which is made if it does not exist.
@@ -82,7 +85,7 @@ func (t Trees) fs(ctx context.Context, opts FilesOptions, split bool) (fsutil.FS
 		if err != nil {
 			return nil, err
 		}
-		fs, err := platformFS(root, epoch)
+		fs, err := platformFS(root, epoch, t.Owners)
 		if err != nil {
 			return nil, err
 		}
@@ -136,10 +139,15 @@ func sourceDir(root, source string) (string, error) {
 
 // platformFS shows a directory of a result, every file with the time epoch
 // unless that is nil.
-func platformFS(root string, epoch *time.Time) (fsutil.FS, error) {
+func platformFS(root string, epoch *time.Time, owners Owners) (fsutil.FS, error) {
 	fs, err := fsutil.NewFS(root)
 	if err != nil {
 		return nil, fmt.Errorf("read the result: %w", err)
+	}
+	if owners != nil {
+		if fs, err = withOwners(fs, root, owners); err != nil {
+			return nil, err
+		}
 	}
 	if epoch == nil {
 		return fs, nil

@@ -36,7 +36,7 @@ func newMaking(ctx context.Context, t *testing.T) *making {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &making{Mounter: rootfs.New(ctx, store, dir, nil), t: t, store: store}
+	return &making{Mounter: rootfs.New(ctx, store, dir, nil, nil), t: t, store: store}
 }
 
 // finish ends the build and looks for what it left.

@@ -21,6 +21,7 @@ import (
 
 	"github.com/shale-build/shale/overlay"
 	"github.com/shale-build/shale/overlay/diff"
+	"github.com/shale-build/shale/runtime/recorded"
 	"github.com/shale-build/shale/storage"
 )
 
@@ -32,9 +33,11 @@ type Mounter struct {
 	logger   *slog.Logger
 	drafts   sync.WaitGroup
 	recorder recorder
+	owners   *recorded.Owners
 
 	mu    sync.Mutex
 	next  int
+	upper map[string]string // by the directory that shows it
 	views map[string]*view
 	// lowers are the directories of layers that were asked for.
 	lowers map[string][]string
@@ -50,14 +53,20 @@ type view struct {
 // New mounts below dir, which must be empty, private to the build and on a
 // file system that can hold an overlay's upper directory. ctx ends what goes on in
 // the background: it is that of the caller who wants the layers, not of a step. logger may be nil.
-func New(ctx context.Context, store *storage.Store, dir string, logger *slog.Logger) *Mounter {
+//
+// owners knows whose files are that are root's for want of ids, nil where each
+// file has its owner.
+func New(ctx context.Context, store *storage.Store, dir string, owners *recorded.Owners, logger *slog.Logger) *Mounter {
 	if logger == nil {
 		logger = slog.New(slog.DiscardHandler)
 	}
-	m := &Mounter{ctx: ctx, store: store, dir: dir, logger: logger, views: map[string]*view{}, lowers: map[string][]string{}}
+	m := &Mounter{ctx: ctx, store: store, dir: dir, owners: owners, logger: logger, views: map[string]*view{}, upper: map[string]string{}, lowers: map[string][]string{}}
 	m.recorder.mounts = m
 	return m
 }
+
+// Owners are those that New was given.
+func (m *Mounter) Owners() *recorded.Owners { return m.owners }
 
 // Lowers returns the directories that layer consists of, topmost first.
 func (m *Mounter) Lowers(layer string) ([]string, error) {
@@ -71,10 +80,39 @@ func (m *Mounter) Lowers(layer string) ([]string, error) {
 	if err != nil {
 		return nil, fmt.Errorf("find the layers to mount: %w", err)
 	}
+	if err := m.loadOwners(layer, lower); err != nil {
+		return nil, err
+	}
 	m.mu.Lock()
 	m.lowers[layer] = lower
 	m.mu.Unlock()
 	return lower, nil
+}
+
+// loadOwners makes known who owns the links in a chain of layers, whose directories
+// are given topmost first.
+func (m *Mounter) loadOwners(layer string, lower []string) error {
+	if m.owners == nil || len(lower) == 0 {
+		return nil
+	}
+	chain, err := m.store.Chain(layer)
+	if err != nil {
+		return fmt.Errorf("find the layers to mount: %w", err)
+	}
+	for i, l := range chain {
+		err := m.owners.Load(l.ID, lower[len(lower)-1-i], func() ([]recorded.Named, error) {
+			list, err := m.store.NamedOwners(l.ID)
+			named := make([]recorded.Named, len(list))
+			for k, n := range list {
+				named[k] = recorded.Named(n)
+			}
+			return named, err
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // View returns a directory that shows layer read-only, "" being an empty one.
@@ -139,7 +177,7 @@ func (m *Mounter) ScratchOf(lower []string) (path string, release func() error, 
 
 // Graft makes a layer on base with the very content of layer from.
 func (m *Mounter) Graft(ctx context.Context, base, from string) (storage.Layer, error) {
-	dirs, err := m.store.LowerDirs(from)
+	dirs, err := m.Lowers(from)
 	if err != nil {
 		return storage.Layer{}, fmt.Errorf("find layer to graft: %w", err)
 	}
@@ -158,11 +196,26 @@ func (m *Mounter) mountOver(lower []string, st storage.Staging) error {
 		Lower: lower, Upper: st.Upper, Work: st.Work, Target: st.Merged,
 		UserXattr: m.store.UserXattr(), Volatile: true,
 	}
+	m.mu.Lock()
+	m.upper[st.Merged] = st.Upper
+	m.mu.Unlock()
 	return mount.Mount()
 }
 
+// Upper is the directory that takes the changes to a root that Create or ScratchOf
+// handed out.
+func (m *Mounter) Upper(root string) string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.upper[root]
+}
+
 func (m *Mounter) pack(ctx context.Context, lower []string, upper string) (storage.Diff, error) {
-	res, err := diff.Pack(ctx, diff.Options{Upper: upper, Lower: lower, UserXattr: m.store.UserXattr()})
+	o := diff.Options{Upper: upper, Lower: lower, UserXattr: m.store.UserXattr()}
+	if m.owners != nil {
+		o.Owners = m.owners
+	}
+	res, err := diff.Pack(ctx, o)
 	if err != nil {
 		return storage.Diff{}, err
 	}

@@ -41,6 +41,7 @@ func buildFlags() []cli.Flag {
 		&cli.BoolFlag{Name: "no-cache", Usage: "run every step again"},
 		&cli.StringSliceFlag{Name: "no-cache-filter", Usage: "run the steps of `STAGE` again"},
 		&cli.StringSliceFlag{Name: "output", Aliases: []string{"o"}, Usage: "write the result to `type=TYPE[,dest=PATH][,KEY=VALUE]`, with TYPE image, local, tar, oci, docker or registry; a lone path is a directory, - a tar archive on standard output"},
+		ownershipFlag(),
 		&cli.StringSliceFlag{Name: "platform", Usage: "build for `OS/ARCH[/VARIANT]`, several of them into one index"},
 		&cli.StringFlag{Name: "progress", Value: "auto", EnvVars: []string{"BUILDKIT_PROGRESS"}, Usage: "how to show progress: auto, tty, plain, json, rawjson, quiet or none"},
 		&cli.BoolFlag{Name: "pull", Usage: "ask the registry for newer base images"},

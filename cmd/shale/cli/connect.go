@@ -35,12 +35,16 @@ func newServices(c *cli.Context, s *session, network string) (*services, error) 
 		return nil, errors.Join(err, runner.Close())
 	}
 	mode := string(s.ids.Mode)
+	owners, tier, note, err := newOwners(c, s)
+	if err != nil {
+		return nil, errors.Join(err, closeNetwork(), runner.Close())
+	}
 	return &services{
 		deps: builder.Deps{
 			Store: s.store, Registry: registry.New(s.store, registryOptions(c, s)),
-			Runner: runner, Network: net, SingleID: s.ids.SingleID(), Logger: s.logger,
+			Runner: runner, Network: net, SingleID: s.ids.SingleID(), Owners: owners, Ownership: tier, Logger: s.logger,
 		},
-		description:      fmt.Sprintf("building with \"shale\" (ids: %s, network: %s)", mode, netDescription),
+		description:      fmt.Sprintf("building with \"shale\" (ids: %s, network: %s)%s", mode, netDescription, note),
 		shortDescription: "shale:" + strings.ReplaceAll(mode, " ", "-"),
 		close:            func() error { return errors.Join(closeNetwork(), runner.Close()) },
 	}, nil

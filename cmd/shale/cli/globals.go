@@ -83,7 +83,7 @@ func withStore(c *cli.Context, do func(*session) error) (err error) {
 		return err
 	}
 	store, err := storage.Open(storage.Options{
-		GraphRoot: c.String(rootFlag), RunRoot: c.String(runrootFlag), Logger: logger,
+		GraphRoot: c.String(rootFlag), RunRoot: c.String(runrootFlag), Recorded: info.SingleID(), Logger: logger,
 	})
 	if err != nil {
 		return err

@@ -47,6 +47,7 @@ Whatever stands behind IMAGE belongs to the command.`,
 			&cli.StringSliceFlag{Name: "env", Aliases: []string{"e"}, Usage: "set a variable: `KEY[=VALUE]`, without VALUE from the environment"},
 			&cli.BoolFlag{Name: "interactive", Aliases: []string{"i"}, Usage: "connect standard input"},
 			&cli.StringFlag{Name: "network", Value: "default", Usage: "default, none, host or private"},
+			ownershipFlag(),
 			&cli.StringFlag{Name: "platform", Usage: "run the image for `OS/ARCH[/VARIANT]`"},
 			&cli.StringFlag{Name: "pull", Value: "missing", Usage: "pull the image: always, missing or never"},
 			&cli.BoolFlag{Name: "quiet", Aliases: []string{"q"}, Usage: "do not show a pull"},
@@ -263,6 +264,7 @@ func runContainer(c *cli.Context, s *session, spec container.Spec, o runOptions)
 	defer func() { err = errors.Join(err, services.close()) }()
 	p := &spec.Process
 	p.Stdout, p.Stderr, p.SingleID = c.App.Writer, c.App.ErrWriter, s.ids.SingleID()
+	p.Owners, p.Ownership = services.deps.Owners, services.deps.Ownership
 	if o.interactive {
 		p.Stdin = c.App.Reader
 	}

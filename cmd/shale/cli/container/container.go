@@ -52,7 +52,7 @@ func Run(ctx context.Context, s Services, spec Spec) (code int, err error) {
 	if err != nil {
 		return 0, err
 	}
-	mounts := rootfs.New(ctx, s.Store, work.Dir, nil)
+	mounts := rootfs.New(ctx, s.Store, work.Dir, spec.Process.Owners, nil)
 	defer func() {
 		closeErr := mounts.Close()
 		if closeErr == nil {
@@ -74,6 +74,7 @@ func Run(ctx context.Context, s Services, spec Spec) (code int, err error) {
 	if err != nil {
 		return 0, err
 	}
+	process.Upper = mounts.Upper(root)
 	return s.Runner.Run(ctx, process)
 }
 
