@@ -13,6 +13,7 @@ import (
 	"github.com/shale-build/shale/builder/export"
 	"github.com/shale-build/shale/builder/llb"
 	"github.com/shale-build/shale/storage"
+	"github.com/shale-build/shale/storage/blobs"
 	"github.com/shale-build/shale/storage/registry"
 )
 
@@ -29,35 +30,37 @@ type finished struct {
 // last: nothing is pushed when another output fails.
 func (b *build) outputs(ctx context.Context, f finished) (*Result, error) {
 	res := &Result{Metadata: map[string]any{}}
-	layers := &export.Layers{Open: b.deps.Store.OpenDiff, TempDir: b.work.Dir, Origin: b.origin}
+	layers := &export.Layers{Maker: b.deps.Registry.Maker(), Origin: b.origin}
 	if err := b.addInline(ctx, f); err != nil {
 		return nil, err
 	}
-	var pushes []func() error
+	var writers []*writer
 	for _, o := range b.outs {
 		if len(o.unknown) > 0 {
 			b.deps.Logger.Warn("output options are not known and have no effect", "type", o.Type, "options", strings.Join(o.unknown, ", "))
 		}
 		w := &writer{build: b, output: o, finished: f, layers: layers, res: res, step: newStep(b.deps.Progress, o.title())}
-		push, err := w.write(ctx)
-		if err != nil || push == nil {
+		err := w.write(ctx)
+		if err != nil || !w.push {
 			w.step.done(err)
 		}
 		if err != nil {
 			return nil, err
 		}
-		if push != nil {
-			pushes = append(pushes, func() error {
-				err := push(ctx)
-				w.step.done(err)
-				return err
-			})
-		}
+		writers = append(writers, w)
 	}
-	for _, push := range pushes {
-		if err := push(); err != nil {
+	for _, w := range writers {
+		if !w.push {
+			continue
+		}
+		err := w.toRegistry(ctx)
+		w.step.done(err)
+		if err != nil {
 			return nil, err
 		}
+	}
+	for _, w := range writers {
+		w.report()
 	}
 	return res, b.exportCaches(ctx, f, layers)
 }
@@ -76,42 +79,53 @@ type writer struct {
 	layers *export.Layers
 	res    *Result
 	step   *step
+	// made is what the output was written as, nil for files.
+	made *made
 }
 
-// write writes the output, but for what goes to a registry: push does that, nil
-// for nothing.
-func (w *writer) write(ctx context.Context) (push func(context.Context) error, err error) {
+// made is an image as it is reported.
+type made struct {
+	img   *export.Image
+	desc  ocispec.Descriptor
+	names []string
+}
+
+// write writes the output, but for what goes to a registry.
+func (w *writer) write(ctx context.Context) error {
 	switch {
 	case w.Type == "local":
-		return nil, w.toDirectory(ctx)
+		return w.toDirectory(ctx)
 	case w.Type == "tar":
-		return nil, w.toTar(ctx)
+		return w.toTar(ctx)
 	case w.archive():
-		return nil, w.toArchive(ctx)
+		return w.toArchive(ctx)
+	}
+	if err := export.Check(w.Build, w.image); err != nil {
+		return err
 	}
 	if w.store {
-		if err := w.toStore(ctx); err != nil {
-			return nil, err
-		}
+		return w.toStore(ctx)
 	}
-	if w.push {
-		return w.toRegistry(ctx)
-	}
-	if !w.store {
-		img, err := w.compose(ctx, w.image)
+	if !w.push {
+		img, err := w.compose(ctx, w.image, blobs.Nowhere{})
 		if err == nil {
-			w.report(img, img.Root, nil)
+			w.made = &made{img, img.Root, nil}
 		}
-		return nil, err
+		return err
 	}
-	return nil, nil
+	return nil
 }
 
-// compose decides on the form of the image and reports it.
-func (w *writer) compose(ctx context.Context, opts export.ImageOptions) (*export.Image, error) {
+// compose decides on the form of the image, whose layers it writes to a sink, and
+// tells of it.
+func (w *writer) compose(ctx context.Context, opts export.ImageOptions, to blobs.Sink) (*export.Image, error) {
 	w.noteRewriting(opts)
+	var moving blobs.Progress
+	if w.push {
+		moving = w.step
+	}
 	done := w.step.begin("exporting layers")
-	img, err := export.Compose(ctx, w.Build, opts, w.layers)
+	img, err := export.Compose(ctx, w.Build, opts, w.layers, to, moving)
 	done(err)
 	if err != nil {
 		return nil, err
@@ -146,25 +160,28 @@ func (w *writer) noteRewriting(opts export.ImageOptions) {
 
 // report fills in what --iidfile and --metadata-file write, with buildx's keys.
 // A later output overrides an earlier one.
-func (w *writer) report(img *export.Image, desc ocispec.Descriptor, names []string) {
+func (w *writer) report() {
+	if w.made == nil {
+		return
+	}
 	delete(w.res.Metadata, "containerimage.config.digest")
-	w.res.ImageID = desc.Digest.String()
-	if id := img.ConfigDigest(); id != "" {
+	w.res.ImageID = w.made.desc.Digest.String()
+	if id := w.made.img.ConfigDigest(); id != "" {
 		w.res.ImageID = id.String()
 		w.res.Metadata["containerimage.config.digest"] = id.String()
 	}
-	w.res.Metadata["containerimage.digest"] = desc.Digest.String()
-	w.res.Metadata["containerimage.descriptor"] = desc
-	if len(names) > 0 {
-		w.res.Metadata["image.name"] = strings.Join(names, ",")
+	w.res.Metadata["containerimage.digest"] = w.made.desc.Digest.String()
+	w.res.Metadata["containerimage.descriptor"] = w.made.desc
+	if len(w.made.names) > 0 {
+		w.res.Metadata["image.name"] = strings.Join(w.made.names, ",")
 	}
 }
 
 // toStore keeps the image in the store, where layers lie uncompressed.
 func (w *writer) toStore(ctx context.Context) error {
 	opts := w.image
-	opts.Compression = export.Compression{Type: export.Uncompressed, Force: true}
-	img, err := w.compose(ctx, opts)
+	opts.Compression = export.Compression{Form: blobs.Form{Type: blobs.Uncompressed}, Force: true}
+	img, err := w.compose(ctx, opts, blobs.Nowhere{})
 	if err != nil {
 		return err
 	}
@@ -197,7 +214,7 @@ func (w *writer) toStore(ctx context.Context) error {
 	for _, name := range names {
 		w.step.note("naming to " + name)
 	}
-	w.report(img, img.Root, names)
+	w.made = &made{img, img.Root, names}
 	return nil
 }
 
@@ -248,7 +265,7 @@ func (w *writer) importLayers(ctx context.Context, m export.Manifest, top string
 }
 
 func (w *writer) importLayer(ctx context.Context, parent string, l export.Layer) (id string, err error) {
-	r, err := l.Open()
+	r, err := l.Open(ctx)
 	if err != nil {
 		return "", err
 	}
@@ -257,82 +274,88 @@ func (w *writer) importLayer(ctx context.Context, parent string, l export.Layer)
 	return made.ID, err
 }
 
-// toRegistry prepares the image and returns what pushes it under all its
-// names.
-func (w *writer) toRegistry(ctx context.Context) (func(context.Context) error, error) {
-	img, err := w.compose(ctx, w.image)
-	if err != nil {
-		return nil, err
-	}
+// toRegistry pushes the image under all its names.
+func (w *writer) toRegistry(ctx context.Context) error {
 	names, err := w.registryNames()
 	if err != nil {
-		return nil, err
+		return err
 	}
-	w.report(img, img.Root, names)
-	return func(ctx context.Context) error {
-		err := w.pushAll(ctx, img, names)
-		if err == nil || !w.layers.Unpublished() || ctx.Err() != nil {
-			return err
-		}
+	img, err := w.pushFirst(ctx, names[0], w.image)
+	if err != nil && w.layers.Unpublished() && ctx.Err() == nil {
 		w.deps.Logger.Warn("layers of the base image cannot be fetched as they were published and are compressed again", "error", err)
 		opts := w.image
 		opts.Compression.Force = true
-		if img, err = w.compose(ctx, opts); err != nil {
-			return err
-		}
-		w.report(img, img.Root, names)
-		return w.pushAll(ctx, img, names)
-	}, nil
-}
-
-func (w *writer) pushAll(ctx context.Context, img *export.Image, names []string) error {
-	for _, name := range names {
-		if err := w.pushTo(ctx, img, name); err != nil {
+		img, err = w.pushFirst(ctx, names[0], opts)
+	}
+	if err != nil {
+		return err
+	}
+	for _, name := range names[1:] {
+		if err := w.pushTo(ctx, name, img, func(up *registry.Upload) error { return img.CopyTo(ctx, up) }); err != nil {
 			return err
 		}
 	}
+	w.made = &made{img, img.Root, names}
 	return nil
 }
 
-func (w *writer) pushTo(ctx context.Context, img *export.Image, name string) error {
+// pushFirst decides on the form of the image while its layers are pushed, and
+// pushes it under one name.
+func (w *writer) pushFirst(ctx context.Context, name string, opts export.ImageOptions) (img *export.Image, err error) {
+	err = w.deps.Registry.RetryPush(ctx, func() (err error) {
+		img, err = w.composeAndPush(ctx, name, opts)
+		return err
+	})
+	return img, err
+}
+
+func (w *writer) composeAndPush(ctx context.Context, name string, opts export.ImageOptions) (img *export.Image, err error) {
+	up, err := w.upload(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, up.Close()) }()
+	if img, err = w.compose(ctx, opts, up); err != nil {
+		return nil, err
+	}
+	return img, w.finishPush(ctx, up, name, img, func(up *registry.Upload) error { return img.WriteConfigs(ctx, up) })
+}
+
+func (w *writer) pushTo(ctx context.Context, name string, img *export.Image, fill func(*registry.Upload) error) error {
+	return w.deps.Registry.RetryPush(ctx, func() error {
+		up, err := w.upload(ctx, name)
+		if err != nil {
+			return err
+		}
+		return errors.Join(w.finishPush(ctx, up, name, img, fill), up.Close())
+	})
+}
+
+func (w *writer) upload(ctx context.Context, name string) (*registry.Upload, error) {
+	return w.deps.Registry.Upload(ctx, name, registry.UploadOptions{Insecure: w.insecure, ByDigest: w.byDigest})
+}
+
+// finishPush writes the blobs that are missing, then the manifests; the tag comes
+// last.
+func (w *writer) finishPush(ctx context.Context, up *registry.Upload, name string, img *export.Image, fill func(*registry.Upload) error) (err error) {
 	ref := name
 	if w.byDigest {
 		ref = withoutTag(name)
 	}
 	done := w.step.begin("pushing " + ref + "@" + img.Root.Digest.String())
-	err := w.deps.Registry.PushPrepared(ctx, prepared(img), name, registry.PreparedOptions{
-		Insecure: w.insecure, ByDigest: w.byDigest, Progress: w.step,
-	})
-	done(err)
-	return err
-}
-
-// prepared is an image as package registry takes it.
-func prepared(img *export.Image) registry.Prepared {
-	blobs := map[digest.Digest]export.Blob{}
-	for _, b := range img.Blobs() {
-		blobs[b.Desc.Digest] = b
-	}
-	p := registry.Prepared{
-		Manifest: img.Manifests[0].Data, MediaType: img.Root.MediaType,
-		Open: func(d digest.Digest) (io.ReadCloser, int64, error) {
-			b, ok := blobs[d]
-			if !ok {
-				return nil, 0, fmt.Errorf("image has no blob %s", d)
-			}
-			r, err := b.Open()
-			return r, b.Desc.Size, err
-		},
+	defer func() { done(err) }()
+	if err := fill(up); err != nil {
+		return err
 	}
 	if img.Index == nil {
-		return p
+		return up.Manifest(ctx, img.Manifests[0].Data)
 	}
-	p.Manifest = img.Index
-	p.Manifests, p.MediaTypes = map[digest.Digest][]byte{}, map[digest.Digest]string{}
 	for _, m := range img.Manifests {
-		p.Manifests[m.Desc.Digest], p.MediaTypes[m.Desc.Digest] = m.Data, m.Desc.MediaType
+		if err := up.Instance(ctx, m.Data); err != nil {
+			return err
+		}
 	}
-	return p
+	return up.Manifest(ctx, img.Index)
 }
 
 // toArchive writes an OCI or docker archive, or with tar=false a layout
@@ -345,31 +368,57 @@ func (w *writer) toArchive(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	opts := w.image
-	opts.Complete = true
-	img, err := w.compose(ctx, opts)
+	var img *export.Image
+	if w.layout {
+		img, err = w.toLayout(ctx, names)
+	} else {
+		err = w.writeFile(w.Dest, func(out io.Writer) (err error) {
+			img, err = w.toTarball(ctx, out, names)
+			return err
+		})
+	}
 	if err != nil {
 		return err
 	}
-	if w.layout {
-		done := w.step.begin("copying to layout")
-		err := export.Layout(ctx, w.Dest, img, names)
-		done(err)
-		if err != nil {
-			return err
-		}
-	} else {
-		done := w.step.begin("sending tarball")
-		err := w.writeFile(w.Dest, func(out io.Writer) error {
-			return export.Archive(ctx, out, img, names, w.Type == "docker")
-		})
-		done(err)
-		if err != nil {
-			return err
-		}
-	}
-	w.report(img, img.Descriptor(), names)
+	w.made = &made{img, img.Descriptor(), names}
 	return nil
+}
+
+// whole asks for an image that can be written without any registry.
+func (w *writer) whole() export.ImageOptions {
+	opts := w.image
+	opts.Complete = true
+	return opts
+}
+
+func (w *writer) toLayout(ctx context.Context, names []string) (img *export.Image, err error) {
+	l, err := blobs.OpenLayout(w.Dest)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, l.Close()) }()
+	if img, err = w.compose(ctx, w.whole(), l); err != nil {
+		return nil, err
+	}
+	done := w.step.begin("copying to layout")
+	err = export.Layout(ctx, l, img, names)
+	done(err)
+	return img, err
+}
+
+func (w *writer) toTarball(ctx context.Context, out io.Writer, names []string) (*export.Image, error) {
+	t, err := export.NewArchive(out, w.work.Dir)
+	if err != nil {
+		return nil, err
+	}
+	img, err := w.compose(ctx, w.whole(), t)
+	if err != nil {
+		return nil, err
+	}
+	done := w.step.begin("sending tarball")
+	err = export.Archive(t, img, names, w.Type == "docker")
+	done(err)
+	return img, err
 }
 
 // trees shows the file systems of all platforms.

@@ -18,6 +18,7 @@ import (
 	"github.com/shale-build/shale/builder/export"
 	"github.com/shale-build/shale/builder/remotecache"
 	"github.com/shale-build/shale/storage"
+	"github.com/shale-build/shale/storage/blobs"
 	"github.com/shale-build/shale/storage/registry"
 )
 
@@ -117,17 +118,59 @@ func (x *cacheExport) merge(ctx context.Context, before *remotecache.Cache, at d
 	}
 }
 
-// collect compresses what is to be exported and is not in before.
-func (x *cacheExport) collect(ctx context.Context, before *remotecache.Cache, now time.Time) (*remotecache.Cache, error) {
-	x.blobs = &cacheBlobs{layers: x.layers, compression: x.target.compression}
+// collect writes the layers that are to be exported and are not in before.
+func (x *cacheExport) collect(ctx context.Context, before *remotecache.Cache, now time.Time) (_ *remotecache.Cache, err error) {
+	tops := x.cacheTops(ctx, x.target, x.finished)
+	to, err := x.sink(ctx, tops)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, to.Close()) }()
+	x.blobs = &cacheBlobs{layers: x.layers, compression: x.target.compression, to: to}
 	prepared := x.step.begin("preparing build cache for export")
 	col := remotecache.Collector{Chain: x.chain, Entries: x.index.List, Blob: x.blobs.make, Before: before, Now: now}
-	c, err := col.Collect(ctx, x.cacheTops(ctx, x.target, x.finished))
+	c, err := col.Collect(ctx, tops)
 	if err == nil {
 		err = x.addMounts(ctx, c, before, now)
 	}
 	prepared(err)
 	return c, err
+}
+
+// sink is where the cache's layers go as they are compressed: nowhere, when the
+// bound on its size may leave some of them out.
+func (x *cacheExport) sink(ctx context.Context, tops []string) (closableSink, error) {
+	var size int64
+	seen := map[string]bool{}
+	for _, top := range tops {
+		layers, err := x.chain(top)
+		if err != nil {
+			return nil, err
+		}
+		for _, l := range layers {
+			if !seen[l.ID] {
+				seen[l.ID] = true
+				size += max(l.Size, 0)
+			}
+		}
+	}
+	if size > x.target.maxSize {
+		return nowhere{}, nil
+	}
+	if x.target.Type == "local" {
+		return blobs.OpenLayout(x.target.where)
+	}
+	return x.deps.Registry.Upload(ctx, x.target.where, registry.UploadOptions{})
+}
+
+type nowhere struct{ blobs.Nowhere }
+
+// Close implements io.Closer.
+func (nowhere) Close() error { return nil }
+
+type closableSink interface {
+	blobs.Sink
+	io.Closer
 }
 
 // read reads the cache that will be written over, nil for none, and the digest of
@@ -248,6 +291,8 @@ func (b *build) cacheTops(ctx context.Context, t cacheTarget, f finished) []stri
 type cacheBlobs struct {
 	layers      *export.Layers
 	compression export.Compression
+	// to is where layers go as they are compressed.
+	to blobs.Sink
 
 	mu sync.Mutex
 	// made opens them by their digests.
@@ -258,12 +303,12 @@ type cacheBlobs struct {
 type opener func() (io.ReadCloser, int64, error)
 
 func (cb *cacheBlobs) make(ctx context.Context, l storage.Layer) (ocispec.Descriptor, error) {
-	made, err := cb.layers.Make(ctx, l, cb.compression)
+	made, err := cb.layers.Make(ctx, l, cb.compression, cb.to)
 	if err != nil {
 		return ocispec.Descriptor{}, err
 	}
 	cb.add(made.Desc.Digest, func() (io.ReadCloser, int64, error) {
-		r, err := made.Open()
+		r, err := made.Open(context.WithoutCancel(ctx))
 		return r, made.Desc.Size, err
 	})
 	return made.Desc, nil

@@ -10,7 +10,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -21,6 +20,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/shale-build/shale/storage"
+	"github.com/shale-build/shale/storage/blobs"
 )
 
 // layerTar is a layer with one file of that name and age.
@@ -61,7 +61,7 @@ func testBuild(t *testing.T, ids ...string) (Build, *Layers) {
 		})
 	}
 	open := func(id string) (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(contents[id])), nil }
-	return b, &Layers{Open: open, TempDir: t.TempDir()}
+	return b, &Layers{Maker: &blobs.Maker{Open: open, Memory: blobs.OpenMemory("")}}
 }
 
 func compose(t *testing.T, b Build, layers *Layers, attrs map[string]string) *Image {
@@ -70,7 +70,7 @@ func compose(t *testing.T, b Build, layers *Layers, attrs map[string]string) *Im
 	if err != nil || len(rest) != 0 {
 		t.Fatalf("ParseImage(%v): left over %v, %v", attrs, rest, err)
 	}
-	img, err := Compose(t.Context(), b, opts, layers)
+	img, err := Compose(t.Context(), b, opts, layers, blobs.Nowhere{}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -80,7 +80,11 @@ func compose(t *testing.T, b Build, layers *Layers, attrs map[string]string) *Im
 func archive(t *testing.T, img *Image, names []string, docker bool) map[string][]byte {
 	t.Helper()
 	var buf bytes.Buffer
-	if err := Archive(t.Context(), &buf, img, names, docker); err != nil {
+	tarball, err := NewArchive(&buf, t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(img.CopyTo(t.Context(), tarball), Archive(tarball, img, names, docker)); err != nil {
 		t.Fatal(err)
 	}
 	files := map[string][]byte{}
@@ -98,7 +102,7 @@ func archive(t *testing.T, img *Image, names []string, docker bool) map[string][
 			t.Fatal(err)
 		}
 	}
-	if !slices.IsSorted(order) || len(files) != len(order) {
+	if order[0] != "blobs/" || order[len(order)-1] != "oci-layout" || len(files) != len(order) {
 		t.Errorf("the files are not in order, each once: %q", order)
 	}
 	return files
@@ -245,7 +249,13 @@ func TestArchiveOfAnIndex(t *testing.T) {
 	if diff := cmp.Diff([]string{"amd64 all=1 one= entry=", "arm64 all=1 one=2 entry=3"}, got); diff != "" {
 		t.Errorf("images (-want +got):\n%s", diff)
 	}
-	if n := len(img.Blobs()); n != 8 { // 3 layers, 2 configs, 2 manifests, the index
+	n := 0
+	for name := range files {
+		if len(name) > len("blobs/sha256/") {
+			n++
+		}
+	}
+	if n != 8 { // 3 layers, 2 configs, 2 manifests, the index
 		t.Errorf("%d blobs, want 8: the base layer is there once", n)
 	}
 }
@@ -273,7 +283,7 @@ func TestComposeRefuses(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := Compose(t.Context(), b, opts, layers); err == nil || err.Error() != test.want {
+		if _, err := Compose(t.Context(), b, opts, layers, blobs.Nowhere{}, nil); err == nil || err.Error() != test.want {
 			t.Errorf("%s: %v, want %s", name, err, test.want)
 		}
 	}
@@ -302,7 +312,11 @@ func TestLayout(t *testing.T) {
 	b, layers := testBuild(t, "linux/amd64")
 	img := compose(t, b, layers, nil)
 	for _, names := range [][]string{{"docker.io/library/app:1"}, {"docker.io/library/other:1"}, {"docker.io/library/app:1"}, nil, nil} {
-		if err := Layout(t.Context(), dir, img, names); err != nil {
+		l, err := blobs.OpenLayout(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := errors.Join(img.CopyTo(t.Context(), l), Layout(t.Context(), l, img, names), l.Close()); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -354,15 +368,20 @@ func TestComposeFails(t *testing.T) {
 	} {
 		for _, attrs := range []map[string]string{nil, {"compression": "estargz"}, {"rewrite-timestamp": "1", "source-date-epoch": "1"}} {
 			b, layers := testBuild(t, "linux/amd64")
-			layers.Open = open
+			layers.Maker.Open = open
 			opts, _, err := ParseImage(attrs, false)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if _, err := Compose(t.Context(), b, opts, layers); !errors.Is(err, boom) {
+			dir := t.TempDir()
+			l, err := blobs.OpenLayout(dir)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := Compose(t.Context(), b, opts, layers, l, nil); !errors.Is(err, boom) {
 				t.Errorf("%s, %v: error is %v, want %v", name, attrs, err, boom)
 			}
-			if left, err := os.ReadDir(layers.TempDir); err != nil || len(left) != 0 {
+			if left, err := filepath.Glob(dir + "/blobs/sha256/*"); err != nil || len(left) != 0 {
 				t.Errorf("%s, %v: left over %v, %v", name, attrs, left, err)
 			}
 		}
@@ -377,7 +396,7 @@ func TestPublishedLayersOfTheBase(t *testing.T) {
 	var buf bytes.Buffer
 	zw := gzip.NewWriter(&buf) // another compressor than ours
 	b, layers := testBuild(t, "linux/amd64")
-	plain, err := layers.Open("base")
+	plain, err := layers.Maker.Open("base")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -418,7 +437,17 @@ func TestPublishedLayersOfTheBase(t *testing.T) {
 				t.Fatal(err)
 			}
 			opts.Complete = true
-			img, err := Compose(t.Context(), b, opts, layers)
+			// A layout, and a file that what was half written is taken back from.
+			for _, to := range []blobs.Sink{layout(t), tarFile(t)} {
+				img, err := Compose(t.Context(), b, opts, layers, to, nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if has, err := to.Has(t.Context(), img.Manifests[0].Layers[0].Desc); !has || err != nil {
+					t.Errorf("%T has not got the base's layer: %v", to, err)
+				}
+			}
+			img, err := Compose(t.Context(), b, opts, layers, layout(t), nil)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -430,5 +459,67 @@ func TestPublishedLayersOfTheBase(t *testing.T) {
 				t.Error("the build's own layer is the base's")
 			}
 		})
+	}
+}
+
+func layout(t *testing.T) *blobs.Layout {
+	t.Helper()
+	l, err := blobs.OpenLayout(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = l.Close() })
+	return l
+}
+
+func tarFile(t *testing.T) *blobs.Tar {
+	t.Helper()
+	f, err := os.Create(filepath.Join(t.TempDir(), "archive.tar"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = f.Close() })
+	tarball, err := NewArchive(f, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tarball
+}
+
+// What is written does not depend on where it goes, nor on what is remembered.
+func TestArchivesAreTheSame(t *testing.T) {
+	b, layers := testBuild(t, "linux/amd64", "linux/arm64")
+	opts, _, err := ParseImage(nil, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	write := func(w io.Writer) {
+		tarball, err := NewArchive(w, t.TempDir())
+		if err != nil {
+			t.Fatal(err)
+		}
+		img, err := Compose(t.Context(), b, opts, layers, tarball, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := Archive(tarball, img, nil, false); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var pipe bytes.Buffer
+	write(&pipe)
+	for range 2 {
+		path := filepath.Join(t.TempDir(), "archive.tar")
+		f, err := os.Create(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		write(f)
+		if err := f.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if data, err := os.ReadFile(path); err != nil || !bytes.Equal(data, pipe.Bytes()) {
+			t.Errorf("the file has %d bytes, the pipe got %d others, %v", len(data), pipe.Len(), err)
+		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"time"
@@ -13,6 +14,8 @@ import (
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sync/errgroup"
+
+	"github.com/shale-build/shale/storage/blobs"
 )
 
 // Media types of docker's manifests (distribution,
@@ -31,8 +34,6 @@ type Image struct {
 	Index []byte
 	// Manifests has one entry per platform.
 	Manifests []Manifest
-	blobs     map[digest.Digest]Blob
-	order     []digest.Digest
 }
 
 // Manifest is the image of one platform.
@@ -41,10 +42,14 @@ type Manifest struct {
 	Desc     ocispec.Descriptor
 	Data     []byte
 	Config   []byte
-	Layers   []Layer
+	// ConfigType is the config's media type.
+	ConfigType string
+	Layers     []Layer
 	// Created is the time in the config, nil for none.
 	Created *time.Time
 }
+
+func (m Manifest) config() Part { return newPart(m.ConfigType, m.Config) }
 
 // ConfigDigest is the ID of a single image, "" for an index.
 func (img *Image) ConfigDigest() digest.Digest {
@@ -64,35 +69,53 @@ func (img *Image) Created() (last *time.Time) {
 	return last
 }
 
-// Blobs are all parts of the image, each once, the root last.
-func (img *Image) Blobs() []Blob {
-	list := make([]Blob, len(img.order))
-	for i, d := range img.order {
-		list[i] = img.blobs[d]
+// Part is a small part of an image.
+type Part struct {
+	Desc ocispec.Descriptor
+	Data []byte
+}
+
+func newPart(mediaType string, data []byte) Part {
+	return Part{ocispec.Descriptor{MediaType: mediaType, Digest: digest.FromBytes(data), Size: int64(len(data))}, data}
+}
+
+// Parts are the configs, manifests and the index, the root last.
+func (img *Image) Parts() []Part {
+	var parts []Part
+	for _, m := range img.Manifests {
+		parts = append(parts, m.config(), Part{m.Desc, m.Data})
 	}
-	return list
-}
-
-func (img *Image) add(b Blob) {
-	if _, ok := img.blobs[b.Desc.Digest]; !ok {
-		img.blobs[b.Desc.Digest] = b
-		img.order = append(img.order, b.Desc.Digest)
+	if img.Index != nil {
+		parts = append(parts, Part{img.Root, img.Index})
 	}
+	return parts
 }
 
-func (img *Image) addBytes(mediaType string, data []byte) ocispec.Descriptor {
-	desc := ocispec.Descriptor{MediaType: mediaType, Digest: digest.FromBytes(data), Size: int64(len(data))}
-	img.add(Blob{Desc: desc, open: func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(data)), nil }})
-	return desc
+// WriteConfigs brings the configs to a sink.
+func (img *Image) WriteConfigs(ctx context.Context, to blobs.Sink) error {
+	for _, m := range img.Manifests {
+		if err := m.config().write(ctx, to); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
-// Compose decides on the form of every part of an image.
-func Compose(ctx context.Context, b Build, opts ImageOptions, layers *Layers) (*Image, error) {
-	if err := opts.Annotations.check(b, opts.Docker); err != nil {
+func (p Part) write(ctx context.Context, to blobs.Sink) error {
+	return put(ctx, to, p.Desc, func(context.Context) (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(p.Data)), nil })
+}
+
+// Check tells what is wrong with an image before anything of it is written.
+func Check(b Build, opts ImageOptions) error { return opts.Annotations.check(b, opts.Docker) }
+
+// Compose brings the layers of an image to a sink and decides on the form of every
+// part of it.
+func Compose(ctx context.Context, b Build, opts ImageOptions, layers *Layers, to blobs.Sink, progress blobs.Progress) (*Image, error) {
+	if err := Check(b, opts); err != nil {
 		return nil, err
 	}
-	img := &Image{blobs: map[digest.Digest]Blob{}}
-	forms, err := makeLayers(ctx, b, opts, layers)
+	img := &Image{}
+	forms, err := makeLayers(ctx, b, opts, layers, to, progress)
 	if err != nil {
 		return nil, err
 	}
@@ -110,34 +133,33 @@ func Compose(ctx context.Context, b Build, opts ImageOptions, layers *Layers) (*
 	return img, img.index(opts)
 }
 
-// makeLayers compresses the layers of all platforms side by side.
-func makeLayers(ctx context.Context, b Build, opts ImageOptions, layers *Layers) ([][]Layer, error) {
-	group, ctx2 := errgroup.WithContext(ctx)
-	// Each compresses on several processors by itself.
-	group.SetLimit(3)
+// makeLayers brings the layers of all platforms to a sink, as many at once as are
+// of use there.
+func makeLayers(ctx context.Context, b Build, opts ImageOptions, layers *Layers, to blobs.Sink, progress blobs.Progress) ([][]Layer, error) {
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(to.Parallel())
+	var shared together
 	out := make([][]Layer, len(b.Platforms))
 	for i, p := range b.Platforms {
 		base, err := readBase(p)
 		if err != nil {
-			return nil, err
+			return nil, errors.Join(err, group.Wait())
 		}
 		out[i] = make([]Layer, len(p.Layers))
 		ours := false
 		for n, l := range p.Layers {
 			ours = ours || n >= len(base.RootFS.DiffIDs) || base.RootFS.DiffIDs[n] != l.DiffID
-			ours := ours
-			var epoch *time.Time
+			w := wantedLayer{
+				Layer: l, Compression: opts.Compression, published: !ours && !opts.Compression.Force, complete: opts.Complete,
+			}
 			if opts.RewriteTimestamp && ours {
-				epoch = opts.Epoch.of(p)
+				w.epoch = opts.Epoch.of(p)
 			}
 			group.Go(func() (err error) {
-				if err := context.Cause(ctx2); err != nil {
+				if err := context.Cause(ctx); err != nil {
 					return err
 				}
-				out[i][n], err = layers.make(ctx, l, opts.Compression, epoch, !ours && !opts.Compression.Force)
-				if err == nil && opts.Complete && !ours && !out[i][n].have() {
-					out[i][n], err = layers.make(ctx, l, opts.Compression, epoch, false)
-				}
+				out[i][n], err = shared.once(w, func() (Layer, error) { return layers.make(ctx, w, to, progress) })
 				return err
 			})
 		}
@@ -167,22 +189,21 @@ func (img *Image) manifest(p Platform, layers []Layer, multi bool, opts ImageOpt
 		m.MediaType, configType = mediaTypeManifest2, mediaTypeConfig2
 	}
 	for _, l := range layers {
-		img.add(l.Blob)
 		desc := l.Desc
 		if opts.Docker {
 			desc.MediaType, desc.Annotations = dockerLayerTypes[desc.MediaType], nil
 		}
 		m.Layers = append(m.Layers, desc)
 	}
-	m.Config = img.addBytes(configType, config)
+	m.Config = newPart(configType, config).Desc
 	data, err := json.MarshalIndent(m, "", "  ")
 	if err != nil {
 		return Manifest{}, fmt.Errorf("write manifest: %w", err)
 	}
-	desc := img.addBytes(m.MediaType, data)
+	desc := newPart(m.MediaType, data).Desc
 	desc.Annotations = opts.Annotations.of(exptypes.AnnotationManifestDescriptor, of)
 	desc.Platform = &p.Platform
-	out := Manifest{Platform: p, Desc: desc, Data: data, Config: config, Layers: layers}
+	out := Manifest{Platform: p, Desc: desc, Data: data, Config: config, ConfigType: configType, Layers: layers}
 	var made image
 	if err := json.Unmarshal(config, &made); err != nil {
 		return out, fmt.Errorf("read image config: %w", err)
@@ -207,7 +228,7 @@ func (img *Image) index(opts ImageOptions) error {
 		return fmt.Errorf("write index: %w", err)
 	}
 	img.Index = data
-	img.Root = img.addBytes(index.MediaType, data)
+	img.Root = newPart(index.MediaType, data).Desc
 	img.Root.Annotations = opts.Annotations.of(exptypes.AnnotationIndexDescriptor, nil)
 	return nil
 }

@@ -1,31 +1,18 @@
 package export
 
 import (
-	"errors"
 	"fmt"
-	"io"
 	"strconv"
 
-	"github.com/klauspost/compress/zstd"
-	"github.com/klauspost/pgzip"
-	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/shale-build/shale/storage/blobs"
 )
 
-// The compression types of -o compression=.
-const (
-	Gzip         = "gzip"
-	EStargz      = "estargz"
-	Zstd         = "zstd"
-	Uncompressed = "uncompressed"
-)
-
-// Compression is how layers are compressed; the zero value is gzip at its
-// default level.
+// Compression is how layers are compressed, as -o compression= says; the zero value
+// is gzip at its default level.
 type Compression struct {
-	Type string
-	// Level is the library's own scale, nil for its default.
-	Level *int
+	blobs.Form
 	// Force compresses layers of the base image again that have a form of
 	// their own already.
 	Force bool
@@ -35,7 +22,7 @@ type Compression struct {
 func ParseCompression(attrs map[string]string) (Compression, error) {
 	c, err := parseCompression(attrs)
 	if err == nil {
-		err = c.checkLevel()
+		err = c.Check()
 	}
 	return c, err
 }
@@ -43,12 +30,12 @@ func ParseCompression(attrs map[string]string) (Compression, error) {
 // parseCompression reads the attributes compression, compression-level and
 // force-compression.
 func parseCompression(attrs map[string]string) (Compression, error) {
-	c := Compression{Type: Gzip}
+	c := Compression{Form: blobs.Form{Type: blobs.Gzip}}
 	if t, ok := attrs["compression"]; ok {
 		c.Type = t
 	}
 	switch c.Type {
-	case Gzip, EStargz, Zstd, Uncompressed:
+	case blobs.Gzip, blobs.EStargz, blobs.Zstd, blobs.Uncompressed:
 	default:
 		return c, fmt.Errorf("unsupported compression type %s", c.Type)
 	}
@@ -62,18 +49,6 @@ func parseCompression(attrs map[string]string) (Compression, error) {
 	}
 	err := parseBool(attrs, "force-compression", &c.Force)
 	return c, err
-}
-
-// checkLevel refuses levels that the library does not have. Those of zstd are
-// mapped to its few.
-func (c Compression) checkLevel() error {
-	if c.Level == nil || c.Type == Zstd || c.Type == Uncompressed {
-		return nil
-	}
-	if *c.Level < pgzip.HuffmanOnly || *c.Level > pgzip.BestCompression {
-		return fmt.Errorf("compression-level %d is not one of %s: use %d to %d", *c.Level, c.Type, pgzip.NoCompression, pgzip.BestCompression)
-	}
-	return nil
 }
 
 // parseBool reads a boolean attribute; one without a value is true.
@@ -102,86 +77,9 @@ const (
 	mediaTypeLayer2Zstd = "application/vnd.docker.image.rootfs.diff.tar.zstd"
 )
 
-func (c Compression) mediaType() string {
-	switch c.Type {
-	case Uncompressed:
-		return ocispec.MediaTypeImageLayer
-	case Zstd:
-		return ocispec.MediaTypeImageLayerZstd
-	}
-	return ocispec.MediaTypeImageLayerGzip
-}
-
 // dockerLayerTypes are docker's names for OCI's.
 var dockerLayerTypes = map[string]string{
 	ocispec.MediaTypeImageLayer:     mediaTypeLayer2,
 	ocispec.MediaTypeImageLayerGzip: mediaTypeLayer2Gzip,
 	ocispec.MediaTypeImageLayerZstd: mediaTypeLayer2Zstd,
-}
-
-// compress writes r compressed to w. Only eStargz has annotations.
-func (c Compression) compress(w io.Writer, r io.Reader) (map[string]string, error) {
-	if c.Type == EStargz {
-		return c.estargz(w, r)
-	}
-	zw, err := c.writer(w)
-	if err != nil {
-		return nil, err
-	}
-	// Not by ReadFrom: zstd's frames come out otherwise, and not as BuildKit's.
-	_, err = io.Copy(struct{ io.Writer }{zw}, r)
-	if err := errors.Join(err, zw.Close()); err != nil {
-		return nil, fmt.Errorf("compress: %w", err)
-	}
-	return nil, nil //nolint:nilnil // no annotations are a value here
-}
-
-func (c Compression) writer(w io.Writer) (io.WriteCloser, error) {
-	switch c.Type {
-	case Uncompressed:
-		return nopCloser{w}, nil
-	case Zstd:
-		level := zstd.SpeedDefault
-		if c.Level != nil {
-			level = zstd.EncoderLevelFromZstd(*c.Level)
-		}
-		zw, err := zstd.NewWriter(w, zstd.WithEncoderLevel(level))
-		if err != nil {
-			return nil, fmt.Errorf("compress with zstd: %w", err)
-		}
-		return zw, nil
-	}
-	zw, err := pgzip.NewWriterLevel(w, c.gzipLevel())
-	if err != nil {
-		return nil, fmt.Errorf("compress with gzip: %w", err)
-	}
-	return zw, nil
-}
-
-func (c Compression) gzipLevel() int {
-	if c.Level != nil {
-		return *c.Level
-	}
-	return pgzip.DefaultCompression
-}
-
-type nopCloser struct{ io.Writer }
-
-func (nopCloser) Close() error { return nil }
-
-// summed is what is known of a stream when it has been written.
-type summed struct {
-	w    io.Writer
-	hash digest.Digester
-	n    int64
-}
-
-func newSummed(w io.Writer) *summed { return &summed{w: w, hash: digest.Canonical.Digester()} }
-
-// Write implements io.Writer.
-func (s *summed) Write(p []byte) (int, error) {
-	n, err := s.w.Write(p)
-	s.hash.Hash().Write(p[:n])
-	s.n += int64(n)
-	return n, err
 }

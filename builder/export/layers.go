@@ -2,206 +2,124 @@ package export
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"io"
-	"os"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/klauspost/pgzip"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/shale-build/shale/storage"
+	"github.com/shale-build/shale/storage/blobs"
 )
 
-// Layers turns layers into the blobs that images are written with. A layer that
-// several outputs, or several platforms, want in the same form is compressed
-// once. It is safe for concurrent use.
+// Layers brings layers to where an image is written. It is safe for concurrent use.
 type Layers struct {
-	// Open streams a layer's uncompressed tar.
-	Open func(layer string) (io.ReadCloser, error)
-	// TempDir holds compressed layers until Close.
-	TempDir string
+	// Maker compresses layers that have no published form.
+	Maker *blobs.Maker
 	// Origin, if not nil, finds layers of a base as they were published.
 	Origin func(diffID digest.Digest) (Origin, bool)
 
-	lost  atomic.Bool
-	mu    sync.Mutex
-	known map[layerForm]func() (Layer, error)
+	lost atomic.Bool
 }
 
 // Layer is a layer in the form it is written in.
 type Layer struct {
-	Blob
-	// DiffID is of its uncompressed form.
-	DiffID digest.Digest
+	blobs.Layer
+	open func(context.Context) (io.ReadCloser, error)
 }
 
-// Blob is a part of an image.
-type Blob struct {
-	// Desc has OCI's media type.
-	Desc ocispec.Descriptor
-	open func() (io.ReadCloser, error)
+// Open streams the blob once more. It ends with io.EOF only when it was that blob.
+func (l Layer) Open(ctx context.Context) (io.ReadCloser, error) { return l.open(ctx) }
+
+// Make brings l compressed to a sink.
+func (ls *Layers) Make(ctx context.Context, l storage.Layer, c Compression, to blobs.Sink) (Layer, error) {
+	return ls.make(ctx, wantedLayer{Layer: l, Compression: c}, to, nil)
 }
 
-// Open streams the blob.
-func (b Blob) Open() (io.ReadCloser, error) { return b.open() }
+// wantedLayer is what is asked of a layer.
+type wantedLayer struct {
+	storage.Layer
+	Compression
+	// epoch is the latest time that a file may have, nil for any.
+	epoch *time.Time
+	// published asks for the form it was published in, if any; complete for
+	// another when that cannot be had.
+	published, complete bool
+}
 
-// Make returns l compressed.
-func (ls *Layers) Make(ctx context.Context, l storage.Layer, c Compression) (Layer, error) {
-	return ls.make(ctx, l, c, nil, false)
+// make brings a layer to a sink.
+func (ls *Layers) make(ctx context.Context, w wantedLayer, to blobs.Sink, progress blobs.Progress) (Layer, error) {
+	if w.published {
+		l, ok, err := ls.published(ctx, w, to)
+		if ok || err != nil {
+			return l, err
+		}
+	}
+	want := blobs.Wanted{Layer: w.Layer, Form: w.Form, Epoch: w.epoch, Progress: progress}
+	made, err := ls.Maker.Deliver(ctx, want, to)
+	if err != nil {
+		return Layer{}, err
+	}
+	want.Progress = nil
+	return Layer{made, func(ctx context.Context) (io.ReadCloser, error) { return ls.Maker.Read(ctx, want, made.Desc) }}, nil
+}
+
+// together lets those who want the same get the same.
+type together struct {
+	mu   sync.Mutex
+	made map[layerForm]func() (Layer, error)
 }
 
 type layerForm struct {
-	diffID      digest.Digest
-	compression string
-	level       int
-	clamped     bool
-	epoch       int64
-	published   bool
+	diffID    digest.Digest
+	clamped   bool
+	epoch     int64
+	published bool
 }
 
-// annotationRewritten is what BuildKit puts on a layer whose timestamps were
-// rewritten: it is part of the manifest and so of the image's digest.
-const annotationRewritten = "buildkit/rewritten-timestamp"
-
-// make returns l compressed, with the times of its files clamped to epoch
-// unless that is nil; with published as it is in a registry, if it is in one.
-func (ls *Layers) make(ctx context.Context, l storage.Layer, c Compression, epoch *time.Time, published bool) (Layer, error) {
-	form := layerForm{diffID: l.DiffID, compression: c.Type, published: published}
-	if c.Level != nil {
-		form.level = *c.Level + 1000
+func (t *together) once(w wantedLayer, do func() (Layer, error)) (Layer, error) {
+	form := layerForm{diffID: w.DiffID, published: w.published}
+	if w.epoch != nil {
+		form.clamped, form.epoch = true, w.epoch.Unix()
 	}
-	if epoch != nil {
-		form.clamped, form.epoch = true, epoch.Unix()
+	t.mu.Lock()
+	if t.made == nil {
+		t.made = map[layerForm]func() (Layer, error){}
 	}
-	ls.mu.Lock()
-	if ls.known == nil {
-		ls.known = map[layerForm]func() (Layer, error){}
-	}
-	made, ok := ls.known[form]
+	made, ok := t.made[form]
 	if !ok {
-		made = sync.OnceValues(func() (Layer, error) {
-			if published {
-				if out, ok := ls.published(ctx, l); ok {
-					return out, nil
-				}
-			}
-			out, err := ls.write(ctx, l, c, epoch)
-			if err != nil {
-				return out, fmt.Errorf("write layer %s: %w", l.DiffID, err)
-			}
-			return out, nil
-		})
-		ls.known[form] = made
+		made = sync.OnceValues(do)
+		t.made[form] = made
 	}
-	ls.mu.Unlock()
+	t.mu.Unlock()
 	return made()
 }
 
-func (ls *Layers) write(ctx context.Context, l storage.Layer, c Compression, epoch *time.Time) (out Layer, err error) {
-	out.Desc.MediaType = c.mediaType()
-	if c.Type == Uncompressed && epoch == nil {
-		out.DiffID = l.DiffID
-		out.Desc.Digest, out.Desc.Size = l.DiffID, l.Size
-		out.open = func() (io.ReadCloser, error) { return ls.Open(l.ID) }
-		return out, nil
-	}
-	src, err := ls.Open(l.ID)
-	if err != nil {
-		return out, err
-	}
-	defer func() { err = errors.Join(err, src.Close()) }()
-	in := &rememberingReader{r: contextReader{ctx, src}}
-	var r io.Reader = in
-	if epoch != nil {
-		clamped := clampTimes(r, *epoch)
-		defer func() { _ = clamped.Close() }()
-		r = clamped
-	}
-	tmp, err := os.CreateTemp(ls.TempDir, "layer-")
-	if err != nil {
-		return out, fmt.Errorf("make temporary file: %w", err)
-	}
-	defer func() {
-		if err := errors.Join(err, tmp.Close()); err != nil {
-			_ = os.Remove(tmp.Name())
+// CopyTo brings the image's layers and configs to another sink.
+func (img *Image) CopyTo(ctx context.Context, to blobs.Sink) error {
+	for _, m := range img.Manifests {
+		for _, l := range m.Layers {
+			if err := put(ctx, to, l.Desc, l.open); err != nil {
+				return err
+			}
 		}
-	}()
-	plain, blob := digest.Canonical.Digester(), newSummed(tmp)
-	if out.Desc.Annotations, err = c.compress(blob, io.TeeReader(r, plain.Hash())); err != nil {
-		if in.err != nil {
-			err = in.err
-		}
-		return out, err
 	}
-	out.DiffID = plain.Digest()
-	out.Desc.Digest, out.Desc.Size = blob.hash.Digest(), blob.n
-	out.open = func() (io.ReadCloser, error) { return os.Open(tmp.Name()) }
-	if epoch != nil {
-		if out.Desc.Annotations == nil {
-			out.Desc.Annotations = map[string]string{}
-		}
-		out.Desc.Annotations[annotationRewritten] = strconv.FormatInt(epoch.Unix(), 10)
-	}
-	if c.Type == EStargz {
-		return out, out.readBack()
-	}
-	return out, nil
+	return img.WriteConfigs(ctx, to)
 }
 
-// readBack completes an eStargz layer: its uncompressed form has a table of
-// contents, too.
-func (l *Layer) readBack() (err error) {
-	f, err := l.open()
+func put(ctx context.Context, to blobs.Sink, desc ocispec.Descriptor, open func(context.Context) (io.ReadCloser, error)) error {
+	if has, err := to.Has(ctx, desc); err != nil || has {
+		return err
+	}
+	r, err := open(ctx)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, f.Close()) }()
-	zr, err := pgzip.NewReader(f)
-	if err != nil {
-		return fmt.Errorf("read compressed layer: %w", err)
+	_, _, err = to.Put(ctx, desc, r)
+	if closeErr := r.Close(); closeErr != nil {
+		err = closeErr // not every sink passes on whole what it met with reading
 	}
-	defer func() { err = errors.Join(err, zr.Close()) }()
-	plain := newSummed(io.Discard)
-	if _, err := io.Copy(plain, zr); err != nil {
-		return fmt.Errorf("read compressed layer: %w", err)
-	}
-	l.DiffID = plain.hash.Digest()
-	estargzSize(l.Desc.Annotations, plain.n)
-	return nil
-}
-
-// rememberingReader keeps the error that reading ended with: not every library
-// passes it on whole.
-type rememberingReader struct {
-	r   io.Reader
-	err error
-}
-
-// Read implements io.Reader.
-func (r *rememberingReader) Read(p []byte) (int, error) {
-	n, err := r.r.Read(p)
-	if err != nil && !errors.Is(err, io.EOF) {
-		r.err = err
-	}
-	return n, err
-}
-
-// contextReader ends a long copy when ctx does.
-type contextReader struct {
-	ctx context.Context //nolint:containedctx // the reader lives for one copy
-	r   io.Reader
-}
-
-// Read implements io.Reader.
-func (c contextReader) Read(p []byte) (int, error) {
-	if err := context.Cause(c.ctx); err != nil {
-		return 0, err
-	}
-	return c.r.Read(p)
+	return err
 }

@@ -1,6 +1,7 @@
 package export
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -12,10 +13,11 @@ import (
 	"time"
 
 	"github.com/distribution/reference"
-	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sys/unix"
+
+	"github.com/shale-build/shale/storage/blobs"
 )
 
 // annotationImageName is how containerd and docker find an image's name in an
@@ -77,46 +79,31 @@ func indexJSON(entries []ocispec.Descriptor) ([]byte, error) {
 
 var layoutFile = []byte(`{"imageLayoutVersion":"` + ocispec.ImageLayoutVersion + `"}`)
 
-func blobName(d digest.Digest) string {
-	return path.Join(ocispec.ImageBlobsDir, d.Algorithm().String(), d.Encoded())
-}
-
-// Layout adds img to the OCI layout in dir, which is made if need be. Images
-// of other names and blobs that are there already are kept. index.json is
-// replaced last, under the lock that BuildKit takes.
-func Layout(ctx context.Context, dir string, img *Image, names []string) error {
-	if err := os.MkdirAll(dir, 0o755); err != nil { //nolint:gosec // the user's own output
-		return fmt.Errorf("make layout directory: %w", err)
-	}
-	root, err := os.OpenRoot(dir)
-	if err != nil {
-		return fmt.Errorf("open layout directory: %w", err)
-	}
-	defer root.Close() //nolint:errcheck // a directory handle
-	for _, b := range img.Blobs() {
-		if err := putBlob(ctx, root, b); err != nil {
+// Layout completes an OCI layout that has the layers of img. Images of other names
+// and blobs that are there already are kept. index.json is replaced last, under the
+// lock that BuildKit takes.
+func Layout(ctx context.Context, l *blobs.Layout, img *Image, names []string) error {
+	for _, p := range img.Parts() {
+		if err := p.write(ctx, l); err != nil {
 			return err
 		}
 	}
-	unlock, err := lockIndex(root)
+	entries := named(img.Descriptor(), names)
+	if len(names) == 0 {
+		// An image without a name has the tag latest in a layout.
+		entries[0].Annotations[ocispec.AnnotationRefName] = "latest"
+	}
+	return AddToLayout(l, entries)
+}
+
+// AddToLayout adds entries to index.json, which replace those of the same names.
+func AddToLayout(l *blobs.Layout, entries []ocispec.Descriptor) error {
+	unlock, err := lockIndex(l.Root())
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	return addToIndex(root, img, names)
-}
-
-func putBlob(ctx context.Context, root *os.Root, b Blob) (err error) {
-	name := blobName(b.Desc.Digest)
-	if info, err := root.Lstat(name); err == nil && info.Mode().IsRegular() && info.Size() == b.Desc.Size {
-		return nil
-	}
-	r, err := b.Open()
-	if err != nil {
-		return fmt.Errorf("write %s: %w", name, err)
-	}
-	defer func() { err = errors.Join(err, r.Close()) }()
-	return putFile(root, name, b.Desc.Size, contextReader{ctx, r}, 0o444)
+	return addToIndex(l.Root(), entries)
 }
 
 // putFile lets a file appear complete or not at all.
@@ -166,9 +153,7 @@ func lockIndex(root *os.Root) (unlock func(), err error) {
 	}, nil
 }
 
-// addToIndex replaces the entries of the same names. An image without a name
-// has the tag latest in a layout.
-func addToIndex(root *os.Root, img *Image, names []string) error {
+func addToIndex(root *os.Root, entries []ocispec.Descriptor) error {
 	var index ocispec.Index
 	data, err := root.ReadFile(ocispec.ImageIndexFile)
 	switch {
@@ -180,10 +165,6 @@ func addToIndex(root *os.Root, img *Image, names []string) error {
 			return fmt.Errorf("read index.json: %w", err)
 		}
 	}
-	entries := named(img.Descriptor(), names)
-	if len(names) == 0 {
-		entries[0].Annotations[ocispec.AnnotationRefName] = "latest"
-	}
 	for _, e := range entries {
 		index.Manifests = append(without(index.Manifests, e), e)
 	}
@@ -194,7 +175,7 @@ func addToIndex(root *os.Root, img *Image, names []string) error {
 		name string
 		data []byte
 	}{{ocispec.ImageLayoutFile, layoutFile}, {ocispec.ImageIndexFile, data}} {
-		if err := putFile(root, f.name, int64(len(f.data)), bytesReader(f.data), 0o644); err != nil {
+		if err := putFile(root, f.name, int64(len(f.data)), bytes.NewReader(f.data), 0o644); err != nil {
 			return err
 		}
 	}

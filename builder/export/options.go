@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/shale-build/shale/storage/blobs"
 )
 
 // ImageOptions say what form an image gets. The zero value is an OCI image with
@@ -66,12 +68,12 @@ func ParseImage(attrs map[string]string, docker bool) (ImageOptions, map[string]
 		return accepted[name]
 	})
 	switch {
-	case opts.Docker && opts.Compression.Type == EStargz:
+	case opts.Docker && opts.Compression.Type == blobs.EStargz:
 		return opts, nil, errors.New(`exporter option "compression=estargz" conflicts with "oci-mediatypes=false"`)
 	case opts.Docker && artifact:
 		return opts, nil, errors.New(`exporter option "oci-artifact=true" conflicts with "oci-mediatypes=false"`)
 	}
-	return opts, rest, opts.Compression.checkLevel()
+	return opts, rest, opts.Compression.Check()
 }
 
 // parseEpoch reads source-date-epoch, which may be empty: no epoch then.

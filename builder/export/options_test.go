@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/shale-build/shale/storage/blobs"
 )
 
 func TestParseImage(t *testing.T) {
@@ -16,7 +18,7 @@ func TestParseImage(t *testing.T) {
 		left  map[string]string
 		err   string
 	}{
-		{name: "none", want: ImageOptions{Compression: Compression{Type: Gzip}}, left: map[string]string{}},
+		{name: "none", want: ImageOptions{Compression: Compression{Form: blobs.Form{Type: blobs.Gzip}}}, left: map[string]string{}},
 		{
 			name: "all",
 			attrs: map[string]string{
@@ -24,11 +26,11 @@ func TestParseImage(t *testing.T) {
 				"source-date-epoch": "7", "oci-artifact": "false", "prefer-nondist-layers": "true", "unpack": "true", "push": "x",
 			},
 			want: ImageOptions{
-				Docker: true, Compression: Compression{Type: Zstd, Level: &level, Force: true}, RewriteTimestamp: true, Epoch: &Epoch{Time: &at},
+				Docker: true, Compression: Compression{Form: blobs.Form{Type: blobs.Zstd, Level: &level}, Force: true}, RewriteTimestamp: true, Epoch: &Epoch{Time: &at},
 			},
 			left: map[string]string{"push": "x"},
 		},
-		{name: "no epoch", attrs: map[string]string{"source-date-epoch": ""}, want: ImageOptions{Compression: Compression{Type: Gzip}, Epoch: &Epoch{}}, left: map[string]string{}},
+		{name: "no epoch", attrs: map[string]string{"source-date-epoch": ""}, want: ImageOptions{Compression: Compression{Form: blobs.Form{Type: blobs.Gzip}}, Epoch: &Epoch{}}, left: map[string]string{}},
 		{name: "compression", attrs: map[string]string{"compression": "xz"}, err: "unsupported compression type xz"},
 		{name: "level", attrs: map[string]string{"compression-level": "high"}, err: `non-integer value high specified for compression-level: strconv.ParseInt: parsing "high": invalid syntax`},
 		{name: "level of gzip", attrs: map[string]string{"compression-level": "10"}, err: "compression-level 10 is not one of gzip: use 0 to 9"},

@@ -5,12 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
-	"sync"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
-	"github.com/shale-build/shale/storage"
+	"github.com/shale-build/shale/storage/blobs"
 )
 
 // Origin is a layer of a base image in the form it was published in.
@@ -30,29 +28,27 @@ var ociLayerTypes = map[string]string{
 	ocispec.MediaTypeImageLayerZstd: ocispec.MediaTypeImageLayerZstd,
 }
 
-// published returns a layer of the base as it was published, so that the image
-// shares it with its base and with whatever else is built on that. It is fetched
-// when somebody opens it: a registry that has it does not.
-func (ls *Layers) published(ctx context.Context, l storage.Layer) (Layer, bool) {
+// published brings a layer of the base to a sink as it was published, so that the
+// image shares it with its base and with whatever else is built on that. It is
+// fetched when the sink does not have it, and passed on as it comes. It reports
+// false for a layer that has no such form to be had.
+func (ls *Layers) published(ctx context.Context, w wantedLayer, to blobs.Sink) (Layer, bool, error) {
 	if ls.Origin == nil {
-		return Layer{}, false
+		return Layer{}, false, nil
 	}
-	origin, ok := ls.Origin(l.DiffID)
+	origin, ok := ls.Origin(w.DiffID)
 	mediaType := ociLayerTypes[origin.Desc.MediaType]
-	if !ok || mediaType == "" || origin.Desc.Digest.Validate() != nil {
-		return Layer{}, false
+	if !ok || mediaType == "" || origin.Desc.Digest.Validate() != nil || origin.Desc.Size < 0 {
+		return Layer{}, false, nil
 	}
-	out := Layer{DiffID: l.DiffID}
+	out := Layer{open: func(ctx context.Context) (io.ReadCloser, error) { return ls.fetch(ctx, origin) }}
+	out.DiffID = w.DiffID
 	out.Desc = ocispec.Descriptor{MediaType: mediaType, Digest: origin.Desc.Digest, Size: origin.Desc.Size}
-	fetch := sync.OnceValues(func() (string, error) { return ls.fetch(ctx, origin) })
-	out.open = func() (io.ReadCloser, error) {
-		path, err := fetch()
-		if err != nil {
-			return nil, err
-		}
-		return os.Open(path)
+	err := put(ctx, to, out.Desc, out.open)
+	if errors.Is(err, errOrigin) && w.complete && ctx.Err() == nil {
+		return Layer{}, false, nil //nolint:nilerr // it is compressed here then
 	}
-	return out, true
+	return out, true, err
 }
 
 // errOrigin is wrapped when a layer cannot be had from where it was published.
@@ -62,40 +58,35 @@ var errOrigin = errors.New("fetch layer of the base image")
 // base cannot be had any more in the form it was published in.
 func (ls *Layers) Unpublished() bool { return ls.lost.Load() }
 
-func (ls *Layers) fetch(ctx context.Context, o Origin) (path string, err error) {
-	defer func() {
-		if err != nil {
-			ls.lost.Store(true)
-			err = fmt.Errorf("%w: %w", errOrigin, err)
-		}
-	}()
+func (ls *Layers) fetch(ctx context.Context, o Origin) (io.ReadCloser, error) {
 	r, err := o.Open(ctx)
 	if err != nil {
-		return "", err
+		return nil, ls.failed(err)
 	}
-	defer func() { err = errors.Join(err, r.Close()) }()
-	tmp, err := os.CreateTemp(ls.TempDir, "layer-")
-	if err != nil {
-		return "", err
-	}
-	verifier := o.Desc.Digest.Verifier()
-	n, err := io.Copy(io.MultiWriter(tmp, verifier), io.LimitReader(contextReader{ctx, r}, o.Desc.Size+1))
-	if err == nil && (n != o.Desc.Size || !verifier.Verified()) {
-		err = fmt.Errorf("%s is not what was sent for it", o.Desc.Digest)
-	}
-	if err := errors.Join(err, tmp.Close()); err != nil {
-		_ = os.Remove(tmp.Name())
-		return "", err
-	}
-	return tmp.Name(), nil
+	return &fetched{ReadCloser: blobs.Verified(r, o.Desc), from: ls}, nil
 }
 
-// have tells whether a published layer can be had, by fetching it.
-func (l Layer) have() bool {
-	r, err := l.open()
-	if err != nil {
-		return false
-	}
-	_ = r.Close()
-	return true
+func (ls *Layers) failed(err error) error {
+	ls.lost.Store(true)
+	return fmt.Errorf("%w: %w", errOrigin, err)
 }
+
+// fetched is a layer on its way from where it was published.
+type fetched struct {
+	io.ReadCloser
+	from *Layers
+	err  error
+}
+
+// Read implements io.Reader.
+func (f *fetched) Read(p []byte) (int, error) {
+	n, err := f.ReadCloser.Read(p)
+	if err != nil && !errors.Is(err, io.EOF) {
+		err = f.from.failed(err)
+		f.err = err
+	}
+	return n, err
+}
+
+// Close tells what was wrong with the layer: not every sink passes that on.
+func (f *fetched) Close() error { return errors.Join(f.err, f.ReadCloser.Close()) }

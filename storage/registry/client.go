@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"sync"
 
 	"github.com/containerd/platforms"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -13,6 +14,7 @@ import (
 	"go.podman.io/storage/pkg/configfile"
 
 	"github.com/shale-build/shale/storage"
+	"github.com/shale-build/shale/storage/blobs"
 )
 
 const defaultUserAgent = "shale"
@@ -22,6 +24,7 @@ type Client struct {
 	store  *storage.Store
 	opts   Options
 	logger *slog.Logger
+	memory func() *blobs.Memory
 }
 
 // New makes a client. The store may be nil for what needs none: Candidates,
@@ -31,7 +34,25 @@ func New(store *storage.Store, opts Options) *Client {
 	if c.logger == nil {
 		c.logger = slog.New(slog.DiscardHandler)
 	}
+	c.memory = sync.OnceValue(c.openMemory)
 	return c
+}
+
+// openMemory opens what is remembered of compressed layers beside the layers.
+func (c *Client) openMemory() *blobs.Memory {
+	if c.store == nil {
+		return blobs.OpenMemory("")
+	}
+	dir, err := c.store.StateDir("blobs")
+	if err != nil {
+		c.logger.Debug("compressed layers are not remembered", "error", err)
+	}
+	return blobs.OpenMemory(dir)
+}
+
+// Maker compresses layers of the store and remembers what they gave.
+func (c *Client) Maker() *blobs.Maker {
+	return &blobs.Maker{Open: c.store.OpenDiff, Memory: c.memory(), Logger: c.logger}
 }
 
 var errNoStore = errors.New("no store is open")

@@ -94,6 +94,21 @@ func (c *Client) pushSystem(opts PreparedOptions) *types.SystemContext {
 	return sys
 }
 
+var errReadOnly = errors.New("a source cannot be written to")
+
+type sourceTransport struct{}
+
+var _ types.ImageTransport = sourceTransport{}
+
+// Name implements types.ImageTransport, as do the following.
+func (sourceTransport) Name() string { return "shale" }
+
+func (sourceTransport) ParseReference(string) (types.ImageReference, error) {
+	return nil, errors.New("a source has no name")
+}
+
+func (sourceTransport) ValidatePolicyConfigurationScope(string) error { return nil }
+
 // preparedRef lets go.podman.io/image read a Prepared.
 type preparedRef struct{ src Prepared }
 

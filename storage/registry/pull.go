@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/opencontainers/go-digest"
 	"go.podman.io/image/v5/copy"
 	"go.podman.io/image/v5/docker"
 	imgref "go.podman.io/image/v5/docker/reference"
@@ -215,12 +214,4 @@ func report(progress Progress, e types.ProgressProperties) {
 	case types.ProgressEventSkipped:
 		progress.Update(id, total, total, true)
 	}
-}
-
-func digestOf(data []byte) (digest.Digest, error) {
-	dgst, err := manifest.Digest(data)
-	if err != nil {
-		return "", fmt.Errorf("compute digest of manifest: %w", err)
-	}
-	return dgst, nil
 }

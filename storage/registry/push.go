@@ -1,117 +1,183 @@
 package registry
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 
+	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
-	"go.podman.io/image/v5/copy"
-	"go.podman.io/image/v5/docker"
 	imgref "go.podman.io/image/v5/docker/reference"
-	"go.podman.io/image/v5/image"
 	"go.podman.io/image/v5/manifest"
-	"go.podman.io/image/v5/pkg/compression"
 	"go.podman.io/image/v5/types"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/shale-build/shale/storage"
+	"github.com/shale-build/shale/storage/blobs"
 )
 
 // Push writes src to dest, a complete name whose tag is latest when it has none,
 // and returns the descriptor of the manifest at the registry. Layers are streamed
 // out of the store and compressed on the way; no copies are made. Blobs that the
-// registry has, or that an earlier push is known to have brought there, are
-// mounted or skipped. Docker's schema 2 knows no zstd, so the manifest becomes an
-// OCI one then.
+// registry has are mounted or skipped, and a layer that was compressed before is
+// not compressed to find that out. Docker's schema 2 knows no zstd, so the manifest
+// becomes an OCI one then.
 func (c *Client) Push(ctx context.Context, src Source, dest string, opts PushOptions) (ocispec.Descriptor, error) {
 	named, err := parseName(dest)
 	if err != nil {
 		return ocispec.Descriptor{}, err
 	}
-	to, err := docker.NewReference(named)
-	if err != nil {
-		return ocispec.Descriptor{}, fmt.Errorf("image name %q: %w", dest, err)
+	for _, tag := range opts.Tags {
+		if _, err := imgref.WithTag(imgref.TrimNamed(named), tag); err != nil {
+			return ocispec.Descriptor{}, fmt.Errorf("tag %q: %w", tag, err)
+		}
 	}
-	tags, err := withTags(named, opts.Tags)
-	if err != nil {
-		return ocispec.Descriptor{}, err
+	if c.store == nil {
+		return ocispec.Descriptor{}, errNoStore
 	}
-	from, err := c.reference(src)
-	if err != nil {
+	if err := src.check(); err != nil {
 		return ocispec.Descriptor{}, fmt.Errorf("push %s: %w", named, err)
 	}
-	sys := c.system()
-	data, err := c.write(ctx, from, to, sys, opts)
-	if err != nil {
-		return ocispec.Descriptor{}, explain("push", named, err)
-	}
-	for _, tag := range tags {
-		if err := putManifest(ctx, tag, sys, from, data); err != nil {
-			return ocispec.Descriptor{}, explain("push", tag.DockerReference(), err)
-		}
-	}
-	return describe(data)
-}
-
-func describe(data []byte) (ocispec.Descriptor, error) {
-	dgst, err := digestOf(data)
+	form, err := formOf(opts)
 	if err != nil {
 		return ocispec.Descriptor{}, err
 	}
-	return ocispec.Descriptor{MediaType: manifest.GuessMIMEType(data), Digest: dgst, Size: int64(len(data))}, nil
-}
-
-func withTags(named imgref.Named, tags []string) ([]types.ImageReference, error) {
-	refs := make([]types.ImageReference, 0, len(tags))
-	for _, tag := range tags {
-		tagged, err := imgref.WithTag(imgref.TrimNamed(named), tag)
-		if err != nil {
-			return nil, fmt.Errorf("tag %q: %w", tag, err)
-		}
-		ref, err := docker.NewReference(tagged)
-		if err != nil {
-			return nil, fmt.Errorf("tag %q: %w", tag, err)
-		}
-		refs = append(refs, ref)
+	if form.Type == blobs.Zstd {
+		src = src.asOCI()
 	}
-	return refs, nil
+	up, err := c.Upload(ctx, dest, UploadOptions{})
+	if err != nil {
+		return ocispec.Descriptor{}, err
+	}
+	p := &pusher{client: c, to: up, form: form, progress: opts.Progress}
+	data, err := p.image(ctx, src)
+	if _, refused := errors.AsType[types.ManifestTypeRejectedError](err); refused && !src.Docker && form.Type != blobs.Zstd {
+		// A registry from before OCI: its blobs are there already.
+		src.Docker = true
+		data, err = p.image(ctx, src)
+	}
+	if err := errors.Join(err, up.Close()); err != nil {
+		return ocispec.Descriptor{}, err
+	}
+	for _, tag := range opts.Tags {
+		if err := c.tag(ctx, imgref.TrimNamed(named).String()+":"+tag, data); err != nil {
+			return ocispec.Descriptor{}, err
+		}
+	}
+	return ocispec.Descriptor{MediaType: manifest.GuessMIMEType(data), Digest: digest.FromBytes(data), Size: int64(len(data))}, nil
 }
 
-// write copies from to any destination with the compression of opts.
-func (c *Client) write(ctx context.Context, from, to types.ImageReference, sys *types.SystemContext, opts PushOptions) (_ []byte, err error) {
-	// What is written comes from this machine; signatures are of what comes in.
-	policy, err := newPolicyContext(acceptAnything())
+// tag gives a manifest whose blobs are there already one more name.
+func (c *Client) tag(ctx context.Context, name string, data []byte) error {
+	up, err := c.Upload(ctx, name, UploadOptions{})
+	if err != nil {
+		return err
+	}
+	return errors.Join(up.Manifest(ctx, data), up.Close())
+}
+
+func formOf(opts PushOptions) (blobs.Form, error) {
+	form := blobs.Form{Type: opts.Compression, Level: opts.Level, Family: true}
+	switch form.Type {
+	case "":
+		form.Type = blobs.Gzip
+	case Gzip, Zstd, Uncompressed:
+	default:
+		return form, fmt.Errorf("compression %q is not known: use gzip, zstd or uncompressed", opts.Compression)
+	}
+	return form, form.Check()
+}
+
+// pusher brings images to a registry.
+type pusher struct {
+	client   *Client
+	to       *Upload
+	form     blobs.Form
+	progress Progress
+}
+
+// image writes an image, or an index with its images, and returns the manifest.
+func (p *pusher) image(ctx context.Context, src Source) ([]byte, error) {
+	if src.Index == nil {
+		data, _, err := p.one(ctx, src)
+		if err != nil {
+			return nil, err
+		}
+		return data, p.to.Manifest(ctx, data)
+	}
+	var manifests [][]byte
+	var kinds []string
+	for _, one := range src.Images {
+		one.Docker = src.Docker
+		data, kind, err := p.one(ctx, one)
+		if err == nil {
+			err = p.to.Instance(ctx, data)
+		}
+		if err != nil {
+			return nil, err
+		}
+		manifests, kinds = append(manifests, data), append(kinds, kind)
+	}
+	data, _, err := src.index(manifests, kinds, p.form)
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, policy.Destroy()) }()
-	options := &copy.Options{SourceCtx: sys, DestinationCtx: sys}
-	switch opts.Compression {
-	case "", Gzip:
-		sys.CompressionFormat = &compression.Gzip
-		options.ForceCompressionFormat = true
-	case Zstd:
-		sys.CompressionFormat = &compression.Zstd
-		options.ForceCompressionFormat = true
-	case Uncompressed:
-		options.PreserveDigests = true
-	default:
-		return nil, fmt.Errorf("compression %q is not known: use gzip, zstd or uncompressed", opts.Compression)
-	}
-	sys.CompressionLevel = opts.Level
-	if from, ok := from.(*sourceRef); ok && from.instances != nil {
-		options.ImageListSelection = copy.CopyAllImages
-	}
-	return copyImage(ctx, policy, to, from, options, opts.Progress)
+	return data, p.to.Manifest(ctx, data)
 }
 
-// putManifest gives a manifest whose blobs are there already one more tag.
-func putManifest(ctx context.Context, ref types.ImageReference, sys *types.SystemContext, from *sourceRef, data []byte) (err error) {
-	dest, err := ref.NewImageDestination(ctx, sys)
+// one writes the layers and the config of an image and returns its manifest.
+func (p *pusher) one(ctx context.Context, src Source) ([]byte, string, error) {
+	made, err := deliver(ctx, src.Layers, p.to, p.layer)
 	if err != nil {
-		return err
+		return nil, "", err
 	}
-	defer func() { err = errors.Join(err, dest.Close()) }()
-	if err := dest.PutManifest(ctx, data, nil); err != nil {
-		return err
+	config := ocispec.Descriptor{Digest: digest.FromBytes(src.Config), Size: int64(len(src.Config))}
+	has, err := p.to.Has(ctx, config)
+	if err == nil && !has {
+		_, _, err = p.to.Put(ctx, config, bytes.NewReader(src.Config))
 	}
-	return dest.Commit(ctx, image.UnparsedInstance(&sourceReader{ref: from}, nil))
+	if err != nil {
+		return nil, "", err
+	}
+	return src.manifest(made)
+}
+
+// layer writes a layer: as it was published, if the registry has it so and it is of
+// the compression that is asked for, else compressed here.
+func (p *pusher) layer(ctx context.Context, l storage.Layer) (blobs.Layer, error) {
+	if known, ok := p.client.memory().Published(l.DiffID); ok && p.form.Level == nil && known.Desc.MediaType == p.form.MediaType() {
+		if has, err := p.to.Has(ctx, known.Desc); err == nil && has {
+			return known, nil
+		}
+	}
+	return p.client.Maker().Deliver(ctx, blobs.Wanted{Layer: l, Form: p.form, Progress: p.progress}, p.to)
+}
+
+// deliver writes layers, as many at once as are of use; each content once.
+func deliver(ctx context.Context, layers []storage.Layer, to blobs.Sink, one func(context.Context, storage.Layer) (blobs.Layer, error)) ([]blobs.Layer, error) {
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(to.Parallel())
+	made := make([]blobs.Layer, len(layers))
+	first := map[digest.Digest]int{}
+	for i, l := range layers {
+		if _, again := first[l.DiffID]; again {
+			continue
+		}
+		first[l.DiffID] = i
+		group.Go(func() (err error) {
+			if err := context.Cause(ctx); err != nil {
+				return err
+			}
+			made[i], err = one(ctx, l)
+			return err
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return nil, err
+	}
+	for i, l := range layers {
+		made[i] = made[first[l.DiffID]]
+	}
+	return made, nil
 }

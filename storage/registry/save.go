@@ -1,37 +1,47 @@
 package registry
 
 import (
-	"archive/tar"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
-	"os"
-	"path/filepath"
+	"slices"
 
 	"github.com/containerd/platforms"
-	dockerarchive "go.podman.io/image/v5/docker/archive"
+	"github.com/opencontainers/go-digest"
+	"github.com/opencontainers/image-spec/specs-go"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	imgref "go.podman.io/image/v5/docker/reference"
-	"go.podman.io/image/v5/oci/layout"
+
+	"github.com/shale-build/shale/storage"
+	"github.com/shale-build/shale/storage/blobs"
 )
 
 // Save writes images of the store, given by name or ID, to w as one archive. An
 // image given by name has that name in the archive, one given by ID has none.
-// The archive is assembled beside the store first and removed afterwards.
+// Layers are streamed; where w is a pipe, those that are compressed wait beside the
+// store one by one, as an archive tells the size of a file before it.
 func (c *Client) Save(ctx context.Context, w io.Writer, images []string, opts SaveOptions) error {
-	dir, remove, err := c.tempDir()
+	if c.store == nil {
+		return errNoStore
+	}
+	dir, err := c.store.StateDir("tmp")
 	if err != nil {
 		return err
 	}
-	defer remove()
+	s := &saver{client: c, to: blobs.NewTar(w), progress: opts.Progress}
+	s.to.TempDir = dir
 	switch opts.Format {
 	case "", FormatOCI:
-		err = c.saveOCI(ctx, w, dir, images, opts)
+		err = s.saveOCI(ctx, images, opts)
 	case FormatDocker:
-		err = c.saveDocker(ctx, w, dir, images, opts)
+		err = s.saveDocker(ctx, images)
 	default:
 		return fmt.Errorf("archive format %q is not known: use oci or docker", opts.Format)
+	}
+	if err == nil {
+		err = s.to.Close()
 	}
 	if err != nil {
 		return fmt.Errorf("save images: %w", err)
@@ -39,76 +49,108 @@ func (c *Client) Save(ctx context.Context, w io.Writer, images []string, opts Sa
 	return nil
 }
 
+// saver writes images to an archive.
+type saver struct {
+	client   *Client
+	to       *blobs.Tar
+	progress Progress
+}
+
 // saved finds an image and the name it is to have in an archive.
-func (c *Client) saved(name string) (*sourceRef, imgref.NamedTagged, error) {
+func (c *Client) saved(name string) (Source, imgref.NamedTagged, error) {
 	src, err := c.SourceOf(name)
 	if err != nil {
-		return nil, nil, err
-	}
-	ref, err := c.reference(src)
-	if err != nil {
-		return nil, nil, err
+		return Source{}, nil, err
 	}
 	img, err := c.store.Image(name)
 	if err != nil {
-		return nil, nil, err
+		return Source{}, nil, err
 	}
-	for _, n := range img.Names {
-		if n == name {
-			named, err := imgref.ParseNamed(n)
-			if tagged, ok := named.(imgref.NamedTagged); err == nil && ok {
-				return ref, tagged, nil
-			}
+	if slices.Contains(img.Names, name) {
+		named, err := imgref.ParseNamed(name)
+		if tagged, ok := named.(imgref.NamedTagged); err == nil && ok {
+			return src, tagged, nil
 		}
 	}
-	return ref, nil, nil
+	return src, nil, nil
 }
 
-func (c *Client) saveOCI(ctx context.Context, w io.Writer, dir string, images []string, opts SaveOptions) error {
+var layoutFile = []byte(`{"imageLayoutVersion":"` + ocispec.ImageLayoutVersion + `"}`)
+
+func (s *saver) saveOCI(ctx context.Context, images []string, opts SaveOptions) error {
+	form, err := formOf(PushOptions{Compression: opts.Compression})
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(s.to.Directory(ocispec.ImageBlobsDir), s.to.Directory(ocispec.ImageBlobsDir+"/"+digest.Canonical.String())); err != nil {
+		return err
+	}
+	list := ocispec.Index{Versioned: specs.Versioned{SchemaVersion: 2}, Manifests: []ocispec.Descriptor{}}
 	for _, name := range images {
-		from, tagged, err := c.saved(name)
+		src, tagged, err := s.client.saved(name)
 		if err != nil {
 			return err
 		}
-		as := ""
-		if tagged != nil {
-			as = tagged.String()
-		}
-		to, err := layout.NewReference(dir, as)
+		desc, err := s.image(ctx, src.asOCI(), form)
 		if err != nil {
 			return fmt.Errorf("image %s: %w", name, err)
 		}
-		sys := c.system()
-		sys.OCIAcceptUncompressedLayers = opts.Compression == Uncompressed
-		if _, err := c.write(ctx, from, to, sys, PushOptions{Compression: opts.Compression, Progress: opts.Progress}); err != nil {
-			return fmt.Errorf("image %s: %w", name, err)
+		if tagged != nil {
+			desc.Annotations = map[string]string{ocispec.AnnotationRefName: tagged.String()}
 		}
+		list.Manifests = append(list.Manifests, desc)
 	}
-	return tarDirectory(ctx, w, dir)
+	index, err := json.Marshal(list)
+	if err != nil {
+		return fmt.Errorf("write index.json: %w", err)
+	}
+	return errors.Join(s.to.File(ocispec.ImageIndexFile, 0o644, index), s.to.File(ocispec.ImageLayoutFile, 0o644, layoutFile))
 }
 
-func (c *Client) saveDocker(ctx context.Context, w io.Writer, dir string, images []string, opts SaveOptions) (err error) {
-	path := filepath.Join(dir, "docker.tar")
-	sys := c.system()
-	archive, err := dockerarchive.NewWriter(sys, path)
-	if err != nil {
-		return err
+// image writes an image, or an index with its images.
+func (s *saver) image(ctx context.Context, src Source, form blobs.Form) (ocispec.Descriptor, error) {
+	if src.Index == nil {
+		return s.one(ctx, src, form)
 	}
-	for _, name := range images {
-		if err := c.addToDocker(ctx, archive, name, opts); err != nil {
-			return errors.Join(fmt.Errorf("image %s: %w", name, err), archive.Close())
+	var manifests [][]byte
+	var kinds []string
+	for _, one := range src.Images {
+		_, data, kind, err := s.write(ctx, one, form)
+		if err != nil {
+			return ocispec.Descriptor{}, err
 		}
+		manifests, kinds = append(manifests, data), append(kinds, kind)
 	}
-	if err := archive.Close(); err != nil {
-		return err
-	}
-	f, err := os.Open(path)
+	data, kind, err := src.index(manifests, kinds, form)
 	if err != nil {
-		return err
+		return ocispec.Descriptor{}, err
 	}
-	defer func() { _ = f.Close() }()
-	_, err = io.Copy(w, &cancelReader{ReadCloser: f, ctx: ctx})
-	return err
+	desc := ocispec.Descriptor{MediaType: kind, Digest: digest.FromBytes(data), Size: int64(len(data))}
+	return desc, s.to.Blob(desc.Digest, data)
+}
+
+func (s *saver) one(ctx context.Context, src Source, form blobs.Form) (ocispec.Descriptor, error) {
+	desc, _, _, err := s.write(ctx, src, form)
+	return desc, err
+}
+
+// write writes an image and describes its manifest.
+func (s *saver) write(ctx context.Context, src Source, form blobs.Form) (ocispec.Descriptor, []byte, string, error) {
+	made, err := deliver(ctx, src.Layers, s.to, func(ctx context.Context, l storage.Layer) (blobs.Layer, error) {
+		return s.client.Maker().Deliver(ctx, blobs.Wanted{Layer: l, Form: form, Progress: s.progress}, s.to)
+	})
+	if err != nil {
+		return ocispec.Descriptor{}, nil, "", err
+	}
+	if err := s.to.Blob(digest.FromBytes(src.Config), src.Config); err != nil {
+		return ocispec.Descriptor{}, nil, "", err
+	}
+	data, kind, err := src.manifest(made)
+	if err != nil {
+		return ocispec.Descriptor{}, nil, "", err
+	}
+	desc := ocispec.Descriptor{MediaType: kind, Digest: digest.FromBytes(data), Size: int64(len(data))}
+	return desc, data, kind, s.to.Blob(desc.Digest, data)
 }
 
 // forThisMachine picks the image of an index that is for this machine.
@@ -120,71 +162,60 @@ func (c *Client) forThisMachine(index string) (Source, error) {
 	return c.SourceOf(img.ID)
 }
 
-func (c *Client) addToDocker(ctx context.Context, archive *dockerarchive.Writer, name string, opts SaveOptions) error {
-	from, tagged, err := c.saved(name)
-	if err != nil {
-		return err
-	}
-	to, err := archive.NewReference(tagged)
-	if err != nil {
-		return err
-	}
-	src := from.src
-	if src.Index != nil {
-		// A docker archive has no form for an index.
-		if src, err = c.forThisMachine(name); err != nil {
-			return err
-		}
-	}
-	src.Docker = true
-	if from, err = c.reference(src); err != nil {
-		return err
-	}
-	_, err = c.write(ctx, from, to, c.system(), PushOptions{Compression: Uncompressed, Progress: opts.Progress})
-	return err
+// dockerImage is an entry of the manifest.json of a docker archive
+// (docker, image/spec/v1.2.md).
+type dockerImage struct {
+	Config   string
+	RepoTags []string
+	Layers   []string
 }
 
-// tarDirectory writes the files of dir with nothing in the headers that depends
-// on when or by whom.
-func tarDirectory(ctx context.Context, w io.Writer, dir string) error {
-	root, err := os.OpenRoot(dir)
-	if err != nil {
-		return fmt.Errorf("open layout: %w", err)
-	}
-	defer func() { _ = root.Close() }()
-	tw := tar.NewWriter(w)
-	err = fs.WalkDir(root.FS(), ".", func(path string, d fs.DirEntry, err error) error {
-		switch {
-		case err != nil:
-			return err
-		case context.Cause(ctx) != nil:
-			return context.Cause(ctx)
-		case path == ".":
-			return nil
-		case d.IsDir():
-			return tw.WriteHeader(&tar.Header{Typeflag: tar.TypeDir, Name: path + "/", Mode: 0o755})
+func dockerLayer(d digest.Digest) string { return d.Encoded() + ".tar" }
+
+func (s *saver) saveDocker(ctx context.Context, images []string) error {
+	s.to.BlobName = dockerLayer
+	list := []*dockerImage{}
+	byConfig := map[string]*dockerImage{}
+	for _, name := range images {
+		src, tagged, err := s.client.saved(name)
+		if err == nil && src.Index != nil {
+			// A docker archive has no form for an index.
+			src, err = s.client.forThisMachine(name)
 		}
-		return tarFile(tw, root, path)
+		if err != nil {
+			return err
+		}
+		config := digest.FromBytes(src.Config).Encoded() + ".json"
+		img, ok := byConfig[config]
+		if !ok {
+			if img, err = s.docker(ctx, src, config); err != nil {
+				return fmt.Errorf("image %s: %w", name, err)
+			}
+			byConfig[config] = img
+			list = append(list, img)
+		}
+		if tagged != nil && !slices.Contains(img.RepoTags, tagged.String()) {
+			img.RepoTags = append(img.RepoTags, tagged.String())
+		}
+	}
+	data, err := json.Marshal(list)
+	if err != nil {
+		return fmt.Errorf("write manifest.json: %w", err)
+	}
+	return s.to.File("manifest.json", 0o644, data)
+}
+
+func (s *saver) docker(ctx context.Context, src Source, config string) (*dockerImage, error) {
+	plain := blobs.Form{Type: blobs.Uncompressed}
+	made, err := deliver(ctx, src.Layers, s.to, func(ctx context.Context, l storage.Layer) (blobs.Layer, error) {
+		return s.client.Maker().Deliver(ctx, blobs.Wanted{Layer: l, Form: plain, Progress: s.progress}, s.to)
 	})
 	if err != nil {
-		return fmt.Errorf("write archive: %w", err)
+		return nil, err
 	}
-	return tw.Close()
-}
-
-func tarFile(tw *tar.Writer, root *os.Root, path string) error {
-	f, err := root.Open(path)
-	if err != nil {
-		return err
+	img := &dockerImage{Config: config, RepoTags: []string{}, Layers: []string{}}
+	for _, l := range made {
+		img.Layers = append(img.Layers, dockerLayer(l.Desc.Digest))
 	}
-	defer func() { _ = f.Close() }()
-	info, err := f.Stat()
-	if err != nil {
-		return err
-	}
-	if err := tw.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: path, Mode: 0o644, Size: info.Size()}); err != nil {
-		return err
-	}
-	_, err = io.Copy(tw, f)
-	return err
+	return img, s.to.File(config, 0o644, src.Config)
 }

@@ -1,23 +1,20 @@
 package registry
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"maps"
+	"slices"
 
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
-	imgref "go.podman.io/image/v5/docker/reference"
-	"go.podman.io/image/v5/image"
 	"go.podman.io/image/v5/manifest"
-	"go.podman.io/image/v5/types"
 
 	"github.com/shale-build/shale/storage"
+	"github.com/shale-build/shale/storage/blobs"
 )
 
 // SourceOf makes a Source of an image of the store, given by name or ID.
@@ -105,8 +102,12 @@ func (s Source) check() error {
 	return nil
 }
 
-// index lists the manifests of all images, which have just been written.
-func (s Source) index(manifests [][]byte, types []string) ([]byte, string, error) {
+// annotationZstd is how podman, buildah and skopeo prefer an image of an index for
+// its compression (go.podman.io/image/v5, internal/manifest/oci_index.go).
+const annotationZstd = "io.github.containers.compression.zstd"
+
+// index lists the manifests of all images, which have just been written in a form.
+func (s Source) index(manifests [][]byte, types []string, form blobs.Form) ([]byte, string, error) {
 	var index ocispec.Index
 	if err := json.Unmarshal(s.Index, &index); err != nil {
 		return nil, "", fmt.Errorf("read index: %w", err)
@@ -118,16 +119,49 @@ func (s Source) index(manifests [][]byte, types []string) ([]byte, string, error
 	for i, data := range manifests {
 		m := &index.Manifests[i]
 		m.MediaType, m.Digest, m.Size = types[i], digest.FromBytes(data), int64(len(data))
+		if form.Type == blobs.Zstd {
+			m.Annotations = maps.Clone(m.Annotations)
+			if m.Annotations == nil {
+				m.Annotations = map[string]string{}
+			}
+			m.Annotations[annotationZstd] = "true"
+		}
 	}
 	data, err := json.MarshalIndent(index, "", "  ")
+	if err != nil || form.Type == blobs.Uncompressed {
+		return data, index.MediaType, err
+	}
+	// As the other tools of this family write one whose images were compressed.
+	list, err := manifest.ListFromBlob(data, index.MediaType)
+	if err == nil {
+		data, err = list.Serialize()
+	}
 	if err != nil {
 		return nil, "", fmt.Errorf("write index: %w", err)
 	}
 	return data, index.MediaType, nil
 }
 
-// manifest describes the image with uncompressed layers.
-func (s Source) manifest() ([]byte, string, error) {
+// asOCI is the same with OCI's media types. Docker's manifests have no annotations.
+func (s Source) asOCI() Source {
+	if s.Docker {
+		s.Docker, s.Annotations = false, nil
+	}
+	s.Images = slices.Clone(s.Images)
+	for i := range s.Images {
+		s.Images[i] = s.Images[i].asOCI()
+	}
+	return s
+}
+
+// dockerLayerTypes are docker's names for OCI's.
+var dockerLayerTypes = map[string]string{
+	ocispec.MediaTypeImageLayer:     manifest.DockerV2SchemaLayerMediaTypeUncompressed,
+	ocispec.MediaTypeImageLayerGzip: manifest.DockerV2Schema2LayerMediaType,
+}
+
+// manifest describes the image with its layers as they have been written.
+func (s Source) manifest(layers []blobs.Layer) ([]byte, string, error) {
 	m := ocispec.Manifest{
 		Versioned: specs.Versioned{SchemaVersion: 2},
 		MediaType: ocispec.MediaTypeImageManifest,
@@ -137,162 +171,39 @@ func (s Source) manifest() ([]byte, string, error) {
 		Layers:      []ocispec.Descriptor{},
 		Annotations: s.Annotations,
 	}
-	layerType := ocispec.MediaTypeImageLayer
 	if s.Docker {
 		m.MediaType, m.Config.MediaType, m.Annotations = manifest.DockerV2Schema2MediaType, manifest.DockerV2Schema2ConfigMediaType, nil
-		layerType = manifest.DockerV2SchemaLayerMediaTypeUncompressed
 	}
-	for _, l := range s.Layers {
-		m.Layers = append(m.Layers, ocispec.Descriptor{MediaType: layerType, Digest: l.DiffID, Size: l.Size})
+	plain := true
+	for _, l := range layers {
+		desc := l.Desc
+		plain = plain && desc.MediaType == ocispec.MediaTypeImageLayer
+		if s.Docker {
+			desc.MediaType, desc.Annotations = dockerLayerTypes[desc.MediaType], nil
+		}
+		m.Layers = append(m.Layers, desc)
 	}
 	data, err := json.Marshal(m)
+	if err == nil && s.Docker && !plain {
+		data, err = likeDocker(m)
+	}
 	if err != nil {
 		return nil, "", fmt.Errorf("write manifest: %w", err)
 	}
 	return data, m.MediaType, nil
 }
 
-// openDiff is what a source needs of a store.
-type openDiff func(id string) (io.ReadCloser, error)
-
-// sourceRef lets go.podman.io/image read a Source.
-type sourceRef struct {
-	src       Source
-	open      openDiff
-	manifest  []byte
-	mediaType string
-	layers    map[digest.Digest]storage.Layer
-	configs   map[digest.Digest][]byte
-	// instances are the images of an index by the digest of their manifest.
-	instances map[digest.Digest]*sourceRef
-}
-
-var (
-	_ types.ImageReference = (*sourceRef)(nil)
-	_ types.ImageTransport = sourceTransport{}
-	_ types.ImageSource    = (*sourceReader)(nil)
-)
-
-func (c *Client) reference(src Source) (*sourceRef, error) {
-	if c.store == nil {
-		return nil, errNoStore
+// likeDocker writes a manifest with its fields in the order that docker and the
+// other tools of this family have them: the digest is known to people.
+func likeDocker(m ocispec.Manifest) ([]byte, error) {
+	describe := func(d ocispec.Descriptor) manifest.Schema2Descriptor {
+		return manifest.Schema2Descriptor{MediaType: d.MediaType, Size: d.Size, Digest: d.Digest}
 	}
-	if err := src.check(); err != nil {
-		return nil, err
+	layers := make([]manifest.Schema2Descriptor, len(m.Layers))
+	for i, l := range m.Layers {
+		layers[i] = describe(l)
 	}
-	if src.Index != nil {
-		return c.indexReference(src)
-	}
-	data, mediaType, err := src.manifest()
-	if err != nil {
-		return nil, err
-	}
-	r := &sourceRef{
-		src: src, open: c.store.OpenDiff, manifest: data, mediaType: mediaType,
-		layers: map[digest.Digest]storage.Layer{}, configs: map[digest.Digest][]byte{digest.FromBytes(src.Config): src.Config},
-	}
-	for _, l := range src.Layers {
-		r.layers[l.DiffID] = l
-	}
-	return r, nil
-}
-
-func (c *Client) indexReference(src Source) (*sourceRef, error) {
-	r := &sourceRef{
-		src: src, open: c.store.OpenDiff, layers: map[digest.Digest]storage.Layer{},
-		configs: map[digest.Digest][]byte{}, instances: map[digest.Digest]*sourceRef{},
-	}
-	var manifests [][]byte
-	var types []string
-	for _, one := range src.Images {
-		one.Docker = src.Docker
-		ref, err := c.reference(one)
-		if err != nil {
-			return nil, err
-		}
-		maps.Copy(r.layers, ref.layers)
-		maps.Copy(r.configs, ref.configs)
-		r.instances[digest.FromBytes(ref.manifest)] = ref
-		manifests, types = append(manifests, ref.manifest), append(types, ref.mediaType)
-	}
-	var err error
-	r.manifest, r.mediaType, err = src.index(manifests, types)
-	return r, err
-}
-
-var errReadOnly = errors.New("a source cannot be written to")
-
-func (r *sourceRef) Transport() types.ImageTransport         { return sourceTransport{} }
-func (r *sourceRef) StringWithinTransport() string           { return digest.FromBytes(r.manifest).String() }
-func (r *sourceRef) DockerReference() imgref.Named           { return nil }
-func (r *sourceRef) PolicyConfigurationIdentity() string     { return "" }
-func (r *sourceRef) PolicyConfigurationNamespaces() []string { return nil }
-
-func (r *sourceRef) NewImage(ctx context.Context, sys *types.SystemContext) (types.ImageCloser, error) {
-	return image.FromSource(ctx, sys, &sourceReader{ref: r})
-}
-
-func (r *sourceRef) NewImageSource(context.Context, *types.SystemContext) (types.ImageSource, error) {
-	return &sourceReader{ref: r}, nil
-}
-
-func (r *sourceRef) NewImageDestination(context.Context, *types.SystemContext) (types.ImageDestination, error) {
-	return nil, errReadOnly
-}
-
-func (r *sourceRef) DeleteImage(context.Context, *types.SystemContext) error { return errReadOnly }
-
-type sourceTransport struct{}
-
-func (sourceTransport) Name() string { return "shale" }
-
-func (sourceTransport) ParseReference(string) (types.ImageReference, error) {
-	return nil, errors.New("a source has no name")
-}
-
-func (sourceTransport) ValidatePolicyConfigurationScope(string) error { return nil }
-
-// sourceReader streams the layers out of the store as they are asked for.
-type sourceReader struct {
-	ref *sourceRef
-}
-
-func (s *sourceReader) Reference() types.ImageReference { return s.ref }
-func (s *sourceReader) Close() error                    { return nil }
-func (s *sourceReader) HasThreadSafeGetBlob() bool      { return true }
-
-func (s *sourceReader) GetManifest(_ context.Context, instance *digest.Digest) ([]byte, string, error) {
-	if instance == nil {
-		return s.ref.manifest, s.ref.mediaType, nil
-	}
-	one, ok := s.ref.instances[*instance]
-	if !ok {
-		return nil, "", fmt.Errorf("index has no manifest %s", *instance)
-	}
-	return one.manifest, one.mediaType, nil
-}
-
-func (s *sourceReader) GetSignatures(context.Context, *digest.Digest) ([][]byte, error) {
-	return nil, nil
-}
-
-func (s *sourceReader) LayerInfosForCopy(context.Context, *digest.Digest) ([]types.BlobInfo, error) {
-	return nil, nil
-}
-
-func (s *sourceReader) GetBlob(ctx context.Context, info types.BlobInfo, _ types.BlobInfoCache) (io.ReadCloser, int64, error) {
-	if config, ok := s.ref.configs[info.Digest]; ok {
-		return io.NopCloser(bytes.NewReader(config)), int64(len(config)), nil
-	}
-	l, ok := s.ref.layers[info.Digest]
-	if !ok {
-		return nil, 0, fmt.Errorf("image has no blob %s", info.Digest)
-	}
-	r, err := s.ref.open(l.ID)
-	if err != nil {
-		return nil, 0, err
-	}
-	return &cancelReader{ReadCloser: r, ctx: ctx}, l.Size, nil
+	return manifest.Schema2FromComponents(describe(m.Config), layers).Serialize()
 }
 
 // cancelReader ends when ctx does.

@@ -8,13 +8,14 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/shale-build/shale/storage"
+	"github.com/shale-build/shale/storage/blobs"
 )
 
 // The compressions of PushOptions.
 const (
-	Gzip         = "gzip"
-	Zstd         = "zstd"
-	Uncompressed = "uncompressed"
+	Gzip         = blobs.Gzip
+	Zstd         = blobs.Zstd
+	Uncompressed = blobs.Uncompressed
 )
 
 // The formats of SaveOptions.
@@ -63,13 +64,8 @@ type Options struct {
 	Logger    *slog.Logger
 }
 
-// Progress hears how blobs move. It is called from many goroutines and must not
-// block for long.
-type Progress interface {
-	// Update tells that current of total bytes of the blob id have moved; total
-	// is 0 when it is not known yet. The last call for a blob has done set.
-	Update(id string, current, total int64, done bool)
-}
+// Progress hears how blobs move.
+type Progress = blobs.Progress
 
 // Resolved is what a name stands for.
 type Resolved struct {

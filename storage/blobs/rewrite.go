@@ -1,4 +1,4 @@
-package export
+package blobs
 
 import (
 	"archive/tar"
