@@ -115,17 +115,24 @@ func createdOf(config []byte) time.Time {
 	return *c.Created
 }
 
-// AddNames names an image; a name that another image has moves.
+// AddNames names an image; a name that another image has moves. For names that
+// the image has already nothing is written.
 func (s *Store) AddNames(id string, names ...string) error {
-	return s.changeNames(id, names, s.lib.AddNames)
+	return s.changeNames(id, names, func(img *cstorage.Image) error {
+		missing := slices.DeleteFunc(slices.Clone(names), func(n string) bool { return slices.Contains(img.Names, n) })
+		if len(missing) == 0 {
+			return nil
+		}
+		return s.lib.AddNames(img.ID, missing)
+	})
 }
 
 // RemoveNames takes names from an image. Names that it does not have are no error.
 func (s *Store) RemoveNames(id string, names ...string) error {
-	return s.changeNames(id, names, s.lib.RemoveNames)
+	return s.changeNames(id, names, func(img *cstorage.Image) error { return s.lib.RemoveNames(img.ID, names) })
 }
 
-func (s *Store) changeNames(id string, names []string, change func(string, []string) error) error {
+func (s *Store) changeNames(id string, names []string, change func(*cstorage.Image) error) error {
 	if len(names) == 0 {
 		return nil
 	}
@@ -133,7 +140,7 @@ func (s *Store) changeNames(id string, names []string, change func(string, []str
 	if err != nil {
 		return err
 	}
-	err = change(img.ID, names)
+	err = change(img)
 	if errors.Is(err, cstorage.ErrImageUnknown) {
 		return fmt.Errorf("name image %s: %w", short(img.ID), ErrImageUnknown)
 	}

@@ -29,6 +29,10 @@ func (t *treeCopy) content(dst, src int, st unix.Stat_t) error {
 			return err
 		}
 	}
+	if st.Size > 0 && st.Size <= small {
+		// Its end need not be seen: who copies compares the size afterwards.
+		return readWrite(dst, src, st.Size)
+	}
 	return readWrite(dst, src, -1)
 }
 

@@ -141,6 +141,23 @@ func (r *root) apply(dir int, name, rel string, a attrs) error {
 	return nil
 }
 
+// missing leaves out of a what the file that was just made as fd has already,
+// which is everything most of the time.
+func (r *root) missing(fd int, a attrs) attrs {
+	var st unix.Stat_t
+	if r.chown != nil || unix.Fstat(fd, &st) != nil {
+		return a
+	}
+	if a.owner != nil && *a.owner == (ids{st.Uid, st.Gid}) {
+		a.owner = nil
+	}
+	// A change of owner would clear the bits that mode may set.
+	if a.owner == nil && a.mode != nil && *a.mode == st.Mode&0o7777 {
+		a.mode = nil
+	}
+	return a
+}
+
 func (r *root) setOwner(dir int, name, rel string, o ids) error {
 	chown := r.chown
 	if chown == nil {

@@ -281,11 +281,12 @@ func (t *treeCopy) file(p *local.Pick, at *openDir, name string) error {
 			return err
 		}
 	}
-	dst, err := unix.Openat(at.fd, name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+	a := t.attrs(p)
+	dst, err := unix.Openat(at.fd, name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, *a.mode&0o777)
 	if err != nil {
 		return &os.PathError{Op: "create", Path: "/" + rel, Err: err}
 	}
-	if err := t.fill(dst, src, p, at.fd, name, rel); err != nil {
+	if err := t.fill(dst, src, p, a, at.fd, name, rel); err != nil {
 		_ = unix.Close(dst)
 		return err
 	}
@@ -297,14 +298,16 @@ func (t *treeCopy) file(p *local.Pick, at *openDir, name string) error {
 
 // fill copies content and metadata: file capabilities after the owner, whose
 // change would drop them, and the time at last.
-func (t *treeCopy) fill(dst, src int, p *local.Pick, dir int, name, rel string) error {
+func (t *treeCopy) fill(dst, src int, p *local.Pick, a attrs, dir int, name, rel string) error {
 	if err := t.content(dst, src, p.Stat()); err != nil {
 		return fmt.Errorf("copy %s to /%s: %w", p.Path(), rel, err)
 	}
-	a := t.attrs(p)
+	if err := p.Recheck(src); err != nil {
+		return err
+	}
 	mtime := a.mtime
 	a.mtime = nil
-	if err := t.dst.apply(dir, name, rel, a); err != nil {
+	if err := t.dst.apply(dir, name, rel, t.dst.missing(dst, a)); err != nil {
 		return err
 	}
 	xattrs, err := p.Xattrs(src)

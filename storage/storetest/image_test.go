@@ -116,6 +116,33 @@ func TestImageNamesMove(t *testing.T) {
 	}
 }
 
+// A build of which nothing changed must not wait for the disk.
+func TestImageNamedAlready(t *testing.T) {
+	roots := storetest.NewRoots(t)
+	s := storetest.Open(t, roots)
+	l := create(t, s, "", file("a", "1"))
+	one := image(t, s, spec(t, "one", []storage.Layer{l}, "localhost/app:1", "localhost/app:2"))
+	record := filepath.Join(roots.Graph, "overlay-images", "images.json")
+	before, err := os.Stat(record)
+	if err != nil {
+		t.Fatal(err)
+	}
+	image(t, s, spec(t, "one", []storage.Layer{l}, "localhost/app:2"))
+	if err := s.AddNames(one.ID, "localhost/app:2", "localhost/app:1"); err != nil {
+		t.Fatal(err)
+	}
+	after, err := os.Stat(record)
+	if err != nil || !os.SameFile(before, after) {
+		t.Errorf("the record of images was replaced: %v", err)
+	}
+	if err := s.AddNames(one.ID, "localhost/app:2", "localhost/app:3"); err != nil {
+		t.Fatal(err)
+	}
+	if img, err := s.Image("localhost/app:3"); err != nil || img.ID != one.ID || len(img.Names) != 3 {
+		t.Errorf("app:3 = %+v, %v", img, err)
+	}
+}
+
 func TestImageAmbiguous(t *testing.T) {
 	s := storetest.Open(t, storetest.NewRoots(t))
 	seen := map[byte]bool{}

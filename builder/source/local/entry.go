@@ -92,6 +92,17 @@ func (e *Entry) OpenFD() (int, error) {
 	return fd, nil
 }
 
+// Recheck marks the tree as changed when the file that Open or OpenFD opened as
+// fd has changed since. Who copies a file asks after reading it.
+func (e *Entry) Recheck(fd int) error {
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return &os.PathError{Op: "stat", Path: e.Path(), Err: err}
+	}
+	e.compare(&st)
+	return nil
+}
+
 // compare marks the tree as changed when st is not what the listing showed.
 func (e *Entry) compare(st *unix.Stat_t) {
 	if !e.same(st) {

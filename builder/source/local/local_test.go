@@ -274,6 +274,25 @@ func TestChanged(t *testing.T) {
 	}
 }
 
+func TestRecheck(t *testing.T) {
+	dir := plant(t, "a")
+	tree := open(t, Options{Dir: dir})
+	e, err := tree.Lookup("a", true)
+	must(t, err)
+	f, err := e.Open()
+	must(t, err)
+	defer func() { must(t, f.Close()) }()
+	must(t, e.Recheck(int(f.Fd())))
+	if tree.Changed() != "" {
+		t.Fatalf("%s changed by itself", tree.Changed())
+	}
+	write(t, dir, "a", "longer than before")
+	must(t, e.Recheck(int(f.Fd())))
+	if tree.Changed() != "/a" {
+		t.Errorf("changed file is %q", tree.Changed())
+	}
+}
+
 // TestChangedBetween changes what a tree too large to be kept has shown before.
 func TestChangedBetween(t *testing.T) {
 	for name, change := range map[string]func(dir string){
