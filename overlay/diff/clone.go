@@ -201,48 +201,53 @@ func (c *cloner) linkCopy(first string, to int, name string) error {
 
 // copy makes a file of its own from name.
 func (c *cloner) copy(from, to int, name string, st *unix.Stat_t) error {
+	return copyFile(c.ended, from, to, name, name, st)
+}
+
+// copyFile makes a file of its own, called newName, from name.
+func copyFile(ended func() error, from, to int, name, newName string, st *unix.Stat_t) error {
 	switch st.Mode & unix.S_IFMT {
 	case unix.S_IFREG:
-		return copyRegular(c.ctx, from, to, name, st)
+		return copyRegular(ended, from, to, name, newName, st)
 	case unix.S_IFLNK:
 		target, err := readLink(from, name, st.Size)
 		if err != nil {
 			return err
 		}
-		if err := unix.Symlinkat(target, to, name); err != nil {
+		if err := unix.Symlinkat(target, to, newName); err != nil {
 			return err
 		}
 	default:
-		if err := unix.Mknodat(to, name, st.Mode, int(st.Rdev)); err != nil {
+		if err := unix.Mknodat(to, newName, st.Mode, int(st.Rdev)); err != nil {
 			return err
 		}
 	}
-	if err := unix.Fchownat(to, name, int(st.Uid), int(st.Gid), unix.AT_SYMLINK_NOFOLLOW); err != nil {
+	if err := unix.Fchownat(to, newName, int(st.Uid), int(st.Gid), unix.AT_SYMLINK_NOFOLLOW); err != nil {
 		return err
 	}
 	if st.Mode&unix.S_IFMT != unix.S_IFLNK {
-		if err := unix.Fchmodat(to, name, st.Mode&0o7777, 0); err != nil {
+		if err := unix.Fchmodat(to, newName, st.Mode&0o7777, 0); err != nil {
 			return err
 		}
 	}
-	return unix.UtimesNanoAt(to, name, []unix.Timespec{st.Atim, st.Mtim}, unix.AT_SYMLINK_NOFOLLOW)
+	return unix.UtimesNanoAt(to, newName, []unix.Timespec{st.Atim, st.Mtim}, unix.AT_SYMLINK_NOFOLLOW)
 }
 
-func copyRegular(ctx context.Context, from, to int, name string, st *unix.Stat_t) (err error) {
+func copyRegular(ended func() error, from, to int, name, newName string, st *unix.Stat_t) (err error) {
 	in, err := openAt(from, name, 0)
 	if err != nil {
 		return err
 	}
 	src := os.NewFile(uintptr(in), name)
 	defer src.Close()
-	out, err := unix.Openat(to, name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+	out, err := unix.Openat(to, newName, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
 	if err != nil {
 		return err
 	}
-	dst := os.NewFile(uintptr(out), name)
+	dst := os.NewFile(uintptr(out), newName)
 	defer func() { err = errors.Join(err, dst.Close()) }()
 	if unix.IoctlFileClone(out, in) != nil {
-		if err := copyContents(ctx, dst, src); err != nil {
+		if err := copyContents(ended, dst, src); err != nil {
 			return err
 		}
 	}
@@ -252,12 +257,20 @@ func copyRegular(ctx context.Context, from, to int, name string, st *unix.Stat_t
 // copyPiece is how much is copied between looks at the context.
 const copyPiece = 64 << 20
 
+// ended tells why a cloner has to stop, if it has.
+func (c *cloner) ended() error {
+	if c.ctx.Err() != nil {
+		return context.Cause(c.ctx)
+	}
+	return nil
+}
+
 // copyContents copies what is in src; io.CopyN between files is
 // copy_file_range(2) where that works.
-func copyContents(ctx context.Context, dst, src *os.File) error {
+func copyContents(ended func() error, dst, src *os.File) error {
 	for {
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
+		if err := ended(); err != nil {
+			return err
 		}
 		_, err := io.CopyN(dst, src, copyPiece)
 		if errors.Is(err, io.EOF) {
@@ -276,7 +289,7 @@ func copyMetadata(from, to int, st *unix.Stat_t) error {
 	if err := unix.Fchown(to, int(st.Uid), int(st.Gid)); err != nil {
 		return fmt.Errorf("set owner: %w", err)
 	}
-	if err := copyXattrs(from, to); err != nil {
+	if err := copyXattrs(from, to, clonedXattr); err != nil {
 		return err
 	}
 	if err := unix.Fchmod(to, st.Mode&0o7777); err != nil {
@@ -289,14 +302,14 @@ func copyMetadata(from, to int, st *unix.Stat_t) error {
 	return nil
 }
 
-func copyXattrs(from, to int) error {
+func copyXattrs(from, to int, wanted func(string) bool) error {
 	names, err := listXattrs(from)
 	if err != nil {
 		return err
 	}
 	for raw := range bytes.SplitSeq(names, []byte{0}) {
 		name := string(raw)
-		if !clonedXattr(name) {
+		if !wanted(name) {
 			continue
 		}
 		value, err := getXattr(from, name)

@@ -1,0 +1,265 @@
+package plain
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/shale-build/shale/overlay/diff"
+)
+
+// Link makes dst, an empty directory, show l by hard links to the files of the
+// layers, which therefore must not be written to through it: files may be
+// removed, replaced and added. With paths, only what a process whose root
+// directory dst is would need to see those paths, and what is below them, is
+// made: links on the way are followed.
+func (l *Listing) Link(dst string, paths ...string) error {
+	root := l.root
+	if len(paths) > 0 {
+		root = l.part(paths)
+	}
+	fd, err := unix.Open(dst, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return &os.PathError{Op: "open", Path: dst, Err: err}
+	}
+	defer func() { _ = unix.Close(fd) }()
+	k := linker{sources: map[string]*os.File{}, copies: map[inode]string{}, root: fd}
+	defer k.close()
+	if err := k.contents(fd, root, ""); err != nil {
+		return fmt.Errorf("show layers in %s: %w", dst, err)
+	}
+	return k.dirMeta(fd, root, "")
+}
+
+// linker makes one view.
+type linker struct {
+	root    int
+	sources map[string]*os.File
+	// copies are files that could not be linked to and have several names.
+	copies map[inode]string
+}
+
+func (k *linker) close() {
+	for _, f := range k.sources {
+		_ = f.Close()
+	}
+}
+
+// source opens the directory of path in the layer of n.
+func (k *linker) source(n *Node, dir string) (int, error) {
+	f := k.sources[n.layer]
+	if f == nil {
+		var err error
+		if f, err = os.OpenFile(n.layer, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0); err != nil {
+			return -1, err
+		}
+		k.sources[n.layer] = f
+	}
+	return openBeneath(int(f.Fd()), dir)
+}
+
+// openBeneath opens a directory without following links (openat2(2), Linux 5.6).
+func openBeneath(root int, dir string) (int, error) {
+	if dir == "" {
+		dir = "."
+	}
+	return unix.Openat2(root, dir, &unix.OpenHow{
+		Flags:   unix.O_RDONLY | unix.O_DIRECTORY | unix.O_NOFOLLOW | unix.O_CLOEXEC,
+		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS,
+	})
+}
+
+// contents makes what is in n. dir is its path.
+func (k *linker) contents(fd int, n *Node, dir string) error {
+	open := map[string]int{} // by layer
+	defer func() {
+		for _, fd := range open {
+			_ = unix.Close(fd)
+		}
+	}()
+	for _, name := range slices.Sorted(maps.Keys(n.children)) {
+		c, rel := n.children[name], path.Join(dir, name)
+		if c.isDir() {
+			if err := k.directory(fd, c, name, rel); err != nil {
+				return err
+			}
+			continue
+		}
+		from, ok := open[c.layer]
+		if !ok {
+			var err error
+			if from, err = k.source(c, dir); err != nil {
+				return fmt.Errorf("open /%s in its layer: %w", dir, err)
+			}
+			open[c.layer] = from
+		}
+		if err := k.file(from, fd, c, name, rel); err != nil {
+			return fmt.Errorf("/%s: %w", rel, err)
+		}
+	}
+	return nil
+}
+
+func (k *linker) directory(fd int, n *Node, name, rel string) error {
+	if err := unix.Mkdirat(fd, name, 0o700); err != nil {
+		return fmt.Errorf("make /%s: %w", rel, err)
+	}
+	sub, err := openDir(fd, name)
+	if err != nil {
+		return fmt.Errorf("open /%s: %w", rel, err)
+	}
+	defer func() { _ = unix.Close(sub) }()
+	if err := k.contents(sub, n, rel); err != nil {
+		return err
+	}
+	return k.dirMeta(sub, n, rel)
+}
+
+// dirMeta gives an open directory the metadata it has in its layer.
+func (k *linker) dirMeta(fd int, n *Node, rel string) error {
+	if n.layer == "" {
+		return nil // the root of nothing
+	}
+	from, err := k.source(n, rel)
+	if err != nil {
+		return fmt.Errorf("open /%s in its layer: %w", rel, err)
+	}
+	defer func() { _ = unix.Close(from) }()
+	if err := diff.CopyMetadata(from, fd); err != nil {
+		return fmt.Errorf("/%s: %w", rel, err)
+	}
+	return nil
+}
+
+func (k *linker) file(from, to int, n *Node, name, rel string) error {
+	err := unix.Linkat(from, name, to, name, 0)
+	switch {
+	case err == nil:
+		return nil
+	case !errors.Is(err, unix.EXDEV) && !errors.Is(err, unix.EMLINK) && !errors.Is(err, unix.EPERM):
+		return err
+	}
+	return placeCopy(k.root, k.copies, from, to, n, name, rel)
+}
+
+// placeCopy copies a file, or links it to the copy of another name of the same
+// file that was made before.
+func placeCopy(root int, copies map[inode]string, from, to int, n *Node, name, rel string) error {
+	if n.nlink > 1 {
+		if first, ok := copies[n.inode()]; ok {
+			dir, err := openBeneath(root, strings.TrimPrefix(filepath.Dir(first), "."))
+			if err != nil {
+				return err
+			}
+			defer func() { _ = unix.Close(dir) }()
+			return unix.Linkat(dir, filepath.Base(first), to, name, 0)
+		}
+	}
+	if err := diff.CopyFile(from, name, to, name); err != nil {
+		return err
+	}
+	if n.nlink > 1 {
+		copies[n.inode()] = rel
+	}
+	return nil
+}
+
+// part is the part of the listing that paths lead through, with all below
+// where they end.
+func (l *Listing) part(paths []string) *Node {
+	p := parter{from: l}
+	root := *l.root
+	root.children = map[string]*Node{}
+	p.root = &root
+	for _, name := range paths {
+		p.add(name)
+	}
+	return p.root
+}
+
+type parter struct {
+	from *Listing
+	root *Node
+}
+
+// maxLinks is how many links Linux follows in one path.
+const maxLinks = 40
+
+// add walks name as the kernel would.
+func (p *parter) add(name string) {
+	rest := strings.Split(name, "/")
+	var at []string
+	for links := 0; len(rest) > 0; {
+		part := rest[0]
+		rest = rest[1:]
+		switch part {
+		case "", ".":
+			continue
+		case "..":
+			at = at[:max(0, len(at)-1)]
+			continue
+		}
+		here := append(slices.Clone(at), part)
+		n := p.from.at(path.Join(here...))
+		if n == nil {
+			return // to be made; nothing there hides it
+		}
+		p.include(here, n, false)
+		if n.kind() != unix.S_IFLNK {
+			at = here
+			continue
+		}
+		if links++; links > maxLinks {
+			return
+		}
+		target, err := os.Readlink(filepath.Join(n.layer, path.Join(here...)))
+		if err != nil {
+			return
+		}
+		if path.IsAbs(target) {
+			at = nil
+		}
+		rest = append(strings.Split(target, "/"), rest...)
+	}
+	p.include(at, p.from.at(path.Join(at...)), true)
+}
+
+// include adds the node at path; deep adds all that is below it.
+func (p *parter) include(at []string, n *Node, deep bool) {
+	if len(at) == 0 {
+		if deep {
+			p.root = n
+		}
+		return
+	}
+	into := p.root
+	if into == p.from.root {
+		return // all of it is there
+	}
+	for i, name := range at {
+		orig := p.from.at(path.Join(at[:i+1]...))
+		have := into.children[name]
+		switch {
+		case i == len(at)-1 && deep:
+			into.children[name] = orig
+			return
+		case have == orig:
+			return // whole already
+		case have == nil:
+			shallow := *orig
+			if orig.isDir() {
+				shallow.children = map[string]*Node{}
+			}
+			have = &shallow
+			into.children[name] = have
+		}
+		into = have
+	}
+}

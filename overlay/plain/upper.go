@@ -1,0 +1,209 @@
+package plain
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path"
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/shale-build/shale/overlay/diff"
+)
+
+// Into writes the changes to upper, an empty directory, as an overlay over the
+// tree's former content would have them there, but for opaque directories: the
+// names that are gone are marked one by one.
+func (c *Changes) Into(ctx context.Context, upper string) error { return c.into(ctx, upper, false) }
+
+// MoveInto is Into for a tree on upper's file system that nobody needs any
+// more: files are moved.
+func (c *Changes) MoveInto(ctx context.Context, upper string) error { return c.into(ctx, upper, true) }
+
+func (c *Changes) into(ctx context.Context, upper string, move bool) error {
+	fd, err := unix.Open(upper, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return &os.PathError{Op: "open", Path: upper, Err: err}
+	}
+	defer func() { _ = unix.Close(fd) }()
+	w := &writer{ctx: ctx, from: c.tree.fd, to: fd, copies: map[inode]string{}, made: map[string]bool{"": true, ".": true}, move: move}
+	for _, rel := range c.put {
+		if err := w.put(rel); err != nil {
+			return fmt.Errorf("take /%s into the layer: %w", rel, err)
+		}
+	}
+	for _, rel := range c.gone {
+		if err := w.mark(rel); err != nil {
+			return fmt.Errorf("mark /%s as deleted: %w", rel, err)
+		}
+	}
+	return w.finish()
+}
+
+// writer fills an upper directory.
+type writer struct {
+	ctx      context.Context //nolint:containedctx // lives as long as one Into
+	from, to int
+	copies   map[inode]string
+	made     map[string]bool // directories
+	move     bool
+	order    []madeDir
+	// noDevices: marks are empty files with an attribute.
+	noDevices bool
+}
+
+// madeDir is a directory of the upper and the times it has in the tree.
+type madeDir struct {
+	path  string
+	times []unix.Timespec
+}
+
+// parents makes the directories on the way to rel, without their metadata.
+func (w *writer) parents(dir string) error {
+	if w.made[dir] {
+		return nil
+	}
+	if err := w.parents(path.Dir(dir)); err != nil {
+		return err
+	}
+	at, err := openBeneath(w.to, parent(dir))
+	if err != nil {
+		return err
+	}
+	defer func() { _ = unix.Close(at) }()
+	if err := unix.Mkdirat(at, path.Base(dir), 0o700); err != nil {
+		return err
+	}
+	w.made[dir] = true
+	// Now, as moving files out of it gives it another time.
+	var st unix.Stat_t
+	from, err := openBeneath(w.from, dir)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = unix.Close(from) }()
+	if err := unix.Fstat(from, &st); err != nil {
+		return err
+	}
+	w.order = append(w.order, madeDir{dir, []unix.Timespec{st.Atim, st.Mtim}})
+	return nil
+}
+
+func parent(rel string) string {
+	if d := path.Dir(rel); d != "." {
+		return d
+	}
+	return ""
+}
+
+func (w *writer) put(rel string) error {
+	if w.ctx.Err() != nil {
+		return context.Cause(w.ctx)
+	}
+	from, err := openBeneath(w.from, parent(rel))
+	if err != nil {
+		return err
+	}
+	defer func() { _ = unix.Close(from) }()
+	var st unix.Stat_t
+	if err := unix.Fstatat(from, path.Base(rel), &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		return err
+	}
+	if st.Mode&unix.S_IFMT == unix.S_IFDIR {
+		return w.parents(rel)
+	}
+	if err := w.parents(parent(rel)); err != nil {
+		return err
+	}
+	to, err := openBeneath(w.to, parent(rel))
+	if err != nil {
+		return err
+	}
+	defer func() { _ = unix.Close(to) }()
+	if w.move {
+		return unix.Renameat(from, path.Base(rel), to, path.Base(rel))
+	}
+	n := &Node{meta: metaOf(&st)}
+	return placeCopy(w.to, w.copies, from, to, n, path.Base(rel), rel)
+}
+
+// mark notes a deleted name.
+func (w *writer) mark(rel string) error {
+	if err := w.parents(parent(rel)); err != nil {
+		return err
+	}
+	to, err := openBeneath(w.to, parent(rel))
+	if err != nil {
+		return err
+	}
+	defer func() { _ = unix.Close(to) }()
+	name := path.Base(rel)
+	if !w.noDevices {
+		err := unix.Mknodat(to, name, unix.S_IFCHR, 0)
+		if err == nil || !errors.Is(err, unix.EPERM) {
+			return err
+		}
+		// Overlayfs, on which the store lies then, keeps these for itself.
+		w.noDevices = true
+	}
+	fd, err := unix.Openat(to, name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_CLOEXEC, 0o600)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = unix.Close(fd) }()
+	if err := unix.Fsetxattr(fd, prefixes[0]+"whiteout", []byte("y"), 0); err != nil {
+		return fmt.Errorf("this file system takes no mark: %w; put the store on a volume (--root)", err)
+	}
+	return nil
+}
+
+// finish gives the directories what they have in the tree, innermost first.
+func (w *writer) finish() error {
+	for _, dir := range slices.Backward(w.order) {
+		from, err := openBeneath(w.from, dir.path)
+		if err != nil {
+			return err
+		}
+		to, err := openBeneath(w.to, dir.path)
+		if err == nil {
+			err = diff.CopyMetadata(from, to)
+			if err == nil {
+				err = unix.UtimesNanoAt(to, "", dir.times, unix.AT_EMPTY_PATH)
+			}
+			_ = unix.Close(to)
+		}
+		_ = unix.Close(from)
+		if err != nil {
+			return fmt.Errorf("/%s: %w", dir.path, err)
+		}
+	}
+	return nil
+}
+
+// Copy copies a file or directory to dst, where nothing is, with all metadata
+// and never by hard links.
+func Copy(ctx context.Context, src, dst string) error {
+	info, err := os.Stat(src)
+	if err != nil {
+		return err
+	}
+	if info.IsDir() {
+		if err := os.Mkdir(dst, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
+			return err
+		}
+		return diff.Copy(ctx, src, dst)
+	}
+	from, err := unix.Open(path.Dir(src), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return &os.PathError{Op: "open", Path: path.Dir(src), Err: err}
+	}
+	defer func() { _ = unix.Close(from) }()
+	to, err := unix.Open(path.Dir(dst), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return &os.PathError{Op: "open", Path: path.Dir(dst), Err: err}
+	}
+	defer func() { _ = unix.Close(to) }()
+	return diff.CopyFile(from, path.Base(src), to, path.Base(dst))
+}
