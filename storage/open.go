@@ -25,6 +25,10 @@ type Options struct {
 	// Recorded tells that there is one id only: the owners of files are
 	// recorded beside them.
 	Recorded bool
+	// NoMounts opens the store without mount(2), which may be forbidden, and on
+	// file systems that no overlay can lie on. Layers are to be read and made
+	// in their directories then, see package overlay/plain.
+	NoMounts bool
 	// Logger may be nil.
 	Logger *slog.Logger
 }
@@ -58,6 +62,11 @@ func Open(opts Options) (*Store, error) {
 	so, err := storeOptions(opts)
 	if err != nil {
 		return nil, fmt.Errorf("read storage.conf: %w", err)
+	}
+	if opts.NoMounts {
+		if err := withoutMounts(&so); err != nil {
+			return nil, openError(so.GraphRoot, err)
+		}
 	}
 	if err := mend(so.GraphRoot); err != nil {
 		logger.Warn("what a killed process began could not be put right", "error", err)
