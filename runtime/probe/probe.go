@@ -3,6 +3,8 @@ package probe
 import (
 	"context"
 	"fmt"
+
+	"github.com/shale-build/shale/runtime/userns"
 )
 
 // Status of a capability.
@@ -56,9 +58,9 @@ func Mode(results []Result) (letter byte, explanation string) {
 	case by[AppArmor].Status == Missing:
 		return 'F', "AppArmor takes the capabilities from user namespaces: " + by[AppArmor].Fix
 	case by[UserNS].Status != OK && isRoot():
-		return 'D', "no namespaces in this container: commands run in place"
+		return 'D', "no namespaces in this container: steps run in its own root directory (--isolation=inplace)"
 	case by[UserNS].Status != OK:
-		return 'E', fmt.Sprintf("no way to isolate a build: %s (%s)", by[UserNS].Detail, by[UserNS].Fix)
+		return 'E', fmt.Sprintf("no way to isolate a build: %s; %s", by[UserNS].Detail, userns.WaysOut)
 	case isRoot() && inside:
 		return 'C', "root of a container: its own ids are used"
 	case by[IDMap].Status == OK:

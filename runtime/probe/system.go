@@ -7,6 +7,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/shale-build/shale/runtime/userns"
 )
 
 // notify asks the kernel for the sizes of the notification structures, which
@@ -57,7 +59,7 @@ func appArmor() Result {
 	if l := strings.TrimSpace(string(label)); l != "" && l != "unconfined" {
 		return Result{Name: AppArmor, Status: OK, Detail: "profile " + l}
 	}
-	return Result{AppArmor, Missing, "kernel.apparmor_restrict_unprivileged_userns is set", "install an AppArmor profile for shale that allows userns"}
+	return Result{AppArmor, Missing, "kernel.apparmor_restrict_unprivileged_userns is set", userns.AppArmorFix()}
 }
 
 func noNewPrivs() Result {

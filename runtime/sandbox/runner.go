@@ -12,6 +12,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -42,6 +43,8 @@ type Runner struct {
 	initial  bool
 	devices  bool
 	cgroup   cgroup
+	// boundProc: no fresh /proc can be mounted here.
+	boundProc atomic.Bool
 }
 
 // New returns a Runner for the namespaces the process is in now.
@@ -133,7 +136,16 @@ func (r *Runner) Run(ctx context.Context, s Spec) (int, error) {
 		// else's reasons; unlocked, it goes on living.
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
+		s.BindProc = s.BindProc || r.boundProc.Load()
 		code, err := r.run(ctx, &s)
+		if !s.BindProc && refusesProc(err) {
+			// The kernel mounts no fresh /proc where parts of the one around
+			// are covered, as in containers (mount_namespaces(7)).
+			r.log.Debug("steps see the /proc of the container around", "error", err)
+			r.boundProc.Store(true)
+			s.BindProc = true
+			code, err = r.run(ctx, &s)
+		}
 		done <- result{code, err}
 	}()
 	res := <-done
@@ -355,6 +367,13 @@ func exitCode(p *libcontainer.Process) int {
 		return 128 + int(ws.Signal())
 	}
 	return state.ExitCode()
+}
+
+// refusesProc tells whether a container could not be started because the kernel
+// refused to mount /proc.
+func refusesProc(err error) bool {
+	return err != nil && errors.Is(err, unix.EPERM) && strings.Contains(err.Error(), `"proc"`) ||
+		err != nil && strings.Contains(err.Error(), `mounting "proc"`) && strings.Contains(err.Error(), "operation not permitted")
 }
 
 // startError finds exec's own message in what libcontainer says.

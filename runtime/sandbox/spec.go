@@ -46,6 +46,8 @@ type Spec struct {
 	// Hosts and ResolvConf are paths of files on the host that appear
 	// read-only at /etc/hosts and /etc/resolv.conf; empty for none.
 	Hosts, ResolvConf string
+	// HostsAdded tells that Hosts names more than the machine does.
+	HostsAdded bool
 
 	Rlimits []Rlimit
 	// Limits that Runner.Unavailable names are left out.
@@ -115,6 +117,10 @@ type Mount struct {
 	// followed inside the root filesystem.
 	Target   string
 	ReadOnly bool
+	// Kept and InMemory are for an InPlace, which has to know what it can
+	// copy: a Kept source gets what the command makes of it, one InMemory
+	// must not get onto a disk.
+	Kept, InMemory bool
 	// NoSUID and NoExec forbid set-id programs, and any program, of a Bind.
 	NoSUID, NoExec bool
 	// Size limits a Tmpfs, in bytes; 0 means half the memory.

@@ -23,6 +23,8 @@ type stubs struct {
 	made   []stub // in order of creation
 	before []touched
 	mounts map[string]bool // resolved targets so far
+	// undo takes away, last first, what an InPlace put over the stubs.
+	undo []func() error
 }
 
 type stub struct {
@@ -196,6 +198,9 @@ func (s *stubs) remove() error {
 			errs = append(errs, err)
 		}
 		after[i] = st.Mtim
+	}
+	for _, undo := range slices.Backward(s.undo) {
+		errs = append(errs, undo())
 	}
 	for _, v := range slices.Backward(s.made) {
 		if m := v; !m.keep {

@@ -185,7 +185,7 @@ func TestEnterAsRoot(t *testing.T) {
 	}
 	cmd := program(t, "identity")
 	s = report(t, cmd)
-	if s.Error != "" || s.Info.Mode != userns.ModeIdentity || s.Map != "0 0 4294967295" {
+	if s.Error != "" || s.Info.Mode != userns.ModeIdentity || s.Map != "0 0 1 1 1 4294967294" {
 		t.Errorf("identity: info %+v, map %s, error %q", s.Info, s.Map, s.Error)
 	}
 	checkInside(t, s, cmd)

@@ -2,6 +2,7 @@ package userns
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"strings"
 
@@ -10,11 +11,26 @@ import (
 
 const fixSubIDs = "give the user ranges with: usermod --add-subuids 100000-165535 --add-subgids 100000-165535 USER"
 
+// WaysOut are what to do in a container that allows no namespaces.
+const WaysOut = "in a container build as root, which works in place (runAsUser: 0, docker's --user 0), " +
+	"or let it make namespaces (seccompProfile: {type: Unconfined}, docker's --security-opt seccomp=unconfined)"
+
+// AppArmorFix is the command that installs a profile with which this program
+// may make user namespaces.
+func AppArmorFix() string {
+	self, err := os.Executable()
+	if err != nil {
+		self = "/usr/local/bin/shale"
+	}
+	return fmt.Sprintf(`run as root: printf 'abi <abi/4.0>,\ninclude <tunables/global>\nprofile shale %s flags=(unconfined) {\n  userns,\n}\n' `+
+		`>/etc/apparmor.d/shale && apparmor_parser -r /etc/apparmor.d/shale`, self)
+}
+
 // explainUnshare finds the switch that forbids user namespaces.
 func explainUnshare(err error) string {
 	switch {
 	case sysctl("kernel/apparmor_restrict_unprivileged_userns") == "1":
-		return "AppArmor restricts user namespaces: install a profile for shale that allows userns, or sysctl kernel.apparmor_restrict_unprivileged_userns=0"
+		return "AppArmor restricts user namespaces; " + AppArmorFix()
 	case sysctl("kernel/unprivileged_userns_clone") == "0":
 		return "enable them with: sysctl kernel.unprivileged_userns_clone=1"
 	case sysctl("user/max_user_namespaces") == "0":
@@ -22,7 +38,7 @@ func explainUnshare(err error) string {
 	case errors.Is(err, unix.ENOSPC):
 		return "the limit user.max_user_namespaces is reached"
 	case errors.Is(err, unix.EPERM):
-		return "a seccomp profile, a chroot or a missing capability forbids it; in a container allow unshare and mount, for example with --security-opt seccomp=unconfined"
+		return "a seccomp profile, a chroot or a missing capability forbids it; " + WaysOut
 	case errors.Is(err, unix.EINVAL), errors.Is(err, unix.ENOSYS):
 		return "the kernel was built without user namespaces"
 	}

@@ -137,9 +137,14 @@ func toolMap(own int, ranges []IDRange) string {
 }
 
 // identity maps what can be used now to itself, extent by extent: a line of a
-// nested map must not reach over two lines of its parent's.
+// nested map must not reach over two lines of its parent's. All ids in one line
+// are divided into two: that line is how libcontainer and containers/storage
+// recognize the machine's own namespace, which this one is not.
 func identity(m []extent) string {
 	var lines []string
+	if len(m) == 1 && m[0] == (extent{0, 0, 1<<32 - 1}) {
+		m = []extent{{0, 0, 1}, {1, 1, 1<<32 - 2}}
+	}
 	for _, e := range m {
 		lines = append(lines, fmt.Sprintf("%d %d %d", e.inside, e.inside, e.count))
 	}

@@ -39,6 +39,9 @@ func TestToolMap(t *testing.T) {
 
 func TestIdentity(t *testing.T) {
 	m := parseMap(strings.NewReader("         0       1001          1\n         1     100000      65536\n"))
+	if got, want := identity([]extent{{0, 0, 1<<32 - 1}}), "0 0 1,1 1 4294967294"; got != want {
+		t.Errorf("all ids: got %q, want %q", got, want)
+	}
 	if got, want := identity(m), "0 0 1,1 1 65536"; got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}

@@ -1,0 +1,259 @@
+package inplace
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// init is the first process of a step: the parent of all that the command
+// starts, whatever becomes of theirs (PR_SET_CHILD_SUBREAPER in prctl(2)).
+func init() {
+	if os.Getenv(envInit) == "" {
+		return
+	}
+	runtime.LockOSThread()
+	r := first()
+	out := os.NewFile(reportFD, "report")
+	_ = json.NewEncoder(out).Encode(r)
+	os.Exit(0) //nolint:forbidigo // a process of our own, which has no main
+}
+
+func first() report {
+	in := os.NewFile(requestFD, "request")
+	var c Command
+	err := errors.Join(json.NewDecoder(in).Decode(&c), in.Close())
+	unix.CloseOnExec(reportFD)
+	if err == nil {
+		err = errors.Join(
+			os.NewSyscallError("prctl", unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)),
+			// The builder's end is ours; the command's parent may not be
+			// looked into either.
+			os.NewSyscallError("prctl", unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGTERM), 0, 0, 0)),
+			os.NewSyscallError("prctl", unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0)))
+	}
+	if err != nil {
+		return report{Broken: err.Error()}
+	}
+	stop := make(chan os.Signal, 1)
+	signal.Notify(stop, unix.SIGTERM)
+	if err := restrict(&c); err != nil {
+		return report{Broken: err.Error()}
+	}
+	pid, failure := start(&c)
+	if failure != nil {
+		return report{Code: failure.Code, Failure: failure.Message}
+	}
+	return report{Code: await(pid, stop)}
+}
+
+// restrict applies to this process what the command inherits.
+func restrict(c *Command) error {
+	unix.Umask(0o022)
+	keep := map[int]bool{}
+	for _, n := range c.Keep {
+		keep[n] = true
+	}
+	for n := 0; n <= unix.CAP_LAST_CAP; n++ {
+		if keep[n] {
+			continue
+		}
+		// EINVAL: the kernel does not know it; EPERM: it cannot be given up,
+		// because it is not there in the first place.
+		err := unix.Prctl(unix.PR_CAPBSET_DROP, uintptr(n), 0, 0, 0)
+		if err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.EPERM) {
+			return fmt.Errorf("give up capability %d: %w", n, err)
+		}
+	}
+	for resource, l := range c.Limits {
+		if err := unix.Setrlimit(resource, &unix.Rlimit{Cur: l.Soft, Max: l.Hard}); err != nil {
+			return fmt.Errorf("set limit %d: %w", resource, err)
+		}
+	}
+	return nil
+}
+
+// start starts the command.
+func start(c *Command) (int, *StartError) {
+	program, err := lookUp(c)
+	if err != nil {
+		return 0, startError(c.Args[0], err)
+	}
+	groups := c.Groups
+	if groups == nil {
+		groups = []uint32{}
+	}
+	pid, err := syscall.ForkExec(program, c.Args, &syscall.ProcAttr{
+		Dir: c.Dir, Env: c.Env, Files: []uintptr{0, 1, 2},
+		Sys: &syscall.SysProcAttr{
+			Credential: &syscall.Credential{Uid: c.UID, Gid: c.GID, Groups: groups},
+			Pdeathsig:  unix.SIGKILL, Setsid: true,
+		},
+	})
+	if err != nil {
+		return 0, startError(c.Args[0], err)
+	}
+	return pid, nil
+}
+
+// startError uses the words that libcontainer has for it, which docker shows.
+func startError(name string, err error) *StartError {
+	e := &StartError{Code: 126, Message: fmt.Sprintf("exec: %q: %s", name, reason(err))}
+	if errors.Is(err, exec.ErrNotFound) || errors.Is(err, unix.ENOENT) {
+		e.Code = 127
+	}
+	return e
+}
+
+func reason(err error) string {
+	if errors.Is(err, exec.ErrNotFound) {
+		return "executable file not found in $PATH"
+	}
+	if path, ok := errors.AsType[*os.PathError](err); ok {
+		return path.Op + " " + path.Path + ": " + path.Err.Error()
+	}
+	return err.Error()
+}
+
+// lookUp finds the program as execvp(3) would, with the command's own PATH and
+// from its own directory.
+func lookUp(c *Command) (string, error) {
+	name := c.Args[0]
+	if strings.Contains(name, "/") {
+		at := name
+		if !filepath.IsAbs(at) {
+			at = filepath.Join(c.Dir, name)
+		}
+		return at, runnable(at)
+	}
+	path := ""
+	for _, kv := range c.Env {
+		if v, ok := strings.CutPrefix(kv, "PATH="); ok {
+			path = v
+		}
+	}
+	for dir := range strings.SplitSeq(path, ":") {
+		at := filepath.Join(dir, name)
+		if !filepath.IsAbs(at) {
+			at = filepath.Join(c.Dir, at)
+		}
+		if runnable(at) == nil {
+			return at, nil
+		}
+	}
+	return "", exec.ErrNotFound
+}
+
+func runnable(path string) error {
+	info, err := os.Stat(path)
+	switch {
+	case err != nil:
+		return err
+	case info.IsDir():
+		return &os.PathError{Op: "exec", Path: path, Err: unix.EISDIR}
+	case info.Mode()&0o111 == 0:
+		return &os.PathError{Op: "exec", Path: path, Err: unix.EACCES}
+	}
+	return nil
+}
+
+// await reaps until the command has ended, then ends all else.
+func await(pid int, stop <-chan os.Signal) int {
+	ended := make(chan int, 1)
+	go func() {
+		for {
+			var ws unix.WaitStatus
+			got, err := unix.Wait4(-1, &ws, 0, nil)
+			if errors.Is(err, unix.EINTR) {
+				continue
+			}
+			if err != nil {
+				ended <- 255
+				return
+			}
+			if got == pid {
+				ended <- exitCode(ws)
+				return
+			}
+		}
+	}()
+	var code int
+	select {
+	case code = <-ended:
+	case <-stop:
+		killAll()
+		code = <-ended
+	}
+	for end := time.Now().Add(patience); killAll() > 0 && time.Now().Before(end); {
+		reap()
+		time.Sleep(time.Millisecond)
+	}
+	return code
+}
+
+func reap() {
+	for {
+		var ws unix.WaitStatus
+		if pid, err := unix.Wait4(-1, &ws, unix.WNOHANG, nil); err != nil || pid <= 0 {
+			return
+		}
+	}
+}
+
+// killAll kills the processes that descend from this one and returns how many
+// it met. Those that appear meanwhile are met the next time: whoever is left has
+// this process as its parent in the end.
+func killAll() int {
+	parents := map[int]int{}
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		return 0
+	}
+	for _, e := range entries {
+		pid, err := strconv.Atoi(e.Name())
+		if err != nil {
+			continue
+		}
+		if up, ok := parentOf(pid); ok {
+			parents[pid] = up
+		}
+	}
+	self, met := os.Getpid(), 0
+	for pid := range parents {
+		for up := parents[pid]; up > 1; up = parents[up] {
+			if up == self {
+				met++
+				_ = unix.Kill(pid, unix.SIGKILL)
+				break
+			}
+		}
+	}
+	return met
+}
+
+// parentOf reads the fourth field of proc_pid_stat(5); the second is a name in
+// parentheses that may hold anything.
+func parentOf(pid int) (int, bool) {
+	b, err := os.ReadFile(procPath(pid, "stat"))
+	if err != nil {
+		return 0, false
+	}
+	_, rest, ok := strings.Cut(string(b[strings.LastIndexByte(string(b), ')')+1:]), " ")
+	fields := strings.Fields(rest)
+	if !ok || len(fields) < 2 {
+		return 0, false
+	}
+	up, err := strconv.Atoi(fields[1])
+	return up, err == nil
+}

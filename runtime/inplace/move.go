@@ -1,0 +1,261 @@
+package inplace
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path"
+
+	"golang.org/x/sys/unix"
+)
+
+// mover moves trees between directories of one file system, around what is
+// spared.
+type mover struct {
+	spared map[string]bool
+	above  map[string]bool
+}
+
+// newMover spares paths, which are relative to the root directory.
+func newMover(paths []string) *mover {
+	m := &mover{spared: map[string]bool{}, above: map[string]bool{}}
+	for _, p := range paths {
+		m.spared[p] = true
+		for up := path.Dir(p); up != "." && up != "/"; up = path.Dir(up) {
+			m.above[up] = true
+		}
+	}
+	return m
+}
+
+// out moves what is in the open directory from, called rel, to the open and
+// empty directory to. Directories that lead to something spared stay, empty
+// but for it, and get a twin.
+func (m *mover) out(from, to int, rel string) error {
+	names, err := readNames(from)
+	if err != nil {
+		return fmt.Errorf("list /%s: %w", rel, err)
+	}
+	for _, name := range names {
+		p := path.Join(rel, name)
+		if m.spared[p] {
+			continue
+		}
+		if !m.above[p] {
+			err := unix.Renameat(from, name, to, name)
+			if err == nil {
+				continue
+			}
+			// Directories of an overlay's lower layers cannot be renamed.
+			if !errors.Is(err, unix.EXDEV) {
+				return fmt.Errorf("move /%s out of the way: %w", p, err)
+			}
+		}
+		if err := m.outDir(from, to, name, p); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (m *mover) outDir(from, to int, name, rel string) error {
+	src, err := openDir(from, name)
+	if err != nil {
+		return fmt.Errorf("open /%s: %w", rel, err)
+	}
+	defer func() { _ = unix.Close(src) }()
+	var st unix.Stat_t
+	if err := unix.Fstat(src, &st); err != nil {
+		return fmt.Errorf("stat /%s: %w", rel, err)
+	}
+	// Where an earlier attempt was interrupted it is there.
+	if err := unix.Mkdirat(to, name, 0o700); err != nil && !errors.Is(err, unix.EEXIST) {
+		return fmt.Errorf("move /%s out of the way: %w", rel, err)
+	}
+	dst, err := openDir(to, name)
+	if err != nil {
+		return fmt.Errorf("move /%s out of the way: %w", rel, err)
+	}
+	defer func() { _ = unix.Close(dst) }()
+	if err := m.out(src, dst, rel); err != nil {
+		return err
+	}
+	if err := likeDir(src, dst, &st); err != nil {
+		return fmt.Errorf("move /%s out of the way: %w", rel, err)
+	}
+	if m.above[rel] {
+		return nil
+	}
+	if err := unix.Unlinkat(from, name, unix.AT_REMOVEDIR); err != nil {
+		return fmt.Errorf("move /%s out of the way: %w", rel, err)
+	}
+	return nil
+}
+
+// back moves what is in from into the open directory to, called rel, where
+// directories that were left behind are found again and get their metadata.
+func (m *mover) back(from, to int, rel string) error {
+	names, err := readNames(from)
+	if err != nil {
+		return fmt.Errorf("list what was moved out of /%s: %w", rel, err)
+	}
+	for _, name := range names {
+		p := path.Join(rel, name)
+		if p == leavingMark {
+			continue
+		}
+		err := unix.Renameat2(from, name, to, name, unix.RENAME_NOREPLACE)
+		if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOSYS) {
+			err = renameNoReplace(from, name, to)
+		}
+		if err == nil {
+			continue
+		}
+		if !errors.Is(err, unix.EEXIST) && !errors.Is(err, unix.EXDEV) {
+			return fmt.Errorf("move /%s back: %w", p, err)
+		}
+		if err := m.backDir(from, to, name, p); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func renameNoReplace(from int, name string, to int) error {
+	var st unix.Stat_t
+	if unix.Fstatat(to, name, &st, unix.AT_SYMLINK_NOFOLLOW) == nil {
+		return unix.EEXIST
+	}
+	return unix.Renameat(from, name, to, name)
+}
+
+func (m *mover) backDir(from, to int, name, rel string) error {
+	src, err := openDir(from, name)
+	if err != nil {
+		return fmt.Errorf("move /%s back: %w", rel, err)
+	}
+	defer func() { _ = unix.Close(src) }()
+	var st unix.Stat_t
+	if err := unix.Fstat(src, &st); err != nil {
+		return fmt.Errorf("move /%s back: %w", rel, err)
+	}
+	if err := unix.Mkdirat(to, name, 0o700); err != nil && !errors.Is(err, unix.EEXIST) {
+		return fmt.Errorf("move /%s back: %w", rel, err)
+	}
+	dst, err := openDir(to, name)
+	if err != nil {
+		return fmt.Errorf("move /%s back: %w", rel, err)
+	}
+	defer func() { _ = unix.Close(dst) }()
+	if err := m.back(src, dst, rel); err != nil {
+		return err
+	}
+	if err := likeDir(src, dst, &st); err != nil {
+		return fmt.Errorf("move /%s back: %w", rel, err)
+	}
+	return unix.Unlinkat(from, name, unix.AT_REMOVEDIR)
+}
+
+// clear removes what is in the open directory, called rel, but what is spared.
+func (m *mover) clear(dir int, rel string) error {
+	names, err := readNames(dir)
+	if err != nil {
+		return fmt.Errorf("list /%s: %w", rel, err)
+	}
+	for _, name := range names {
+		p := path.Join(rel, name)
+		if m.spared[p] {
+			continue
+		}
+		if err := m.remove(dir, name, p); err != nil {
+			return fmt.Errorf("remove /%s: %w", p, err)
+		}
+	}
+	return nil
+}
+
+func (m *mover) remove(dir int, name, rel string) error {
+	err := unix.Unlinkat(dir, name, 0)
+	if err == nil || errors.Is(err, unix.ENOENT) {
+		return nil
+	}
+	sub, openErr := openDir(dir, name)
+	if openErr != nil {
+		return errors.Join(err, openErr)
+	}
+	defer func() { _ = unix.Close(sub) }()
+	if err := m.clear(sub, rel); err != nil {
+		return err
+	}
+	if m.above[rel] {
+		return nil
+	}
+	return unix.Unlinkat(dir, name, unix.AT_REMOVEDIR)
+}
+
+// likeDir gives an open directory the metadata of another.
+func likeDir(src, dst int, st *unix.Stat_t) error {
+	if err := unix.Fchown(dst, int(st.Uid), int(st.Gid)); err != nil {
+		return err
+	}
+	if err := copyXattrs(src, dst); err != nil {
+		return err
+	}
+	if err := unix.Fchmod(dst, st.Mode&0o7777); err != nil {
+		return err
+	}
+	return unix.UtimesNanoAt(dst, "", []unix.Timespec{st.Atim, st.Mtim}, unix.AT_EMPTY_PATH)
+}
+
+func copyXattrs(src, dst int) error {
+	buf := make([]byte, 64<<10)
+	n, err := unix.Flistxattr(src, buf)
+	if err != nil || n == 0 {
+		return nil //nolint:nilerr // a file system without attributes
+	}
+	value := make([]byte, 64<<10)
+	for _, name := range splitNames(buf[:n]) {
+		size, err := unix.Fgetxattr(src, name, value)
+		if err != nil {
+			continue
+		}
+		// Labels and the like are not ours to set.
+		if err := unix.Fsetxattr(dst, name, value[:size], 0); err != nil && !errors.Is(err, unix.EPERM) && !errors.Is(err, unix.ENOTSUP) {
+			return err
+		}
+	}
+	return nil
+}
+
+func splitNames(b []byte) []string {
+	var out []string
+	start := 0
+	for i, c := range b {
+		if c == 0 {
+			out = append(out, string(b[start:i]))
+			start = i + 1
+		}
+	}
+	return out
+}
+
+func openDir(dir int, name string) (int, error) {
+	return unix.Openat(dir, name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+}
+
+func readNames(fd int) ([]string, error) {
+	dup, err := unix.Openat(fd, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	f := os.NewFile(uintptr(dup), "directory")
+	defer f.Close()
+	return f.Readdirnames(-1)
+}
+
+// RemoveAt removes name in the open directory with all that is below it,
+// without following links. Nothing there is fine.
+func RemoveAt(dir int, name string) error { return newMover(nil).remove(dir, name, name) }
+
+// ClearAt removes what is in the open directory.
+func ClearAt(dir int) error { return newMover(nil).clear(dir, "") }

@@ -1,0 +1,324 @@
+package inplace
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+// hidden is where, below the root directory, the files are that are not in
+// place: own has the container's, image those of the steps.
+const (
+	hidden   = ".shale-inplace"
+	ownName  = "own"
+	imgName  = "image"
+	lockName = "lock"
+)
+
+// Root is the root directory of the container. The container's own files are in
+// it unless a step is running; one process at a time has it.
+type Root struct {
+	fd        int
+	lock      *os.File
+	protected []string
+	log       *slog.Logger
+
+	mu sync.RWMutex
+	// in: the image's files are in place.
+	in bool
+}
+
+// ErrReadOnly tells that the container's root directory cannot be written to.
+var ErrReadOnly = errors.New("the root file system of this container is read-only: building in place needs a writable one (readOnlyRootFilesystem: false, no --read-only)")
+
+// OpenRoot takes over the root directory. protected are absolute paths that
+// stay in place whatever is there, as the store and the build context. What a
+// killed process left is put right first.
+func OpenRoot(protected []string, log *slog.Logger) (*Root, error) {
+	return openRoot("/", protected, log)
+}
+
+func openRoot(dir string, protected []string, log *slog.Logger) (_ *Root, err error) {
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	fd, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, &os.PathError{Op: "open", Path: dir, Err: err}
+	}
+	r := &Root{fd: fd, log: log}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, r.release())
+		}
+	}()
+	for _, p := range protected {
+		if p = filepath.Clean(p); p != "/" {
+			r.protected = append(r.protected, strings.TrimPrefix(p, "/"))
+		}
+	}
+	if err := r.claim(); err != nil {
+		return nil, err
+	}
+	return r, r.recover()
+}
+
+// claim makes the hidden directory and locks it.
+func (r *Root) claim() error {
+	err := unix.Mkdirat(r.fd, hidden, 0o700)
+	if errors.Is(err, unix.EROFS) {
+		return ErrReadOnly
+	}
+	if err != nil && !errors.Is(err, unix.EEXIST) {
+		return fmt.Errorf("build in place: make /%s: %w", hidden, err)
+	}
+	dir, err := openDir(r.fd, hidden)
+	if err != nil {
+		return fmt.Errorf("build in place: open /%s: %w", hidden, err)
+	}
+	defer func() { _ = unix.Close(dir) }()
+	lock, err := unix.Openat(dir, lockName, unix.O_RDWR|unix.O_CREAT|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+	if err != nil {
+		return fmt.Errorf("build in place: %w", err)
+	}
+	r.lock = os.NewFile(uintptr(lock), lockName)
+	if err := unix.Flock(lock, unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		return errors.New("another build is using the root directory of this container: build in place one after the other, or each in a container of its own")
+	}
+	for _, name := range []string{imgName, ownName} {
+		if err := unix.Mkdirat(dir, name, 0o755); err != nil && !errors.Is(err, unix.EEXIST) {
+			return fmt.Errorf("build in place: %w", err)
+		}
+	}
+	return nil
+}
+
+// recover puts right what a killed process left: with some of the container's
+// own files out of place, what is in theirs is the image's.
+func (r *Root) recover() error {
+	own, img, done, err := r.places()
+	if err != nil {
+		return err
+	}
+	defer done()
+	m, err := r.mover()
+	if err != nil {
+		return err
+	}
+	names, err := readNames(own)
+	if err != nil {
+		return fmt.Errorf("build in place: %w", err)
+	}
+	if len(names) > 0 {
+		r.log.Warn("a build in this container was killed: its files are removed and the container's own put back")
+		if err := m.restore(r.fd, own); err != nil {
+			return fmt.Errorf("put the container's own files back after a build was killed: %w", err)
+		}
+	}
+	return newMover(nil).clear(img, "")
+}
+
+// restore removes what is in place and moves own back. Where the mark is, what
+// is in place may be the container's own already, and nothing is removed.
+func (m *mover) restore(root, own int) error {
+	var st unix.Stat_t
+	if unix.Fstatat(own, leavingMark, &st, unix.AT_SYMLINK_NOFOLLOW) != nil {
+		if err := m.clear(root, ""); err != nil {
+			return err
+		}
+		if err := mark(own); err != nil {
+			return err
+		}
+	}
+	if err := m.back(own, root, ""); err != nil {
+		return err
+	}
+	return unix.Unlinkat(own, leavingMark, 0)
+}
+
+// leavingMark stands among the container's own files while some of them may
+// still, or again, be in place.
+const leavingMark = ".shale-moving"
+
+func (r *Root) places() (own, img int, done func(), err error) {
+	dir, err := openDir(r.fd, hidden)
+	if err != nil {
+		return 0, 0, nil, fmt.Errorf("build in place: open /%s: %w", hidden, err)
+	}
+	defer func() { _ = unix.Close(dir) }()
+	if own, err = openDir(dir, ownName); err != nil {
+		return 0, 0, nil, fmt.Errorf("build in place: %w", err)
+	}
+	if img, err = openDir(dir, imgName); err != nil {
+		_ = unix.Close(own)
+		return 0, 0, nil, fmt.Errorf("build in place: %w", err)
+	}
+	return own, img, func() { _, _ = unix.Close(own), unix.Close(img) }, nil
+}
+
+func (r *Root) mover() (*mover, error) {
+	paths, err := r.Spared()
+	if err != nil {
+		return nil, err
+	}
+	return newMover(paths), nil
+}
+
+// Spared lists what is neither the container's nor the image's to move: mount
+// points and what is protected, without leading slash.
+func (r *Root) Spared() ([]string, error) {
+	points, err := mountPoints()
+	if err != nil {
+		return nil, err
+	}
+	return append(append(points, hidden), r.protected...), nil
+}
+
+// Protected tells whether path, without leading slash, was given to OpenRoot.
+func (r *Root) Protected() []string { return r.protected }
+
+// Dir is the directory.
+func (r *Root) Dir() string { return "/" }
+
+// Begin puts the image's files in place, for a step. No other step, and nobody
+// who needs the container's own files, goes on before End.
+func (r *Root) Begin() error {
+	r.mu.Lock()
+	if r.in {
+		return nil
+	}
+	if err := r.swapIn(); err != nil {
+		r.mu.Unlock()
+		return err
+	}
+	return nil
+}
+
+// End is the end of what Begin began. The image's files stay in place until
+// somebody needs the others.
+func (r *Root) End() { r.mu.Unlock() }
+
+// Own puts the container's own files in place and keeps them there until
+// release is called.
+func (r *Root) Own() (release func(), err error) {
+	for {
+		r.mu.RLock()
+		if !r.in {
+			return r.mu.RUnlock, nil
+		}
+		r.mu.RUnlock()
+		r.mu.Lock()
+		if r.in {
+			err = r.swapOut()
+		}
+		r.mu.Unlock()
+		if err != nil {
+			return nil, err
+		}
+	}
+}
+
+func (r *Root) swapIn() error {
+	own, img, done, err := r.places()
+	if err != nil {
+		return err
+	}
+	defer done()
+	m, err := r.mover()
+	if err != nil {
+		return err
+	}
+	if err := mark(own); err != nil {
+		return err
+	}
+	if err := m.out(r.fd, own, ""); err != nil {
+		return errors.Join(err, m.restore(r.fd, own))
+	}
+	if err := unix.Unlinkat(own, leavingMark, 0); err != nil {
+		return fmt.Errorf("build in place: %w", err)
+	}
+	r.in = true
+	return m.back(img, r.fd, "")
+}
+
+func mark(own int) error {
+	fd, err := unix.Openat(own, leavingMark, unix.O_WRONLY|unix.O_CREAT|unix.O_CLOEXEC, 0o600)
+	if err != nil {
+		return fmt.Errorf("build in place: %w", err)
+	}
+	return unix.Close(fd)
+}
+
+func (r *Root) swapOut() error {
+	own, img, done, err := r.places()
+	if err != nil {
+		return err
+	}
+	defer done()
+	m, err := r.mover()
+	if err != nil {
+		return err
+	}
+	if err := m.out(r.fd, img, ""); err != nil {
+		return err
+	}
+	if err := mark(own); err != nil {
+		return err
+	}
+	r.in = false
+	return m.restore(r.fd, own)
+}
+
+// Close puts the container's own files back and removes the image's.
+func (r *Root) Close() error {
+	release, err := r.Own()
+	if err != nil {
+		return errors.Join(err, r.release())
+	}
+	release()
+	dir, err := openDir(r.fd, hidden)
+	if err == nil {
+		err = newMover(nil).clear(dir, "")
+		_ = unix.Close(dir)
+	}
+	if err == nil {
+		err = unix.Unlinkat(r.fd, hidden, unix.AT_REMOVEDIR)
+	}
+	if err != nil {
+		err = fmt.Errorf("remove /%s: %w", hidden, err)
+	}
+	return errors.Join(err, r.release())
+}
+
+func (r *Root) release() error {
+	err := unix.Close(r.fd)
+	if r.lock != nil {
+		err = errors.Join(err, r.lock.Close())
+	}
+	return err
+}
+
+// Aside opens a directory for what has to make way in the root file system
+// while a step runs, on the same file system. The caller closes it.
+func Aside() (int, error) {
+	const name = "/" + hidden + "/aside"
+	if err := unix.Mkdir(name, 0o700); err != nil && !errors.Is(err, unix.EEXIST) {
+		return -1, &os.PathError{Op: "mkdir", Path: name, Err: err}
+	}
+	return unix.Open(name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+}
+
+// MountPoints lists, as absolute paths, where something is mounted.
+func MountPoints() ([]string, error) {
+	points, err := mountPoints()
+	for i := range points {
+		points[i] = "/" + points[i]
+	}
+	return points, err
+}

@@ -1,0 +1,331 @@
+package sandbox
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/shale-build/shale/runtime/inplace"
+)
+
+// InPlace runs commands without any namespace, in the root directory of the
+// container that the process is in. Mounts become copies or links for the time
+// of the command. The caller has the root file system in place and lets one
+// command run at a time.
+type InPlace struct {
+	log *slog.Logger
+	// copy copies a file or directory to dst, where nothing is, and never by
+	// hard links.
+	copy func(ctx context.Context, src, dst string) error
+}
+
+// NewInPlace returns a runner that copies with the given function.
+func NewInPlace(log *slog.Logger, copy func(ctx context.Context, src, dst string) error) *InPlace {
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	return &InPlace{log: log, copy: copy}
+}
+
+// NotInPlaceError is something that needs namespaces or mounts.
+type NotInPlaceError struct{ What string }
+
+func (e *NotInPlaceError) Error() string {
+	return e.What + " cannot be had in place: this container allows neither namespaces nor mounts (see shale doctor)"
+}
+
+// Unavailable returns all limits that are asked for.
+func (*InPlace) Unavailable(l Limits) (names []string, why string) {
+	for name := range l.wanted() {
+		names = append(names, name)
+	}
+	if l.Parent != "" {
+		names = append(names, "cgroup-parent")
+	}
+	slices.Sort(names)
+	return names, "the control groups of this container are read-only"
+}
+
+// Run runs one command, see Runner.Run. Spec.Rootfs is the root directory.
+func (r *InPlace) Run(ctx context.Context, s Spec) (code int, err error) {
+	if err := s.validate(); err != nil {
+		return 0, fmt.Errorf("run in place: %w", err)
+	}
+	if err := s.fitsInPlace(); err != nil {
+		return 0, err
+	}
+	st, err := newStubs(s.Rootfs)
+	if err != nil {
+		return 0, err
+	}
+	defer func() {
+		if cleanErr := st.remove(); cleanErr != nil {
+			err = errors.Join(err, fmt.Errorf("clean up after step: %w", cleanErr))
+		}
+	}()
+	p := &placing{InPlace: r, ctx: ctx, st: st}
+	if err := p.all(&s); err != nil { //nolint:contextcheck // what a cache holds is kept even when the step was ended
+		return 0, err
+	}
+	if err := st.makeCwd(s.cwd(), s.UID, s.GID); err != nil {
+		return 0, err
+	}
+	c := inplace.Command{
+		Args: s.Args, Env: s.Env, Dir: path.Join(s.Rootfs, s.cwd()), UID: s.UID, GID: s.GID, Groups: s.AdditionalGIDs,
+		Limits: map[int]inplace.Limit{}, Stdin: s.Stdin, Stdout: s.Stdout, Stderr: s.Stderr,
+	}
+	for _, l := range s.Rlimits {
+		c.Limits[rlimits[l.Type]] = inplace.Limit{Soft: l.Soft, Hard: l.Hard}
+	}
+	for i, name := range capNames {
+		if slices.Contains(defaultCaps, name) {
+			c.Keep = append(c.Keep, i)
+		}
+	}
+	code, err = inplace.Run(ctx, c)
+	if start, ok := errors.AsType[*inplace.StartError](err); ok {
+		return start.Code, &ExecError{Code: start.Code, Message: start.Message}
+	}
+	return code, err
+}
+
+func (s *Spec) fitsInPlace() error {
+	switch {
+	case s.Network != HostNetwork:
+		return &NotInPlaceError{"a network other than the container's own (--network=none)"}
+	case s.Privileged:
+		return &NotInPlaceError{"a step with --security=insecure"}
+	case len(s.Devices) > 0 || s.Hooks != nil:
+		return &NotInPlaceError{"a step with --device"}
+	case s.Terminal:
+		return &NotInPlaceError{"a terminal"}
+	case s.ReadonlyRootfs:
+		return &NotInPlaceError{"a read-only root file system"}
+	}
+	return nil
+}
+
+// placing puts into the root file system what would be mounted.
+type placing struct {
+	*InPlace
+	ctx   context.Context //nolint:containedctx // lives for one Run
+	st    *stubs
+	count int
+}
+
+func (p *placing) all(s *Spec) error {
+	files := []Mount{{Type: Bind, Source: s.ResolvConf, Target: "/etc/resolv.conf"}, {Type: Bind, Source: s.Hosts, Target: "/etc/hosts"}}
+	for _, m := range files {
+		if err := p.network(m, s.HostsAdded && m.Target == "/etc/hosts"); err != nil {
+			return fmt.Errorf("%s of the step: %w", m.Target, err)
+		}
+	}
+	for _, m := range s.Mounts {
+		if err := p.put(m); err != nil {
+			return fmt.Errorf("mount %s: %w", m.Target, err)
+		}
+	}
+	return nil
+}
+
+// network gives the step a file that container engines mount. Theirs serves as
+// well, unless something has to be added.
+func (p *placing) network(m Mount, added bool) error {
+	if m.Source == "" {
+		return nil
+	}
+	points, err := inplace.MountPoints()
+	if err != nil {
+		return err
+	}
+	if !slices.Contains(points, m.Target) {
+		return p.put(m)
+	}
+	if !added {
+		return nil
+	}
+	before, err := os.ReadFile(m.Target)
+	if err != nil {
+		return err
+	}
+	data, err := os.ReadFile(m.Source)
+	if err != nil {
+		return err
+	}
+	p.st.undo = append(p.st.undo, func() error { return os.WriteFile(m.Target, before, 0o644) }) //nolint:gosec // as it was
+	return os.WriteFile(m.Target, data, 0o644)                                                   //nolint:gosec // as it was
+}
+
+// put shows one mount. What was at the target is moved aside until the end.
+func (p *placing) put(m Mount) error {
+	dir := true
+	if m.Type == Bind {
+		info, err := os.Stat(m.Source)
+		if err != nil {
+			return err
+		}
+		dir = info.IsDir()
+	}
+	target, created, err := p.st.place(m.Target, dir)
+	if err != nil {
+		return err
+	}
+	parent, err := p.openParent(target)
+	if err != nil {
+		return err
+	}
+	at := &placed{dir: parent, name: path.Base(target)}
+	p.st.undo = append(p.st.undo, at.undo)
+	touched, err := p.st.touch(parent)
+	if err != nil {
+		return err
+	}
+	if err := p.moveAside(at); err != nil {
+		return err
+	}
+	if err := p.show(m, at, created); err != nil {
+		return err
+	}
+	return setMtime(p.st.before[touched].fd, p.st.before[touched].mtime)
+}
+
+func (p *placing) openParent(target string) (int, error) {
+	rel := strings.TrimPrefix(path.Dir(target), "/")
+	if rel == "" {
+		rel = "."
+	}
+	return unix.Openat2(p.st.root, rel, &unix.OpenHow{
+		Flags:   unix.O_RDONLY | unix.O_DIRECTORY | unix.O_CLOEXEC,
+		Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS,
+	})
+}
+
+// placed is what is shown in one place.
+type placed struct {
+	dir  int // owned
+	name string
+	// aside is what was there before, in asideDir.
+	asideDir int
+	aside    string
+	// finish is called before what is shown is removed.
+	finish func() error
+}
+
+// moveAside makes way.
+func (p *placing) moveAside(at *placed) error {
+	p.count++
+	dir, err := inplace.Aside()
+	if err != nil {
+		return err
+	}
+	name := strconv.Itoa(os.Getpid()) + "." + strconv.Itoa(p.count)
+	err = unix.Renameat(at.dir, at.name, dir, name)
+	if errors.Is(err, unix.EXDEV) || errors.Is(err, unix.EBUSY) {
+		_ = unix.Close(dir)
+		return &NotInPlaceError{"a mount on or in what is mounted in the container already"}
+	}
+	if err != nil {
+		_ = unix.Close(dir)
+		return fmt.Errorf("make way: %w", err)
+	}
+	at.asideDir, at.aside = dir, name
+	return nil
+}
+
+func (p *placing) show(m Mount, at *placed, created bool) error {
+	full := "/proc/self/fd/" + strconv.Itoa(at.dir) + "/" + at.name
+	switch {
+	case m.Type == Tmpfs:
+		return p.emptyDir(m, at, created)
+	case m.InMemory:
+		return unix.Symlinkat(m.Source, at.dir, at.name)
+	case m.Kept:
+		return p.keep(m, at, full)
+	}
+	return p.copy(p.ctx, m.Source, full)
+}
+
+// emptyDir stands for a tmpfs; what is put into it is thrown away.
+func (p *placing) emptyDir(m Mount, at *placed, created bool) error {
+	mode, uid, gid := uint32(0o1777), uint32(0), uint32(0)
+	if !created {
+		var st unix.Stat_t
+		if err := unix.Fstatat(at.asideDir, at.aside, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+			return err
+		}
+		mode, uid, gid = st.Mode&0o7777, st.Uid, st.Gid
+	}
+	if m.Mode != 0 {
+		mode = m.Mode
+	}
+	if err := unix.Mkdirat(at.dir, at.name, 0o700); err != nil {
+		return err
+	}
+	if err := unix.Fchownat(at.dir, at.name, int(uid), int(gid), unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		return err
+	}
+	return unix.Fchmodat(at.dir, at.name, mode, 0)
+}
+
+// keep shows a directory that gets what the step makes of it: by moving it
+// there and back or, between file systems, by copying.
+func (p *placing) keep(m Mount, at *placed, full string) error {
+	err := unix.Renameat(unix.AT_FDCWD, m.Source, at.dir, at.name)
+	if err == nil {
+		at.finish = func() error {
+			err := unix.Renameat(at.dir, at.name, unix.AT_FDCWD, m.Source)
+			if errors.Is(err, unix.ENOENT) {
+				return os.Mkdir(m.Source, 0o755) //nolint:gosec // the step removed it
+			}
+			return err
+		}
+		return nil
+	}
+	if !errors.Is(err, unix.EXDEV) {
+		return err
+	}
+	if err := p.copy(p.ctx, m.Source, full); err != nil {
+		return err
+	}
+	at.finish = func() error { return p.writeBack(at, full, m.Source) }
+	return nil
+}
+
+func (p *placing) writeBack(at *placed, from, to string) error {
+	var st unix.Stat_t
+	err := unix.Fstatat(at.dir, at.name, &st, unix.AT_SYMLINK_NOFOLLOW)
+	dir, openErr := os.Open(to)
+	if openErr != nil {
+		return openErr
+	}
+	defer dir.Close()
+	if err := inplace.ClearAt(int(dir.Fd())); err != nil {
+		return err
+	}
+	if err != nil || st.Mode&unix.S_IFMT != unix.S_IFDIR {
+		return nil
+	}
+	// The step may have been ended; what it made is kept all the same.
+	return p.copy(context.WithoutCancel(p.ctx), from, to)
+}
+
+// undo removes what is shown and puts back what was there.
+func (at *placed) undo() error {
+	var errs []error
+	if at.aside != "" {
+		if at.finish != nil {
+			errs = append(errs, at.finish())
+		}
+		errs = append(errs, inplace.RemoveAt(at.dir, at.name))
+		errs = append(errs, unix.Renameat(at.asideDir, at.aside, at.dir, at.name), unix.Close(at.asideDir))
+	}
+	return errors.Join(append(errs, unix.Close(at.dir))...)
+}
