@@ -41,7 +41,7 @@ func (e *executor) base(ctx context.Context, snap solve.Snapshot) (solve.Snapsho
 }
 
 func (e *executor) layerOf(ctx context.Context, tree *local.Tree) (solve.Snapshot, error) {
-	draft, err := e.mounts.Create(ctx, rootfs.Base{}, func(ctx context.Context, root string) error {
+	draft, err := e.mounts.CreateFiles(ctx, rootfs.Base{}, nil, func(ctx context.Context, root string) error {
 		_, err := fileop.Materialize(ctx, tree, "/", root, fileop.Options{Logger: e.logger})
 		return err
 	})

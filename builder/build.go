@@ -176,6 +176,9 @@ func (b *build) openState(ctx context.Context) error {
 		return err
 	}
 	b.mounts = rootfs.New(b.whole, b.deps.Store, b.work.Dir, b.deps.Owners, b.deps.Logger)
+	if b.deps.NoMounts {
+		b.mounts.MountNothing(b.deps.Place)
+	}
 	dir, err := b.deps.Store.StateDir(CacheState)
 	if err != nil {
 		return err
@@ -202,7 +205,7 @@ func (b *build) newExecutor() (*executor, error) {
 		SingleID: b.deps.SingleID, Ownership: b.deps.Ownership, Secrets: b.secrets, Agents: b.agents, Logger: b.deps.Logger,
 	}
 	return &executor{
-		store: b.deps.Store, mounts: b.mounts, run: b.steps, sources: b.sources, logger: b.deps.Logger,
+		store: b.deps.Store, mounts: b.mounts, run: b.steps, sources: b.sources, own: b.deps.Own, logger: b.deps.Logger,
 	}, nil
 }
 
@@ -221,12 +224,25 @@ func (b *build) run(ctx context.Context) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
+	release, err := b.own()
+	if err != nil {
+		return nil, err
+	}
+	defer release()
 	out, err := b.outputs(ctx, done)
 	if err != nil {
 		return nil, err
 	}
 	out.Warnings, out.UnusedArgs = len(res.Warnings), res.UnusedArgs
 	return out, nil
+}
+
+// own keeps the container's own files in place, see Deps.
+func (b *build) own() (release func(), err error) {
+	if b.deps.Own == nil {
+		return func() {}, nil
+	}
+	return b.deps.Own()
 }
 
 // solve makes the layers of all platforms, side by side: what they share is

@@ -26,14 +26,24 @@ type executor struct {
 	mounts  *rootfs.Mounter
 	run     *exec.Executor
 	sources *source.Sources
-	logger  *slog.Logger
-	bases   bases
+	// own is that of Deps.
+	own    func() (func(), error)
+	logger *slog.Logger
+	bases  bases
 }
 
 var _ solve.Executor = (*executor)(nil)
 
 // Source implements solve.Executor.
 func (e *executor) Source(ctx context.Context, v *llb.Vertex, report solve.Reporter) (solve.Source, error) {
+	if e.own != nil {
+		// Registries' logins, certificates and git are the container's own.
+		release, err := e.own()
+		if err != nil {
+			return solve.Source{}, err
+		}
+		defer release()
+	}
 	return e.sources.Source(ctx, v, report)
 }
 
@@ -113,7 +123,7 @@ func (e *executor) file(ctx context.Context, v *llb.Vertex, inputs []solve.Snaps
 	if err != nil {
 		return solve.Snapshot{}, err
 	}
-	draft, err := e.mounts.Create(ctx, base, func(ctx context.Context, root string) error {
+	draft, err := e.mounts.CreateFiles(ctx, base, looksAt(v.File), func(ctx context.Context, root string) error {
 		o := fileop.Options{Dest: root, Inputs: roots, TempDir: temp, Logger: e.logger}
 		if owners := e.mounts.Owners(); owners != nil {
 			o.Chown, o.OwnerOf, o.Mknod = owners.Chown, owners.OwnerOf, owners.Mknod
@@ -144,6 +154,25 @@ func (e *executor) fileInputs(op *pb.FileOp, inputs []solve.Snapshot, base int) 
 		}
 	}
 	return roots, nil
+}
+
+// looksAt lists the paths of its base that an operation has to see. Users and
+// groups are looked up in the base too.
+func looksAt(op *pb.FileOp) []string {
+	paths := []string{"/etc/passwd", "/etc/group"}
+	for _, a := range op.GetActions() {
+		switch act := a.GetAction().(type) {
+		case *pb.FileAction_Copy:
+			paths = append(paths, act.Copy.GetDest())
+		case *pb.FileAction_Mkdir:
+			paths = append(paths, act.Mkdir.GetPath())
+		case *pb.FileAction_Mkfile:
+			paths = append(paths, act.Mkfile.GetPath())
+		default:
+			return nil
+		}
+	}
+	return paths
 }
 
 // baseInput is the input that the operation's result starts from, -1 for an

@@ -7,10 +7,10 @@ import (
 	"github.com/shale-build/shale/builder/exec"
 	"github.com/shale-build/shale/builder/frontend"
 	"github.com/shale-build/shale/builder/progress"
+	"github.com/shale-build/shale/builder/rootfs"
 	"github.com/shale-build/shale/builder/secrets"
 	"github.com/shale-build/shale/builder/sshagent"
 	"github.com/shale-build/shale/runtime/recorded"
-	"github.com/shale-build/shale/runtime/sandbox"
 	"github.com/shale-build/shale/storage"
 	"github.com/shale-build/shale/storage/registry"
 )
@@ -56,8 +56,14 @@ type Deps struct {
 	Store    *storage.Store
 	Registry *registry.Client
 	// Runner runs the containers of RUN steps, Network connects them.
-	Runner  *sandbox.Runner
+	Runner  exec.Runner
 	Network exec.Network
+	// NoMounts tells that nothing is mounted: layers are made in ordinary
+	// directories. Place, when set, is where steps run, and Own keeps the
+	// files there that belong to the container around until release is called.
+	NoMounts bool
+	Place    rootfs.Place
+	Own      func() (release func(), err error)
 	// SingleID tells that the user namespace has one id only.
 	SingleID bool
 	// Owners records owners where there is one id only; nil elsewhere.

@@ -2,6 +2,7 @@ package builder
 
 import (
 	"context"
+	"io"
 	"slices"
 	"time"
 
@@ -35,9 +36,23 @@ func (b *build) importCaches(ctx context.Context) {
 func (b *build) openCache(ctx context.Context, s cacheSource) (remotecache.Source, bool) {
 	step := newStep(b.deps.Progress, "importing cache manifest from "+s.name)
 	src := remotecache.Source{Name: s.name, Mounts: s.mounts.includes}
+	release, err := b.own()
+	if err != nil {
+		step.done(err)
+		return src, false
+	}
+	defer release()
 	a, err := s.open(ctx, b.deps.Registry)
 	if err == nil {
-		src.Layer, src.Close = a.Layer, a.Close
+		src.Close = a.Close
+		src.Layer = func(ctx context.Context, blob ocispec.Descriptor) (io.ReadCloser, error) {
+			release, err := b.own()
+			if err != nil {
+				return nil, err
+			}
+			defer release()
+			return a.Layer(ctx, blob)
+		}
 		src.Cache, err = remotecache.Decode(a.Manifest, a.Config)
 	}
 	if err == nil && s.maxAge > 0 {

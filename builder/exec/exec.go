@@ -31,10 +31,18 @@ import (
 // defaultHostname is what BuildKit gives a RUN step.
 const defaultHostname = "buildkitsandbox"
 
+// Runner runs commands in root file systems.
+type Runner interface {
+	// Run runs one command, see sandbox.Runner.
+	Run(ctx context.Context, s sandbox.Spec) (int, error)
+	// Unavailable returns those of the limits that cannot be applied, and why.
+	Unavailable(l sandbox.Limits) (names []string, why string)
+}
+
 // Executor runs the RUN steps of one build. It is safe for concurrent use.
 type Executor struct {
 	Mounts   *rootfs.Mounter
-	Runner   *sandbox.Runner
+	Runner   Runner
 	Caches   *cachemount.Caches
 	Network  Network
 	Allowed  Allowed

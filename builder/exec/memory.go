@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/shale-build/shale/overlay"
+	"github.com/shale-build/shale/runtime/inplace"
 )
 
 // memory returns a directory of the step whose files are in memory only and end
@@ -17,6 +18,9 @@ func (s *mountSet) memory() (string, error) {
 	if s.memoryDir != "" {
 		return s.memoryDir, nil
 	}
+	if s.exec.Mounts.InPlace() {
+		return s.memoryInPlace()
+	}
 	dir := filepath.Join(s.dir, "memory")
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return "", fmt.Errorf("make a directory in memory: %w", err)
@@ -25,6 +29,25 @@ func (s *mountSet) memory() (string, error) {
 		return "", fmt.Errorf("mount a file system in memory: %w", err)
 	}
 	s.undo = append(s.undo, func() error { return overlay.Unmount(dir) })
+	s.memoryDir = dir
+	return dir, nil
+}
+
+// memoryInPlace makes the directory in a file system in memory that the
+// container has. Others may pass through it: what is in it has owners.
+func (s *mountSet) memoryInPlace() (string, error) {
+	parent, err := inplace.Memory()
+	if err != nil {
+		return "", err
+	}
+	dir, err := os.MkdirTemp(parent, ".shale-")
+	if err == nil {
+		err = os.Chmod(dir, 0o711) //nolint:gosec // as it says
+	}
+	if err != nil {
+		return "", fmt.Errorf("make a directory in memory: %w", err)
+	}
+	s.undo = append(s.undo, func() error { return os.RemoveAll(dir) })
 	s.memoryDir = dir
 	return dir, nil
 }

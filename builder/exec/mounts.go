@@ -95,8 +95,8 @@ func (s *mountSet) bind(ctx context.Context, i int, m *pb.Mount) error {
 	if err != nil {
 		return err
 	}
-	if !m.GetReadonly() {
-		scratch, release, err := s.exec.Mounts.ScratchOf(lowers)
+	if !m.GetReadonly() && !s.exec.Mounts.InPlace() {
+		scratch, release, err := s.exec.Mounts.ScratchOf(ctx, lowers)
 		if err != nil {
 			return err
 		}
@@ -187,6 +187,17 @@ func (s *mountSet) attach(i int, root, selector string, m *pb.Mount) error {
 		return err
 	}
 	defer source.Close()
+	if s.exec.Mounts.InPlace() {
+		// Nothing runs that could change what the path leads to.
+		path, err := os.Readlink("/proc/self/fd/" + strconv.Itoa(int(source.Fd())))
+		if err != nil {
+			return fmt.Errorf("find the mount's source: %w", err)
+		}
+		s.list = append(s.list, sandbox.Mount{
+			Type: sandbox.Bind, Source: path, Target: m.GetDest(), Kept: m.GetMountType() == pb.MountType_CACHE && !m.GetReadonly(),
+		})
+		return nil
+	}
 	target, err := s.bindOwn(strconv.Itoa(i), source, overlay.BindOptions{ReadOnly: m.GetReadonly()})
 	if err != nil {
 		return err

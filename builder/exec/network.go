@@ -33,6 +33,7 @@ func (e *Executor) connect(ctx context.Context, spec *sandbox.Spec, op *pb.ExecO
 	for _, h := range op.GetMeta().GetExtraHosts() {
 		extra = append(extra, [2]string{h.GetHost(), h.GetIP()})
 	}
+	spec.HostsAdded = len(extra) > 0
 	resolv, err := e.Network.ResolvConf(net)
 	if err != nil {
 		return err

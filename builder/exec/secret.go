@@ -37,7 +37,7 @@ func (s *mountSet) secret(i int, m *pb.Mount) error {
 	}
 	s.masked = append(s.masked, value)
 	s.list = append(s.list, sandbox.Mount{
-		Type: sandbox.Bind, Source: path, Target: m.GetDest(), ReadOnly: true, NoSUID: true, NoExec: mode&0o111 == 0,
+		Type: sandbox.Bind, Source: path, Target: m.GetDest(), ReadOnly: true, NoSUID: true, NoExec: mode&0o111 == 0, InMemory: true,
 	})
 	return nil
 }

@@ -36,6 +36,6 @@ func (s *mountSet) ssh(ctx context.Context, i int, m *pb.Mount) error {
 	if err := socket.Chmod(fs.FileMode(opt.GetMode())); err != nil {
 		return err
 	}
-	s.list = append(s.list, sandbox.Mount{Type: sandbox.Bind, Source: socket.Path, Target: m.GetDest(), NoSUID: true, NoExec: true})
+	s.list = append(s.list, sandbox.Mount{Type: sandbox.Bind, Source: socket.Path, Target: m.GetDest(), NoSUID: true, NoExec: true, InMemory: true})
 	return nil
 }

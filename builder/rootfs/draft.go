@@ -86,6 +86,11 @@ func (s *stage) wait(ctx context.Context) error {
 // as the files are complete; the rest follows in the background, whatever becomes
 // of ctx by then. When fill fails no layer is made and its error is returned.
 func (m *Mounter) Create(ctx context.Context, base Base, fill func(ctx context.Context, root string) error) (*Draft, error) {
+	if m.plain != nil {
+		return m.createPlain(ctx, base, func(parent string, lower []string) (storage.Layer, error) {
+			return m.createInTree(ctx, parent, lower, fill)
+		})
+	}
 	below, err := m.stack(ctx, base)
 	if err != nil {
 		return nil, err
@@ -102,6 +107,18 @@ func (m *Mounter) Create(ctx context.Context, base Base, fill func(ctx context.C
 		return nil, d.filled.err
 	}
 	return d, nil
+}
+
+// CreateFiles is Create for a fill that writes to no file that is there, but
+// replaces it. paths are those that it looks at, with what is below them; none
+// means all.
+func (m *Mounter) CreateFiles(ctx context.Context, base Base, paths []string, fill func(ctx context.Context, root string) error) (*Draft, error) {
+	if m.plain != nil {
+		return m.createPlain(ctx, base, func(parent string, lower []string) (storage.Layer, error) {
+			return m.createLinked(ctx, parent, lower, paths, fill)
+		})
+	}
+	return m.Create(ctx, base, fill)
 }
 
 // make carries a draft from its beginning to its end. What follows fill belongs to

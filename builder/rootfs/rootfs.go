@@ -34,6 +34,8 @@ type Mounter struct {
 	drafts   sync.WaitGroup
 	recorder recorder
 	owners   *recorded.Owners
+	// plain is set where nothing is mounted.
+	plain *directories
 
 	mu    sync.Mutex
 	next  int
@@ -145,6 +147,9 @@ func (m *Mounter) mountView(lower []string) (string, error) {
 	if err != nil || len(lower) == 0 {
 		return target, err
 	}
+	if m.plain != nil {
+		return target, m.plain.view(target, lower)
+	}
 	mount := overlay.Mount{Lower: lower, Target: target, UserXattr: m.store.UserXattr()}
 	if err := mount.Mount(); err != nil {
 		return "", err
@@ -154,10 +159,17 @@ func (m *Mounter) mountView(lower []string) (string, error) {
 
 // ScratchOf returns a writable directory that starts as the lower directories
 // show it and is thrown away by release.
-func (m *Mounter) ScratchOf(lower []string) (path string, release func() error, err error) {
+func (m *Mounter) ScratchOf(ctx context.Context, lower []string) (path string, release func() error, err error) {
 	dir, err := m.NewDir("scratch")
 	if err != nil {
 		return "", nil, err
+	}
+	if m.plain != nil {
+		err := errors.Join(os.Chmod(dir, 0o755), m.plain.fill(ctx, dir, lower)) //nolint:gosec // as below
+		if err != nil {
+			return "", nil, errors.Join(err, os.RemoveAll(dir))
+		}
+		return dir, func() error { return os.RemoveAll(dir) }, nil
 	}
 	st := storage.Staging{
 		Upper: filepath.Join(dir, "upper"), Work: filepath.Join(dir, "work"), Merged: filepath.Join(dir, "merged"),
@@ -242,6 +254,10 @@ func (m *Mounter) Close() error {
 	m.drafts.Wait()
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if m.plain != nil {
+		m.views = map[string]*view{}
+		return m.plain.close()
+	}
 	var errs []error
 	for lower, v := range m.views {
 		if lower != "" && v.err == nil && v.path != "" {

@@ -38,6 +38,9 @@ func buildAction(c *cli.Context) error {
 	if err := refuseAttestations(c); err != nil {
 		return err
 	}
+	if _, err := chosenIsolation(c); err != nil {
+		return err
+	}
 	opts, err := buildOptions(c, os.LookupEnv)
 	if err != nil {
 		return usageError(c, err.Error())
@@ -86,6 +89,9 @@ func build(c *cli.Context, s *session, opts builder.Options, results resultFiles
 	services, err := newServices(c, s, opts.Network)
 	if err != nil {
 		return err
+	}
+	if err := services.place(s, &opts); err != nil {
+		return errors.Join(err, services.close())
 	}
 	return show(c, services, results, func(deps builder.Deps) (*builder.Result, error) {
 		return builder.Build(c.Context, opts, deps)

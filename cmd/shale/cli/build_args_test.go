@@ -86,7 +86,7 @@ func TestFlagsOfDocker(t *testing.T) {
 		}
 	}
 	for _, flag := range []string{
-		"--isolation=hyperv", "--policy=filename=x.rego",
+		"--policy=filename=x.rego",
 		"--security-opt=seccomp=unconfined", "--squash",
 	} {
 		var out, errOut bytes.Buffer

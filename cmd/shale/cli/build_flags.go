@@ -32,6 +32,7 @@ func buildFlags() []cli.Flag {
 		&cli.StringFlag{Name: "file", Aliases: []string{"f"}, Usage: "read the Dockerfile from `FILE` or URL, - for standard input (default: CONTEXT/Dockerfile)"},
 		&cli.StringFlag{Name: "format", Value: "oci", EnvVars: []string{"BUILDAH_FORMAT"}, Usage: "media types of the image: oci or docker"},
 		&cli.StringFlag{Name: "iidfile", Usage: "write the image ID, or the digest of an index, to `FILE`"},
+		isolationFlag(),
 		&cli.StringSliceFlag{Name: "label", Usage: "add a label `KEY=VALUE` to the image"},
 		&cli.BoolFlag{Name: "load", Usage: "keep the image in the store, as is done anyway without --output"},
 		&cli.StringFlag{Name: "memory", Aliases: []string{"m"}, Usage: "let a step use `BYTES` of memory, as 2g"},
@@ -79,7 +80,6 @@ func acceptedFlags() []cli.Flag {
 // would change the result and are not available. They are refused by name:
 // ignoring one gives an image the user did not ask for.
 var refused = map[string]string{
-	"isolation":    "steps always run in containers",
 	"policy":       "Rego policies are not evaluated; --source-policy-file takes rules in BuildKit's form",
 	"security-opt": "the profile of steps cannot be changed; RUN --security=insecure with --allow=security.insecure lifts it",
 	"squash":       "layers are not joined; copy what is wanted into a last stage with COPY --from",
@@ -87,8 +87,7 @@ var refused = map[string]string{
 
 // harmless are values of refused flags that ask for what is done anyway.
 var harmless = map[string][]string{
-	"isolation": {"", "default", "oci"},
-	"policy":    {"disabled=true"},
+	"policy": {"disabled=true"},
 }
 
 // refusedBooleans take no value of their own.

@@ -9,6 +9,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/shale-build/shale/builder"
+	"github.com/shale-build/shale/builder/exec"
 	"github.com/shale-build/shale/runtime/sandbox"
 	"github.com/shale-build/shale/storage/registry"
 )
@@ -24,28 +25,52 @@ type services struct {
 
 // newServices connects the parts. network is the value of --network.
 func newServices(c *cli.Context, s *session, network string) (*services, error) {
-	runner, err := sandbox.New(sandbox.Options{
-		StateDir: filepath.Join(s.store.RunRoot(), "shale"), Logger: s.logger,
-	})
+	runner, closeRunner, err := newRunner(s)
 	if err != nil {
 		return nil, err
 	}
 	net, netDescription, closeNetwork, err := newNetwork(c.Context, s, network)
 	if err != nil {
-		return nil, errors.Join(err, runner.Close())
+		return nil, errors.Join(err, closeRunner())
 	}
 	mode := string(s.ids.Mode)
 	owners, tier, note, err := newOwners(c, s)
 	if err != nil {
-		return nil, errors.Join(err, closeNetwork(), runner.Close())
+		return nil, errors.Join(err, closeNetwork(), closeRunner())
 	}
 	return &services{
 		deps: builder.Deps{
 			Store: s.store, Registry: registry.New(s.store, registryOptions(c, s)),
 			Runner: runner, Network: net, SingleID: s.ids.SingleID(), Owners: owners, Ownership: tier, Logger: s.logger,
 		},
-		description:      fmt.Sprintf("building with \"shale\" (ids: %s, network: %s)%s", mode, netDescription, note),
+		description:      fmt.Sprintf("building with \"shale\" (%s)%s", describeMode(s, netDescription), note),
 		shortDescription: "shale:" + strings.ReplaceAll(mode, " ", "-"),
-		close:            func() error { return errors.Join(closeNetwork(), runner.Close()) },
+		close:            func() error { return errors.Join(closeNetwork(), closeRunner()) },
 	}, nil
+}
+
+// newRunner returns what runs steps, and what ends it.
+func newRunner(s *session) (exec.Runner, func() error, error) {
+	if s.inPlace() {
+		return sandbox.NewInPlace(s.logger, copyPlain), func() error { return nil }, nil
+	}
+	runner, err := sandbox.New(sandbox.Options{
+		StateDir: filepath.Join(s.store.RunRoot(), "shale"), Logger: s.logger,
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	return runner, runner.Close, nil
+}
+
+// describeMode is what the first line of a build says about where steps run.
+func describeMode(s *session, network string) string {
+	if s.inPlace() {
+		return "in place, in this container: " + s.ids.Reason
+	}
+	text := fmt.Sprintf("ids: %s, network: %s", s.ids.Mode, network)
+	if s.noMounts {
+		text += ", files: copied, as the store lies on an overlay"
+	}
+	return text
 }

@@ -37,7 +37,7 @@ type diagnosis struct {
 }
 
 // hopeless are the environments in which nothing can be built.
-var hopeless = map[string]bool{"D": true, "E": true, "F": true}
+var hopeless = map[string]bool{"E": true, "F": true}
 
 var probesListing = format.Listing{
 	Columns: "{{.Name}}\t{{.Status}}\t{{.Detail}}",

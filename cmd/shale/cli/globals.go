@@ -65,7 +65,11 @@ func enter(c *cli.Context) (userns.Info, *slog.Logger, error) {
 	if err != nil {
 		return userns.Info{}, nil, err
 	}
-	info, err := userns.Enter(c.Context, userns.Options{Logger: logger})
+	isolation, err := chosenIsolation(c)
+	if err != nil {
+		return userns.Info{}, nil, err
+	}
+	info, err := isolation.enter(c.Context, logger)
 	return info, logger, err
 }
 
@@ -74,7 +78,13 @@ type session struct {
 	store  *storage.Store
 	logger *slog.Logger
 	ids    userns.Info
+	// noMounts: the store was opened without mounting, and nothing else can
+	// be mounted over its layers.
+	noMounts bool
 }
+
+// inPlace tells that steps run in the container around.
+func (s *session) inPlace() bool { return s.ids.Mode == modeInPlace }
 
 // withStore enters the namespaces, opens the store and closes it after do.
 func withStore(c *cli.Context, do func(*session) error) (err error) {
@@ -82,9 +92,13 @@ func withStore(c *cli.Context, do func(*session) error) (err error) {
 	if err != nil {
 		return err
 	}
-	store, err := storage.Open(storage.Options{
-		GraphRoot: c.String(rootFlag), RunRoot: c.String(runrootFlag), Recorded: info.SingleID(), Logger: logger,
-	})
+	opts := storage.Options{GraphRoot: c.String(rootFlag), RunRoot: c.String(runrootFlag), Recorded: info.SingleID(), Logger: logger}
+	if opts.NoMounts = info.Mode == modeInPlace; !opts.NoMounts {
+		if opts.NoMounts, err = storage.OnOverlay(opts); err != nil {
+			return err
+		}
+	}
+	store, err := storage.Open(opts)
 	if err != nil {
 		return err
 	}
@@ -93,7 +107,7 @@ func withStore(c *cli.Context, do func(*session) error) (err error) {
 			err = closeErr
 		}
 	}()
-	return do(&session{store: store, logger: logger, ids: info})
+	return do(&session{store: store, logger: logger, ids: info, noMounts: opts.NoMounts})
 }
 
 // noArguments refuses positional arguments.

@@ -36,6 +36,12 @@ func newNetwork(_ context.Context, s *session, name string) (*stepNetwork, strin
 	if err != nil {
 		return nil, "", nil, err
 	}
+	if s.inPlace() {
+		if mode == network.None || mode == network.Private {
+			return nil, "", nil, &sandbox.NotInPlaceError{What: "--network=" + name}
+		}
+		mode = network.Host
+	}
 	n := &stepNetwork{store: s.store, mode: mode, logger: s.logger}
 	return n, string(network.Expect(mode)), n.close, nil
 }

@@ -70,6 +70,9 @@ func runAction(c *cli.Context) error {
 		return usageError(c, err.Error())
 	}
 	return withStore(c, func(s *session) error {
+		if s.inPlace() {
+			return &sandbox.NotInPlaceError{What: "shale run"}
+		}
 		img, err := runImage(c, s, opts)
 		if err != nil {
 			return err
@@ -280,7 +283,7 @@ func runContainer(c *cli.Context, s *session, spec container.Spec, o runOptions)
 		return err
 	}
 	code, err := container.Run(c.Context, container.Services{
-		Store: s.store, Runner: services.deps.Runner, Network: services.deps.Network, StateDir: dir,
+		Store: s.store, Runner: services.deps.Runner, Network: services.deps.Network, StateDir: dir, NoMounts: s.noMounts,
 	}, spec)
 	if notStarted, ok := errors.AsType[*sandbox.ExecError](err); ok {
 		return exitError{error: err, code: notStarted.Code}

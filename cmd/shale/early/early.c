@@ -1,3 +1,4 @@
+#include <stdlib.h>
 #include <string.h>
 
 #include "early.h"
@@ -46,8 +47,11 @@ static int global_flag(const char *arg)
 
 int shale_userns_wanted(int argc, char **argv)
 {
+	const char *isolation = getenv("SHALE_ISOLATION");
 	int i = 1;
 
+	if (isolation && *isolation)
+		return 0;
 	while (i < argc && argv[i][0] == '-') {
 		int n = global_flag(argv[i]);
 

@@ -39,8 +39,10 @@ type Spec struct {
 // Services are what it takes to run it.
 type Services struct {
 	Store   *storage.Store
-	Runner  *sandbox.Runner
+	Runner  exec.Runner
 	Network exec.Network
+	// NoMounts tells that no overlay can be laid over the store's layers.
+	NoMounts bool
 	// StateDir is a directory of the store for root filesystems in use.
 	StateDir string
 }
@@ -53,6 +55,9 @@ func Run(ctx context.Context, s Services, spec Spec) (code int, err error) {
 		return 0, err
 	}
 	mounts := rootfs.New(ctx, s.Store, work.Dir, spec.Process.Owners, nil)
+	if s.NoMounts {
+		mounts.MountNothing(nil)
+	}
 	defer func() {
 		closeErr := mounts.Close()
 		if closeErr == nil {
@@ -65,7 +70,7 @@ func Run(ctx context.Context, s Services, spec Spec) (code int, err error) {
 	if err != nil {
 		return 0, err
 	}
-	root, release, err := mounts.ScratchOf(lower)
+	root, release, err := mounts.ScratchOf(ctx, lower)
 	if err != nil {
 		return 0, err
 	}

@@ -1,0 +1,295 @@
+package rootfs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+
+	"github.com/shale-build/shale/overlay/plain"
+	"github.com/shale-build/shale/storage"
+)
+
+// Place is a directory in which steps run one after the other, and which has
+// other uses in between. See runtime/inplace.Root.
+type Place interface {
+	// Dir is the directory; Spared are the paths below it, without leading
+	// slash, that stay as they are, and Protected those of them in which an
+	// image may not have files either.
+	Dir() string
+	Spared() ([]string, error)
+	Protected() []string
+	// Begin makes the files of the steps those that are in the directory.
+	Begin() error
+	End()
+}
+
+// directories does without mounts: views are made of hard links, and what
+// commands run in are copies. See package overlay/plain.
+type directories struct {
+	// place is nil where every tree can be a directory of its own.
+	place Place
+
+	mu       sync.Mutex
+	listings map[string]func() (*plain.Listing, error)
+	free     []*plain.Tree
+	all      []*plain.Tree
+}
+
+// MountNothing has m make everything of ordinary directories. With a place,
+// steps run there one at a time; else in copies of their own. It is called before
+// m is used.
+func (m *Mounter) MountNothing(place Place) {
+	m.plain = &directories{place: place, listings: map[string]func() (*plain.Listing, error){}}
+}
+
+type fillFunc = func(ctx context.Context, root string) error
+
+// createPlain makes a layer on base, which it waits for, and returns it as a
+// draft that is settled.
+func (m *Mounter) createPlain(ctx context.Context, base Base, create func(parent string, lower []string) (storage.Layer, error)) (*Draft, error) {
+	parent := base.Layer
+	if base.Draft != nil {
+		var err error
+		if parent, err = base.Draft.Layer(ctx); err != nil {
+			return nil, err
+		}
+	}
+	lower, err := m.Lowers(parent)
+	if err != nil {
+		return nil, err
+	}
+	d := &Draft{mounts: m, base: base, idle: make(chan struct{})}
+	if d.layer, err = create(parent, lower); err != nil {
+		return nil, err
+	}
+	if d.dirs, err = m.Lowers(d.layer.ID); err != nil {
+		return nil, err
+	}
+	for _, s := range []*stage{&d.filled, &d.packed, &d.settled} {
+		s.done = make(chan struct{})
+		s.end(nil)
+	}
+	close(d.idle)
+	d.chain, err = d.chainOn(ctx, d.layer.DiffID)
+	return d, err
+}
+
+// InPlace tells that steps run in the root directory of the container around,
+// where nothing can be mounted.
+func (m *Mounter) InPlace() bool { return m.plain != nil && m.plain.place != nil }
+
+// listing is what the layer directories show, topmost first.
+func (d *directories) listing(lower []string) (*plain.Listing, error) {
+	if len(lower) == 0 {
+		return plain.Empty(), nil
+	}
+	key := strings.Join(lower, "\x00")
+	d.mu.Lock()
+	once := d.listings[key]
+	if once == nil {
+		once = sync.OnceValues(func() (*plain.Listing, error) {
+			below, err := d.listing(lower[1:])
+			if err != nil {
+				return nil, err
+			}
+			return below.Over(lower[0])
+		})
+		d.listings[key] = once
+	}
+	d.mu.Unlock()
+	return once()
+}
+
+func (d *directories) view(target string, lower []string) error {
+	l, err := d.listing(lower)
+	if err != nil {
+		return err
+	}
+	if err := os.Chmod(target, 0o755); err != nil { //nolint:gosec // the root of a file system is world-readable
+		return fmt.Errorf("show layers in %s: %w", target, err)
+	}
+	return l.Link(target)
+}
+
+// fill copies what lower shows to dir.
+func (d *directories) fill(ctx context.Context, dir string, lower []string) (err error) {
+	l, err := d.listing(lower)
+	if err != nil {
+		return err
+	}
+	t, err := plain.OpenTree(dir, nil)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, t.Close()) }()
+	return t.Become(ctx, l)
+}
+
+// createLinked makes a layer of what fill does to files that it may replace, but
+// not write to. paths are those that it looks at; none means all.
+func (m *Mounter) createLinked(ctx context.Context, base string, lower, paths []string, fill fillFunc) (storage.Layer, error) {
+	l, err := m.plain.listing(lower)
+	if err != nil {
+		return storage.Layer{}, err
+	}
+	return m.store.CreateLayer(ctx, base, func(ctx context.Context, st storage.Staging) (_ storage.Diff, err error) {
+		if err := l.Link(st.Merged, paths...); err != nil {
+			return storage.Diff{}, err
+		}
+		t, err := l.OpenLinked(st.Merged, paths...)
+		if err != nil {
+			return storage.Diff{}, err
+		}
+		defer func() { err = errors.Join(err, t.Close()) }()
+		t.Settle()
+		if err := fill(ctx, st.Merged); err != nil {
+			return storage.Diff{}, err
+		}
+		changes, err := t.Changes(ctx)
+		if err != nil {
+			return storage.Diff{}, err
+		}
+		if err := changes.MoveInto(ctx, st.Upper); err != nil {
+			return storage.Diff{}, err
+		}
+		return m.pack(ctx, nil, st.Upper)
+	})
+}
+
+// createInTree makes a layer of what a step does in a tree of its own.
+func (m *Mounter) createInTree(ctx context.Context, base string, lower []string, fill fillFunc) (_ storage.Layer, err error) {
+	d := m.plain
+	l, err := d.listing(lower)
+	if err != nil {
+		return storage.Layer{}, err
+	}
+	t, release, err := m.takeTree(l)
+	if err != nil {
+		return storage.Layer{}, err
+	}
+	defer release()
+	layer, err := m.store.CreateLayer(ctx, base, func(ctx context.Context, st storage.Staging) (storage.Diff, error) {
+		if err := t.Become(ctx, l); err != nil {
+			return storage.Diff{}, err
+		}
+		t.Settle()
+		t.Touch()
+		if err := fill(ctx, t.Dir()); err != nil {
+			return storage.Diff{}, err
+		}
+		changes, err := t.Changes(ctx)
+		if err != nil {
+			return storage.Diff{}, err
+		}
+		if err := changes.Into(ctx, st.Upper); err != nil {
+			return storage.Diff{}, err
+		}
+		if err := d.special(l, st.Upper); err != nil {
+			return storage.Diff{}, err
+		}
+		return m.pack(ctx, nil, st.Upper)
+	})
+	if err != nil {
+		return layer, err
+	}
+	after, err := m.Lowers(layer.ID)
+	if err != nil {
+		return layer, err
+	}
+	next, err := d.listing(after)
+	if err != nil {
+		return layer, err
+	}
+	t.Adopt(next, after[0])
+	return layer, nil
+}
+
+// special adds the directories that a container leaves in images without them,
+// which in place are the container's own mounts.
+func (d *directories) special(l *plain.Listing, upper string) error {
+	if d.place == nil {
+		return nil
+	}
+	for _, name := range []string{"proc", "dev", "sys"} {
+		if l.Has(name) {
+			continue
+		}
+		if err := os.Mkdir(filepath.Join(upper, name), 0o755); err != nil && !errors.Is(err, os.ErrExist) { //nolint:gosec // as in every image
+			return fmt.Errorf("make /%s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// takeTree returns a tree that nobody else uses before release.
+func (m *Mounter) takeTree(l *plain.Listing) (*plain.Tree, func(), error) {
+	d := m.plain
+	if d.place == nil {
+		return m.ownTree()
+	}
+	for _, p := range d.place.Protected() {
+		if l.Fills(p) {
+			return nil, nil, fmt.Errorf("the image has files at /%s, which the build itself uses here: move the build context, or the store (--root), to a path that the image does not have, such as a volume", p)
+		}
+	}
+	if err := d.place.Begin(); err != nil {
+		return nil, nil, err
+	}
+	if len(d.all) == 0 {
+		t, err := plain.OpenTree(d.place.Dir(), func() (*plain.Spared, error) {
+			paths, err := d.place.Spared()
+			return plain.NewSpared(paths), err
+		})
+		if err != nil {
+			d.place.End()
+			return nil, nil, err
+		}
+		d.all = append(d.all, t)
+	}
+	return d.all[0], d.place.End, nil
+}
+
+// ownTree returns a free tree, or a new one.
+func (m *Mounter) ownTree() (*plain.Tree, func(), error) {
+	d := m.plain
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	var t *plain.Tree
+	if n := len(d.free); n > 0 {
+		t, d.free = d.free[n-1], d.free[:n-1]
+	} else {
+		d.mu.Unlock()
+		dir, err := m.NewDir("tree")
+		d.mu.Lock()
+		if err == nil {
+			err = os.Chmod(dir, 0o755) //nolint:gosec // the root of a file system is world-readable
+		}
+		if err == nil {
+			t, err = plain.OpenTree(dir, nil)
+		}
+		if err != nil {
+			return nil, nil, fmt.Errorf("make a root file system: %w", err)
+		}
+		d.all = append(d.all, t)
+	}
+	return t, func() {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		d.free = append(d.free, t)
+	}, nil
+}
+
+func (d *directories) close() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	var errs []error
+	for _, t := range d.all {
+		errs = append(errs, t.Close())
+	}
+	d.all, d.free = nil, nil
+	return errors.Join(errs...)
+}

@@ -1,0 +1,140 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/shale-build/shale/builder"
+	"github.com/shale-build/shale/overlay/plain"
+	"github.com/shale-build/shale/runtime/inplace"
+	"github.com/shale-build/shale/runtime/probe"
+	"github.com/shale-build/shale/runtime/userns"
+)
+
+// isolation is how steps are kept apart from the machine, as --isolation and
+// SHALE_ISOLATION name it.
+type isolation string
+
+const (
+	isolationAuto    isolation = "auto"
+	isolationUserns  isolation = "userns"
+	isolationInPlace isolation = "inplace"
+)
+
+// modeInPlace is the mode of a process that entered no namespace, because steps
+// run in the container around it.
+const modeInPlace userns.Mode = "in place"
+
+const (
+	isolationName = "isolation"
+	isolationEnv  = "SHALE_ISOLATION"
+)
+
+func isolationFlag() cli.Flag {
+	return &cli.StringFlag{
+		Name: isolationName, Value: string(isolationAuto), EnvVars: []string{isolationEnv},
+		Usage: "run steps by `WAY`: userns (containers in a user namespace), inplace (in the container around, as root of it) or auto",
+	}
+}
+
+// chosenIsolation reads the flag of build or, for other commands, the variable.
+func chosenIsolation(c *cli.Context) (isolation, error) {
+	value := os.Getenv(isolationEnv)
+	if c.IsSet(isolationName) {
+		value = c.String(isolationName)
+	}
+	switch value {
+	case "", "auto", "default", "oci":
+		return isolationAuto, nil
+	case "userns", "inplace":
+		return isolation(value), nil
+	}
+	return "", usageError(c, fmt.Sprintf("unknown isolation %q: it is auto, userns or inplace", value))
+}
+
+// enter moves the process to where it builds. See userns.Enter and
+// inplace.Enter: each starts the program again.
+func (i isolation) enter(ctx context.Context, logger *slog.Logger) (userns.Info, error) {
+	inside := inplace.Inside()
+	if i == isolationAuto && !inside && probe.Doubtful() {
+		why, err := probe.Namespaces(ctx, Version)
+		if err != nil {
+			return userns.Info{}, err
+		}
+		inside = why != nil
+		if inside {
+			if err := os.Setenv(envWhyInPlace, why.Error()); err != nil {
+				return userns.Info{}, err
+			}
+		}
+	}
+	if !inside && i != isolationInPlace {
+		return userns.Enter(ctx, userns.Options{Logger: logger})
+	}
+	if os.Geteuid() != 0 {
+		return userns.Info{}, errors.New("to build in place is root's: start the container as root (runAsUser: 0, user: root)")
+	}
+	if err := inplace.Enter(); err != nil {
+		return userns.Info{}, err
+	}
+	reason := os.Getenv(envWhyInPlace)
+	if reason == "" {
+		reason = "asked for"
+	}
+	info := userns.Here(modeInPlace)
+	info.Reason = reason
+	return info, os.Unsetenv(envWhyInPlace)
+}
+
+// envWhyInPlace carries over the start of the program why no namespace was
+// entered.
+const envWhyInPlace = "_SHALE_WHY_INPLACE"
+
+// place prepares a build in place: the root directory of the container, but for
+// what the build itself reads and writes, becomes that of the steps.
+func (s *services) place(session *session, opts *builder.Options) error {
+	s.deps.NoMounts = session.noMounts
+	if !session.inPlace() {
+		return nil
+	}
+	root, err := inplace.OpenRoot(protectedPaths(session, opts), session.logger)
+	if err != nil {
+		return err
+	}
+	s.deps.Place, s.deps.Own = root, root.Own
+	closeRest := s.close
+	s.close = func() error { return errors.Join(root.Close(), closeRest()) }
+	return nil
+}
+
+// protectedPaths are what has to stay in place while steps run.
+func protectedPaths(session *session, opts *builder.Options) []string {
+	paths := []string{session.store.GraphRoot(), session.store.RunRoot()}
+	contexts := []string{opts.Context}
+	for _, value := range opts.Contexts {
+		contexts = append(contexts, value)
+	}
+	for _, c := range contexts {
+		if c == "" || c == "-" || strings.Contains(c, "://") {
+			continue
+		}
+		abs, err := filepath.Abs(c)
+		if err != nil {
+			continue
+		}
+		if real, err := filepath.EvalSymlinks(abs); err == nil {
+			paths = append(paths, real)
+		}
+	}
+	return paths
+}
+
+// copyPlain copies a file or directory for steps in place.
+func copyPlain(ctx context.Context, src, dst string) error { return plain.Copy(ctx, src, dst) }

@@ -1,0 +1,174 @@
+// Command container runs a command in a container as CI systems start theirs,
+// by runc and as root:
+//
+//	container -env NAME -rootfs DIR [-volume DIR] [-bind PATH]… -- CMD [ARG…]
+//
+// The environments are in environments.go. The root file system is an overlay
+// over DIR, as docker's are, and thrown away at the end; what lies at -bind PATH
+// on the host is there under the same path. With -volume, DIR on the host is
+// mounted at /var/lib/containers. The command gets this process's working
+// directory, where it is in the container too, its variables, standard streams
+// and the host's network; the exit status is the command's.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+func main() {
+	code, err := run(os.Args[1:])
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "container:", err)
+		os.Exit(125)
+	}
+	os.Exit(code)
+}
+
+type options struct {
+	env    environment
+	rootfs string
+	volume string
+	binds  list
+	args   []string
+}
+
+// list is a flag that can be given several times.
+type list []string
+
+func (l *list) String() string     { return strings.Join(*l, ",") }
+func (l *list) Set(s string) error { *l = append(*l, s); return nil }
+
+func parse(args []string) (options, error) {
+	var o options
+	flags := flag.NewFlagSet("container", flag.ContinueOnError)
+	name := flags.String("env", "", "environment: "+strings.Join(names(), ", "))
+	flags.StringVar(&o.rootfs, "rootfs", "", "directory that the root file system starts as")
+	flags.StringVar(&o.volume, "volume", "", "directory to mount at /var/lib/containers")
+	flags.Var(&o.binds, "bind", "path of the host that is in the container too")
+	if err := flags.Parse(args); err != nil {
+		return o, err
+	}
+	var ok bool
+	if o.env, ok = environments[*name]; !ok {
+		return o, fmt.Errorf("unknown environment %q: want one of %s", *name, strings.Join(names(), ", "))
+	}
+	if o.args = flags.Args(); o.rootfs == "" || len(o.args) == 0 {
+		return o, errors.New("-rootfs and a command are required")
+	}
+	return o, nil
+}
+
+func run(args []string) (code int, err error) {
+	o, err := parse(args)
+	if err != nil {
+		return 0, err
+	}
+	dir, err := os.MkdirTemp("/var/tmp", "shale-container-")
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	root := filepath.Join(dir, "rootfs")
+	if err := mountRoot(o, dir, root); err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, unix.Unmount(root, unix.MNT_DETACH)) }()
+	if err := prepare(o, dir, root); err != nil {
+		return 0, err
+	}
+	spec, err := o.spec(dir)
+	if err != nil {
+		return 0, err
+	}
+	data, err := json.Marshal(spec)
+	if err != nil {
+		return 0, err
+	}
+	if err := os.WriteFile(filepath.Join(dir, "config.json"), data, 0o600); err != nil {
+		return 0, err
+	}
+	return start(dir)
+}
+
+// mountRoot mounts an overlay over the root file system.
+func mountRoot(o options, dir, root string) error {
+	for _, name := range []string{"upper", "work", "rootfs"} {
+		if err := os.Mkdir(filepath.Join(dir, name), 0o755); err != nil {
+			return err
+		}
+	}
+	opts := fmt.Sprintf("lowerdir=%s,upperdir=%s/upper,workdir=%s/work", o.rootfs, dir, dir)
+	if err := unix.Mount("overlay", root, "overlay", 0, opts); err != nil {
+		return fmt.Errorf("mount the root file system: %w", err)
+	}
+	return nil
+}
+
+// prepare makes the mount points and the files that engines mount.
+func prepare(o options, dir, root string) error {
+	dirs := []string{"proc", "sys", "dev", "etc", "tmp", "var/lib/containers"}
+	for _, b := range o.binds {
+		dirs = append(dirs, b)
+	}
+	for _, d := range dirs {
+		if err := os.MkdirAll(filepath.Join(root, d), 0o755); err != nil {
+			return err
+		}
+	}
+	if err := os.Chmod(filepath.Join(root, "tmp"), os.ModeSticky|0o777); err != nil {
+		return err
+	}
+	for _, name := range engineFiles {
+		if err := os.WriteFile(filepath.Join(root, name), nil, 0o644); err != nil {
+			return err
+		}
+		content, err := os.ReadFile("/" + name)
+		if err != nil {
+			return err
+		}
+		if err := os.WriteFile(filepath.Join(dir, filepath.Base(name)), content, 0o644); err != nil {
+			return err
+		}
+	}
+	return os.WriteFile(filepath.Join(root, ".dockerenv"), nil, 0o644)
+}
+
+// engineFiles are those that docker mounts into every container.
+var engineFiles = []string{"etc/resolv.conf", "etc/hosts", "etc/hostname"}
+
+// start runs the bundle in dir.
+func start(dir string) (int, error) {
+	cmd := exec.CommandContext(context.Background(), "runc", "--root", filepath.Join(dir, "state"), "run", "--bundle", dir, "--no-new-keyring", filepath.Base(dir))
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	signals := make(chan os.Signal, 8)
+	signal.Notify(signals, unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
+	if err := cmd.Start(); err != nil {
+		return 0, err
+	}
+	go func() {
+		for s := range signals {
+			_ = cmd.Process.Signal(s)
+		}
+	}()
+	err := cmd.Wait()
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		return 0, err
+	}
+	if ws, ok := cmd.ProcessState.Sys().(syscall.WaitStatus); ok && ws.Signaled() {
+		return 128 + int(ws.Signal()), nil
+	}
+	return cmd.ProcessState.ExitCode(), nil
+}
