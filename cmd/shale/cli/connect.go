@@ -25,6 +25,9 @@ type services struct {
 
 // newServices connects the parts. network is the value of --network.
 func newServices(c *cli.Context, s *session, network string) (*services, error) {
+	if s.noMounts && s.ids.SingleID() {
+		return nil, errors.New("with a single id, the store has to be where an overlay can be laid over it: put it on a volume (--root)")
+	}
 	runner, closeRunner, err := newRunner(s)
 	if err != nil {
 		return nil, err

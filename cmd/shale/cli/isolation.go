@@ -23,9 +23,10 @@ import (
 type isolation string
 
 const (
-	isolationAuto    isolation = "auto"
-	isolationUserns  isolation = "userns"
-	isolationInPlace isolation = "inplace"
+	isolationAuto     isolation = "auto"
+	isolationUserns   isolation = "userns"
+	isolationRecorded isolation = "recorded"
+	isolationInPlace  isolation = "inplace"
 )
 
 // modeInPlace is the mode of a process that entered no namespace, because steps
@@ -40,7 +41,7 @@ const (
 func isolationFlag() cli.Flag {
 	return &cli.StringFlag{
 		Name: isolationName, Value: string(isolationAuto), EnvVars: []string{isolationEnv},
-		Usage: "run steps by `WAY`: userns (containers in a user namespace), inplace (in the container around, as root of it) or auto",
+		Usage: "run steps by `WAY`: userns (containers in a user namespace), recorded (the same with one id, see --ownership), inplace (in the container around, as root of it) or auto",
 	}
 }
 
@@ -53,10 +54,12 @@ func chosenIsolation(c *cli.Context) (isolation, error) {
 	switch value {
 	case "", "auto", "default", "oci":
 		return isolationAuto, nil
-	case "userns", "inplace":
-		return isolation(value), nil
 	}
-	return "", usageError(c, fmt.Sprintf("unknown isolation %q: it is auto, userns or inplace", value))
+	switch i := isolation(value); i {
+	case isolationUserns, isolationRecorded, isolationInPlace:
+		return i, nil
+	}
+	return "", usageError(c, fmt.Sprintf("unknown isolation %q: it is auto, userns, recorded or inplace", value))
 }
 
 // enter moves the process to where it builds. See userns.Enter and
@@ -76,7 +79,11 @@ func (i isolation) enter(ctx context.Context, logger *slog.Logger) (userns.Info,
 		}
 	}
 	if !inside && i != isolationInPlace {
-		return userns.Enter(ctx, userns.Options{Logger: logger})
+		opts := userns.Options{Logger: logger}
+		if i == isolationRecorded {
+			opts.Force = userns.ModeSingle
+		}
+		return userns.Enter(ctx, opts)
 	}
 	if os.Geteuid() != 0 {
 		return userns.Info{}, errors.New("to build in place is root's: start the container as root (runAsUser: 0, user: root)")
