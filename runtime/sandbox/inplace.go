@@ -75,7 +75,7 @@ func (r *InPlace) Run(ctx context.Context, s Spec) (code int, err error) {
 	if err := p.all(&s); err != nil { //nolint:contextcheck // what a cache holds is kept even when the step was ended
 		return 0, err
 	}
-	if err := st.makeCwd(s.cwd(), s.UID, s.GID); err != nil {
+	if err := st.makeCwd(s.cwd(), s.UID, s.GID, nil); err != nil {
 		return 0, err
 	}
 	c := inplace.Command{

@@ -87,6 +87,9 @@ func kanikoBuild(c *cli.Context, s *session, command *kaniko.Command) (err error
 		if err != nil {
 			return err
 		}
+		if err := services.place(s, &opts); err != nil {
+			return errors.Join(err, services.close())
+		}
 		services.deps.Registry = registry.New(s.store, plan.Registry)
 		err = show(c, services, resultFiles{progress: command.Progress()}, func(deps builder.Deps) (_ *builder.Result, err error) {
 			res, err = builder.Build(c.Context, opts, deps)
