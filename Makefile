@@ -35,7 +35,7 @@ FUZZTIME ?= 10s
 UPDATE ?=
 export CACHE RUN TAGS PKG UPDATE
 
-.PHONY: help setup build test unit unit-race e2e e2e-root conformance conformance-reference examples demo bench fuzz lint fmt fmt-check vet tidy-check docs-check ci clean FORCE
+.PHONY: help setup build test unit unit-race e2e e2e-root conformance conformance-reference examples image demo bench fuzz lint fmt fmt-check vet tidy-check docs-check ci clean FORCE
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-22s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -82,6 +82,13 @@ conformance-reference: ## the same cases by the buildctl on PATH; UPDATE=1 recor
 
 examples: ## build and try every image of examples/, as user and (when root) as root; RUN=go- for some
 	tests/run examples $(if $(filter 0,$(shell id -u)),examples-root)
+
+image: bin/shale bin/testbed ## build the official image shale, and shale:debug, on a Debian made from packages
+	@tests/setup build demo
+	images=$$(bin/testbed images -cache "$(CACHE)" -only debian) && for target in shale debug; do \
+		bin/shale build -f cmd/shale/Containerfile --build-context debian:bookworm-slim=oci-layout://$$images/debian \
+			--target $$target -t shale:$$(echo $$target | sed s/shale/latest/) bin || exit; \
+	done
 
 demo: ## build, inspect and run examples/hello-multistage as an unprivileged user
 	tests/demo
