@@ -10,7 +10,6 @@ import (
 	"io/fs"
 	"os"
 	"slices"
-	"strings"
 	"syscall"
 	"time"
 
@@ -45,7 +44,7 @@ func (c *Caches) Hold(ctx context.Context, m Mount) (*Lease, error) {
 
 // Pack writes the content of dir, which nobody uses meanwhile, as a tar: the same
 // for the same content, names sorted, times of files to the nanosecond, owners as numbers of
-// this user namespace. It returns how many files are left out because they would
+// this user namespace, or as recorded where there is but one. It returns how many files are left out because they would
 // mean more than their bytes elsewhere: devices, sockets, FIFOs, and programs with
 // set-id bits or capabilities. A cache does without.
 func Pack(ctx context.Context, dir string, w io.Writer) (left int, err error) {
@@ -100,7 +99,7 @@ func (p *packer) dirEntry(d *os.Root, name string) (names []string, err error) {
 	if err != nil {
 		return nil, err
 	}
-	attrs, _, err := userAttrs(f)
+	attrs, err := readAttrs(f)
 	if err != nil {
 		return nil, err
 	}
@@ -128,7 +127,7 @@ func (p *packer) entry(d *os.Root, name, at string) error {
 		if err != nil {
 			return err
 		}
-		return p.header(info, at, target, nil)
+		return p.header(info, at, target, attributes{})
 	case 0:
 		return p.file(d, name, at, info)
 	}
@@ -155,11 +154,11 @@ func (p *packer) file(d *os.Root, name, at string, info fs.FileInfo) error {
 	if now, err := f.Stat(); err != nil || !os.SameFile(info, now) {
 		return errors.Join(errors.New("changed while it was packed"), err)
 	}
-	attrs, capable, err := userAttrs(f)
+	attrs, err := readAttrs(f)
 	if err != nil {
 		return err
 	}
-	if capable || info.Mode()&(fs.ModeSetuid|fs.ModeSetgid) != 0 {
+	if attrs.special || info.Mode()&(fs.ModeSetuid|fs.ModeSetgid) != 0 {
 		p.left++
 		return nil
 	}
@@ -175,14 +174,17 @@ func (p *packer) file(d *os.Root, name, at string, info fs.FileInfo) error {
 	return nil
 }
 
-func (p *packer) header(info fs.FileInfo, name, target string, attrs map[string]string) error {
+func (p *packer) header(info fs.FileInfo, name, target string, attrs attributes) error {
 	st, ok := info.Sys().(*syscall.Stat_t)
 	if !ok {
 		return errors.New("its inode cannot be read")
 	}
 	h := &tar.Header{
 		Name: name, Linkname: target, Mode: int64(st.Mode & 0o7777), Uid: int(st.Uid), Gid: int(st.Gid),
-		ModTime: info.ModTime(), Format: tar.FormatPAX, PAXRecords: attrs,
+		ModTime: info.ModTime(), Format: tar.FormatPAX, PAXRecords: attrs.records,
+	}
+	if attrs.owner != nil {
+		h.Uid, h.Gid = int(attrs.owner.UID), int(attrs.owner.GID)
 	}
 	switch info.Mode().Type() {
 	case fs.ModeDir:
@@ -194,45 +196,4 @@ func (p *packer) header(info fs.FileInfo, name, target string, attrs map[string]
 		h.Typeflag, h.Size = tar.TypeReg, info.Size()
 	}
 	return p.tar.WriteHeader(h)
-}
-
-const (
-	attrPrefix = "SCHILY.xattr."
-	capability = "security.capability"
-)
-
-// userAttrs are a file's user.* attributes as PAX records, where the file system
-// has such, and whether it has capabilities.
-func userAttrs(f *os.File) (attrs map[string]string, capable bool, err error) {
-	size, err := unix.Flistxattr(int(f.Fd()), nil)
-	if size == 0 || errors.Is(err, unix.ENOTSUP) {
-		return nil, false, nil
-	}
-	list := make([]byte, max(size, 0))
-	if err == nil {
-		size, err = unix.Flistxattr(int(f.Fd()), list)
-	}
-	if err != nil {
-		return nil, false, fmt.Errorf("list attributes: %w", err)
-	}
-	attrs = map[string]string{}
-	for name := range strings.SplitSeq(strings.TrimRight(string(list[:size]), "\x00"), "\x00") {
-		capable = capable || name == capability
-		if !carried(name) {
-			continue
-		}
-		value := make([]byte, 64<<10) // XATTR_SIZE_MAX
-		n, err := unix.Fgetxattr(int(f.Fd()), name, value)
-		if err != nil {
-			return nil, false, fmt.Errorf("read attribute %s: %w", name, err)
-		}
-		attrs[attrPrefix+name] = string(value[:n])
-	}
-	return attrs, capable, nil
-}
-
-// carried tells whether an attribute comes along: not those of overlayfs, which
-// mean something about other files, nor one that a tar cannot name.
-func carried(name string) bool {
-	return strings.HasPrefix(name, "user.") && !strings.HasPrefix(name, "user.overlay.") && !strings.Contains(name, "=")
 }

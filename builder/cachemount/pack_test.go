@@ -57,9 +57,29 @@ func TestPackUnpack(t *testing.T) {
 	)
 	attrs := unix.Setxattr(at("d/file"), "user.color", []byte("blue"), 0) == nil &&
 		unix.Setxattr(at("d"), "user.color", []byte("red"), 0) == nil
+	want := 2
+	if attrs {
+		// What a builder with one id writes down: an owner, and what is no file.
+		do(
+			t, os.WriteFile(at("owned"), []byte("x"), 0o640), os.WriteFile(at("device"), nil, 0o600),
+			unix.Setxattr(at("owned"), "user.containers.override_stat", []byte("7:8:0640:file"), 0),
+			unix.Setxattr(at("device"), "user.containers.override_stat", []byte("0:0:0600:char-1-3"), 0),
+		)
+		want++
+	}
 	data, left := pack(t, from)
-	if left != 2 {
-		t.Errorf("%d files are left out, want the FIFO and the set-id program", left)
+	if left != want {
+		t.Errorf("%d files are left out, want the FIFO, the set-id program and what stands for a device", left)
+	}
+	for r := tar.NewReader(bytes.NewReader(data)); attrs; {
+		h, err := r.Next()
+		do(t, err)
+		if h.Name == "owned" {
+			if h.Uid != 7 || h.Gid != 8 || len(h.PAXRecords) != 1 { // the time
+				t.Errorf("the recorded owner is packed as %d:%d, %v", h.Uid, h.Gid, h.PAXRecords)
+			}
+			break
+		}
 	}
 	to := t.TempDir()
 	do(t, cachemount.Unpack(t.Context(), bytes.NewReader(data), to, int64(len(data))))

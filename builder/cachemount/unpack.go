@@ -11,7 +11,6 @@ import (
 	"path"
 	"path/filepath"
 	"slices"
-	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -23,7 +22,7 @@ const maxEntries = 10_000_000
 // Unpack fills dir, which is empty, with what Pack wrote, and no more than size
 // bytes of tar. The tar may come from anybody: nothing outside dir is touched, and
 // what Pack leaves out is not made. Owners that this user namespace does not have
-// become its root. What was written is on disk afterwards.
+// are recorded beside the files. What was written is on disk afterwards.
 func Unpack(ctx context.Context, r io.Reader, dir string, size int64) error {
 	if err := unpack(ctx, r, dir, size); err != nil {
 		return fmt.Errorf("unpack cache mount: %w", err)
@@ -112,7 +111,11 @@ func (u *unpacker) entry(h *tar.Header, r io.Reader) error {
 		if err := u.root.Symlink(h.Linkname, name); err != nil {
 			return err
 		}
-		return u.own(name, h.Uid, h.Gid)
+		// A link whose owner cannot be given is root's.
+		if err := u.root.Lchown(name, h.Uid, h.Gid); err != nil && !unmapped(err) {
+			return err
+		}
+		return nil
 	case tar.TypeLink:
 		err := u.root.Link(path.Clean(h.Linkname), name)
 		if errors.Is(err, fs.ErrNotExist) {
@@ -140,19 +143,6 @@ func (u *unpacker) dir(name string, h *tar.Header) error {
 	return errors.Join(setAttrs(f, h), f.Close())
 }
 
-func setAttrs(f *os.File, h *tar.Header) error {
-	for key, value := range h.PAXRecords {
-		attr, ok := strings.CutPrefix(key, attrPrefix)
-		if !ok || !carried(attr) {
-			continue
-		}
-		if err := unix.Fsetxattr(int(f.Fd()), attr, []byte(value), 0); err != nil && !errors.Is(err, unix.ENOTSUP) {
-			return fmt.Errorf("set attribute %s: %w", attr, err)
-		}
-	}
-	return nil
-}
-
 func (u *unpacker) file(name string, h *tar.Header, r io.Reader) (err error) {
 	if h.Mode&0o6000 != 0 {
 		return nil
@@ -171,7 +161,7 @@ func (u *unpacker) file(name string, h *tar.Header, r io.Reader) (err error) {
 	if err := setAttrs(f, h); err != nil {
 		return err
 	}
-	if err := f.Chown(h.Uid, h.Gid); err != nil && !unmapped(err) {
+	if err := setOwner(f, h.Uid, h.Gid, h.Mode); err != nil {
 		return err
 	}
 	if err := f.Chmod(fs.FileMode(h.Mode & 0o777)); err != nil {
@@ -180,22 +170,10 @@ func (u *unpacker) file(name string, h *tar.Header, r io.Reader) (err error) {
 	return u.root.Chtimes(name, time.Time{}, h.ModTime)
 }
 
-// own gives an entry its owner, if there is such a one.
-func (u *unpacker) own(name string, uid, gid int) error {
-	if err := u.root.Lchown(name, uid, gid); err != nil && !unmapped(err) {
-		return err
-	}
-	return nil
-}
-
-// unmapped tells that an owner does not exist in this user namespace, or that
-// others than one's own cannot be given.
-func unmapped(err error) bool { return errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EPERM) }
-
 // finish completes the directories, the innermost first.
 func (u *unpacker) finish() error {
 	for _, d := range slices.Backward(u.dirs) {
-		if err := u.own(d.name, d.uid, d.gid); err != nil {
+		if err := u.own(d); err != nil {
 			return err
 		}
 		if err := u.root.Chmod(d.name, fileMode(d.mode)); err != nil {
@@ -206,6 +184,14 @@ func (u *unpacker) finish() error {
 		}
 	}
 	return nil
+}
+
+func (u *unpacker) own(d directory) error {
+	f, err := u.root.OpenFile(d.name, os.O_RDONLY|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return err
+	}
+	return errors.Join(setOwner(f, d.uid, d.gid, d.mode), f.Close())
 }
 
 // fileMode spells a directory's mode in Go's way.
