@@ -35,7 +35,11 @@ FUZZTIME ?= 10s
 UPDATE ?=
 export CACHE RUN TAGS PKG UPDATE
 
+<<<<<<< Updated upstream
 .PHONY: help setup build test unit unit-race e2e e2e-root conformance conformance-reference examples image demo bench fuzz lint fmt fmt-check vet tidy-check docs-check ci clean FORCE
+=======
+.PHONY: help setup build test unit unit-race e2e e2e-root conformance conformance-reference examples demo bench bench-scale fuzz lint fmt fmt-check vet tidy-check docs-check ci clean FORCE
+>>>>>>> Stashed changes
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-22s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -95,6 +99,9 @@ demo: ## build, inspect and run examples/hello-multistage as an unprivileged use
 
 bench: ## compare with buildah and other builders found on PATH
 	bench/run $(BENCH)
+
+bench-scale: ## measure how times grow with the work and draw docs/scale.svg; BENCH=-all with a million files
+	bench/run -scale $(BENCH)
 
 fuzz: ## run every fuzz target for FUZZTIME each
 	tests/fuzz $(FUZZTIME)

@@ -8,6 +8,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -25,14 +26,21 @@ import (
 
 func main() {
 	var opts options
-	flag.IntVar(&opts.rounds, "rounds", 5, "rounds per case")
+	flag.IntVar(&opts.rounds, "rounds", 0, "rounds per case (default 5, with -scale 3)")
 	flag.IntVar(&opts.files, "files", 20000, "files in the cases that have many")
 	flag.StringVar(&opts.json, "json", "", "file for the results as JSON")
-	flag.StringVar(&opts.only, "case", "", "run only the cases whose names begin with this")
-	flag.BoolVar(&opts.all, "all", false, "also run the cases that take minutes")
+	flag.StringVar(&opts.only, "case", "", "run only the cases, or with -scale the axes, whose names begin with this")
+	flag.BoolVar(&opts.all, "all", false, "also run the cases that take minutes, and the point of a million files")
+	flag.BoolVar(&opts.scale, "scale", false, "measure how times grow with the work instead")
+	flag.StringVar(&opts.svg, "svg", "", "with -scale: file for the plot")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	err := run(ctx, opts, os.Stdout)
+	work, rounds := run, 5
+	if opts.scale {
+		work, rounds = scale, 3
+	}
+	opts.rounds = cmp.Or(opts.rounds, rounds)
+	err := work(ctx, opts, os.Stdout)
 	stop()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
@@ -43,7 +51,8 @@ func main() {
 type options struct {
 	rounds, files int
 	json, only    string
-	all           bool
+	all, scale    bool
+	svg           string
 }
 
 // report is what is written as JSON.
