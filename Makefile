@@ -35,11 +35,7 @@ FUZZTIME ?= 10s
 UPDATE ?=
 export CACHE RUN TAGS PKG UPDATE
 
-<<<<<<< Updated upstream
-.PHONY: help setup build test unit unit-race e2e e2e-root conformance conformance-reference examples image demo bench fuzz lint fmt fmt-check vet tidy-check docs-check ci clean FORCE
-=======
-.PHONY: help setup build test unit unit-race e2e e2e-root conformance conformance-reference examples demo bench bench-scale fuzz lint fmt fmt-check vet tidy-check docs-check ci clean FORCE
->>>>>>> Stashed changes
+.PHONY: help setup build test unit unit-race e2e e2e-root conformance conformance-reference examples image demo bench bench-scale fuzz lint fmt fmt-check vet tidy-check docs-check ci clean FORCE
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-22s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
