@@ -2,12 +2,10 @@ package storage
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 
 	"github.com/opencontainers/go-digest"
-	cstorage "go.podman.io/storage"
 )
 
 // ImportLayer makes a layer on parent, "" for none, of an uncompressed tar. When
@@ -25,28 +23,7 @@ func (s *Store) ImportLayer(ctx context.Context, parent string, diffID digest.Di
 	if err != nil || found {
 		return same, err
 	}
-	if s.recorded {
-		return s.unpackLayer(ctx, parent, newVerifier(io.NopCloser(r), s.newLayerID(parent, diffID), diffID))
-	}
-	id := s.newLayerID(parent, diffID)
-	done, err := s.announce(pendingLayer, id)
-	if err != nil {
-		return Layer{}, err
-	}
-	defer func() { err = errors.Join(err, done()) }()
-	l, _, err := s.lib.PutLayer(id, parent, nil, "", false, &cstorage.LayerOptions{
-		OriginalDigest: diffID, UncompressedDigest: diffID,
-	}, newVerifier(io.NopCloser(contextReader{ctx, r}), id, diffID))
-	if errors.Is(err, cstorage.ErrDuplicateID) {
-		// Another process was faster.
-		if same, found, err := s.FindLayer(parent, diffID); err != nil || found {
-			return same, err
-		}
-	}
-	if err != nil {
-		return Layer{}, fmt.Errorf("record layer %s: %w", diffID, err)
-	}
-	return layerOf(l), nil
+	return s.unpackLayer(ctx, parent, newVerifier(io.NopCloser(r), s.newLayerID(parent, diffID), diffID))
 }
 
 // contextReader ends a long read when ctx does.

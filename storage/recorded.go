@@ -2,7 +2,6 @@ package storage
 
 import (
 	"archive/tar"
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -12,9 +11,6 @@ import (
 	"path/filepath"
 	"slices"
 
-	"github.com/opencontainers/go-digest"
-	"github.com/vbatts/tar-split/tar/asm"
-	tarsplit "github.com/vbatts/tar-split/tar/storage"
 	cstorage "go.podman.io/storage"
 	"go.podman.io/storage/pkg/archive"
 	"go.podman.io/storage/pkg/chrootarchive"
@@ -109,61 +105,9 @@ func (r recordingLibrary) PutLayer(id, parent string, names []string, label stri
 // unpackLayer makes a layer on parent of an uncompressed tar.
 func (s *Store) unpackLayer(ctx context.Context, parent string, r io.Reader) (Layer, error) {
 	return s.CreateLayer(ctx, parent, func(ctx context.Context, st Staging) (Diff, error) {
-		return s.unpack(contextReader{ctx, r}, st.Upper)
+		return s.unpack(contextReader{ctx, r}, st)
 	})
 }
-
-func (s *Store) unpack(r io.Reader, dest string) (_ Diff, err error) {
-	recipe, err := s.tempFile()
-	if err != nil {
-		return Diff{}, err
-	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, recipe.Close())
-		}
-	}()
-	lines := bufio.NewWriterSize(recipe, 64<<10)
-	sum := &measure{digester: digest.Canonical.Digester()}
-	entries, done, err := asm.NewInputTarStreamWithDone(io.TeeReader(r, sum), tarsplit.NewJSONPacker(lines), tarsplit.NewDiscardFilePutter())
-	if err != nil {
-		return Diff{}, fmt.Errorf("take apart the layer: %w", err)
-	}
-	owners := owners{uids: map[uint32]bool{}, gids: map[uint32]bool{}}
-	err = owners.unpack(entries, dest)
-	err = errors.Join(err, entries.Close())
-	if splitErr := <-done; err == nil {
-		err = splitErr
-	}
-	if err != nil {
-		return Diff{}, fmt.Errorf("unpack the layer: %w", err)
-	}
-	if err := lines.Flush(); err != nil {
-		return Diff{}, fmt.Errorf("write tar-split: %w", err)
-	}
-	if _, err := recipe.Seek(0, io.SeekStart); err != nil {
-		return Diff{}, fmt.Errorf("rewind tar-split: %w", err)
-	}
-	return Diff{
-		DiffID: sum.digester.Digest(), Size: sum.n, TarSplit: recipe,
-		UIDs: slices.Sorted(maps.Keys(owners.uids)), GIDs: slices.Sorted(maps.Keys(owners.gids)),
-	}, nil
-}
-
-// measure computes digest and size of what is written to it.
-type measure struct {
-	digester digest.Digester
-	n        int64
-}
-
-// Write implements io.Writer.
-func (m *measure) Write(p []byte) (int, error) {
-	m.n += int64(len(p))
-	return m.digester.Hash().Write(p)
-}
-
-// owners are those that occur in a tar.
-type owners struct{ uids, gids map[uint32]bool }
 
 // unpack unpacks a tar whose owners become records, and reads it to its end.
 func (o *owners) unpack(r io.Reader, dest string) error {
@@ -202,7 +146,6 @@ func (o *owners) rewrite(w io.Writer, r io.Reader) error {
 		if h.Typeflag == tar.TypeXGlobalHeader {
 			continue
 		}
-		o.uids[uint32(h.Uid)], o.gids[uint32(h.Gid)] = true, true
 		if !record(h) {
 			continue
 		}

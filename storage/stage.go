@@ -89,9 +89,12 @@ var _ graphdriver.Differ = (*differ)(nil)
 func (d *differ) Close() error { return nil }
 
 // ApplyDiff fills dest. On error nothing of the staging directory remains.
-func (d *differ) ApplyDiff(dest string, _ *archive.TarOptions, _ *graphdriver.DifferOptions) (graphdriver.DriverWithDifferOutput, error) {
+func (d *differ) ApplyDiff(dest string, tar *archive.TarOptions, options *graphdriver.DifferOptions) (graphdriver.DriverWithDifferOutput, error) {
 	dir := filepath.Dir(dest)
-	diff, err := d.run(Staging{Upper: dest, Work: filepath.Join(dir, "work"), Merged: filepath.Join(dir, "merged")})
+	diff, err := d.run(Staging{
+		Upper: dest, Work: filepath.Join(dir, "work"), Merged: filepath.Join(dir, "merged"),
+		options: *tar, flat: options.Format != graphdriver.DifferOutputFormatDir,
+	})
 	if err != nil {
 		if diff.TarSplit != nil {
 			err = errors.Join(err, diff.TarSplit.Close())
@@ -102,6 +105,8 @@ func (d *differ) ApplyDiff(dest string, _ *archive.TarOptions, _ *graphdriver.Di
 	return graphdriver.DriverWithDifferOutput{
 		Target:             dest,
 		UncompressedDigest: diff.DiffID,
+		CompressedDigest:   diff.Blob,
+		RootDirMode:        diff.RootMode,
 		Size:               diff.Size,
 		UIDs:               diff.UIDs,
 		GIDs:               diff.GIDs,

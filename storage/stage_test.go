@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	graphdriver "go.podman.io/storage/drivers"
+	"go.podman.io/storage/pkg/archive"
 )
 
 // TestStagingTakenAway is a staging directory that another process removed
@@ -16,7 +17,7 @@ func TestStagingTakenAway(t *testing.T) {
 		filled = true
 		return Diff{}, nil
 	}}
-	_, err := d.ApplyDiff(filepath.Join(t.TempDir(), "gone", "diff"), nil, &graphdriver.DifferOptions{})
+	_, err := d.ApplyDiff(filepath.Join(t.TempDir(), "gone", "diff"), &archive.TarOptions{}, &graphdriver.DifferOptions{})
 	if err == nil || d.called || filled {
 		t.Errorf("error %v, called %v, filled %v", err, d.called, filled)
 	}

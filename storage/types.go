@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/opencontainers/go-digest"
+	"go.podman.io/storage/pkg/archive"
 )
 
 // Layer is one layer of the store.
@@ -24,6 +25,11 @@ type Layer struct {
 // Merged are empty siblings on the same file system that are removed afterwards.
 type Staging struct {
 	Upper, Work, Merged string
+
+	// options are how the driver unpacks; flat tells that it wants files by their
+	// digests, as composefs has them.
+	options archive.TarOptions
+	flat    bool
 }
 
 // Diff describes what is in the Upper directory of a Staging.
@@ -33,6 +39,10 @@ type Diff struct {
 	Size   int64
 	// UIDs and GIDs are the owners that occur in it.
 	UIDs, GIDs []uint32
+	// Blob is of the stream as it was published, "" when that is not known.
+	Blob digest.Digest
+	// RootMode is that of the layer's root, nil for that of the layer below.
+	RootMode *os.FileMode
 	// TarSplit holds raw tar-split JSON lines, positioned at its beginning. The
 	// store closes it.
 	TarSplit *os.File

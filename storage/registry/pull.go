@@ -51,12 +51,12 @@ func (c *Client) bring(ctx context.Context, src types.ImageReference, named imgr
 		return storage.Image{}, err
 	}
 	defer func() { err = errors.Join(err, policy.Destroy()) }()
-	id, present, err := c.present(ctx, src, policy, sys)
+	id, present, err := c.present(ctx, src, policy, sys, opts.Progress)
 	if err != nil {
 		return storage.Image{}, err
 	}
 	if present == nil {
-		if present, err = c.copyIn(ctx, src, named, id, policy, sys, opts.Progress); err != nil {
+		if present, err = c.copyIn(ctx, src, named, id, policy, sys); err != nil {
 			return storage.Image{}, err
 		}
 	}
@@ -71,8 +71,9 @@ func (c *Client) bring(ctx context.Context, src types.ImageReference, named imgr
 // present finds the image that src stands for in the store, nil when it is not
 // there, and returns the ID it has or will have. The transport would fetch its
 // layers again; and it refuses an image that was built here and pushed, because
-// the layers have other IDs than it would give them.
-func (c *Client) present(ctx context.Context, ref types.ImageReference, policy *signature.PolicyContext, sys *types.SystemContext) (_ string, _ *storage.Image, err error) {
+// the layers have other IDs than it would give them. Of an image that is not there
+// the layers are when present returns.
+func (c *Client) present(ctx context.Context, ref types.ImageReference, policy *signature.PolicyContext, sys *types.SystemContext, progress Progress) (_ string, _ *storage.Image, err error) {
 	src, err := ref.NewImageSource(ctx, sys)
 	if err != nil {
 		return "", nil, err
@@ -101,11 +102,11 @@ func (c *Client) present(ctx context.Context, ref types.ImageReference, policy *
 	}
 	id := m.ConfigInfo().Digest.Encoded()
 	img := c.complete(id)
-	if img == nil {
-		return id, nil, nil
-	}
 	if err := allowed(ctx, policy, top, one); err != nil {
 		return "", nil, err
+	}
+	if img == nil {
+		return id, nil, c.fetchLayers(ctx, src, m, sys, progress)
 	}
 	return id, img, c.addManifests(img, list, data)
 }
@@ -149,7 +150,7 @@ func (c *Client) addManifests(img *storage.Image, blobs ...[]byte) error {
 
 // copyIn lets the containers-storage transport record the image as named, or
 // under its ID alone.
-func (c *Client) copyIn(ctx context.Context, src types.ImageReference, named imgref.Named, id string, policy *signature.PolicyContext, sys *types.SystemContext, progress Progress) (_ *storage.Image, err error) {
+func (c *Client) copyIn(ctx context.Context, src types.ImageReference, named imgref.Named, id string, policy *signature.PolicyContext, sys *types.SystemContext) (_ *storage.Image, err error) {
 	if named != nil {
 		id = ""
 	}
@@ -164,7 +165,7 @@ func (c *Client) copyIn(ctx context.Context, src types.ImageReference, named img
 	defer func() { err = errors.Join(err, done()) }()
 	var recorded types.ImageReference
 	opts := &copy.Options{SourceCtx: sys, DestinationCtx: sys, ReportResolvedReference: &recorded}
-	if _, err := copyImage(ctx, policy, dest, src, opts, progress); err != nil {
+	if _, err := copyImage(ctx, policy, dest, src, opts, nil); err != nil {
 		return nil, err
 	}
 	_, img, err := transport.ResolveReference(recorded)
