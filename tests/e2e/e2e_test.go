@@ -139,6 +139,7 @@ func setup(t *testing.T, env *testscript.Env) error {
 	env.Setenv("GOARCH", runtime.GOARCH)
 	env.Setenv("FOREIGN", map[bool]string{true: "amd64", false: "arm64"}[runtime.GOARCH == "arm64"])
 	env.Setenv("EXAMPLES", need(t, "SHALE_EXAMPLES"))
+	env.Setenv("CONTAINER", filepath.Join(filepath.Dir(need(t, "SHALE_BIN")), "container"))
 	env.Setenv("RECIPES", filepath.Join(need(t, "SHALE_EXAMPLES"), "..", "ci"))
 	// Where packages come from, for what runs inside builds.
 	for _, name := range []string{"GOPROXY", "GOSUMDB", "GOROOT", "NPM_CONFIG_REGISTRY", "CA_FILE"} {
