@@ -18,6 +18,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/shale-build/shale/overlay"
 	"github.com/shale-build/shale/overlay/diff"
@@ -222,7 +223,18 @@ func (m *Mounter) Upper(root string) string {
 	return m.upper[root]
 }
 
+// flushAfter is how long packing takes when there is much to be written to disk.
+const flushAfter = 50 * time.Millisecond
+
+// pack describes upper. What is large is written to disk beside it, so that
+// recording need not wait for that.
 func (m *Mounter) pack(ctx context.Context, lower []string, upper string) (storage.Diff, error) {
+	flush := time.AfterFunc(flushAfter, func() {
+		if err := m.store.Sync(); err != nil {
+			m.logger.Debug("writing to disk early", "error", err) // recording tells
+		}
+	})
+	defer flush.Stop()
 	o := diff.Options{Upper: upper, Lower: lower, UserXattr: m.store.UserXattr()}
 	if m.owners != nil {
 		o.Owners = m.owners

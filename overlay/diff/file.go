@@ -3,14 +3,10 @@ package diff
 import (
 	"errors"
 	"fmt"
-	"hash/crc64"
 	"io"
 
 	"golang.org/x/sys/unix"
 )
-
-// crcTable is the polynomial of tar-split's checksums.
-var crcTable = crc64.MakeTable(crc64.ISO)
 
 // openAt opens an entry of a directory for reading, never through a symbolic
 // link, without blocking on what has become a FIFO and, where the owner allows
@@ -75,7 +71,7 @@ func (e *entry) load(buf []byte, prefix string, owners Owners) (int, error) {
 	if err := readFull(fd, e.data); err != nil {
 		return 0, err
 	}
-	e.sum = crc64.Update(0, crcTable, e.data)
+	e.sum = updateCRC(0, e.data)
 	return len(e.data), nil
 }
 

@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"hash"
-	"hash/crc64"
 	"io"
 	"sync/atomic"
 
@@ -207,7 +206,7 @@ func (s *stream) checksum() error {
 				sum = 0
 				continue
 			}
-			sum = crc64.Update(sum, crcTable, job.data)
+			sum = updateCRC(sum, job.data)
 			s.release(job.chunk)
 		case <-s.ctx.Done():
 			return context.Cause(s.ctx)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
-	"hash/crc64"
 
 	"golang.org/x/sys/unix"
 )
@@ -144,7 +143,7 @@ func (w *layerWriter) copyFile(e *entry) (uint64, error) {
 	if err := readFull(fd, buf); err != nil {
 		return 0, err
 	}
-	return crc64.Checksum(buf, crcTable), w.out.write(buf)
+	return updateCRC(0, buf), w.out.write(buf)
 }
 
 // end closes the archive.
