@@ -16,6 +16,7 @@ const (
 	// slabSize bounds the contents read ahead per batch, prefetchMax the size
 	// of a file read ahead at all; anything else the writer reads itself.
 	slabSize    = 1 << 20
+	firstSlab   = 64 << 10 // see firstChunk
 	prefetchMax = 256 << 10
 	// slabs bounds the batches under way.
 	slabs = 8
@@ -49,6 +50,7 @@ type entry struct {
 type batch struct {
 	entries []entry
 	slab    []byte
+	room    int           // of the slab, if it is to be made
 	ready   chan struct{} // closed when a reader is done with it
 }
 
@@ -59,6 +61,7 @@ type flow struct {
 	work    chan *batch // to whichever reader is free
 	ordered chan *batch // to the writer
 	free    chan []byte
+	room    int // of the next slab
 	dirs    dirTable
 }
 
@@ -67,6 +70,7 @@ func newFlow() *flow {
 		work:    make(chan *batch, slabs),
 		ordered: make(chan *batch, slabs),
 		free:    make(chan []byte, slabs),
+		room:    firstSlab,
 		dirs:    dirTable{open: map[*dirHandle]struct{}{}},
 	}
 	for range slabs {
@@ -78,11 +82,14 @@ func newFlow() *flow {
 func (f *flow) newBatch(ctx context.Context) (*batch, error) {
 	select {
 	case slab := <-f.free:
-		return &batch{
+		b := &batch{
 			entries: make([]entry, 0, batchEntries),
 			slab:    slab,
+			room:    f.room,
 			ready:   make(chan struct{}),
-		}, nil
+		}
+		f.room = slabSize
+		return b, nil
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
 	}
@@ -126,7 +133,7 @@ func (b *batch) fill(prefix string, owners Owners) error {
 			continue
 		}
 		if b.slab == nil {
-			b.slab = make([]byte, slabSize)
+			b.slab = make([]byte, b.room)
 		}
 		n, err := e.load(b.slab[used:], prefix, owners)
 		if err != nil {

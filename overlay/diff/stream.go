@@ -14,6 +14,9 @@ import (
 
 const (
 	chunkSize = 1 << 20
+	// firstChunk is enough for most layers: memory that is not needed costs
+	// more than all else of packing a small one.
+	firstChunk = 64 << 10
 	// chunks bounds how far the slowest of hash, checksum and output may be
 	// behind.
 	chunks = 8
@@ -132,7 +135,11 @@ func (s *stream) room() ([]byte, error) {
 			return nil, context.Cause(s.ctx)
 		}
 		if s.cur.buf == nil {
-			s.cur.buf = make([]byte, chunkSize)
+			size := chunkSize
+			if s.size == 0 {
+				size = firstChunk
+			}
+			s.cur.buf = make([]byte, size)
 		}
 		s.cur.n = 0
 		s.cur.users.Store(int32(len(s.sinks)) + 1)

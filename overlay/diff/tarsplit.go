@@ -32,7 +32,7 @@ func newTarSplit() (*tarSplit, error) {
 		return nil, fmt.Errorf("make memory file: %w", err)
 	}
 	f := os.NewFile(uintptr(fd), "tar-split")
-	return &tarSplit{file: f, w: bufio.NewWriterSize(f, 256<<10)}, nil
+	return &tarSplit{file: f, w: bufio.NewWriterSize(f, 32<<10)}, nil
 }
 
 // addSegment records bytes of the archive that are no file's contents.
