@@ -107,8 +107,8 @@ type scalePoint struct {
 	cpus []float64
 }
 
-// enough is how long one point may take before there are no more rounds.
-const enough = 30 * time.Second
+// enough is how long a builder may take for one point before it has no more rounds.
+const enough = 40 * time.Second
 
 // scale measures along all axes.
 func scale(ctx context.Context, opts options, out io.Writer) error {
@@ -224,6 +224,7 @@ type site struct {
 	dirs []string
 	// first is the place of its points in the results: cold, then warm.
 	first int
+	took  time.Duration
 }
 
 // point measures the builders at one size. Each starts from a store with the base
@@ -248,15 +249,17 @@ func (b *bench) point(ctx context.Context, a axis, n, rounds int) ([]scalePoint,
 		sites = append(sites, s)
 	}
 	defer b.remove(place)
-	start := time.Now()
 	for round := range rounds {
-		for _, s := range sites {
-			if err := b.round(ctx, s, w, round, points[s.first:s.first+2]); err != nil {
+		for i := range sites {
+			s := &sites[i]
+			if s.took > enough {
+				continue
+			}
+			start := time.Now()
+			if err := b.round(ctx, *s, w, round, points[s.first:s.first+2]); err != nil {
 				return nil, fmt.Errorf("%s: %w", s.name, err)
 			}
-		}
-		if time.Since(start) > enough {
-			break
+			s.took += time.Since(start)
 		}
 	}
 	for i := range points {

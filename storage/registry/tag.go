@@ -9,6 +9,8 @@ import (
 	"go.podman.io/image/v5/docker"
 	imgref "go.podman.io/image/v5/docker/reference"
 	"go.podman.io/image/v5/image"
+	"go.podman.io/image/v5/manifest"
+	"go.podman.io/image/v5/types"
 )
 
 // Digest asks the registry which manifest ref, a complete name, stands for. A name
@@ -22,11 +24,26 @@ func (c *Client) Digest(ctx context.Context, ref string) (digest.Digest, error) 
 	if err != nil {
 		return "", fmt.Errorf("image name %q: %w", ref, err)
 	}
-	dgst, err := docker.GetDigest(ctx, c.system(), from)
-	if err != nil {
-		return "", explain("look up", named, err)
+	if dgst, err := docker.GetDigest(ctx, c.system(), from); err == nil {
+		return dgst, nil
 	}
-	return dgst, nil
+	// Not every registry answers to HEAD or names the digest, and none says more
+	// than a number when it refuses.
+	dgst, err := c.manifestDigest(ctx, from)
+	return dgst, explain("look up", named, err)
+}
+
+func (c *Client) manifestDigest(ctx context.Context, ref types.ImageReference) (_ digest.Digest, err error) {
+	src, err := ref.NewImageSource(ctx, c.system())
+	if err != nil {
+		return "", err
+	}
+	defer func() { err = errors.Join(err, src.Close()) }()
+	data, _, err := src.GetManifest(ctx, nil)
+	if err != nil {
+		return "", err
+	}
+	return manifest.Digest(data)
 }
 
 // tagPrepared pushes src without a tag, asks opts.Check, and then gives it the tag
