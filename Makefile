@@ -35,7 +35,7 @@ FUZZTIME ?= 10s
 UPDATE ?=
 export CACHE RUN TAGS PKG UPDATE
 
-.PHONY: help setup build test unit unit-race e2e e2e-root conformance conformance-reference examples image demo bench bench-scale fuzz lint fmt fmt-check vet tidy-check docs-check ci clean FORCE
+.PHONY: help setup build test unit unit-race e2e e2e-root conformance conformance-oneid conformance-reference examples image demo bench bench-scale fuzz lint fmt fmt-check vet tidy-check docs-check ci clean FORCE
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-22s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -76,6 +76,9 @@ e2e-root: ## end-to-end scenarios as root
 
 conformance: ## conformance cases as user and (when root) as root; RUN=copy/ for some
 	tests/run conformance $(if $(filter 0,$(shell id -u)),conformance-root)
+
+conformance-oneid: ## the same cases as a user without subordinate ids, whose owners are recorded; needs root to become that user
+	tests/run conformance-oneid
 
 conformance-reference: ## the same cases by the buildctl on PATH; UPDATE=1 records what they give
 	tests/run conformance-reference

@@ -151,7 +151,7 @@ func (o *Owners) OwnerOf(dir int, name string, st *unix.Stat_t) (uid, gid uint32
 }
 
 // Chown records the owner of name in dir, which is not followed. As chown(2) it
-// clears set-id bits and file capabilities.
+// clears set-id bits and file capabilities, and an id of all ones stays as it is.
 func (o *Owners) Chown(dir int, name string, uid, gid uint32) error {
 	var st unix.Stat_t
 	if err := unix.Fchownat(dir, name, 0, 0, unix.AT_SYMLINK_NOFOLLOW); err != nil {
@@ -160,13 +160,13 @@ func (o *Owners) Chown(dir int, name string, uid, gid uint32) error {
 	if err := unix.Fstatat(dir, name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
 		return err
 	}
-	r := Record{UID: uid, GID: gid}
+	was := st
+	if err := o.Lookup(dir, name, &was); err != nil {
+		return err
+	}
+	r := Record{UID: pick(uid, was.Uid), GID: pick(gid, was.Gid)}
 	switch st.Mode & unix.S_IFMT {
 	case unix.S_IFREG, unix.S_IFDIR:
-		was := st
-		if err := o.Lookup(dir, name, &was); err != nil {
-			return err
-		}
 		if was.Mode&unix.S_IFMT != st.Mode&unix.S_IFMT {
 			r.Type, r.Rdev = was.Mode&unix.S_IFMT, was.Rdev
 		}

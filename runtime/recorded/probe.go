@@ -89,7 +89,8 @@ func probeListener() error {
 		fd, err := install(p.bytes())
 		started <- start{fd, err}
 		if err == nil {
-			n, _, _ := unix.RawSyscall(unix.SYS_GETPGID, uintptr(unsafe.Pointer(&witness[0])), 0, 0) //nolint:gosec // not a pointer to the kernel
+			// Not a raw call: the scheduler must not wait for this thread.
+			n, _, _ := unix.Syscall(unix.SYS_GETPGID, uintptr(unsafe.Pointer(&witness[0])), 0, 0) //nolint:gosec // not a pointer to the kernel
 			ended <- int(n)
 		}
 	}()
@@ -110,21 +111,36 @@ func probeListener() error {
 const probeValue = 4711
 
 func probeAnswer(l listener) error {
-	fds := []unix.PollFd{{Fd: int32(l), Events: unix.POLLIN}}
-	if _, err := unix.Poll(fds, int(probeTimeout.Milliseconds())); err != nil && !errors.Is(err, unix.EINTR) {
-		return &ProbeError{Probe: "seccomp listener", Err: err, Fix: fixListener}
-	}
-	var n notification
-	if err := l.receive(&n); err != nil {
-		return &ProbeError{Probe: "seccomp listener", Err: err, Fix: fixListener}
-	}
-	s := &Supervisor{listener: l, proc: unix.AT_FDCWD}
 	proc, err := unix.Open("/proc", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return &ProbeError{Probe: "/proc", Err: err}
 	}
 	defer unix.Close(proc) //nolint:errcheck // O_PATH
-	s.proc = proc
+	s := &Supervisor{listener: l, proc: proc}
+	// A signal to the thread, as Go's scheduler sends them, has it call again.
+	for end := time.Now().Add(probeTimeout); ; {
+		err := s.probeOne()
+		again := errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EINTR)
+		if !again || time.Now().After(end) {
+			return err
+		}
+	}
+}
+
+// probeOne answers one call. ENOENT says that it was called off.
+func (s *Supervisor) probeOne() error {
+	fds := []unix.PollFd{{Fd: int32(s.listener), Events: unix.POLLIN}}
+	ready, err := unix.Poll(fds, int(probeTimeout.Milliseconds()))
+	if err == nil && ready == 0 {
+		err = os.ErrDeadlineExceeded
+	}
+	if err != nil {
+		return &ProbeError{Probe: "seccomp listener", Err: err, Fix: fixListener}
+	}
+	var n notification
+	if err := s.listener.receive(&n); err != nil {
+		return &ProbeError{Probe: "seccomp listener", Err: err, Fix: fixListener}
+	}
 	if text, err := s.string(int(n.pid), n.args[0]); err != nil || string(text) != string(witness[:len(witness)-1]) {
 		return &ProbeError{Probe: "process_vm_readv", Err: fmt.Errorf("read %q: %w", text, err), Fix: fixPtrace}
 	}
@@ -139,7 +155,7 @@ func probeAnswer(l listener) error {
 		return &ProbeError{Probe: "/proc/PID/timerslack_ns", Err: err, Fix: fixSlack}
 	}
 	r := value(probeValue).to(n.id)
-	if err := l.send(&r); err != nil {
+	if err := s.listener.send(&r); err != nil {
 		return &ProbeError{Probe: "seccomp listener", Err: err, Fix: fixListener}
 	}
 	return nil
