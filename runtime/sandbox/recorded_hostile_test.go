@@ -1,0 +1,187 @@
+package sandbox_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/shale-build/shale/runtime/recorded"
+	"github.com/shale-build/shale/runtime/sandbox"
+)
+
+// usrRootfs is a root filesystem with the machine's own programs, perl among them.
+func usrRootfs(t *testing.T) (root string, mounts []sandbox.Mount) {
+	t.Helper()
+	root = filepath.Join(t.TempDir(), "rootfs")
+	for _, d := range []string{"usr", "tmp", "etc"} {
+		if err := os.MkdirAll(filepath.Join(root, d), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, l := range []string{"bin", "lib", "lib64", "sbin"} {
+		if _, err := os.Stat(filepath.Join("/usr", l)); err != nil {
+			continue
+		}
+		if err := os.Symlink(filepath.Join("usr", l), filepath.Join(root, l)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return root, []sandbox.Mount{{Source: "/usr", Target: "/usr", ReadOnly: true}}
+}
+
+func runRecorded(t *testing.T, s sandbox.Spec) (code int, out string, err error) {
+	t.Helper()
+	var buf bytes.Buffer
+	s.Stdout, s.Stderr = &buf, &buf
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	defer cancel()
+	code, err = newRunner(t).Run(ctx, s)
+	return code, buf.String(), err
+}
+
+// What lies outside of the root filesystem stays what it is.
+func TestRecordedConfinement(t *testing.T) {
+	root := newRootfs(t)
+	link(t, root, "chown")
+	outside := filepath.Join(filepath.Dir(root), "outside")
+	if err := os.WriteFile(outside, []byte("x"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var before, after unix.Stat_t
+	if err := unix.Lstat(outside, &before); err != nil {
+		t.Fatal(err)
+	}
+	up := strings.Repeat("../", 30)
+	var script strings.Builder
+	for _, p := range []string{
+		outside, up[:len(up)-1] + outside, "/proc/1/root" + outside, "/proc/self/root/" + up + outside[1:],
+		"/proc/1/cwd/" + up + outside[1:], "/proc/self/cwd/" + up + outside[1:], "/tmp/link", "/tmp/up/" + outside[1:],
+		"/proc/self/fd/../root" + outside, "/proc/thread-self/root/" + up + outside[1:], "/dev/fd/../../../.." + outside,
+	} {
+		for _, command := range []string{"chown 5:5 %q", "chown -h 5:5 %q", "mknod %q-n c 1 3", "mkdir %q-d", "touch %q-t", "ln -s x %q-l"} {
+			fmt.Fprintf(&script, command+" 2>/dev/null\n", p)
+		}
+	}
+	s := recordedSpec(root, "ln -s "+outside+" /tmp/link; ln -s "+up+" /tmp/up; cd /tmp; umask 0\n"+script.String()+"true")
+	for _, user := range []uint32{0, 1000} {
+		s.UID, s.GID = user, user
+		if code, out, err := runRecorded(t, s); err != nil || code != 0 {
+			t.Fatalf("code %d, %v\n%s", code, err, out)
+		}
+	}
+	if err := unix.Lstat(outside, &after); err != nil || before != after {
+		t.Errorf("a file outside was changed: %+v, now %+v, %v", before, after, err)
+	}
+	if _, err := unix.Lgetxattr(outside, recorded.Attribute, nil); err == nil {
+		t.Error("a file outside has an owner recorded")
+	}
+	entries, err := os.ReadDir(filepath.Dir(outside))
+	if err != nil || len(entries) != 2 {
+		t.Errorf("made outside: %v, %v", entries, err)
+	}
+}
+
+// A path that changes under the supervisor's hands leads nowhere else either.
+func TestRecordedRace(t *testing.T) {
+	root, mounts := usrRootfs(t)
+	s := recordedSpec(root, "")
+	s.Mounts = mounts
+	outside := filepath.Join(filepath.Dir(root), "outside")
+	if err := os.MkdirAll(outside, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	s.Args = []string{"/usr/bin/perl", "-e", `
+mkdir "/tmp/a"; mkdir "/tmp/a/d"; symlink("` + strings.Repeat("../", 30) + outside[1:] + `", "/tmp/b");
+my $kid = fork;
+if (!$kid) { while (1) { rename("/tmp/a/d", "/tmp/c"); rename("/tmp/b", "/tmp/a/d"); rename("/tmp/a/d", "/tmp/b"); rename("/tmp/c", "/tmp/a/d"); } }
+$> = 1000;
+my $end = time + 2;
+while (time < $end) {
+  chown(7, 7, "/tmp/a/d"); mkdir("/tmp/a/d/m"); open(F, ">", "/tmp/a/d/f"); close F; symlink("x", "/tmp/a/d/l");
+  unlink("/tmp/a/d/f", "/tmp/a/d/l"); rmdir "/tmp/a/d/m";
+}
+kill 9, $kid; wait; print "ok\n";`}
+	if code, out, err := runRecorded(t, s); err != nil || code != 0 || out != "ok\n" {
+		t.Fatalf("code %d, %v\n%s", code, err, out)
+	}
+	entries, err := os.ReadDir(outside)
+	if err != nil || len(entries) != 0 {
+		t.Errorf("made outside: %v, %v", entries, err)
+	}
+	if _, err := unix.Lgetxattr(outside, recorded.Attribute, nil); err == nil {
+		t.Error("a directory outside has an owner recorded")
+	}
+}
+
+// Handled with SA_RESTART (without it the kernel may end any call that is handed
+// over with EINTR), signals neither repeat a call that makes a file nor lose its descriptor.
+func TestRecordedSignals(t *testing.T) {
+	root, mounts := usrRootfs(t)
+	s := recordedSpec(root, "")
+	s.Mounts, s.UID, s.GID = mounts, 1000, 1000
+	s.Args = []string{"/usr/bin/perl", "-e", `
+use Time::HiRes qw(setitimer ITIMER_REAL); use Fcntl; use POSIX;
+my $seen = 0; my $act = POSIX::SigAction->new(sub { $seen++ }, POSIX::SigSet->new, SA_RESTART); $act->safe(1);
+sigaction(SIGALRM, $act); setitimer(ITIMER_REAL, 0.0005, 0.0005);
+for my $i (1..1000) {
+  sysopen(my $f, "/tmp/$i", O_RDWR|O_CREAT|O_EXCL, 0600) or die "create $i: $!";
+  fileno($f) > 2 or die "descriptor " . fileno($f);
+  syswrite($f, "$i") == length($i) or die "write $i: $!";
+  mkdir("/tmp/d$i") or die "mkdir $i: $!";
+  close $f;
+  open(my $r, "<", "/tmp/$i"); my $got = <$r>; $got eq "$i" or die "$i has $got";
+  (stat "/tmp/$i")[4] == 1000 or die "owner of $i";
+  $> == 1000 or die "user";
+}
+print $seen > 10 ? "ok\n" : "too few signals: $seen\n";`}
+	if code, out, err := runRecorded(t, s); err != nil || code != 0 || out != "ok\n" {
+		t.Fatalf("code %d, %v\n%s", code, err, out)
+	}
+}
+
+// Many processes at once keep their identities apart, and none outlives the step.
+func TestRecordedForks(t *testing.T) {
+	root, mounts := usrRootfs(t)
+	s := recordedSpec(root, "")
+	s.Mounts = mounts
+	s.Args = []string{"/usr/bin/perl", "-e", `
+my $bad = 0;
+for my $round (1..5) {
+  my @kids;
+  for my $i (1..100) {
+    my $kid = fork;
+    if (!$kid) {
+      use POSIX; POSIX::setgid(2000+$i); POSIX::setuid(1000+$i);
+      my $sub = fork;
+      if ($sub) { waitpid($sub, 0); exit($? >> 8) }
+      open(F, ">", "/tmp/f$round-$i"); close F;
+      my @st = stat "/tmp/f$round-$i";
+      exit($< == 1000+$i && $> == 1000+$i && $st[4] == 1000+$i && $st[5] == 2000+$i && !POSIX::setuid(0) ? 0 : 1);
+    }
+    push @kids, $kid;
+  }
+  for (@kids) { waitpid($_, 0); $bad++ if $? }
+}
+for (1..50) { if (!fork) { while (1) { stat "/"; $x = $<; } } } # left running
+print $bad ? "$bad wrong\n" : "ok\n";`}
+	if code, out, err := runRecorded(t, s); err != nil || code != 0 || out != "ok\n" {
+		t.Fatalf("code %d, %v\n%s", code, err, out)
+	}
+}
+
+// A step whose calls cannot be answered ends with the reason.
+func TestRecordedFailure(t *testing.T) {
+	s := recordedSpec(newRootfs(t), "sleep 60")
+	s.Upper = filepath.Join(t.TempDir(), "none")
+	_, out, err := runRecorded(t, s)
+	if err == nil || !strings.Contains(err.Error(), "upper directory") {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
