@@ -64,13 +64,22 @@ func (s *Shale) Build(ctx context.Context, req Request) (Said, error) {
 	return start(ctx, s.Binary, append(args, req.Context), req, append(s.env, req.Env...))
 }
 
-// Close removes the home, where much belongs to subordinate ids.
+// Close removes the home, where much belongs to subordinate ids if the user has
+// any.
 func (s *Shale) Close() error {
 	remove := []string{"rm", "-rf", s.home}
-	if os.Geteuid() != 0 {
-		remove = append([]string{"unshare", "--map-root-user", "--map-auto"}, remove...)
+	if os.Geteuid() == 0 {
+		return run(remove)
 	}
-	if out, err := exec.Command(remove[0], remove[1:]...).CombinedOutput(); err != nil { //nolint:noctx // our own directory
+	mapped := append([]string{"unshare", "--map-root-user", "--map-auto"}, remove...)
+	if run(mapped) == nil {
+		return nil
+	}
+	return run(append([]string{"unshare", "--map-root-user"}, remove...))
+}
+
+func run(command []string) error {
+	if out, err := exec.Command(command[0], command[1:]...).CombinedOutput(); err != nil { //nolint:noctx // our own directory
 		return fmt.Errorf("remove the store: %w: %s", err, out)
 	}
 	return nil
