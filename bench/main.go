@@ -101,7 +101,20 @@ func run(ctx context.Context, opts options, out io.Writer) error {
 			return fmt.Errorf("%s: %w", c.name, err)
 		}
 		rep.Results = append(rep.Results, results...)
-		if err := printTable(out, c, results); err != nil {
+		if err := printTable(out, c.name, c.what, results); err != nil {
+			return err
+		}
+	}
+	for _, c := range transferCases() {
+		if !strings.HasPrefix(c.name, opts.only) || !opts.all && opts.only == "" {
+			continue
+		}
+		results, err := bench.transfer(ctx, c, opts.rounds)
+		if err != nil {
+			return fmt.Errorf("%s: %w", c.name, err)
+		}
+		rep.Results = append(rep.Results, results...)
+		if err := printTable(out, c.name, c.what, results); err != nil {
 			return err
 		}
 	}
@@ -153,8 +166,8 @@ func median(values []float64) float64 {
 	return (sorted[middle-1] + sorted[middle]) / 2
 }
 
-func printTable(out io.Writer, c benchCase, results []result) error {
-	fmt.Fprintf(out, "\n%s: %s\n", c.name, c.what)
+func printTable(out io.Writer, name, what string, results []result) error {
+	fmt.Fprintf(out, "\n%s: %s\n", name, what)
 	table := tabwriter.NewWriter(out, 0, 0, 3, ' ', tabwriter.AlignRight)
 	fmt.Fprintln(table, "builder\tmedian\tfastest\tslowest\tratio\t")
 	for _, r := range results {
