@@ -173,8 +173,14 @@ func (rep scaleReport) write(opts options) error {
 func (b *bench) along(ctx context.Context, a axis, rounds int) ([]scalePoint, error) {
 	var all []scalePoint
 	for _, n := range a.points {
-		fmt.Fprintf(os.Stderr, "measuring %d %s\n", n, a.unit)
-		points, err := b.point(ctx, a, n, rounds)
+		fmt.Fprintf(os.Stderr, "measuring %d %s", n, a.unit)
+		place := filepath.Join(b.work, fmt.Sprintf("%s-%d", a.name, n))
+		points, err := b.point(ctx, a, n, rounds, place)
+		for _, p := range points {
+			fmt.Fprintf(os.Stderr, ", %s %s %.2f s", p.Builder, p.kind(), p.Median)
+		}
+		fmt.Fprintln(os.Stderr)
+		b.remove(place)
 		if err != nil {
 			return all, fmt.Errorf("%d %s: %w", n, a.unit, err)
 		}
@@ -228,12 +234,12 @@ type site struct {
 }
 
 // point measures the builders at one size. Each starts from a store with the base
-// image and whatever the workload wants in it, and has its turn in every round.
-func (b *bench) point(ctx context.Context, a axis, n, rounds int) ([]scalePoint, error) {
+// image and whatever the workload wants in it, all below place, and has its turn in
+// every round.
+func (b *bench) point(ctx context.Context, a axis, n, rounds int, place string) ([]scalePoint, error) {
 	w := a.workload(n)
 	var sites []site
 	var points []scalePoint
-	place := filepath.Join(b.work, fmt.Sprintf("%s-%d", a.name, n))
 	for _, c := range b.builders {
 		if c.name != "shale" && n > a.others {
 			continue
@@ -248,7 +254,6 @@ func (b *bench) point(ctx context.Context, a axis, n, rounds int) ([]scalePoint,
 		}
 		sites = append(sites, s)
 	}
-	defer b.remove(place)
 	for round := range rounds {
 		for i := range sites {
 			s := &sites[i]
