@@ -229,6 +229,11 @@ func (b *build) run(ctx context.Context) (*Result, error) {
 		return nil, err
 	}
 	defer release()
+	if b.opts.Squash {
+		if err := b.squash(ctx, &done); err != nil {
+			return nil, err
+		}
+	}
 	out, err := b.outputs(ctx, done)
 	if err != nil {
 		return nil, err

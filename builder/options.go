@@ -34,6 +34,8 @@ type Options struct {
 	// the agents of RUN --mount=type=ssh and of git.
 	Secrets []secrets.Source
 	SSH     []sshagent.Source
+	// Squash joins the layers that the build adds to the base into one.
+	Squash bool
 	// Exports are the -o values; none keeps the image in the store.
 	Exports []Export
 	// CacheFrom are caches to find results in, CacheTo where to write them.

@@ -190,8 +190,8 @@ func (w *writer) toStore(ctx context.Context) error {
 		return err
 	}
 	ids := map[digest.Digest]string{}
-	for i, m := range img.Manifests {
-		top, err := w.importLayers(ctx, m, w.tops[i])
+	for _, m := range img.Manifests {
+		top, err := w.importLayers(ctx, m)
 		if err != nil {
 			return err
 		}
@@ -243,7 +243,7 @@ func (w *writer) storeNames(dgst digest.Digest) ([]string, error) {
 
 // importLayers brings layers whose timestamps were rewritten into the store
 // and returns the topmost one.
-func (w *writer) importLayers(ctx context.Context, m export.Manifest, top string) (string, error) {
+func (w *writer) importLayers(ctx context.Context, m export.Manifest) (string, error) {
 	parent, rewritten := "", false
 	for i, l := range m.Layers {
 		have := m.Platform.Layers[i]
@@ -257,9 +257,6 @@ func (w *writer) importLayers(ctx context.Context, m export.Manifest, top string
 			return "", err
 		}
 		parent = id
-	}
-	if !rewritten {
-		return top, nil
 	}
 	return parent, nil
 }

@@ -15,7 +15,7 @@ type flags struct {
 
 	platform string
 
-	noPush, noPushCache, reproducible bool
+	noPush, noPushCache, reproducible, singleSnapshot bool
 
 	tarPath, layoutPath, digestFile, nameDigestFile, tagDigestFile string
 
@@ -109,7 +109,7 @@ func table() []flag {
 		{name: "image-download-retry", usage: "try to download a base image again `N` times", bind: number(func(v *flags) *int { return &v.downloadRetry }, 0)},
 		{name: "kaniko-dir", usage: "find .docker/config.json in `DIRECTORY`", bind: text(func(v *flags) *string { return &v.kanikoDir }, "")},
 		{name: "tar-path", usage: "write the image as `FILE` for docker load", bind: text(func(v *flags) *string { return &v.tarPath }, "")},
-		{name: "single-snapshot", usage: "join what the build adds to the base into one layer", bind: unusedTruth(false), noEffect: "each step has a layer", accepted: []string{"false"}},
+		{name: "single-snapshot", usage: "join what the build adds to the base into one layer", bind: truth(func(v *flags) *bool { return &v.singleSnapshot }, false)},
 		{name: "reproducible", usage: "set all times to 1970", bind: truth(func(v *flags) *bool { return &v.reproducible }, false)},
 		{name: "target", usage: "build `STAGE`; of several the first is the result", bind: func(set *pflag.FlagSet, f flag, v *flags) {
 			set.StringSliceVarP(&v.targets, f.name, f.short, nil, f.usage)

@@ -113,7 +113,7 @@ func TestEveryFlag(t *testing.T) {
 			func(o outcome) any { return o.Exports[0] },
 			builder.Export{Type: "docker", Dest: "/t.tar", Attrs: map[string]string{"name": unnamed}},
 		},
-		"single-snapshot":                 {[]string{"--single-snapshot"}, warns, "--single-snapshot has no effect: each step has a layer"},
+		"single-snapshot":                 {[]string{"--single-snapshot"}, func(o outcome) any { return o.Squash }, true},
 		"reproducible":                    {[]string{"--reproducible", "--tar-path=/t.tar"}, func(o outcome) any { return o.Exports[0].Attrs["rewrite-timestamp"] + o.Epoch.Format(time.RFC3339) }, "true1970-01-01T00:00:00Z"},
 		"target":                          {[]string{"--target=b"}, func(o outcome) any { return o.Target }, "b"},
 		"no-push":                         {nil, func(o outcome) any { return o.Exports[0].Type }, "cacheonly"},

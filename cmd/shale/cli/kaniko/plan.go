@@ -126,6 +126,7 @@ func (c *Command) options() (builder.Options, error) {
 			NoCache: !c.useCache(), Pull: true,
 		},
 		Format: c.format,
+		Squash: c.singleSnapshot,
 	}
 	if opts.Format == "" {
 		opts.Format = "oci"
