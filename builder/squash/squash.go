@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"path"
 	"slices"
 	"strings"
@@ -55,7 +56,7 @@ func Join(ctx context.Context, w io.Writer, below, own []Layer) error {
 // surveyed finds out what is left of layers, and whose it is.
 func surveyed(ctx context.Context, layers []Layer) (*join, error) {
 	j := &join{ctx: ctx, own: layers, nodes: map[string]*node{}, kept: make([]map[int]bool, len(layers))}
-	for i := len(layers) - 1; i >= 0; i-- {
+	for i := range slices.Backward(layers) {
 		if err := j.survey(i); err != nil {
 			return nil, err
 		}
@@ -158,10 +159,11 @@ func (j *join) survey(i int) error {
 	err := j.each(j.own[i], func(index int, h *tar.Header, _ io.Reader) error {
 		name := clean(h.Name)
 		base := path.Base(name)
+		deleted, deletes := strings.CutPrefix(base, whiteoutPrefix)
 		if base == opaqueName {
 			name = path.Dir(name)
-		} else if strings.HasPrefix(base, whiteoutPrefix) {
-			name = path.Join(path.Dir(name), strings.TrimPrefix(base, whiteoutPrefix))
+		} else if deletes {
+			name = path.Join(path.Dir(name), deleted)
 		}
 		above := j.nodes[name]
 		switch {
@@ -170,7 +172,7 @@ func (j *join) survey(i int) error {
 			if above == nil || above.kind == directory {
 				opaque[name] = true
 			}
-		case strings.HasPrefix(base, whiteoutPrefix):
+		case deletes:
 			if above == nil {
 				kept[index], fresh[name] = true, &node{kind: gone, layer: i}
 			} else if above.kind == directory {
@@ -190,9 +192,7 @@ func (j *join) survey(i int) error {
 		return nil
 	})
 	// What a layer says counts for those below it.
-	for name, n := range fresh {
-		j.nodes[name] = n
-	}
+	maps.Copy(j.nodes, fresh)
 	for name := range opaque {
 		if j.nodes[name] == nil {
 			j.nodes[name] = &node{kind: directory, layer: i}
@@ -251,7 +251,7 @@ func writeFile(tw *tar.Writer, h *tar.Header, r io.Reader) error {
 	if err := tw.WriteHeader(h); err != nil {
 		return err
 	}
-	_, err := io.Copy(tw, r) //nolint:gosec // nothing is decompressed
+	_, err := io.Copy(tw, r)
 	return err
 }
 
