@@ -39,14 +39,14 @@ func (ls *Layers) published(ctx context.Context, w wantedLayer, to blobs.Sink) (
 	origin, ok := ls.Origin(w.DiffID)
 	mediaType := ociLayerTypes[origin.Desc.MediaType]
 	if !ok || mediaType == "" || origin.Desc.Digest.Validate() != nil || origin.Desc.Size < 0 {
-		return Layer{}, false, nil
+		return Layer{}, false, nil //nolint:nilerr // it has no such form
 	}
 	out := Layer{open: func(ctx context.Context) (io.ReadCloser, error) { return ls.fetch(ctx, origin) }}
 	out.DiffID = w.DiffID
 	out.Desc = ocispec.Descriptor{MediaType: mediaType, Digest: origin.Desc.Digest, Size: origin.Desc.Size}
 	err := put(ctx, to, out.Desc, out.open)
 	if errors.Is(err, errOrigin) && w.complete && ctx.Err() == nil {
-		return Layer{}, false, nil //nolint:nilerr // it is compressed here then
+		return Layer{}, false, nil
 	}
 	return out, true, err
 }

@@ -87,7 +87,7 @@ func (f *fetcher) layers(ctx context.Context, m manifest.Manifest) ([]*wanted, e
 	for i, info := range infos {
 		diffID := c.RootFS.DiffIDs[i]
 		if info.EmptyLayer || layerTypes[info.MediaType] == "" || diffID.Validate() != nil || info.Digest.Validate() != nil || info.Size < 0 {
-			return nil, nil
+			return nil, nil //nolint:nilerr // the library says what is wrong
 		}
 		list[i] = &wanted{diffID: diffID, blob: ocispec.Descriptor{MediaType: layerTypes[info.MediaType], Digest: info.Digest, Size: info.Size, URLs: info.URLs}}
 	}
