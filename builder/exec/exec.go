@@ -1,6 +1,7 @@
 package exec
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -162,6 +163,10 @@ func (e *Executor) spec(ctx context.Context, v *llb.Vertex, root string, mounts 
 		Owners:         e.Mounts.Owners(),
 		Ownership:      e.Ownership,
 		Upper:          e.Mounts.Upper(root),
+	}
+	if e.Mounts.InPlace() && !slices.ContainsFunc(spec.Env, func(kv string) bool { return strings.HasPrefix(kv, "HOME=") }) {
+		// As libcontainer does.
+		spec.Env = append(spec.Env, "HOME="+cmp.Or(user.Home, "/"))
 	}
 	if err := mounts.attachDevices(ctx, &spec); err != nil {
 		return spec, err

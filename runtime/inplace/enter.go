@@ -74,5 +74,33 @@ func memoryCopy(path string) (int, error) {
 	return kept, errors.Join(err, out.Close())
 }
 
+// machinePIDs is the process ids' namespace of the machine itself, whose number
+// the kernel fixes (PROC_PID_INIT_INO in linux/proc_ns.h).
+const machinePIDs = "pid:[4026531836]"
+
+// ErrMachine tells that the root directory may be that of a machine.
+var ErrMachine = errors.New("building in place moves away what is in the root directory: that is for containers only, of which root lacks CAP_SYS_ADMIN and which have process ids of their own")
+
+// Allowed tells whether the root directory is that of a container, which nobody
+// but the build needs. What a machine's root may do is not mistaken for it.
+func Allowed() error {
+	hdr := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var data [2]unix.CapUserData
+	if err := unix.Capget(&hdr, &data[0]); err != nil {
+		return os.NewSyscallError("capget", err)
+	}
+	if (data[0].Effective|data[0].Permitted)>>unix.CAP_SYS_ADMIN&1 != 0 {
+		return ErrMachine
+	}
+	pids, err := os.Readlink("/proc/self/ns/pid")
+	if err != nil {
+		return fmt.Errorf("build in place: %w", err)
+	}
+	if pids == machinePIDs {
+		return ErrMachine
+	}
+	return nil
+}
+
 // Inside tells whether Enter was called and started the program again.
 func Inside() bool { return os.Getenv(envInside) == strconv.Itoa(os.Getpid()) }

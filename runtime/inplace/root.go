@@ -28,6 +28,7 @@ type Root struct {
 	lock      *os.File
 	protected []string
 	log       *slog.Logger
+	guard     *guard
 
 	mu sync.RWMutex
 	// in: the image's files are in place.
@@ -275,6 +276,17 @@ func (r *Root) swapOut() error {
 	return m.restore(r.fd, own)
 }
 
+// Guard starts a process that puts the container's own files back should this one
+// be killed.
+func (r *Root) Guard() (err error) {
+	protected := make([]string, len(r.protected))
+	for i, p := range r.protected {
+		protected[i] = "/" + p
+	}
+	r.guard, err = startGuard(protected)
+	return err
+}
+
 // Close puts the container's own files back and removes the image's.
 func (r *Root) Close() error {
 	release, err := r.Own()
@@ -292,6 +304,9 @@ func (r *Root) Close() error {
 	}
 	if err != nil {
 		err = fmt.Errorf("remove /%s: %w", hidden, err)
+	}
+	if r.guard != nil {
+		err = errors.Join(err, r.guard.dismiss())
 	}
 	return errors.Join(err, r.release())
 }

@@ -2,6 +2,7 @@ package probe
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -28,7 +29,11 @@ func Main() {
 	}
 	info, err := userns.Enter(context.Background(), userns.Options{})
 	if err != nil {
-		fmt.Fprintf(os.Stdout, "error\t%s\n", oneLine(err.Error()))
+		why, fix := err.Error(), ""
+		if e, ok := errors.AsType[*userns.Error](err); ok {
+			why, fix = e.Step+": "+e.Err.Error(), e.Fix
+		}
+		fmt.Fprintf(os.Stdout, "error\t%s\t%s\n", oneLine(why), fix)
 		os.Exit(0) //nolint:forbidigo // a child of our own, which has no main
 	}
 	fmt.Fprintf(os.Stdout, "mode\t%s\t%d\t%s\n", info.Mode, info.UIDs, oneLine(info.Reason))
@@ -98,14 +103,15 @@ func readChild(out, fix string) []Result {
 		why := "the probe reported nothing"
 		if e := lines["error"]; len(e) > 0 {
 			why = e[0]
+			if len(e) > 1 && e[1] != "" {
+				fix = e[1]
+			}
 		}
-		missing := Result{Status: Missing, Detail: why, Fix: fix}
-		var all []Result
-		for _, n := range []string{UserNS, IDMap, FreshProc, PivotRoot} {
-			missing.Name = n
-			all = append(all, missing)
+		const after = "cannot be tried without a user namespace"
+		return []Result{
+			{UserNS, Missing, why, fix},
+			{IDMap, Missing, after, ""}, {FreshProc, Missing, after, ""}, {PivotRoot, Missing, after, ""},
 		}
-		return all
 	}
 	ids := Result{Name: IDMap, Status: OK, Detail: mode[0] + ", " + mode[1] + " ids"}
 	if mode[0] == string(userns.ModeSingle) || mode[1] == "1" {

@@ -19,12 +19,14 @@ import (
 // root without CAP_SYS_ADMIN, which is root of a container. Everybody else finds
 // out by entering them, as nothing else could be done.
 func Doubtful() bool {
-	if !isRoot() {
-		return false
-	}
+	return isRoot() && !HasCapability(unix.CAP_SYS_ADMIN)
+}
+
+// HasCapability tells whether the process has a capability in force.
+func HasCapability(number uint) bool {
 	hdr := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	var data [2]unix.CapUserData
-	return unix.Capget(&hdr, &data[0]) == nil && data[0].Effective>>unix.CAP_SYS_ADMIN&1 == 0
+	return unix.Capget(&hdr, &data[0]) == nil && data[number/32].Effective>>(number%32)&1 != 0
 }
 
 // Namespaces tells why no containers can be made here; nil when they can. What

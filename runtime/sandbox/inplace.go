@@ -71,6 +71,7 @@ func (r *InPlace) Run(ctx context.Context, s Spec) (code int, err error) {
 			err = errors.Join(err, fmt.Errorf("clean up after step: %w", cleanErr))
 		}
 	}()
+	st.inPlace = true
 	p := &placing{InPlace: r, ctx: ctx, st: st}
 	if err := p.all(&s); err != nil { //nolint:contextcheck // what a cache holds is kept even when the step was ended
 		return 0, err
@@ -188,9 +189,16 @@ func (p *placing) put(m Mount) error {
 	if err != nil {
 		return err
 	}
-	if err := p.moveAside(at); err != nil {
+	if created {
+		// A stub of ours; there may be no place to move it to.
+		err = inplace.RemoveAt(parent, at.name)
+	} else {
+		err = p.moveAside(at)
+	}
+	if err != nil {
 		return err
 	}
+	at.shown = true
 	if err := p.show(m, at, created); err != nil {
 		return err
 	}
@@ -215,6 +223,8 @@ type placed struct {
 	// aside is what was there before, in asideDir.
 	asideDir int
 	aside    string
+	// shown: what is there now is to be removed.
+	shown bool
 	// finish is called before what is shown is removed.
 	finish func() error
 }
@@ -320,11 +330,13 @@ func (p *placing) writeBack(at *placed, from, to string) error {
 // undo removes what is shown and puts back what was there.
 func (at *placed) undo() error {
 	var errs []error
-	if at.aside != "" {
-		if at.finish != nil {
-			errs = append(errs, at.finish())
-		}
+	if at.shown && at.finish != nil {
+		errs = append(errs, at.finish())
+	}
+	if at.shown {
 		errs = append(errs, inplace.RemoveAt(at.dir, at.name))
+	}
+	if at.aside != "" {
 		errs = append(errs, unix.Renameat(at.asideDir, at.aside, at.dir, at.name), unix.Close(at.asideDir))
 	}
 	return errors.Join(append(errs, unix.Close(at.dir))...)

@@ -24,7 +24,8 @@ type stubs struct {
 	before []touched
 	mounts map[string]bool // resolved targets so far
 	// undo takes away, last first, what an InPlace put over the stubs.
-	undo []func() error
+	undo    []func() error
+	inPlace bool
 }
 
 type stub struct {
@@ -51,7 +52,8 @@ func newStubs(rootfs string) (*stubs, error) {
 	return &stubs{root: fd, mounts: map[string]bool{}}, nil
 }
 
-func (s *stubs) covered(p string) bool { return s.mounts[p] }
+// covered is false in place, where what is shown is really there.
+func (s *stubs) covered(p string) bool { return s.mounts[p] && !s.inPlace }
 
 // place makes sure target exists and returns its path without symbolic links.
 // Targets inside an earlier mount are left to libcontainer.

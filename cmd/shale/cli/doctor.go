@@ -13,7 +13,7 @@ func doctorCommand() *cli.Command {
 	return &cli.Command{
 		Name:        "doctor",
 		Usage:       "Find out what this machine lets shale do, and how to mend what it does not",
-		Description: "Every probe tries the thing itself. The exit code is 0 when images can be built.",
+		Description: "Every probe tries the thing itself; what it finds decides how builds run steps. The exit code is 0 when images can be built.",
 		Flags:       []cli.Flag{formatFlag("print with `FORMAT`: table, json or a Go template")},
 		Action: func(c *cli.Context) error {
 			if err := noArguments(c); err != nil {
@@ -21,7 +21,8 @@ func doctorCommand() *cli.Command {
 			}
 			results := probe.Run(c.Context)
 			letter, explanation := probe.Mode(results)
-			if !hopeless[string(letter)] {
+			// In place, nothing is mounted.
+			if !hopeless[string(letter)] && letter != 'D' {
 				results = append(results, probeOverlay(c.Context, c))
 			}
 			return printDiagnosis(c, diagnosis{Environment: string(letter), Explanation: explanation, Probes: results})

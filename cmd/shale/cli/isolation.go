@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/urfave/cli/v2"
+	"golang.org/x/sys/unix"
 
 	"github.com/shale-build/shale/builder"
 	"github.com/shale-build/shale/overlay/plain"
@@ -88,6 +89,12 @@ func (i isolation) enter(ctx context.Context, logger *slog.Logger) (userns.Info,
 	if os.Geteuid() != 0 {
 		return userns.Info{}, errors.New("to build in place is root's: start the container as root (runAsUser: 0, user: root)")
 	}
+	if err := inplace.Allowed(); err != nil {
+		return userns.Info{}, err
+	}
+	if !probe.HasCapability(unix.CAP_SYS_CHROOT) {
+		return userns.Info{}, errors.New("to build in place takes CAP_SYS_CHROOT, to unpack images safely: give it to the container (securityContext.capabilities.add: [SYS_CHROOT]; CRI-O leaves it out)")
+	}
 	if err := inplace.Enter(); err != nil {
 		return userns.Info{}, err
 	}
@@ -118,7 +125,7 @@ func (s *services) place(session *session, opts *builder.Options) error {
 	s.deps.Place, s.deps.Own = root, root.Own
 	closeRest := s.close
 	s.close = func() error { return errors.Join(root.Close(), closeRest()) }
-	return nil
+	return root.Guard()
 }
 
 // protectedPaths are what has to stay in place while steps run.

@@ -1,0 +1,89 @@
+package inplace
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/exec"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// envGuard makes the program a guard.
+const envGuard = "_SHALE_INPLACE_GUARD"
+
+// guard is a process that outlives a builder that is killed, and then puts the
+// container's own files back: without it they would stay hidden until the next
+// build, for which the program itself would be missing.
+type guard struct {
+	cmd *exec.Cmd
+	// line is how the guard learns of the builder's end, by its closing.
+	line *os.File
+}
+
+func startGuard(protected []string) (*guard, error) {
+	request, err := json.Marshal(protected)
+	if err != nil {
+		return nil, err
+	}
+	theirs, ours, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	cmd := exec.Command("/proc/self/exe") //nolint:noctx // it outlives this process
+	cmd.Args = []string{"shale-guard"}
+	cmd.Env = []string{envGuard + "=" + string(request), "GOMAXPROCS=1"}
+	cmd.Dir, cmd.Stderr = "/", os.Stderr
+	cmd.ExtraFiles = []*os.File{theirs}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	err = errors.Join(cmd.Start(), theirs.Close())
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("build in place: start the guard: %w", err), ours.Close())
+	}
+	return &guard{cmd: cmd, line: ours}, nil
+}
+
+// dismiss ends the guard: there is nothing left to do for it.
+func (g *guard) dismiss() error {
+	_, err := g.line.Write([]byte{1})
+	return errors.Join(err, g.line.Close(), g.cmd.Wait())
+}
+
+func init() {
+	request := os.Getenv(envGuard)
+	if request == "" {
+		return
+	}
+	signal.Ignore(unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
+	_ = unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0)
+	if err := watch([]byte(request), os.NewFile(requestFD, "line")); err != nil {
+		_, _ = fmt.Fprintln(os.Stderr, "shale: put back what a killed build left:", err)
+	}
+	os.Exit(0) //nolint:forbidigo // a process of our own, which has no main
+}
+
+func watch(request []byte, line *os.File) error {
+	var protected []string
+	if err := json.Unmarshal(request, &protected); err != nil {
+		return err
+	}
+	if word, err := io.ReadAll(line); err != nil || len(word) > 0 {
+		return err
+	}
+	// The first process of a step that was running ends it just now.
+	time.Sleep(guardDelay)
+	root, err := OpenRoot(protected, slog.New(slog.NewTextHandler(os.Stderr, nil)))
+	if err != nil {
+		return err
+	}
+	return root.Close()
+}
+
+// guardDelay is how long after the builder its steps take to end.
+const guardDelay = 200 * time.Millisecond
