@@ -35,7 +35,7 @@ FUZZTIME ?= 10s
 UPDATE ?=
 export CACHE RUN TAGS PKG UPDATE
 
-.PHONY: help setup build test unit unit-race e2e e2e-root conformance conformance-oneid conformance-reference examples image demo bench bench-scale fuzz lint fmt fmt-check vet tidy-check docs-check ci clean FORCE
+.PHONY: help setup build test unit unit-race e2e e2e-root environments conformance conformance-oneid conformance-reference examples image demo bench bench-scale fuzz lint fmt fmt-check vet tidy-check docs-check ci clean FORCE
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-22s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -73,6 +73,9 @@ e2e: ## end-to-end scenarios as an unprivileged user; RUN=cache_ for some
 
 e2e-root: ## end-to-end scenarios as root
 	tests/run e2e-root
+
+environments: ## scenarios in containers of several kinds (as root); RUN=inplace_ for some
+	tests/run environments
 
 conformance: ## conformance cases as user and (when root) as root; RUN=copy/ for some
 	tests/run conformance $(if $(filter 0,$(shell id -u)),conformance-root)

@@ -108,6 +108,13 @@ func setup(t *testing.T, env *testscript.Env) error {
 		return err
 	}
 
+	if container := os.Getenv("SHALE_CONTAINER"); container != "" {
+		// The environments' own program and the root file system it starts with.
+		if err := os.Symlink(container, filepath.Join(bin, "container")); err != nil {
+			return err
+		}
+		env.Setenv("ROOTFS", need(t, "SHALE_ROOTFS"))
+	}
 	store := filepath.Join(home, ".local", "share", "containers", "storage")
 	registry, locked := need(t, "SHALE_REGISTRY"), need(t, "SHALE_REGISTRY_AUTH")
 	storageConf := "[storage]\ndriver = \"overlay\"\n"
