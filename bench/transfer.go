@@ -63,8 +63,10 @@ func (b *bench) movers(c transferCase, dir string) []mover {
 		case x.name == "shale":
 			list = append(list, mover{x, [][]string{{"rmi", "-f", base}, {"system", "prune", "-af"}}, [][]string{{"pull", "--tls-verify=false", base}}})
 		case x.name == "buildctl" && c.content != nil:
-			push := slices.Concat(build[0][:len(build[0])-1], []string{"type=image,push=true,registry.insecure=true,name=" + to})
-			list = append(list, mover{x, build, [][]string{push}})
+			// Without any output before, as that would compress.
+			alone := build[0][:len(build[0])-2]
+			push := slices.Concat(alone, []string{"--output", "type=image,push=true,registry.insecure=true,name=" + to})
+			list = append(list, mover{x, [][]string{alone}, [][]string{push}})
 		case x.name == "buildah" || x.name == "podman":
 			if c.content != nil {
 				list = append(list, mover{x, build, [][]string{{"push", "bench-" + x.name, "docker://" + to}}})
