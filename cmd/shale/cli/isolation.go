@@ -55,10 +55,8 @@ func chosenIsolation(c *cli.Context) (isolation, error) {
 	switch value {
 	case "", "auto", "default", "oci":
 		return isolationAuto, nil
-	}
-	switch i := isolation(value); i {
-	case isolationUserns, isolationRecorded, isolationInPlace:
-		return i, nil
+	case string(isolationUserns), string(isolationRecorded), string(isolationInPlace):
+		return isolation(value), nil
 	}
 	return "", usageError(c, fmt.Sprintf("unknown isolation %q: it is auto, userns, recorded or inplace", value))
 }
