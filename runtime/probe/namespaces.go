@@ -110,7 +110,9 @@ func readChild(out, fix string) []Result {
 		const after = "cannot be tried without a user namespace"
 		return []Result{
 			{UserNS, Missing, why, fix},
-			{IDMap, Missing, after, ""}, {FreshProc, Missing, after, ""}, {PivotRoot, Missing, after, ""},
+			{IDMap, Missing, after, ""},
+			{FreshProc, Missing, after, ""},
+			{PivotRoot, Missing, after, ""},
 		}
 	}
 	ids := Result{Name: IDMap, Status: OK, Detail: mode[0] + ", " + mode[1] + " ids"}
