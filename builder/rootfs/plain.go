@@ -66,7 +66,7 @@ func (m *Mounter) createPlain(ctx context.Context, base Base, create func(parent
 	if d.layer, err = create(parent, lower); err != nil {
 		return nil, err
 	}
-	if d.dirs, err = m.Lowers(d.layer.ID); err != nil {
+	if d.dirs, err = m.lowersOver(d.layer.ID, lower); err != nil {
 		return nil, err
 	}
 	for _, s := range []*stage{&d.filled, &d.packed, &d.settled} {
@@ -196,7 +196,7 @@ func (m *Mounter) createInTree(ctx context.Context, base string, lower []string,
 	if err != nil {
 		return layer, err
 	}
-	after, err := m.Lowers(layer.ID)
+	after, err := m.lowersOver(layer.ID, lower)
 	if err != nil {
 		return layer, err
 	}

@@ -15,6 +15,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -86,6 +87,29 @@ func (m *Mounter) Lowers(layer string) ([]string, error) {
 	if err := m.loadOwners(layer, lower); err != nil {
 		return nil, err
 	}
+	m.mu.Lock()
+	m.lowers[layer] = lower
+	m.mu.Unlock()
+	return lower, nil
+}
+
+// lowersOver is Lowers for a layer of which the directories below it, topmost
+// first, are known: asking the store for a whole chain takes it two locks a layer.
+func (m *Mounter) lowersOver(layer string, below []string) ([]string, error) {
+	if m.owners != nil {
+		return m.Lowers(layer)
+	}
+	m.mu.Lock()
+	known, ok := m.lowers[layer]
+	m.mu.Unlock()
+	if ok {
+		return known, nil
+	}
+	dir, err := m.store.LayerDir(layer)
+	if err != nil {
+		return nil, fmt.Errorf("find the directory of a layer: %w", err)
+	}
+	lower := slices.Concat([]string{dir}, below)
 	m.mu.Lock()
 	m.lowers[layer] = lower
 	m.mu.Unlock()

@@ -89,7 +89,7 @@ func (l *Listing) OpenLinked(dir string, paths ...string) (*Tree, error) {
 	if len(paths) > 0 {
 		root = l.part(paths)
 	}
-	if t.rec, err = scan(t.fd, "", nil, NewSpared(nil)); err != nil {
+	if t.rec, err = scan(t.fd, nil, NewSpared(nil)); err != nil {
 		return nil, errors.Join(fmt.Errorf("look through %s: %w", dir, err), t.Close())
 	}
 	trace(t.rec, root)
@@ -124,7 +124,7 @@ func (t *Tree) Become(ctx context.Context, l *Listing) error {
 		return err
 	}
 	if t.dirty {
-		if t.rec, err = scan(t.fd, "", t.rec, spared); err != nil {
+		if t.rec, err = scan(t.fd, t.rec, spared); err != nil {
 			return fmt.Errorf("look through %s: %w", t.dir, err)
 		}
 	}
@@ -144,73 +144,6 @@ func (t *Tree) Become(ctx context.Context, l *Listing) error {
 	}
 	t.now, t.dirty = l, false
 	return nil
-}
-
-// scan notes what an open directory holds. Files that are as old says keep the
-// origin that it gives them.
-func scan(fd int, dir string, old *record, spared *Spared) (*record, error) {
-	var st unix.Stat_t
-	if err := unix.Fstat(fd, &st); err != nil {
-		return nil, err
-	}
-	r := &record{meta: metaOf(&st), children: map[string]*record{}}
-	if old != nil {
-		r.origin = old.origin
-	}
-	names, err := list(fd)
-	if err != nil {
-		return nil, fmt.Errorf("list /%s: %w", dir, err)
-	}
-	for _, name := range names {
-		rel := path.Join(dir, name)
-		if spared.Has(rel) {
-			continue
-		}
-		var before *record
-		if old != nil {
-			before = old.children[name]
-		}
-		c, err := scanEntry(fd, name, rel, before, spared)
-		if errors.Is(err, unix.ENOENT) {
-			continue // went away meanwhile
-		}
-		if err != nil {
-			return nil, err
-		}
-		r.children[name] = c
-	}
-	return r, nil
-}
-
-func scanEntry(dir int, name, rel string, before *record, spared *Spared) (*record, error) {
-	var st unix.Stat_t
-	if err := unix.Fstatat(dir, name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
-		return nil, fmt.Errorf("stat /%s: %w", rel, err)
-	}
-	r := &record{meta: metaOf(&st)}
-	if !r.isDir() {
-		if before != nil && before.meta == r.meta {
-			r.origin = before.origin
-		}
-		return r, nil
-	}
-	if before != nil && !before.isDir() {
-		before = nil
-	}
-	fd, err := openDir(dir, name)
-	if err != nil {
-		return nil, fmt.Errorf("open /%s: %w", rel, err)
-	}
-	defer func() { _ = unix.Close(fd) }()
-	r, err = scan(fd, rel, before, spared)
-	if err != nil {
-		return nil, err
-	}
-	// What a directory holds changes its times, not what it is.
-	if before != nil && (r.mode != before.mode || r.uid != before.uid || r.gid != before.gid) {
-		r.origin = nil
-	}
-	return r, nil
 }
 
 // refresh notes the files of r again.
@@ -266,6 +199,34 @@ func (p *placer) split(r *record, n *Node) {
 			p.broken[c.inode()] = true
 		}
 	}
+}
+
+// inPlace tells whether the directory r and all that is below it are what n shows,
+// so that nothing of it needs to be opened.
+func (p *placer) inPlace(rel string, r *record, n *Node) bool {
+	if r.origin != n || r.mtim != n.mtim || len(r.children) > len(n.children) {
+		return false
+	}
+	around := p.spared.Above(rel)
+	matched := 0
+	for name, c := range n.children {
+		if around && p.spared.Has(path.Join(rel, name)) {
+			continue
+		}
+		have := r.children[name]
+		if have == nil || have.isDir() != c.isDir() || have.origin != c {
+			return false
+		}
+		if c.isDir() {
+			if !p.inPlace(path.Join(rel, name), have, c) {
+				return false
+			}
+		} else if c.nlink > 1 && p.broken[c.inode()] {
+			return false
+		}
+		matched++
+	}
+	return matched == len(r.children)
 }
 
 // dir makes the open directory what n, nil for nothing, shows and keeps r true.
@@ -401,6 +362,9 @@ func (p *placer) directory(fd int, rel, name string, r *record, n *Node) (change
 		}
 		r.children[name] = have
 	}
+	if !changed && p.inPlace(rel, have, n) {
+		return false, nil
+	}
 	sub, err := openDir(fd, name)
 	if err != nil {
 		return changed, fmt.Errorf("open /%s: %w", rel, err)
@@ -479,17 +443,18 @@ func (t *Tree) Changes(ctx context.Context) (*Changes, error) {
 		return nil, err
 	}
 	t.dirty = true
-	after, err := scan(t.fd, "", t.rec, spared)
+	after, err := scan(t.fd, t.rec, spared)
 	if err != nil {
 		return nil, fmt.Errorf("look through %s: %w", t.dir, err)
 	}
 	f := &finder{ctx: ctx, spared: spared, out: &Changes{tree: t}, lost: map[inode]bool{}, linked: map[inode]bool{}}
-	if _, err := f.dir(t.fd, "", t.rec, after); err != nil {
+	if _, err := f.dir(&lazyDir{fd: t.fd}, "", t.rec, after); err != nil {
 		return nil, fmt.Errorf("compare %s with the layers: %w", t.dir, err)
 	}
 	f.partners(after)
 	slices.Sort(f.out.put)
 	f.out.put = slices.Compact(f.out.put)
+	slices.Sort(f.out.gone)
 	t.rec = after
 	return f.out, nil
 }
@@ -504,9 +469,38 @@ type finder struct {
 	lost, linked map[inode]bool
 }
 
-// dir compares what is in an open directory and tells whether anything is
-// different.
-func (f *finder) dir(fd int, dir string, before, after *record) (changed bool, err error) {
+// lazyDir is a directory that is opened when somebody looks into it: few of those
+// of a tree need to be.
+type lazyDir struct {
+	up   *lazyDir
+	name string
+	fd   int // negative before
+}
+
+func (d *lazyDir) open() (int, error) {
+	if d.fd >= 0 {
+		return d.fd, nil
+	}
+	up, err := d.up.open()
+	if err != nil {
+		return -1, err
+	}
+	fd, err := openDir(up, d.name)
+	if err != nil {
+		return -1, err
+	}
+	d.fd = fd
+	return fd, nil
+}
+
+func (d *lazyDir) close() {
+	if d.fd >= 0 {
+		_ = unix.Close(d.fd)
+	}
+}
+
+// dir compares what is in a directory and tells whether anything is different.
+func (f *finder) dir(fd *lazyDir, dir string, before, after *record) (changed bool, err error) {
 	if err := f.ctx.Err(); err != nil {
 		return false, context.Cause(f.ctx)
 	}
@@ -521,7 +515,7 @@ func (f *finder) dir(fd int, dir string, before, after *record) (changed bool, e
 		f.out.gone = append(f.out.gone, path.Join(dir, name))
 		f.lose(b)
 	}
-	for _, name := range slices.Sorted(maps.Keys(after.children)) {
+	for name := range after.children {
 		did, err := f.entry(fd, path.Join(dir, name), name, before.children[name], after.children[name])
 		if err != nil {
 			return changed, err
@@ -543,7 +537,7 @@ func (f *finder) lose(r *record) {
 	}
 }
 
-func (f *finder) entry(dir int, rel, name string, before, after *record) (changed bool, err error) {
+func (f *finder) entry(dir *lazyDir, rel, name string, before, after *record) (changed bool, err error) {
 	if before != nil && before.isDir() != after.isDir() {
 		f.lose(before)
 		before = nil
@@ -577,12 +571,9 @@ func (f *finder) entry(dir int, rel, name string, before, after *record) (change
 	return f.directory(dir, rel, name, before, after)
 }
 
-func (f *finder) directory(dir int, rel, name string, before, after *record) (changed bool, err error) {
-	fd, err := openDir(dir, name)
-	if err != nil {
-		return false, fmt.Errorf("open /%s: %w", rel, err)
-	}
-	defer func() { _ = unix.Close(fd) }()
+func (f *finder) directory(dir *lazyDir, rel, name string, before, after *record) (changed bool, err error) {
+	fd := &lazyDir{up: dir, name: name, fd: -1}
+	defer fd.close()
 	old := before
 	if old == nil {
 		old = &record{}
@@ -644,13 +635,17 @@ func (f *finder) partners(r *record) {
 
 // sameAsOrigin compares a file that was touched with the one in the layer that
 // it is a copy of.
-func sameAsOrigin(dir int, rel, name string, n *Node, r *record) (bool, error) {
+func sameAsOrigin(at *lazyDir, rel, name string, n *Node, r *record) (bool, error) {
 	if r.mode != n.mode || r.uid != n.uid || r.gid != n.gid {
 		return false, nil
 	}
 	isDir := r.isDir()
 	if !isDir && (r.mtim != n.mtim || r.size != n.size || r.rdev != n.rdev) {
 		return false, nil
+	}
+	dir, err := at.open()
+	if err != nil {
+		return false, fmt.Errorf("open the directory it is in: %w", err)
 	}
 	k := linker{sources: map[string]*os.File{}}
 	defer k.close()
