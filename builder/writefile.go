@@ -24,9 +24,13 @@ func (b *build) writeFile(path string, write func(io.Writer) error) error {
 	if err != nil {
 		return fmt.Errorf("write %s: %w", path, err)
 	}
-	err = write(tmp)
+	if err := write(tmp); err != nil {
+		_ = tmp.Close()
+		_ = os.Remove(tmp.Name())
+		return err // it tells of the file itself where that is what failed
+	}
 	// As os.Create would have made it; the umask is 022 here.
-	err = errors.Join(err, tmp.Chmod(0o644), tmp.Close())
+	err = errors.Join(tmp.Chmod(0o644), tmp.Close())
 	if err == nil {
 		err = os.Rename(tmp.Name(), path)
 	}
