@@ -214,6 +214,8 @@ func listen(keys agent.Agent, path string) (io.Closer, error) {
 	if err != nil {
 		return nil, err
 	}
+	// By then the number may lead to the directory of another one.
+	l.(*net.UnixListener).SetUnlinkOnClose(false)
 	go func() {
 		for {
 			conn, err := l.Accept()
