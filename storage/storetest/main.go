@@ -52,6 +52,9 @@ func outside() error {
 	if err := runAsRoot(); err != nil {
 		return err
 	}
+	if os.Getenv("SHALE_TESTED_AS_USER") != "" {
+		return nil
+	}
 	u, err := unprivileged()
 	if err != nil {
 		if os.Getenv("SHALE_CI") == "1" {
