@@ -13,7 +13,8 @@ type change int
 
 const (
 	never change = iota
-	// everything makes the whole build a new one: {seed} in the Dockerfile.
+	// everything makes the whole build a new one: {seed} in the Dockerfile and in
+	// each file.
 	everything
 	// oneFile changes one file of the tree.
 	oneFile
@@ -98,7 +99,7 @@ func (c benchCase) prepare(dir, registry string) error {
 				return err
 			}
 		}
-		if err := os.WriteFile(filepath.Join(sub, fmt.Sprint(i)), append([]byte(content), fmt.Sprint(i)...), 0o600); err != nil {
+		if err := os.WriteFile(c.file(dir, i), append([]byte(content), fmt.Sprint(i)...), 0o600); err != nil {
 			return err
 		}
 	}
@@ -106,6 +107,26 @@ func (c benchCase) prepare(dir, registry string) error {
 		os.WriteFile(filepath.Join(dir, "file"), []byte("content\n"), 0o600),
 		c.vary(dir, registry, "first"),
 	)
+}
+
+// file is the path of one of the files.
+func (c benchCase) file(dir string, i int) string {
+	return filepath.Join(dir, "tree", fmt.Sprint(i/100), fmt.Sprint(i))
+}
+
+// rewrite puts seed into every file, so that no builder has seen one of them.
+func (c benchCase) rewrite(dir, seed string) error {
+	for i := range c.files {
+		f, err := os.OpenFile(c.file(dir, i), os.O_WRONLY, 0)
+		if err != nil {
+			return err
+		}
+		_, err = f.WriteAt([]byte(seed), 0)
+		if err := errors.Join(err, f.Close()); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // vary makes the next build as new as the case wants it.
@@ -119,6 +140,9 @@ func (c benchCase) vary(dir, registry, seed string) error {
 	case never:
 		seed = "fixed"
 	case everything:
+		if err := c.rewrite(dir, seed); err != nil {
+			return err
+		}
 	}
 	base := "scratch"
 	if c.base != "" {
