@@ -93,5 +93,10 @@ func (r *recorder) recordOne(ctx context.Context, records *storage.Records, d *D
 		return layer, nil, err
 	}
 	dir, err := r.mounts.store.LayerDir(layer.ID)
-	return layer, slices.Concat([]string{dir}, below), err
+	if err != nil {
+		return layer, nil, err
+	}
+	dirs = slices.Concat([]string{dir}, below)
+	// The layer may have been there before: its links are others than the draft's.
+	return layer, dirs, r.mounts.loadOwners(layer.ID, dirs)
 }
