@@ -1,6 +1,7 @@
 package main
 
 import (
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"os"
@@ -31,6 +32,9 @@ type benchCase struct {
 	files, size int
 	// slow cases are left out unless asked for.
 	slow bool
+	// nonce begins every seed, so that a daemon that was there before has nothing
+	// of it in its cache.
+	nonce string
 }
 
 const steps = 20
@@ -64,7 +68,9 @@ func cases(opts options) []benchCase {
 		},
 	}
 	var all []benchCase
+	nonce := rand.Text()
 	for _, c := range list {
+		c.nonce = nonce
 		cold, warm := c, c
 		cold.name, cold.change = c.name+"-cold", everything
 		warm.name, warm.what = c.name+"-warm", c.what+", nothing changed"
@@ -131,14 +137,15 @@ func (c benchCase) rewrite(dir, seed string) error {
 
 // vary makes the next build as new as the case wants it.
 func (c benchCase) vary(dir, registry, seed string) error {
+	seed = c.nonce + seed
 	switch c.change {
 	case oneFile:
 		if err := os.WriteFile(filepath.Join(dir, "tree", "0", "0"), []byte(seed), 0o600); err != nil {
 			return err
 		}
-		seed = "fixed"
+		seed = c.nonce + "fixed"
 	case never:
-		seed = "fixed"
+		seed = c.nonce + "fixed"
 	case everything:
 		if err := c.rewrite(dir, seed); err != nil {
 			return err

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	crand "crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -18,6 +19,8 @@ type transferCase struct {
 	name, what string
 	// content makes what the pushed image has in it, nil for a pull.
 	content func() io.Reader
+	// nonce begins every seed, as it does those of a benchCase.
+	nonce string
 }
 
 // transferSize is what a pushed image has in it, in bytes.
@@ -25,9 +28,10 @@ const transferSize = 500_000_000
 
 func transferCases() []transferCase {
 	random := func() io.Reader { return rand.NewChaCha8([32]byte{1}) }
+	nonce := crand.Text()
 	return []transferCase{
-		{name: "push-text", what: "push of 500 MB that can be compressed", content: func() io.Reader { return words{rand.NewChaCha8([32]byte{1})} }},
-		{name: "push-random", what: "push of 500 MB of random bytes", content: random},
+		{name: "push-text", what: "push of 500 MB that can be compressed", content: func() io.Reader { return words{rand.NewChaCha8([32]byte{1})} }, nonce: nonce},
+		{name: "push-random", what: "push of 500 MB of random bytes", content: random, nonce: nonce},
 		{name: "pull", what: "pull and unpack a Debian base"},
 	}
 }
@@ -173,6 +177,6 @@ func (c transferCase) vary(dir, seed string) error {
 	if err != nil {
 		return err
 	}
-	_, err = f.WriteAt([]byte(seed+"\n"), 0)
+	_, err = f.WriteAt([]byte(c.nonce+seed+"\n"), 0)
 	return errors.Join(err, f.Close())
 }

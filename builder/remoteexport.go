@@ -22,7 +22,8 @@ import (
 	"github.com/shale-build/shale/storage/registry"
 )
 
-// exportCaches writes the caches of --cache-to.
+// exportCaches writes the caches of --cache-to, one after another: what was
+// compressed for one of them is remembered for the next.
 func (b *build) exportCaches(ctx context.Context, f finished, layers *export.Layers) error {
 	for _, t := range b.cacheTargets {
 		if t.Type == "inline" {

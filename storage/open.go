@@ -42,8 +42,8 @@ type Store struct {
 	// recorded is Options.Recorded.
 	recorded bool
 
-	reapOnce sync.Once
-	reaping  sync.WaitGroup
+	prepareOnce sync.Once
+	reaping     sync.WaitGroup
 }
 
 // Reexec runs one of the helpers that containers/storage starts by executing
@@ -126,9 +126,17 @@ func (s *Store) StateDir(name string) (string, error) {
 		return "", fmt.Errorf("state directory %q: name must be relative", name)
 	}
 	dir := filepath.Join(s.GraphRoot(), stateDir, name)
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	err := os.Mkdir(dir, 0o700)
+	if errors.Is(err, os.ErrExist) {
+		return dir, nil
+	}
+	if err != nil {
+		err = os.MkdirAll(dir, 0o700)
+	}
+	if err != nil {
 		return "", fmt.Errorf("create state directory: %w", err)
 	}
+	s.spread(dir)
 	return dir, nil
 }
 

@@ -22,10 +22,15 @@ const (
 // stagingLock is the driver's name for the lock file of a staging directory.
 const stagingLock = "staging.lock"
 
-// reapStaging removes, in the background, staging directories whose owners were
-// killed. One directory is listed, so it costs nothing when there is none.
-func (s *Store) reapStaging() {
+// prepareStaging readies the directory of staging directories, as the driver
+// would make it, and removes, in the background, those whose owners were killed.
+// One directory is listed, so it costs nothing when there is none.
+func (s *Store) prepareStaging() {
 	base := filepath.Join(s.GraphRoot(), driverName, "staging")
+	if err := os.Mkdir(base, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
+		return // the driver says why
+	}
+	s.spread(base)
 	entries, err := os.ReadDir(base)
 	if err != nil || len(entries) == 0 {
 		return

@@ -27,7 +27,7 @@ type Staged struct {
 // Stage lets fill make the content of a layer in a staging directory. On error or
 // cancellation nothing remains. No lock of the store is held meanwhile.
 func (s *Store) Stage(ctx context.Context, fill FillFunc) (*Staged, error) {
-	s.reapOnce.Do(s.reapStaging)
+	s.prepareOnce.Do(s.prepareStaging)
 	out, err := s.stage(ctx, fill)
 	if err != nil {
 		return nil, err

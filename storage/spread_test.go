@@ -1,0 +1,52 @@
+package storage
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// What holds unrelated directories has the hint where the file system has one,
+// and the directories in it have not.
+func TestSpread(t *testing.T) {
+	dir := t.TempDir()
+	for range 2 { // the second time there is nothing to do
+		if err := Spread(dir); err != nil {
+			t.Fatal(err)
+		}
+	}
+	inner := filepath.Join(dir, "inner")
+	if err := os.Mkdir(inner, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	var st unix.Statfs_t
+	if err := unix.Statfs(dir, &st); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := isSpread(t, dir), st.Type == unix.EXT4_SUPER_MAGIC; got != want {
+		t.Errorf("%s: attribute T is %v, want %v", dir, got, want)
+	}
+	if isSpread(t, inner) {
+		t.Errorf("%s has inherited attribute T", inner)
+	}
+	if err := Spread(filepath.Join(dir, "missing")); err == nil {
+		t.Error("a missing directory gives no error")
+	}
+}
+
+// isSpread reads attribute T; a file system without attributes has none.
+func isSpread(t *testing.T, dir string) bool {
+	t.Helper()
+	f, err := os.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	flags, err := unix.IoctlGetUint32(int(f.Fd()), unix.FS_IOC_GETFLAGS)
+	if err != nil {
+		return false
+	}
+	return flags&topDir != 0
+}
