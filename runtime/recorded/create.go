@@ -100,6 +100,9 @@ func openat2(s *Supervisor, n *notification) answer {
 
 // open answers open(2) that may make a file.
 func (s *Supervisor) open(n *notification, dirfd int, path, flags, mode uint64) answer {
+	if flags&unix.O_PATH != 0 {
+		return goOn // O_CREAT counts for nothing then
+	}
 	text, err := s.string(int(n.pid), path)
 	if err != nil {
 		return goOn

@@ -19,8 +19,12 @@ import (
 // thread without one has those that the step began with.
 const slack = 50_000
 
-// maxTags bounds how many different credentials one step can have.
-const maxTags = 1 << 16
+// maxTags bounds how many different credentials one step can have, maxTagBytes
+// their size: each may have 65,536 groups.
+const (
+	maxTags     = 1 << 16
+	maxTagBytes = 64 << 20
+)
 
 var errTags = fmt.Errorf("too many different credentials in one step: %w", unix.EAGAIN)
 
@@ -49,6 +53,8 @@ func (t *tagged) key() string {
 type tags struct {
 	list  []tagged
 	index map[string]int
+	// bytes is about the memory that they take.
+	bytes int
 }
 
 func (t *tags) number(e tagged) (int, error) {
@@ -56,9 +62,11 @@ func (t *tags) number(e tagged) (int, error) {
 	if i, ok := t.index[k]; ok {
 		return i, nil
 	}
-	if len(t.list) >= maxTags {
+	size := len(k) + 4*(len(e.creds.groups)+len(e.then.groups))
+	if len(t.list) >= maxTags || t.bytes+size > maxTagBytes {
 		return 0, errTags
 	}
+	t.bytes += size
 	if t.index == nil {
 		t.index = map[string]int{}
 	}

@@ -87,17 +87,35 @@ func (s *Supervisor) status(tid int, name string) ([]byte, error) {
 		return nil, err
 	}
 	defer unix.Close(fd) //nolint:errcheck // read only
-	buf := make([]byte, 4096)
-	got, err := unix.Read(fd, buf)
-	if err != nil {
-		return nil, err
-	}
-	for line := range bytes.SplitSeq(buf[:got], []byte("\n")) {
-		if text, ok := bytes.CutPrefix(line, []byte(name)); ok {
-			return bytes.TrimSpace(text), nil
+	// Who is in thousands of groups has a long one.
+	for buf, got := make([]byte, 4096), 0; ; {
+		n, err := unix.Read(fd, buf[got:])
+		if err != nil {
+			return nil, err
+		}
+		got += n
+		if text, ok := lineOf(buf[:got], name); ok {
+			return text, nil
+		}
+		switch {
+		case n == 0:
+			return nil, unix.ENOENT
+		case got == len(buf):
+			buf = append(buf, make([]byte, len(buf))...)
 		}
 	}
-	return nil, unix.ENOENT
+}
+
+// lineOf finds the line that begins with name and returns the rest of it.
+func lineOf(text []byte, name string) ([]byte, bool) {
+	for len(text) > 0 {
+		line, rest, complete := bytes.Cut(text, []byte("\n"))
+		if value, ok := bytes.CutPrefix(line, []byte(name)); ok && complete {
+			return bytes.TrimSpace(value), true
+		}
+		text = rest
+	}
+	return nil, false
 }
 
 // base names, below /proc, what a path of a thread begins at.
@@ -115,32 +133,64 @@ var (
 	devFD      = []byte("/dev/fd/")
 )
 
+// climbs tells whether a path below a thread's directory in /proc leads out of it
+// again. There this thread is in the builder's /proc, above which the host is.
+func climbs(path []byte) bool {
+	depth := 0
+	for part := range bytes.SplitSeq(path, []byte("/")) {
+		switch string(part) {
+		case "", ".":
+		case "..":
+			if depth--; depth < 0 {
+				return true
+			}
+		default:
+			depth++
+		}
+	}
+	return false
+}
+
+// ownPath is the part of a path that means the thread itself which is to be found
+// below its directory in /proc.
+func ownPath(path []byte) (below string, rest []byte, ok bool) {
+	for _, p := range []struct {
+		prefix []byte
+		below  string
+	}{{procSelf, "/"}, {threadSelf, "/"}, {devFD, "/fd/"}} {
+		if rest, ok := bytes.CutPrefix(path, p.prefix); ok {
+			return p.below, rest, true
+		}
+	}
+	switch string(path) {
+	case "/dev/stdin":
+		return "/fd/0", nil, true
+	case "/dev/stdout":
+		return "/fd/1", nil, true
+	case "/dev/stderr":
+		return "/fd/2", nil, true
+	}
+	return "", nil, false
+}
+
 // name writes into s.path, with a NUL at its end, how this thread reaches path of
 // another one: absolute paths as they are, the root being the same, others through
 // /proc, which is the working directory. What means the thread itself is named by
 // its number.
 func (s *Supervisor) name(tid, dirfd int, path []byte) []byte {
 	b := s.path[:0]
-	number := func() []byte { return strconv.AppendInt(b, int64(tid), 10) }
 	switch {
 	case len(path) == 0:
 		b = appendBase(b, tid, dirfd)
 	case path[0] != '/':
 		b = append(append(appendBase(b, tid, dirfd), '/'), path...)
-	case bytes.HasPrefix(path, procSelf):
-		b = append(append(number(), '/'), path[len(procSelf):]...)
-	case bytes.HasPrefix(path, threadSelf):
-		b = append(append(number(), '/'), path[len(threadSelf):]...)
-	case bytes.HasPrefix(path, devFD):
-		b = append(append(number(), "/fd/"...), path[len(devFD):]...)
-	case string(path) == "/dev/stdin":
-		b = append(number(), "/fd/0"...)
-	case string(path) == "/dev/stdout":
-		b = append(number(), "/fd/1"...)
-	case string(path) == "/dev/stderr":
-		b = append(number(), "/fd/2"...)
 	default:
-		b = append(b, path...)
+		below, rest, ok := ownPath(path)
+		if !ok || climbs(append([]byte(below), rest...)) {
+			b = append(b, path...)
+			break
+		}
+		b = append(append(strconv.AppendInt(b, int64(tid), 10), below...), rest...)
 	}
 	return append(b, 0)
 }

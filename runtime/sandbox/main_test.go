@@ -26,6 +26,7 @@ import (
 var entered userns.Info
 
 func TestMain(m *testing.M) {
+	runHostile()
 	info, err := userns.Enter(context.Background(), userns.Options{})
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)

@@ -38,11 +38,16 @@ func usrRootfs(t *testing.T) (root string, mounts []sandbox.Mount) {
 
 func runRecorded(t *testing.T, s sandbox.Spec) (code int, out string, err error) {
 	t.Helper()
+	return runIn(t, newRunner(t), s)
+}
+
+func runIn(t *testing.T, r *sandbox.Runner, s sandbox.Spec) (code int, out string, err error) {
+	t.Helper()
 	var buf bytes.Buffer
 	s.Stdout, s.Stderr = &buf, &buf
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
-	code, err = newRunner(t).Run(ctx, s)
+	code, err = r.Run(ctx, s)
 	return code, buf.String(), err
 }
 

@@ -1,0 +1,290 @@
+package sandbox_test
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// hostile are programs that tests run inside a step: this very binary, started with
+// the name of one, and its argument, as arguments. They have threads, and make calls
+// that no shell can.
+var hostile = map[string]func(arg string) error{
+	"rewrite": rewriteArguments, "close": closeDescriptors, "exec": execAmidCalls, "exec-again": execAmidCalls,
+	"die": dieAmidCalls, "calls": callForEver, "shut": shutMemory, "slack": forgeIdentity, "bomb": forkBomb, "steal": openForNothing,
+}
+
+// runHostile runs the program that the arguments name, if they do.
+func runHostile() {
+	if len(os.Args) != 3 || os.Args[0] != "hostile" {
+		return
+	}
+	if err := hostile[os.Args[1]](os.Args[2]); err != nil {
+		fmt.Println(err)
+		os.Exit(1)
+	}
+	os.Exit(0)
+}
+
+// pathCalls make each of the calls that are answered with a path at that address.
+func pathCalls(path uintptr) {
+	var buf [256]byte
+	out, here := uintptr(unsafe.Pointer(&buf)), uintptr(1<<64-100) // AT_FDCWD
+	for _, c := range [][7]uintptr{
+		{unix.SYS_FCHOWNAT, here, path, 7, 7, 0},
+		{unix.SYS_FCHOWNAT, here, path, 7, 7, unix.AT_SYMLINK_NOFOLLOW},
+		{unix.SYS_MKDIRAT, here, path, 0o777},
+		{unix.SYS_MKNODAT, here, path, unix.S_IFCHR | 0o666, 0x103},
+		{unix.SYS_MKNODAT, here, path, unix.S_IFIFO | 0o666, 0},
+		{unix.SYS_SYMLINKAT, path, here, path},
+		{unix.SYS_STATX, here, path, 0, 0x7ff, out},
+		{unix.SYS_RENAMEAT2, here, path, here, path, 0},
+		{unix.SYS_LISTXATTR, path, out, 256},
+		{unix.SYS_SETXATTR, path, path, out, 4, 0},
+		{unix.SYS_UNLINKAT, here, path, 0},
+		{unix.SYS_UNLINKAT, here, path, unix.AT_REMOVEDIR},
+	} {
+		_, _, _ = syscall.Syscall6(c[0], c[1], c[2], c[3], c[4], c[5], c[6])
+	}
+	if fd, _, errno := syscall.Syscall6(unix.SYS_OPENAT, here, path, unix.O_CREAT|unix.O_RDWR, 0o666, 0, 0); errno == 0 {
+		_ = unix.Close(int(fd))
+	}
+	if fd, _, errno := syscall.Syscall6(unix.SYS_OPENAT, here, path, unix.O_TMPFILE|unix.O_RDWR, 0o666, 0, 0); errno == 0 {
+		_ = unix.Close(int(fd))
+	}
+}
+
+// rewriteArguments has other threads change the path of a call while it is answered,
+// between what is inside and the ways to what is outside, with and without an end.
+func rewriteArguments(outside string) error {
+	const page = 4096
+	mem, err := unix.Mmap(-1, 0, 2*page, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON)
+	if err != nil {
+		return err
+	}
+	if err := unix.Mprotect(mem[page:], unix.PROT_NONE); err != nil {
+		return err
+	}
+	up := strings.Repeat("/..", 20)
+	paths := []string{"/tmp/in", "/tmp" + up + outside, "/proc/self/fd" + up + outside, "/dev/fd/3" + up + outside, "/proc/self" + up + outside, "/tmp/out"}
+	if err := os.Symlink(up[1:]+outside, "/tmp/out"); err != nil {
+		return err
+	}
+	buf := mem[page-512 : page]
+	var stop atomic.Bool
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for i := 0; !stop.Load(); i++ {
+			p := paths[i%len(paths)]
+			copy(buf, p)
+			if i%3 > 0 {
+				buf[len(p)] = 0 // else it runs on to the next page, which is shut
+			}
+		}
+	})
+	identities(func() {
+		for end := time.Now().Add(time.Second); time.Now().Before(end); {
+			pathCalls(uintptr(unsafe.Pointer(&buf[0])))
+		}
+	})
+	stop.Store(true)
+	wg.Wait()
+	return nil
+}
+
+// identities calls fn as root and as a user, each in a thread of its own.
+func identities(fn func()) {
+	var wg sync.WaitGroup
+	for _, id := range []uintptr{0, 1000} {
+		wg.Go(func() {
+			runtime.LockOSThread()
+			_, _, _ = syscall.Syscall(unix.SYS_SETRESUID, id, id, id)
+			fn()
+		})
+	}
+	wg.Wait()
+}
+
+// closeDescriptors has other threads close and replace the descriptors of a call.
+func closeDescriptors(string) error {
+	const number = 200
+	var stop atomic.Bool
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for i := 0; !stop.Load(); i++ {
+			name := []string{"/tmp", "/tmp/f", "/proc/self", "/dev/null"}[i%4]
+			if fd, err := unix.Open(name, unix.O_RDONLY|unix.O_CREAT*(i%4&1), 0o600); err == nil {
+				_ = unix.Dup3(fd, number, 0)
+				_ = unix.Close(fd)
+			}
+			_ = unix.Close(number)
+		}
+	})
+	identities(func() {
+		var st unix.Stat_t
+		for end := time.Now().Add(time.Second); time.Now().Before(end); {
+			_ = unix.Fchown(number, 5, 5)
+			_ = unix.Fstat(number, &st)
+			_ = unix.Mkdirat(number, "d", 0o700)
+			_ = unix.Unlinkat(number, "d", unix.AT_REMOVEDIR)
+			if fd, err := unix.Openat(number, "n", unix.O_CREAT|unix.O_RDWR, 0o600); err == nil {
+				_ = unix.Close(fd)
+			}
+			_, _ = unix.Flistxattr(number, nil)
+			_, _ = unix.GetsockoptUcred(number, unix.SOL_SOCKET, unix.SO_PEERCRED)
+		}
+	})
+	stop.Store(true)
+	wg.Wait()
+	return nil
+}
+
+// execAmidCalls starts itself again and again while its other threads wait for
+// answers, which ends them.
+func execAmidCalls(left string) error {
+	n, err := strconv.Atoi(left)
+	if err != nil || n == 0 {
+		fmt.Print("ok")
+		return err
+	}
+	for range 4 {
+		go callForEver("")
+	}
+	time.Sleep(time.Duration(n) * time.Millisecond)
+	return unix.Exec("/hostile", []string{"hostile", "exec-again", strconv.Itoa(n - 1)}, os.Environ())
+}
+
+// callForEver makes calls that are answered.
+func callForEver(string) error {
+	path := append([]byte("/tmp/"+strconv.Itoa(os.Getpid())), 0)
+	for {
+		pathCalls(uintptr(unsafe.Pointer(&path[0])))
+		_ = os.Getuid()
+	}
+}
+
+// dieAmidCalls kills processes that make calls.
+func dieAmidCalls(string) error {
+	for i := range 60 {
+		c := exec.Command("/hostile", "calls", "")
+		c.Args[0] = "hostile"
+		if i%2 == 1 {
+			c.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(i), Gid: uint32(i), NoSetGroups: true}}
+		}
+		if err := c.Start(); err != nil {
+			return err
+		}
+		time.Sleep(time.Duration(i%20) * time.Millisecond)
+		_ = c.Process.Kill()
+		if err := c.Wait(); err == nil || !strings.Contains(err.Error(), "killed") {
+			return fmt.Errorf("round %d: %w", i, err)
+		}
+	}
+	fmt.Print("ok")
+	return nil
+}
+
+// shutMemory closes its memory as far as a process can: it is answered all the same,
+// or told that an address is bad, and never left waiting.
+func shutMemory(string) error {
+	if err := os.WriteFile("/tmp/f", nil, 0o600); err != nil {
+		return err
+	}
+	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
+		return err
+	}
+	if err := os.Chown("/tmp/f", 12, 34); err != nil {
+		return fmt.Errorf("undumpable: %w", err)
+	}
+	var st unix.Stat_t
+	if err := unix.Stat("/tmp/f", &st); err != nil || st.Uid != 12 || st.Gid != 34 {
+		return fmt.Errorf("undumpable: owner %d:%d, %w", st.Uid, st.Gid, err)
+	}
+	shut, err := unix.Mmap(-1, 0, 4096, unix.PROT_NONE, unix.MAP_PRIVATE|unix.MAP_ANON)
+	if err != nil {
+		return err
+	}
+	path := append([]byte("/tmp/f"), 0)
+	for _, c := range []struct {
+		name      string
+		path, out unsafe.Pointer
+	}{
+		{"path in shut memory", unsafe.Pointer(&shut[0]), unsafe.Pointer(&st)},
+		{"path at 1", unsafe.Add(nil, 1), unsafe.Pointer(&st)},
+		{"answer at 1", unsafe.Pointer(&path[0]), unsafe.Add(nil, 1)},
+		{"answer beyond user memory", unsafe.Pointer(&path[0]), unsafe.Add(nil, -4096)},
+	} {
+		_, _, errno := syscall.Syscall6(unix.SYS_STATX, 1<<64-100, uintptr(c.path), 0, 0x7ff, uintptr(c.out), 0)
+		if errno != unix.EFAULT {
+			return fmt.Errorf("%s: %w", c.name, errno)
+		}
+	}
+	fmt.Print("ok")
+	return nil
+}
+
+// forgeIdentity writes into where its identity is kept.
+func forgeIdentity(string) error {
+	runtime.LockOSThread()
+	for _, v := range []string{"0", "1", "50001", "50002", "115536", "115537", "4294967296", "9223372036854775807", "18446744073709551615"} {
+		_ = os.WriteFile("/proc/thread-self/timerslack_ns", []byte(v), 0)
+		_, _, _ = syscall.Syscall(unix.SYS_SETRESUID, 1000, 1000, 1000)
+		_ = os.Getuid()
+		_ = unix.Mkdir("/tmp/d"+v, 0o700)
+	}
+	fmt.Print("ok")
+	return nil
+}
+
+// forkBomb makes two of itself, each of which does so, as deep as arg says, and
+// leaves them all running.
+func forkBomb(arg string) error {
+	depth, err := strconv.Atoi(arg)
+	if err != nil {
+		return err
+	}
+	if depth == 0 {
+		return callForEver("")
+	}
+	for i := range 2 {
+		c := exec.Command("/hostile", "bomb", strconv.Itoa(depth-1))
+		c.Args[0] = "hostile"
+		c.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(depth*2 + i), NoSetGroups: true}}
+		_ = c.Start() // there may be no room for more
+	}
+	time.Sleep(time.Second)
+	return nil
+}
+
+// openForNothing opens with flags that make no file: what is there is not given away.
+func openForNothing(string) error {
+	runtime.LockOSThread()
+	if err := os.WriteFile("/tmp/root", nil, 0o600); err != nil {
+		return err
+	}
+	_, _, _ = syscall.Syscall(unix.SYS_SETRESUID, 1000, 1000, 1000)
+	for _, flags := range []int{unix.O_PATH | unix.O_CREAT, unix.O_CREAT | unix.O_RDONLY, unix.O_PATH | unix.O_TMPFILE} {
+		if fd, err := unix.Open("/tmp/root", flags, 0o600); err == nil {
+			_ = unix.Close(fd)
+		}
+	}
+	var st unix.Stat_t
+	if err := unix.Stat("/tmp/root", &st); err != nil || st.Uid != 0 {
+		return fmt.Errorf("root's file is owned by %d, %w", st.Uid, err)
+	}
+	if _, err := unix.Open("/tmp/none", unix.O_PATH|unix.O_CREAT, 0o600); err != unix.ENOENT {
+		return fmt.Errorf("O_PATH made a file: %w", err)
+	}
+	fmt.Print("ok")
+	return nil
+}
