@@ -56,10 +56,14 @@ func candidates() []builder {
 	}
 }
 
-func newBench(ctx context.Context, work string) (*bench, error) {
-	b := &bench{work: work, registry: os.Getenv("SHALE_REGISTRY")}
+func newBench(ctx context.Context) (*bench, error) {
+	b := &bench{registry: os.Getenv("SHALE_REGISTRY")}
 	if b.registry == "" || os.Getenv("SHALE_BIN") == "" {
 		return nil, errors.New("SHALE_REGISTRY and SHALE_BIN are not set; run make bench")
+	}
+	var err error
+	if b.work, err = os.MkdirTemp("/var/tmp", "shale-bench-"); err != nil {
+		return nil, err
 	}
 	for _, c := range candidates() {
 		path, err := exec.LookPath(c.program)
@@ -82,6 +86,15 @@ func newBench(ctx context.Context, work string) (*bench, error) {
 		return nil, errors.New("shale itself does not run")
 	}
 	return b, nil
+}
+
+// versions name the builders.
+func (b *bench) versions() []string {
+	var list []string
+	for _, c := range b.builders {
+		list = append(list, c.name+" "+c.version)
+	}
+	return list
 }
 
 // makeHome makes a home for a builder and returns the environment to use it.
@@ -126,16 +139,17 @@ func (c builder) findVersion(ctx context.Context) (string, error) {
 	return strings.TrimPrefix(strings.TrimSpace(first), c.name+" version "), nil
 }
 
-func (c builder) build(ctx context.Context, b *bench, dir string) error {
+// build returns what the builder says.
+func (c builder) build(ctx context.Context, b *bench, dir string) ([]byte, error) {
 	cmd := exec.CommandContext(ctx, c.program, c.args(b, dir)...)
 	cmd.Env = c.env
 	cmd.Dir = dir
 	var output bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &output, &output
 	if err := cmd.Run(); err != nil {
-		return fmt.Errorf("%w: %s", err, output.Bytes())
+		return nil, fmt.Errorf("%w: %s", err, output.Bytes())
 	}
-	return nil
+	return output.Bytes(), nil
 }
 
 // endPause ends the process by which rootless podman holds its namespaces.

@@ -44,7 +44,7 @@ func cases(opts options) []benchCase {
 	runs := repeat(steps, "RUN echo {seed} %d > /f%[1]d\n")
 	envs := "ENV SEED={seed}\n" + repeat(50, "ENV E%d=%[1]d\n")
 	tree := "COPY tree /tree\n"
-	writeFiles := fmt.Sprintf("RUN mkdir /d && cd /d && i=0 && while [ $i -lt %d ]; do echo {seed} $i > $i; i=$((i+1)); done\n", opts.files)
+	writeFiles := fmt.Sprintf("mkdir /d && cd /d && i=0 && while [ $i -lt %d ]; do echo {seed} $i > $i; i=$((i+1)); done", opts.files)
 	list := []benchCase{
 		{name: "small", what: "FROM scratch, LABEL, COPY of one file", dockerfile: small},
 		{name: "steps", what: fmt.Sprintf("%d small RUN steps", steps), base: "busybox", dockerfile: runs},
@@ -57,14 +57,14 @@ func cases(opts options) []benchCase {
 			name: "copy", what: fmt.Sprintf("COPY of %d files of 10 KB", opts.files), base: "busybox", files: opts.files, size: 10 << 10,
 			dockerfile: "RUN echo {seed}\n" + tree,
 		},
-		{name: "files", what: fmt.Sprintf("RUN that writes %d files", opts.files), base: "busybox", dockerfile: writeFiles},
+		{name: "files", what: fmt.Sprintf("RUN that writes %d files", opts.files), base: "busybox", dockerfile: timed(writeFiles)},
 		{
 			name: "big", what: "RUN that writes 500 MB of random bytes", base: "busybox",
-			dockerfile: "RUN echo {seed} && head -c 500000000 /dev/urandom > /big\n", slow: true,
+			dockerfile: timed("echo {seed} && head -c 500000000 /dev/urandom > /big"), slow: true,
 		},
 		{
 			name: "apt", what: "apt-get update and install curl", base: "debian", slow: true,
-			dockerfile: "RUN echo {seed} && apt-get update && apt-get install -y --no-install-recommends curl\n",
+			dockerfile: timed("echo {seed} && apt-get update && apt-get install -y --no-install-recommends curl"),
 		},
 	}
 	var all []benchCase
@@ -82,6 +82,12 @@ func cases(opts options) []benchCase {
 		}
 	}
 	return all
+}
+
+// timed is a step that says how long its command took.
+func timed(command string) string {
+	now := "$(cut -d' ' -f1 /proc/uptime)"
+	return "RUN from=" + now + " && " + command + " && echo took $from to " + now + "\n"
 }
 
 func repeat(n int, format string) string {

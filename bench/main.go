@@ -18,7 +18,9 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -76,20 +78,13 @@ func run(ctx context.Context, opts options, out io.Writer) error {
 	if opts.rounds < 1 {
 		return errors.New("-rounds must be at least 1")
 	}
-	work, err := os.MkdirTemp("/var/tmp", "shale-bench-")
-	if err != nil {
-		return err
-	}
-	bench, err := newBench(ctx, work)
+	bench, err := newBench(ctx)
 	if err != nil {
 		return err
 	}
 	defer bench.cleanUp()
 
-	rep := report{Machine: describeMachine()}
-	for _, b := range bench.builders {
-		rep.Builders = append(rep.Builders, b.name+" "+b.version)
-	}
+	rep := report{Machine: describeMachine(), Builders: bench.versions()}
 	fmt.Fprintln(out, rep.Machine)
 	fmt.Fprintln(out, strings.Join(rep.Builders, "; "))
 	for _, c := range cases(opts) {
@@ -135,26 +130,53 @@ func (b *bench) measure(ctx context.Context, c benchCase, rounds int) ([]result,
 		return nil, err
 	}
 	results := make([]result, len(b.builders))
+	command := result{Builder: "(the RUN itself)"}
 	for round := range rounds + 1 {
 		for i, builder := range b.builders {
 			if err := c.vary(dir, b.registry, fmt.Sprintf("%d-%s", round, builder.name)); err != nil {
 				return nil, err
 			}
 			start := time.Now()
-			if err := builder.build(ctx, b, dir); err != nil {
+			said, err := builder.build(ctx, b, dir)
+			if err != nil {
 				return nil, fmt.Errorf("%s: %w", builder.name, err)
 			}
-			if round > 0 { // the first one warms up
-				results[i].Seconds = append(results[i].Seconds, time.Since(start).Seconds())
+			if round == 0 {
+				continue // the first one warms up
+			}
+			results[i].Seconds = append(results[i].Seconds, time.Since(start).Seconds())
+			if t, ok := itself(said); ok && builder.name == "shale" {
+				command.Seconds = append(command.Seconds, t)
 			}
 		}
 	}
 	for i, builder := range b.builders {
+		results[i].Builder = builder.name
+	}
+	if len(command.Seconds) > 0 {
+		results = append(results, command)
+	}
+	for i := range results {
 		r := &results[i]
-		r.Case, r.Builder, r.Median = c.name, builder.name, median(r.Seconds)
+		r.Case, r.Median = c.name, median(r.Seconds)
 		r.Ratio = r.Median / median(results[0].Seconds)
 	}
 	return results, nil
+}
+
+// took is what a timed command says of itself.
+var took = regexp.MustCompile(`took ([0-9.]+) to ([0-9.]+)`)
+
+// itself is how many seconds the command of a step took, of all that its build
+// took; nobody builds in less.
+func itself(said []byte) (float64, bool) {
+	m := took.FindSubmatch(said)
+	if m == nil {
+		return 0, false
+	}
+	from, err := strconv.ParseFloat(string(m[1]), 64)
+	to, err2 := strconv.ParseFloat(string(m[2]), 64)
+	return to - from, errors.Join(err, err2) == nil
 }
 
 func median(values []float64) float64 {

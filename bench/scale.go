@@ -112,11 +112,7 @@ const enough = 40 * time.Second
 
 // scale measures along all axes.
 func scale(ctx context.Context, opts options, out io.Writer) error {
-	work, err := os.MkdirTemp("/var/tmp", "shale-bench-")
-	if err != nil {
-		return err
-	}
-	b, err := newBench(ctx, work)
+	b, err := newBench(ctx)
 	if err != nil {
 		return err
 	}
@@ -124,10 +120,7 @@ func scale(ctx context.Context, opts options, out io.Writer) error {
 	// Two lines are enough: ours and that of a builder everybody can have.
 	b.builders = slices.DeleteFunc(b.builders, func(c builder) bool { return c.name != "shale" && c.name != "buildah" })
 
-	rep := scaleReport{Machine: describeMachine()}
-	for _, c := range b.builders {
-		rep.Builders = append(rep.Builders, c.name+" "+c.version)
-	}
+	rep := scaleReport{Machine: describeMachine(), Builders: b.versions()}
 	fmt.Fprintln(out, rep.Machine)
 	fmt.Fprintln(out, strings.Join(rep.Builders, "; "))
 	var failed []error
@@ -295,7 +288,8 @@ func (b *bench) newSite(ctx context.Context, c builder, w workload, place string
 	if err := first.prepare(dir, b.registry); err != nil {
 		return s, err
 	}
-	return s, s.build(ctx, b, dir)
+	_, err = s.build(ctx, b, dir)
+	return s, err
 }
 
 // addImages fills a store, which all builders share the format of, by the builder
@@ -320,7 +314,7 @@ func (b *bench) addImages(ctx context.Context, env []string, n int, place string
 		c.args = func(_ *bench, dir string) []string {
 			return []string{"build", "-t", fmt.Sprintf("image-%d", i), dir}
 		}
-		if err := c.build(ctx, b, dir); err != nil {
+		if _, err := c.build(ctx, b, dir); err != nil {
 			return fmt.Errorf("make an image: %w", err)
 		}
 	}
@@ -341,7 +335,10 @@ func (b *bench) round(ctx context.Context, s site, w workload, round int, points
 		before, start := childTime(), time.Now()
 		var group errgroup.Group
 		for _, dir := range s.dirs {
-			group.Go(func() error { return s.build(ctx, b, dir) })
+			group.Go(func() error {
+				_, err := s.build(ctx, b, dir)
+				return err
+			})
 		}
 		if err := group.Wait(); err != nil {
 			return err
