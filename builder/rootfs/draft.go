@@ -129,8 +129,7 @@ func (d *Draft) make(below *stack, fill func(st storage.Staging) error) {
 		if err := fill(st); err != nil {
 			return storage.Diff{}, err
 		}
-		d.filled.end(nil)
-		packed, err := m.pack(ctx, below.dirs, st.Upper)
+		packed, err := d.unmountAndPack(ctx, below.dirs, st)
 		if err != nil {
 			// Once this returns, the files are gone.
 			d.packed.end(err)
@@ -160,7 +159,8 @@ func (d *Draft) make(below *stack, fill func(st storage.Staging) error) {
 	}
 }
 
-// fill has fill write into an overlay over the staging directory.
+// fill has fill write into an overlay over the staging directory, which stays
+// mounted unless there is an error.
 func (d *Draft) fill(ctx context.Context, lower []string, st storage.Staging, fill func(ctx context.Context, root string) error) error {
 	if err := context.Cause(ctx); err != nil {
 		return err
@@ -169,11 +169,30 @@ func (d *Draft) fill(ctx context.Context, lower []string, st storage.Staging, fi
 		return err
 	}
 	err := fill(ctx, st.Merged)
-	if err := errors.Join(err, overlay.Unmount(st.Merged)); err != nil {
-		return err
+	if err == nil {
+		d.upper, err = os.OpenFile(st.Upper, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	}
-	d.upper, err = os.OpenFile(st.Upper, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	return errors.Join(err, context.Cause(ctx))
+	if err = errors.Join(err, context.Cause(ctx)); err != nil {
+		return errors.Join(err, overlay.Unmount(st.Merged))
+	}
+	return nil
+}
+
+// unmountAndPack does both at once: nobody writes any more, and unmounting takes
+// the kernel the longer the more files there are. Others may build on the files
+// when they are unmounted; an upper directory that is somebody else's lower one
+// makes the kernel complain.
+func (d *Draft) unmountAndPack(ctx context.Context, lower []string, st storage.Staging) (storage.Diff, error) {
+	unmounted := make(chan error, 1)
+	go func() {
+		err := overlay.Unmount(st.Merged)
+		if err == nil {
+			d.filled.end(nil)
+		}
+		unmounted <- err
+	}()
+	packed, err := d.mounts.pack(ctx, lower, st.Upper)
+	return packed, errors.Join(err, <-unmounted)
 }
 
 // chainOn is the chainID of a layer with diffID on the base: image-spec, config.md.
