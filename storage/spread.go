@@ -1,6 +1,7 @@
 package storage
 
 import (
+	"errors"
 	"fmt"
 
 	"golang.org/x/sys/unix"
@@ -34,10 +35,16 @@ func Spread(dir string) error {
 	if err := unix.Fstatfs(fd, &st); err != nil {
 		return fmt.Errorf("statfs %s: %w", dir, err)
 	}
-	if st.Type != unix.EXT4_SUPER_MAGIC {
+	// An overlay hands attributes on to what its upper directory lies on
+	// (Linux 5.15), which may know nothing of this one.
+	onOverlay := st.Type == unix.OVERLAYFS_SUPER_MAGIC
+	if st.Type != unix.EXT4_SUPER_MAGIC && !onOverlay {
 		return nil
 	}
 	flags, err := unix.IoctlGetUint32(fd, unix.FS_IOC_GETFLAGS)
+	if onOverlay && unknown(err) {
+		return nil
+	}
 	if err != nil {
 		return fmt.Errorf("read attributes of %s: %w", dir, err)
 	}
@@ -45,7 +52,15 @@ func Spread(dir string) error {
 		return nil
 	}
 	if err := unix.IoctlSetPointerInt(fd, unix.FS_IOC_SETFLAGS, int(flags|topDir)); err != nil {
+		if onOverlay && unknown(err) {
+			return nil
+		}
 		return fmt.Errorf("set attribute T of %s: %w", dir, err)
 	}
 	return nil
+}
+
+// unknown tells that a file system has no such attribute (ioctl_iflags(2)).
+func unknown(err error) bool {
+	return errors.Is(err, unix.ENOTTY) || errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EINVAL)
 }

@@ -22,6 +22,9 @@ type Place interface {
 	Dir() string
 	Spared() ([]string, error)
 	Protected() []string
+	// Nursery is a directory on the same mount, in which directories are made
+	// that are moved to Dir then.
+	Nursery() string
 	// Begin makes the files of the steps those that are in the directory.
 	Begin() error
 	End()
@@ -248,6 +251,10 @@ func (m *Mounter) takeTree(l *plain.Listing) (*plain.Tree, func(), error) {
 			d.place.End()
 			return nil, nil, err
 		}
+		if err := storage.Spread(d.place.Nursery()); err != nil {
+			m.logger.Debug("directories are not spread over the file system", "error", err)
+		}
+		t.MakeIn(d.place.Nursery())
 		d.all = append(d.all, t)
 	}
 	return d.all[0], d.place.End, nil

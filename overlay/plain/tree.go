@@ -22,6 +22,8 @@ type Tree struct {
 	fd  int
 	// Spared returns what is no part of the tree; nil spares nothing.
 	spared func() (*Spared, error)
+	// nursery is where the directories at the top are made; empty for in dir.
+	nursery string
 
 	// rec is what the directory held when it was last looked at.
 	rec *record
@@ -113,6 +115,12 @@ func (t *Tree) Close() error { return unix.Close(t.fd) }
 // Dir is the directory.
 func (t *Tree) Dir() string { return t.dir }
 
+// MakeIn has directories at the top of the tree be made in another directory of
+// the same mount and moved from there: file systems decide by where a directory
+// is made where on the disk it and all that is below it goes (see
+// storage.Spread).
+func (t *Tree) MakeIn(dir string) { t.nursery = dir }
+
 // Touch says that the content may have been changed.
 func (t *Tree) Touch() { t.dirty = true }
 
@@ -129,7 +137,7 @@ func (t *Tree) Become(ctx context.Context, l *Listing) error {
 		}
 	}
 	t.dirty = true
-	p := &placer{linker: linker{root: t.fd, sources: map[string]*os.File{}, copies: map[inode]string{}}, ctx: ctx, spared: spared}
+	p := &placer{linker: linker{root: t.fd, sources: map[string]*os.File{}, copies: map[inode]string{}}, ctx: ctx, spared: spared, nursery: t.nursery}
 	defer p.close()
 	p.split(t.rec, l.root)
 	if _, err := p.dir(t.fd, "", t.rec, l.root); err != nil {
@@ -173,8 +181,9 @@ func refresh(dir int, r *record) error {
 // placer makes a tree what a listing shows.
 type placer struct {
 	linker
-	ctx    context.Context //nolint:containedctx // lives as long as one Become
-	spared *Spared
+	ctx     context.Context //nolint:containedctx // lives as long as one Become
+	spared  *Spared
+	nursery string
 	// broken are files of several names of which one has to be placed: then
 	// all are, or they would not be one file.
 	broken   map[inode]bool
@@ -353,7 +362,7 @@ func (p *placer) directory(fd int, rel, name string, r *record, n *Node) (change
 	}
 	if have == nil {
 		changed = true
-		if err := unix.Mkdirat(fd, name, 0o700); err != nil {
+		if err := p.mkdir(fd, rel, name); err != nil {
 			return true, fmt.Errorf("make /%s: %w", rel, err)
 		}
 		have = &record{meta: meta{mode: unix.S_IFDIR}, children: map[string]*record{}}
@@ -381,6 +390,23 @@ func (p *placer) directory(fd int, rel, name string, r *record, n *Node) (change
 		return true, err
 	}
 	return true, r.note(fd, name, n)
+}
+
+// mkdir makes a directory in the open one, by way of the nursery at the top. The
+// name in there is another each time, as it is what ext4 begins to look for room
+// with.
+func (p *placer) mkdir(fd int, rel, name string) error {
+	if p.nursery == "" || rel != name {
+		return unix.Mkdirat(fd, name, 0o700)
+	}
+	made, err := os.MkdirTemp(p.nursery, "")
+	if err != nil {
+		return err
+	}
+	if err := unix.Renameat(unix.AT_FDCWD, made, fd, name); err != nil {
+		return errors.Join(err, os.Remove(made))
+	}
+	return nil
 }
 
 // awaitTick returns when a change from now on gives a change time later than

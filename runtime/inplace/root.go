@@ -18,6 +18,7 @@ const (
 	hidden   = ".shale-inplace"
 	ownName  = "own"
 	imgName  = "image"
+	newName  = "new"
 	lockName = "lock"
 )
 
@@ -92,7 +93,7 @@ func (r *Root) claim() error {
 	if err := unix.Flock(lock, unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		return errors.New("another build is using the root directory of this container: build in place one after the other, or each in a container of its own")
 	}
-	for _, name := range []string{imgName, ownName} {
+	for _, name := range []string{imgName, ownName, newName} {
 		if err := unix.Mkdirat(dir, name, 0o755); err != nil && !errors.Is(err, unix.EEXIST) {
 			return fmt.Errorf("build in place: %w", err)
 		}
@@ -186,6 +187,10 @@ func (r *Root) Protected() []string { return r.protected }
 
 // Dir is the directory.
 func (r *Root) Dir() string { return "/" }
+
+// Nursery is a directory of the container's root file system that is no part of
+// what a step sees as its files: what is made there can be moved to Dir.
+func (r *Root) Nursery() string { return "/" + hidden + "/" + newName }
 
 // Begin puts the image's files in place, for a step. No other step, and nobody
 // who needs the container's own files, goes on before End.
