@@ -89,9 +89,9 @@ conformance-reference: ## the same cases by the buildctl on PATH; UPDATE=1 recor
 examples: ## build and try every image of examples/, as user and (when root) as root; RUN=go- for some
 	tests/run examples $(if $(filter 0,$(shell id -u)),examples-root)
 
-image: bin/shale bin/testbed ## build the official image shale, and shale:debug, on a Debian made from packages
+image: bin/shale bin/testbed ## build the official image shale, shale:debug and shale:git, on a Debian made from packages
 	@tests/setup build demo
-	images=$$(bin/testbed images -cache "$(CACHE)" -only debian) && for target in shale debug; do \
+	images=$$(bin/testbed images -cache "$(CACHE)" -only debian) && for target in shale debug git; do \
 		bin/shale build -f cmd/shale/Containerfile --build-context debian:bookworm-slim=oci-layout://$$images/debian \
 			--target $$target -t shale:$$(echo $$target | sed s/shale/latest/) bin || exit; \
 	done
