@@ -36,15 +36,44 @@ var _ solve.Executor = (*executor)(nil)
 
 // Source implements solve.Executor.
 func (e *executor) Source(ctx context.Context, v *llb.Vertex, report solve.Reporter) (solve.Source, error) {
-	if e.own != nil {
-		// Registries' logins, certificates and git are the container's own.
-		release, err := e.own()
-		if err != nil {
-			return solve.Source{}, err
-		}
-		defer release()
+	if e.own == nil {
+		return e.sources.Source(ctx, v, report)
 	}
-	return e.sources.Source(ctx, v, report)
+	// Registries' logins, certificates and git are the container's own. So they are
+	// when something is fetched later, while steps run otherwise.
+	release, err := e.own()
+	if err != nil {
+		return solve.Source{}, err
+	}
+	defer release()
+	src, err := e.sources.Source(ctx, v, report)
+	return fetchedWithOwn(src, e.own), err
+}
+
+// fetchedWithOwn is src, to be fetched with the container's own files in place.
+func fetchedWithOwn(src solve.Source, own func() (func(), error)) solve.Source {
+	if fetch := src.Fetch; fetch != nil {
+		src.Fetch = func(ctx context.Context, report solve.Reporter) (string, error) {
+			return withOwn(own, func() (string, error) { return fetch(ctx, report) })
+		}
+	}
+	if open := src.Open; open != nil {
+		src.Open = func(ctx context.Context, report solve.Reporter) (solve.Snapshot, error) {
+			return withOwn(own, func() (solve.Snapshot, error) { return open(ctx, report) })
+		}
+	}
+	return src
+}
+
+// withOwn calls f with the container's own files in place.
+func withOwn[T any](own func() (func(), error), f func() (T, error)) (T, error) {
+	release, err := own()
+	if err != nil {
+		var none T
+		return none, err
+	}
+	defer release()
+	return f()
 }
 
 // LayerExists implements solve.Executor.
