@@ -251,10 +251,16 @@ func openInRoot(root, path string) (*os.File, error) {
 		return nil, fmt.Errorf("open %s: %w", root, err)
 	}
 	defer unix.Close(dir) //nolint:errcheck // O_PATH: nothing to flush
-	fd, err := unix.Openat2(dir, filepath.Clean("/"+path), &unix.OpenHow{
+	how := &unix.OpenHow{
 		Flags:   unix.O_PATH | unix.O_CLOEXEC,
 		Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS,
-	})
+	}
+	fd, err := unix.Openat2(dir, filepath.Clean("/"+path), how)
+	// A rename or mount anywhere on the machine makes "..", also that of a link,
+	// inconclusive.
+	for errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EINTR) {
+		fd, err = unix.Openat2(dir, filepath.Clean("/"+path), how)
+	}
 	if errors.Is(err, unix.ENOENT) {
 		return nil, &sourceError{path: filepath.Clean("/" + path)}
 	}

@@ -61,6 +61,9 @@ func (o *Owners) load(dir string, names []Named) error {
 	}
 	for _, n := range names {
 		fd, err := unix.Openat2(root, n.Path, how)
+		for errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EINTR) { // a rename or mount anywhere
+			fd, err = unix.Openat2(root, n.Path, how)
+		}
 		if errors.Is(err, unix.ENOENT) {
 			continue
 		}
