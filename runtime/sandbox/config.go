@@ -138,13 +138,14 @@ func (s *Spec) procMount() specs.Mount {
 }
 
 // sysMount: the kernel mounts sysfs only for the owner of the network
-// namespace, so on the host's network a rootless container sees the host's.
+// namespace, so on the host's network a rootless container sees the host's; so it
+// does where parts of it are covered, which they are where those of /proc are.
 func (s *Spec) sysMount(initial bool) specs.Mount {
 	opts := []string{"nosuid", "noexec", "nodev"}
 	if !s.Privileged {
 		opts = append(opts, "ro")
 	}
-	if s.Network != HostNetwork || initial {
+	if (s.Network != HostNetwork || initial) && !s.BindProc {
 		return specs.Mount{Destination: "/sys", Type: "sysfs", Source: "sysfs", Options: opts}
 	}
 	opts = []string{"rbind", "nosuid", "noexec", "nodev"}

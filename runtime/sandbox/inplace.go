@@ -120,6 +120,8 @@ type placing struct {
 	ctx   context.Context //nolint:containedctx // lives for one Run
 	st    *stubs
 	count int
+	// kept are the targets of mounts so far that keep what is put into them.
+	kept []string
 }
 
 func (p *placing) all(s *Spec) error {
@@ -202,7 +204,23 @@ func (p *placing) put(m Mount) error {
 	if err := p.show(m, at, created); err != nil {
 		return err
 	}
+	at.leave = created && dir && p.insideKept(target)
+	if m.Kept {
+		p.kept = append(p.kept, target)
+	}
 	return setMtime(p.st.before[touched].fd, p.st.before[touched].mtime)
+}
+
+// insideKept tells whether target is inside a mount that keeps it, as one keeps
+// the mount points in it. Then they are not removed with the stubs.
+func (p *placing) insideKept(target string) bool {
+	for _, k := range p.kept {
+		if strings.HasPrefix(target, k+"/") {
+			p.st.retainBelow(k)
+			return true
+		}
+	}
+	return false
 }
 
 func (p *placing) openParent(target string) (int, error) {
@@ -225,6 +243,8 @@ type placed struct {
 	aside    string
 	// shown: what is there now is to be removed.
 	shown bool
+	// leave: a directory stays in its place.
+	leave bool
 	// finish is called before what is shown is removed.
 	finish func() error
 }
@@ -265,21 +285,18 @@ func (p *placing) show(m Mount, at *placed, created bool) error {
 
 // emptyDir stands for a tmpfs; what is put into it is thrown away.
 func (p *placing) emptyDir(m Mount, at *placed, created bool) error {
-	mode, uid, gid := uint32(0o1777), uint32(0), uint32(0)
+	mode := uint32(0o1777)
 	if !created {
 		var st unix.Stat_t
 		if err := unix.Fstatat(at.asideDir, at.aside, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
 			return err
 		}
-		mode, uid, gid = st.Mode&0o7777, st.Uid, st.Gid
+		mode = st.Mode & 0o7777
 	}
 	if m.Mode != 0 {
 		mode = m.Mode
 	}
 	if err := unix.Mkdirat(at.dir, at.name, 0o700); err != nil {
-		return err
-	}
-	if err := unix.Fchownat(at.dir, at.name, int(uid), int(gid), unix.AT_SYMLINK_NOFOLLOW); err != nil {
 		return err
 	}
 	return unix.Fchmodat(at.dir, at.name, mode, 0)
@@ -335,6 +352,9 @@ func (at *placed) undo() error {
 	}
 	if at.shown {
 		errs = append(errs, inplace.RemoveAt(at.dir, at.name))
+	}
+	if at.leave {
+		errs = append(errs, unix.Mkdirat(at.dir, at.name, 0o755))
 	}
 	if at.aside != "" {
 		errs = append(errs, unix.Renameat(at.asideDir, at.aside, at.dir, at.name), unix.Close(at.asideDir))

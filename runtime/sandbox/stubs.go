@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"path"
 	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -184,6 +185,15 @@ func setMtime(dir int, mtime unix.Timespec) error {
 func (s *stubs) retain(p string) {
 	for i := range s.made {
 		if m := s.made[i].path; p == m || len(p) > len(m) && p[:len(m)+1] == m+"/" {
+			s.made[i].keep = true
+		}
+	}
+}
+
+// retainBelow keeps the stubs below p.
+func (s *stubs) retainBelow(p string) {
+	for i := range s.made {
+		if strings.HasPrefix(s.made[i].path, p+"/") {
 			s.made[i].keep = true
 		}
 	}
