@@ -3,6 +3,7 @@ package probe
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/shale-build/shale/runtime/userns"
 )
@@ -22,6 +23,7 @@ const (
 	UserNS     = "user namespace"
 	IDMap      = "id map"
 	Ownership  = "recorded ownership" // only where there is one id
+	InPlace    = "in place"           // only for root without namespaces
 	FreshProc  = "fresh /proc"
 	PivotRoot  = "pivot_root"
 	Notify     = "seccomp notification"
@@ -43,7 +45,20 @@ type Result struct {
 // Run runs all probes, in the order of the names above. It has to be called
 // outside the namespaces of package userns.
 func Run(ctx context.Context) []Result {
-	return append(namespaces(ctx), notify(), tun(), cgroup(), appArmor(), noNewPrivs(), container())
+	results := namespaces(ctx)
+	if isRoot() && slices.ContainsFunc(results, func(r Result) bool {
+		return (r.Name == UserNS || r.Name == PivotRoot) && r.Status == Missing
+	}) {
+		results = append(results, inPlace())
+	}
+	return append(results, notify(), tun(), cgroup(), appArmor(), noNewPrivs(), container())
+}
+
+// Hopeless tells whether nothing can be built where the results were found.
+func Hopeless(results []Result) bool {
+	letter, _ := Mode(results)
+	return letter == 'E' || letter == 'F' ||
+		letter == 'D' && slices.ContainsFunc(results, func(r Result) bool { return r.Name == InPlace && r.Status == Missing })
 }
 
 // Mode says which of the environments A to F the results describe, and how
@@ -54,13 +69,19 @@ func Mode(results []Result) (letter byte, explanation string) {
 		by[r.Name] = r
 	}
 	inside := by[Container].Status == Degraded
+	why := by[UserNS]
+	if why.Status == OK && by[PivotRoot].Status == Missing {
+		why = by[PivotRoot]
+	}
 	switch {
 	case by[AppArmor].Status == Missing:
 		return 'F', "AppArmor takes the capabilities from user namespaces: " + by[AppArmor].Fix
-	case by[UserNS].Status != OK && isRoot():
+	case why.Status != OK && by[InPlace].Status == Missing:
+		return 'D', fmt.Sprintf("no namespaces in this container, and steps cannot run in its own root directory: %s; %s", by[InPlace].Detail, by[InPlace].Fix)
+	case why.Status != OK && isRoot():
 		return 'D', "no namespaces in this container: steps run in its own root directory (--isolation=inplace)"
-	case by[UserNS].Status != OK:
-		return 'E', fmt.Sprintf("no way to isolate a build: %s; %s", by[UserNS].Detail, userns.WaysOut)
+	case why.Status != OK:
+		return 'E', fmt.Sprintf("no way to isolate a build: %s; %s", why.Detail, userns.WaysOut)
 	case isRoot() && inside:
 		return 'C', "root of a container: its own ids are used"
 	case by[IDMap].Status == OK:

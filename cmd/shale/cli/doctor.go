@@ -22,10 +22,18 @@ func doctorCommand() *cli.Command {
 			results := probe.Run(c.Context)
 			letter, explanation := probe.Mode(results)
 			// In place, nothing is mounted.
-			if !hopeless[string(letter)] && letter != 'D' {
+			hopeless := probe.Hopeless(results)
+			if !hopeless && letter != 'D' {
 				results = append(results, probeOverlay(c.Context, c))
 			}
-			return printDiagnosis(c, diagnosis{Environment: string(letter), Explanation: explanation, Probes: results})
+			d := diagnosis{Environment: string(letter), Explanation: explanation, Probes: results}
+			if err := writeDiagnosis(c, d); err != nil {
+				return err
+			}
+			if hopeless {
+				return toldError{fmt.Errorf("environment %s: %s", d.Environment, d.Explanation)}
+			}
+			return nil
 		},
 	}
 }
@@ -37,22 +45,9 @@ type diagnosis struct {
 	Probes      []probe.Result
 }
 
-// hopeless are the environments in which nothing can be built.
-var hopeless = map[string]bool{"E": true, "F": true}
-
 var probesListing = format.Listing{
 	Columns: "{{.Name}}\t{{.Status}}\t{{.Detail}}",
 	Headers: format.Headers{"Name": "PROBE", "Status": "STATUS", "Detail": "DETAIL", "Fix": "FIX"},
-}
-
-func printDiagnosis(c *cli.Context, d diagnosis) error {
-	if err := writeDiagnosis(c, d); err != nil {
-		return err
-	}
-	if hopeless[d.Environment] {
-		return toldError{fmt.Errorf("environment %s: %s", d.Environment, d.Explanation)}
-	}
-	return nil
 }
 
 func writeDiagnosis(c *cli.Context, d diagnosis) error {
