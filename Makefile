@@ -33,9 +33,13 @@ RUN ?=
 PKG ?= ./...
 FUZZTIME ?= 10s
 UPDATE ?=
-export CACHE RUN TAGS PKG UPDATE
+# ENV names kinds of containers (tests/environments/container), with -inside for a
+# store in the container's own root file system.
+ENV ?= docker docker-inside docker-nnp unshare unshare-inside unshare-readonly unshare-nnp unshare-user
+EVERY ?=
+export CACHE RUN TAGS PKG UPDATE EVERY
 
-.PHONY: help setup build test unit unit-race e2e e2e-root environments conformance conformance-oneid conformance-reference examples image demo bench bench-scale fuzz lint fmt fmt-check vet tidy-check docs-check ci clean FORCE
+.PHONY: help setup build test unit unit-race e2e e2e-root environments conformance conformance-oneid conformance-environments conformance-reference examples image demo bench bench-scale fuzz lint fmt fmt-check vet tidy-check docs-check ci clean FORCE
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-22s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -82,6 +86,9 @@ conformance: ## conformance cases as user and (when root) as root; RUN=copy/ for
 
 conformance-oneid: ## the same cases as a user without subordinate ids, whose owners are recorded; needs root to become that user
 	tests/run conformance-oneid
+
+conformance-environments: ## the same cases in containers (as root); ENV=docker for one kind, EVERY=10 for every tenth case
+	tests/run $(addprefix conformance-in-,$(ENV))
 
 conformance-reference: ## the same cases by the buildctl on PATH; UPDATE=1 records what they give
 	tests/run conformance-reference

@@ -13,14 +13,15 @@ import (
 // Shale builds with shale, in a home and a store of its own that all cases
 // share, as the builds of a user do.
 type Shale struct {
-	Binary string
-	home   string
-	env    []string
+	Binary      string
+	Environment Environment
+	home        string
+	env         []string
 }
 
 // NewShale sets up a home below dir, where base.test is the registry.
-func NewShale(binary, dir, registry string) (*Shale, error) {
-	s := &Shale{Binary: binary, home: filepath.Join(dir, "home")}
+func NewShale(binary, dir, registry string, environment Environment) (*Shale, error) {
+	s := &Shale{Binary: binary, Environment: environment, home: filepath.Join(dir, "home")}
 	run, tmp := filepath.Join(dir, "run"), filepath.Join(dir, "tmp")
 	conf := filepath.Join(s.home, ".config", "containers")
 	for _, path := range []string{conf, run, tmp} {
@@ -31,7 +32,7 @@ func NewShale(binary, dir, registry string) (*Shale, error) {
 	storage := "[storage]\ndriver = \"overlay\"\n"
 	if os.Geteuid() == 0 {
 		// Root's default is the machine's own store.
-		storage += fmt.Sprintf("graphroot = %q\nrunroot = %q\n", filepath.Join(s.home, "storage"), filepath.Join(run, "containers"))
+		storage += fmt.Sprintf("graphroot = %q\nrunroot = %q\n", s.graphRoot(), filepath.Join(run, "containers"))
 	}
 	for name, content := range map[string]string{
 		"storage.conf": storage,
@@ -47,7 +48,17 @@ func NewShale(binary, dir, registry string) (*Shale, error) {
 		cleanEnv(), "HOME="+s.home, "XDG_RUNTIME_DIR="+run, "TMPDIR="+tmp,
 		"CONTAINERS_STORAGE_CONF="+filepath.Join(conf, "storage.conf"),
 	)
-	return s, nil
+	if environment.Name != "" && environment.Inside {
+		s.env = append(s.env, "XDG_CACHE_HOME="+insideStore)
+	}
+	return s, environment.give(dir)
+}
+
+func (s *Shale) graphRoot() string {
+	if s.Environment.Inside {
+		return insideStore
+	}
+	return filepath.Join(s.home, "storage")
 }
 
 // cleanEnv is what a build may see of the environment of the tests.
@@ -61,7 +72,16 @@ func (s *Shale) Build(ctx context.Context, req Request) (Said, error) {
 	for _, output := range req.Outputs {
 		args = append(args, "--output", output)
 	}
-	return start(ctx, s.Binary, append(args, req.Context), req, append(s.env, req.Env...))
+	args = append(args, req.Context)
+	env := append(s.env, req.Env...)
+	if s.Environment.Name == "" {
+		return start(ctx, s.Binary, args, req, env)
+	}
+	if err := s.Environment.give(req.Dir); err != nil {
+		return Said{}, err
+	}
+	command := append(s.Environment.command(req.Dir), append([]string{"shale"}, args...)...)
+	return start(ctx, command[0], command[1:], req, env)
 }
 
 // Close removes the home, where much belongs to subordinate ids if the user has

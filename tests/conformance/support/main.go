@@ -4,7 +4,8 @@
 //	support -root DIR [-check] RESULTS…
 //
 // DIR is the clone; each RESULTS file is what one run left. With -check the
-// document is compared instead.
+// document is compared instead. Without RESULTS it writes the tables of
+// docs/environments.md instead (environments.go).
 package main
 
 import (
@@ -32,6 +33,9 @@ func main() {
 }
 
 func run(root string, check bool, results []string) error {
+	if len(results) == 0 {
+		return writeEnvironments(root)
+	}
 	suite := filepath.Join(root, "tests", "conformance")
 	cases, err := conformance.Load(filepath.Join(suite, "cases"))
 	if err != nil {

@@ -3,6 +3,8 @@ package main
 import (
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/shale-build/shale/tests/conformance"
@@ -32,5 +34,45 @@ func TestDocument(t *testing.T) {
 	}
 	if want := render(cases, scenarios, passed); string(want) != string(document) {
 		t.Error("docs/dockerfile-support.md is not what notes.txt and the cases say: run make conformance and commit it")
+	}
+}
+
+// The tables say what the suite expects of each environment.
+func TestEnvironments(t *testing.T) {
+	root := filepath.Join("..", "..", "..")
+	cases, err := conformance.Load(filepath.Join(root, "tests", "conformance", "cases"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	names := map[string]bool{}
+	for _, c := range cases {
+		names[c.Name] = true
+	}
+	differences, err := conformance.LoadDifferences()
+	if err != nil {
+		t.Fatal(err)
+	}
+	document, err := os.ReadFile(filepath.Join(root, "docs", "environments.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, d := range differences {
+		for _, name := range d.Cases {
+			if !names[name] {
+				t.Errorf("environments.json names %s, which is no case", name)
+			}
+		}
+		for _, environment := range d.Environments {
+			listed := false
+			for _, match := range table.FindAllSubmatch(document, -1) {
+				listed = listed || slices.Contains(strings.Fields(string(match[1])), environment)
+			}
+			if !listed {
+				t.Errorf("docs/environments.md has no table of the environment %s", environment)
+			}
+		}
+	}
+	if string(renderTables(document, differences)) != string(document) {
+		t.Error("docs/environments.md is not what environments.json says: run go run ./tests/conformance/support and commit it")
 	}
 }

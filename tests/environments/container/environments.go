@@ -29,15 +29,18 @@ type environment struct {
 
 // environments by name; the letters are those of docs/environments.md.
 var environments = map[string]environment{
-	"unshare":          {namespaces: true},                 // C
-	"unshare-unmasked": {namespaces: true, unmasked: true}, // C
-	"docker":           {},                                 // D
-	"docker-crio":      {less: true},                       // D
-	"docker-readonly":  {readonly: true},                   // D
-	"docker-user":      {uid: 1000},                        // E
-	"restricted":       {uid: 1000, noNewPrivileges: true}, // E
-	"unshare-readonly": {namespaces: true, readonly: true}, // C
-	"unshare-user":     {namespaces: true, uid: 1000},      // B
+	"unshare":          {namespaces: true},                                   // C
+	"unshare-unmasked": {namespaces: true, unmasked: true},                   // C
+	"docker":           {},                                                   // D
+	"docker-nnp":       {noNewPrivileges: true},                              // D
+	"docker-crio":      {less: true},                                         // D
+	"docker-readonly":  {readonly: true},                                     // D
+	"docker-user":      {uid: 1000},                                          // E
+	"restricted":       {uid: 1000, noNewPrivileges: true},                   // E
+	"unshare-readonly": {namespaces: true, readonly: true},                   // C
+	"unshare-nnp":      {namespaces: true, noNewPrivileges: true},            // C
+	"unshare-user":     {namespaces: true, uid: 1000},                        // B
+	"unshare-user-nnp": {namespaces: true, uid: 1000, noNewPrivileges: true}, // B
 }
 
 func names() []string {

@@ -1,10 +1,12 @@
 // Command container runs a command in a container as CI systems start theirs,
 // by runc and as root:
 //
-//	container -env NAME -rootfs DIR [-volume DIR] [-bind PATH]… -- CMD [ARG…]
+//	container -env NAME -rootfs DIR [-keep DIR] [-volume DIR] [-bind PATH]… -- CMD [ARG…]
 //
 // The environments are in environments.go. The root file system is an overlay
-// over DIR, as docker's are, and thrown away at the end; what lies at -bind PATH
+// over DIR, as docker's are, and thrown away at the end unless -keep DIR names a
+// directory for what was changed, with which the same container is started
+// again later (one at a time); what lies at -bind PATH
 // on the host is there under the same path. With -volume, DIR on the host is
 // mounted at /var/lib/containers. The command gets this process's working
 // directory, where it is in the container too, its variables, standard streams
@@ -12,6 +14,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -39,6 +42,7 @@ func main() {
 type options struct {
 	env    environment
 	rootfs string
+	keep   string
 	volume string
 	binds  list
 	args   []string
@@ -55,6 +59,7 @@ func parse(args []string) (options, error) {
 	flags := flag.NewFlagSet("container", flag.ContinueOnError)
 	name := flags.String("env", "", "environment: "+strings.Join(names(), ", "))
 	flags.StringVar(&o.rootfs, "rootfs", "", "directory that the root file system starts as")
+	flags.StringVar(&o.keep, "keep", "", "directory that keeps what changes in the root file system")
 	flags.StringVar(&o.volume, "volume", "", "directory to mount at /var/lib/containers")
 	flags.Var(&o.binds, "bind", "path of the host that is in the container too")
 	if err := flags.Parse(args); err != nil {
@@ -104,12 +109,13 @@ func run(args []string) (code int, err error) {
 
 // mountRoot mounts an overlay over the root file system.
 func mountRoot(o options, dir, root string) error {
-	for _, name := range []string{"upper", "work", "rootfs"} {
-		if err := os.Mkdir(filepath.Join(dir, name), 0o755); err != nil {
+	changes := cmp.Or(o.keep, dir)
+	for _, path := range []string{root, filepath.Join(changes, "upper"), filepath.Join(changes, "work")} {
+		if err := os.MkdirAll(path, 0o755); err != nil {
 			return err
 		}
 	}
-	opts := fmt.Sprintf("lowerdir=%s,upperdir=%s/upper,workdir=%s/work", o.rootfs, dir, dir)
+	opts := fmt.Sprintf("lowerdir=%s,upperdir=%s/upper,workdir=%s/work", o.rootfs, changes, changes)
 	if err := unix.Mount("overlay", root, "overlay", 0, opts); err != nil {
 		return fmt.Errorf("mount the root file system: %w", err)
 	}
