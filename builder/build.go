@@ -229,6 +229,9 @@ func (b *build) run(ctx context.Context) (*Result, error) {
 		return nil, err
 	}
 	defer release()
+	if b.deps.Place != nil {
+		b.deps.Place.Discard()
+	}
 	if b.opts.Squash {
 		if err := b.squash(ctx, &done); err != nil {
 			return nil, err

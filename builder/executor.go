@@ -4,7 +4,9 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"path"
 	"slices"
+	"strings"
 
 	"github.com/moby/buildkit/solver/pb"
 	"github.com/opencontainers/go-digest"
@@ -178,11 +180,32 @@ func (e *executor) fileInputs(op *pb.FileOp, inputs []solve.Snapshot, base int) 
 			continue
 		}
 		var err error
-		if roots[i].Root, err = e.mounts.View(in.Layer); err != nil {
+		if roots[i].Root, err = e.mounts.View(in.Layer, readsFrom(op, i)...); err != nil {
 			return nil, err
 		}
 	}
 	return roots, nil
+}
+
+// readsFrom lists the paths of an input that an operation looks at, users and
+// groups among them; none means all.
+func readsFrom(op *pb.FileOp, input int) []string {
+	paths := []string{"/etc/passwd", "/etc/group"}
+	for _, a := range op.GetActions() {
+		c := a.GetCopy()
+		if c == nil || int(a.GetSecondaryInput()) != input {
+			continue
+		}
+		src := path.Join("/", c.GetSrc())
+		if i := strings.IndexAny(src, `*?[\`); c.GetAllowWildcard() && i >= 0 {
+			src = path.Dir(src[:i+1])
+		}
+		if src == "/" {
+			return nil
+		}
+		paths = append(paths, src)
+	}
+	return paths
 }
 
 // looksAt lists the paths of its base that an operation has to see. Users and

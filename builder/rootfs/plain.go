@@ -28,6 +28,8 @@ type Place interface {
 	// Begin makes the files of the steps those that are in the directory.
 	Begin() error
 	End()
+	// Discard says that no step follows for now.
+	Discard()
 }
 
 // directories does without mounts: views are made of hard links, and what
@@ -107,7 +109,7 @@ func (d *directories) listing(lower []string) (*plain.Listing, error) {
 	return once()
 }
 
-func (d *directories) view(target string, lower []string) error {
+func (d *directories) view(target string, lower, paths []string) error {
 	l, err := d.listing(lower)
 	if err != nil {
 		return err
@@ -115,7 +117,7 @@ func (d *directories) view(target string, lower []string) error {
 	if err := os.Chmod(target, 0o755); err != nil { //nolint:gosec // the root of a file system is world-readable
 		return fmt.Errorf("show layers in %s: %w", target, err)
 	}
-	return l.Link(target)
+	return l.Link(target, paths...)
 }
 
 // fill copies what lower shows to dir.

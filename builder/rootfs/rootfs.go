@@ -143,19 +143,23 @@ func (m *Mounter) loadOwners(layer string, lower []string) error {
 }
 
 // View returns a directory that shows layer read-only, "" being an empty one.
-// It stays until Close.
-func (m *Mounter) View(layer string) (string, error) {
+// It stays until Close. paths are those that the caller looks at, with what is
+// below them, and all that it may find there; none means all.
+func (m *Mounter) View(layer string, paths ...string) (string, error) {
 	lower, err := m.Lowers(layer)
 	if err != nil {
 		return "", err
 	}
-	return m.ViewOf(lower)
+	return m.ViewOf(lower, paths...)
 }
 
 // ViewOf returns a directory that shows the lower directories, topmost first,
-// read-only. It stays until Close.
-func (m *Mounter) ViewOf(lower []string) (string, error) {
-	key := strings.Join(lower, "\x00")
+// read-only. It stays until Close. For paths see View.
+func (m *Mounter) ViewOf(lower []string, paths ...string) (string, error) {
+	if m.plain == nil {
+		paths = nil // a mount costs the same whatever it shows
+	}
+	key := strings.Join(lower, "\x00") + "\x00\x00" + strings.Join(paths, "\x00")
 	m.mu.Lock()
 	v := m.views[key]
 	if v == nil {
@@ -163,17 +167,17 @@ func (m *Mounter) ViewOf(lower []string) (string, error) {
 		m.views[key] = v
 	}
 	m.mu.Unlock()
-	v.once.Do(func() { v.path, v.err = m.mountView(lower) })
+	v.once.Do(func() { v.path, v.err = m.mountView(lower, paths) })
 	return v.path, v.err
 }
 
-func (m *Mounter) mountView(lower []string) (string, error) {
+func (m *Mounter) mountView(lower, paths []string) (string, error) {
 	target, err := m.NewDir("view")
 	if err != nil || len(lower) == 0 {
 		return target, err
 	}
 	if m.plain != nil {
-		return target, m.plain.view(target, lower)
+		return target, m.plain.view(target, lower, paths)
 	}
 	mount := overlay.Mount{Lower: lower, Target: target, UserXattr: m.store.UserXattr()}
 	if err := mount.Mount(); err != nil {

@@ -115,8 +115,8 @@ func (t *Tree) Close() error { return unix.Close(t.fd) }
 // Dir is the directory.
 func (t *Tree) Dir() string { return t.dir }
 
-// MakeIn has directories at the top of the tree be made in another directory of
-// the same mount and moved from there: file systems decide by where a directory
+// MakeIn has directories at the top of the tree, and beside what is spared, be made
+// in another directory of the same mount and moved from there: file systems decide by where a directory
 // is made where on the disk it and all that is below it goes (see
 // storage.Spread).
 func (t *Tree) MakeIn(dir string) { t.nursery = dir }
@@ -392,11 +392,11 @@ func (p *placer) directory(fd int, rel, name string, r *record, n *Node) (change
 	return true, r.note(fd, name, n)
 }
 
-// mkdir makes a directory in the open one, by way of the nursery at the top. The
-// name in there is another each time, as it is what ext4 begins to look for room
+// mkdir makes a directory in the open one, by way of the nursery where that one is
+// not the tree's alone and thus was not made there. The name in there is another each time, as it is what ext4 begins to look for room
 // with.
 func (p *placer) mkdir(fd int, rel, name string) error {
-	if p.nursery == "" || rel != name {
+	if up := path.Dir(rel); p.nursery == "" || up != "." && !p.spared.Above(up) {
 		return unix.Mkdirat(fd, name, 0o700)
 	}
 	made, err := os.MkdirTemp(p.nursery, "")

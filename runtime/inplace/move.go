@@ -59,37 +59,41 @@ func (m *mover) out(from, to int, rel string) error {
 }
 
 func (m *mover) outDir(from, to int, name, rel string) error {
+	err := twin(from, to, name, func(src, dst int) error { return m.out(src, dst, rel) })
+	if err == nil && !m.above[rel] {
+		err = unix.Unlinkat(from, name, unix.AT_REMOVEDIR)
+	}
+	if err != nil {
+		return fmt.Errorf("move /%s out of the way: %w", rel, err)
+	}
+	return nil
+}
+
+// twin makes the directory name of the open directory from in to as well, has
+// move move what is in it, and gives it the metadata. Where an earlier attempt
+// was interrupted the twin is there.
+func twin(from, to int, name string, move func(src, dst int) error) error {
 	src, err := openDir(from, name)
 	if err != nil {
-		return fmt.Errorf("open /%s: %w", rel, err)
+		return err
 	}
 	defer func() { _ = unix.Close(src) }()
 	var st unix.Stat_t
 	if err := unix.Fstat(src, &st); err != nil {
-		return fmt.Errorf("stat /%s: %w", rel, err)
+		return err
 	}
-	// Where an earlier attempt was interrupted it is there.
 	if err := unix.Mkdirat(to, name, 0o700); err != nil && !errors.Is(err, unix.EEXIST) {
-		return fmt.Errorf("move /%s out of the way: %w", rel, err)
+		return err
 	}
 	dst, err := openDir(to, name)
 	if err != nil {
-		return fmt.Errorf("move /%s out of the way: %w", rel, err)
-	}
-	defer func() { _ = unix.Close(dst) }()
-	if err := m.out(src, dst, rel); err != nil {
 		return err
 	}
-	if err := likeDir(src, dst, &st); err != nil {
-		return fmt.Errorf("move /%s out of the way: %w", rel, err)
+	defer func() { _ = unix.Close(dst) }()
+	if err := move(src, dst); err != nil {
+		return err
 	}
-	if m.above[rel] {
-		return nil
-	}
-	if err := unix.Unlinkat(from, name, unix.AT_REMOVEDIR); err != nil {
-		return fmt.Errorf("move /%s out of the way: %w", rel, err)
-	}
-	return nil
+	return likeDir(src, dst, &st)
 }
 
 // back moves what is in from into the open directory to, called rel, where
@@ -130,30 +134,14 @@ func renameNoReplace(from int, name string, to int) error {
 }
 
 func (m *mover) backDir(from, to int, name, rel string) error {
-	src, err := openDir(from, name)
+	err := twin(from, to, name, func(src, dst int) error { return m.back(src, dst, rel) })
+	if err == nil {
+		err = unix.Unlinkat(from, name, unix.AT_REMOVEDIR)
+	}
 	if err != nil {
 		return fmt.Errorf("move /%s back: %w", rel, err)
 	}
-	defer func() { _ = unix.Close(src) }()
-	var st unix.Stat_t
-	if err := unix.Fstat(src, &st); err != nil {
-		return fmt.Errorf("move /%s back: %w", rel, err)
-	}
-	if err := unix.Mkdirat(to, name, 0o700); err != nil && !errors.Is(err, unix.EEXIST) {
-		return fmt.Errorf("move /%s back: %w", rel, err)
-	}
-	dst, err := openDir(to, name)
-	if err != nil {
-		return fmt.Errorf("move /%s back: %w", rel, err)
-	}
-	defer func() { _ = unix.Close(dst) }()
-	if err := m.back(src, dst, rel); err != nil {
-		return err
-	}
-	if err := likeDir(src, dst, &st); err != nil {
-		return fmt.Errorf("move /%s back: %w", rel, err)
-	}
-	return unix.Unlinkat(from, name, unix.AT_REMOVEDIR)
+	return nil
 }
 
 // clear removes what is in the open directory, called rel, but what is spared.

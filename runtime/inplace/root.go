@@ -34,6 +34,9 @@ type Root struct {
 	mu sync.RWMutex
 	// in: the image's files are in place.
 	in bool
+	// discarding runs after Discard; it leaves its error behind.
+	discarding sync.WaitGroup
+	discarded  error
 }
 
 // ErrReadOnly tells that the container's root directory cannot be written to.
@@ -104,26 +107,19 @@ func (r *Root) claim() error {
 // recover puts right what a killed process left: with some of the container's
 // own files out of place, what is in theirs is the image's.
 func (r *Root) recover() error {
-	own, img, done, err := r.places()
-	if err != nil {
-		return err
-	}
-	defer done()
-	m, err := r.mover()
-	if err != nil {
-		return err
-	}
-	names, err := readNames(own)
-	if err != nil {
-		return fmt.Errorf("build in place: %w", err)
-	}
-	if len(names) > 0 {
-		r.log.Warn("a build in this container was killed: its files are removed and the container's own put back")
-		if err := m.restore(r.fd, own); err != nil {
-			return fmt.Errorf("put the container's own files back after a build was killed: %w", err)
+	return r.moving(func(m *mover, own, img int) error {
+		names, err := readNames(own)
+		if err != nil {
+			return fmt.Errorf("build in place: %w", err)
 		}
-	}
-	return newMover(nil).clear(img, "")
+		if len(names) > 0 {
+			r.log.Warn("a build in this container was killed: its files are removed and the container's own put back")
+			if err := m.restore(r.fd, own); err != nil {
+				return fmt.Errorf("put the container's own files back after a build was killed: %w", err)
+			}
+		}
+		return newMover(nil).clear(img, "")
+	})
 }
 
 // restore removes what is in place and moves own back. Where the mark is, what
@@ -164,12 +160,19 @@ func (r *Root) places() (own, img int, done func(), err error) {
 	return own, img, func() { _, _ = unix.Close(own), unix.Close(img) }, nil
 }
 
-func (r *Root) mover() (*mover, error) {
+// moving calls move with the open places of the container's own files and of the
+// image's, and a mover that spares what is neither's.
+func (r *Root) moving(move func(m *mover, own, img int) error) error {
+	own, img, done, err := r.places()
+	if err != nil {
+		return err
+	}
+	defer done()
 	paths, err := r.Spared()
 	if err != nil {
-		return nil, err
+		return err
 	}
-	return newMover(paths), nil
+	return move(newMover(paths), own, img)
 }
 
 // Spared lists what is neither the container's nor the image's to move: mount
@@ -230,27 +233,35 @@ func (r *Root) Own() (release func(), err error) {
 	}
 }
 
+// Discard says that no step follows for now. While the container's own files are
+// in place, which the caller sees to until Close, the image's are removed beside
+// what else is done.
+func (r *Root) Discard() {
+	r.discarding.Go(func() {
+		_, img, done, err := r.places()
+		if err == nil {
+			err = newMover(nil).clear(img, "")
+			done()
+		}
+		r.discarded = err
+	})
+}
+
 func (r *Root) swapIn() error {
-	own, img, done, err := r.places()
-	if err != nil {
-		return err
-	}
-	defer done()
-	m, err := r.mover()
-	if err != nil {
-		return err
-	}
-	if err := mark(own); err != nil {
-		return err
-	}
-	if err := m.out(r.fd, own, ""); err != nil {
-		return errors.Join(err, m.restore(r.fd, own))
-	}
-	if err := unix.Unlinkat(own, leavingMark, 0); err != nil {
-		return fmt.Errorf("build in place: %w", err)
-	}
-	r.in = true
-	return m.back(img, r.fd, "")
+	r.discarding.Wait()
+	return r.moving(func(m *mover, own, img int) error {
+		if err := mark(own); err != nil {
+			return err
+		}
+		if err := m.out(r.fd, own, ""); err != nil {
+			return errors.Join(err, m.restore(r.fd, own))
+		}
+		if err := unix.Unlinkat(own, leavingMark, 0); err != nil {
+			return fmt.Errorf("build in place: %w", err)
+		}
+		r.in = true
+		return m.back(img, r.fd, "")
+	})
 }
 
 func mark(own int) error {
@@ -262,23 +273,16 @@ func mark(own int) error {
 }
 
 func (r *Root) swapOut() error {
-	own, img, done, err := r.places()
-	if err != nil {
-		return err
-	}
-	defer done()
-	m, err := r.mover()
-	if err != nil {
-		return err
-	}
-	if err := m.out(r.fd, img, ""); err != nil {
-		return err
-	}
-	if err := mark(own); err != nil {
-		return err
-	}
-	r.in = false
-	return m.restore(r.fd, own)
+	return r.moving(func(m *mover, own, img int) error {
+		if err := m.out(r.fd, img, ""); err != nil {
+			return err
+		}
+		if err := mark(own); err != nil {
+			return err
+		}
+		r.in = false
+		return m.restore(r.fd, own)
+	})
 }
 
 // Guard starts a process that puts the container's own files back should this one
@@ -299,6 +303,10 @@ func (r *Root) Close() error {
 		return errors.Join(err, r.release())
 	}
 	release()
+	r.discarding.Wait()
+	if r.discarded != nil {
+		r.log.Debug("the files of steps were not removed at once", "error", r.discarded)
+	}
 	dir, err := openDir(r.fd, hidden)
 	if err == nil {
 		err = newMover(nil).clear(dir, "")
