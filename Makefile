@@ -63,8 +63,8 @@ bin/testbed: FORCE
 bin/tally: FORCE
 	CGO_ENABLED=0 go build -o $@ ./tests/tally
 
-test: ## unit tests, conformance and every end-to-end scenario, as user and (when root) as root
-	tests/run unit conformance e2e $(if $(filter 0,$(shell id -u)),conformance-root e2e-root)
+test: ## unit tests, conformance and every end-to-end scenario, as user and (when root) as root and in containers
+	tests/run unit conformance e2e $(if $(filter 0,$(shell id -u)),conformance-root e2e-root environments)
 
 unit: ## unit tests, as an unprivileged user and (when root) as root; PKG=./overlay/... for some
 	tests/run unit

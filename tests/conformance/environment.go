@@ -69,11 +69,22 @@ func (e *Environment) give(dir string) error {
 			return err
 		}
 	}
-	return filepath.WalkDir(dir, func(file string, _ fs.DirEntry, err error) error {
+	return filepath.WalkDir(dir, func(file string, entry fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
-		return os.Lchown(file, e.uid(), e.uid()) //nolint:gosec // nobody else is in it
+		info, err := entry.Info()
+		if err != nil {
+			return err
+		}
+		if err := os.Lchown(file, e.uid(), e.uid()); err != nil { //nolint:gosec // nobody else is in it
+			return err
+		}
+		// A change of owner takes these bits.
+		if info.Mode()&(fs.ModeSetuid|fs.ModeSetgid) == 0 || !info.Mode().IsRegular() {
+			return nil
+		}
+		return os.Chmod(file, info.Mode()) //nolint:gosec // nobody else is in it
 	})
 }
 

@@ -199,7 +199,9 @@ func (w *workspace) shell(ctx context.Context, script string) error {
 	}
 	cmd := exec.CommandContext(ctx, "sh", args...)
 	cmd.Dir = w.dir
-	cmd.Env = append(os.Environ(), "GIT_CONFIG_GLOBAL=/dev/null", "TZ=UTC", "LC_ALL=C.UTF-8",
+	// Repositories may have been given to a container's user.
+	cmd.Env = append(os.Environ(), "GIT_CONFIG_COUNT=1", "GIT_CONFIG_KEY_0=safe.directory", "GIT_CONFIG_VALUE_0=*",
+		"GIT_CONFIG_GLOBAL=/dev/null", "TZ=UTC", "LC_ALL=C.UTF-8",
 		"LIB="+filepath.Dir(filepath.Dir(w.c.Dir)))
 	for _, name := range sortedKeys(w.variables) {
 		cmd.Env = append(cmd.Env, name+"="+w.variables[name])
