@@ -45,7 +45,8 @@ type Manifest struct {
 	// ConfigType is the config's media type.
 	ConfigType string
 	Layers     []Layer
-	// Created is the time in the config, nil for none.
+	// Created is the time in the config, that of the build if there is none, nil
+	// for neither.
 	Created *time.Time
 }
 
@@ -208,7 +209,9 @@ func (img *Image) manifest(p Platform, layers []Layer, multi bool, opts ImageOpt
 	if err := json.Unmarshal(config, &made); err != nil {
 		return out, fmt.Errorf("read image config: %w", err)
 	}
-	out.Created = made.Created
+	if out.Created = made.Created; out.Created == nil {
+		out.Created = opts.Epoch.of(p)
+	}
 	return out, nil
 }
 
