@@ -101,6 +101,9 @@ type Lease struct {
 	lock *os.File
 }
 
+// Beside is the path of a file of that name that stays with the directory.
+func (l *Lease) Beside(name string) string { return filepath.Join(filepath.Dir(l.Dir), name) }
+
 // Release lets others in. The directory stays.
 func (l *Lease) Release() error {
 	if err := l.lock.Close(); err != nil {

@@ -142,6 +142,15 @@ func (s *mountSet) cache(ctx context.Context, i int, m *pb.Mount) error {
 		return err
 	}
 	s.undo = append(s.undo, lease.Release)
+	if owners := s.exec.Mounts.Owners(); owners != nil {
+		const links = "links.json"
+		if err := owners.RestoreLinks(lease.Beside(links)); err != nil {
+			return err
+		}
+		if !m.GetReadonly() {
+			s.undo = append(s.undo, func() error { return owners.SaveLinks(lease.Dir, lease.Beside(links)) })
+		}
+	}
 	inside := "" // with a seed, it selects what the directory starts as
 	if m.GetInput() < 0 {
 		inside = m.GetSelector()

@@ -11,14 +11,19 @@ type call struct {
 	handle func(*Supervisor, *notification) answer
 	// simple calls are notified of whatever their arguments are.
 	simple bool
-	// stat calls only show owners, make calls give a new file one.
-	stat, make bool
+	// stat calls only show owners, make calls give a new file one, keep calls
+	// make one file of another.
+	stat, make, keep bool
 }
 
-func (c call) in(t Tier) bool {
+// in tells whether a call is answered. kept says that there are files to keep the
+// owners of.
+func (c call) in(t Tier, kept bool) bool {
 	switch {
 	case c.stat:
 		return t == TierFull
+	case c.keep:
+		return kept && t != TierSquash
 	case c.make:
 		return t != TierSquash
 	}
@@ -28,6 +33,9 @@ func (c call) in(t Tier) bool {
 // newXattrCalls came with Linux 6.13, in asm-generic for every architecture:
 // setxattrat, getxattrat, listxattrat, removexattrat. Programs do without.
 var newXattrCalls = []int{463, 464, 465, 466}
+
+// fchmodat2 came with Linux 6.6, with one number everywhere.
+const fchmodat2 = 452
 
 // calls are what is answered, by number.
 var calls map[int]call
@@ -69,9 +77,12 @@ func init() {
 		unix.SYS_SYMLINKAT: {handle: symlinkat, simple: true, make: true},
 		unix.SYS_MKNODAT:   {handle: mknodat, simple: true},
 
-		unix.SYS_RENAMEAT2: {handle: keepAt, simple: true, make: true},
-		unix.SYS_LINKAT:    {handle: keepAt, simple: true, make: true},
-		unix.SYS_UTIMENSAT: {handle: keepAt, make: true},
+		unix.SYS_RENAMEAT2: {handle: keepAt, simple: true, keep: true},
+		unix.SYS_LINKAT:    {handle: keepAt, simple: true, keep: true},
+		unix.SYS_UTIMENSAT: {handle: keepFlags, simple: true, keep: true},
+		unix.SYS_FCHMOD:    {handle: keepOpen, simple: true, keep: true},
+		unix.SYS_FCHMODAT:  {handle: keepTarget, simple: true, keep: true},
+		fchmodat2:          {handle: keepFlags, simple: true, keep: true},
 
 		unix.SYS_FSTAT: {handle: fstat, simple: true, stat: true},
 		unix.SYS_STATX: {handle: statx, simple: true, stat: true},

@@ -21,9 +21,13 @@ var ownCalls = map[int]call{
 	unix.SYS_MKDIR:      {handle: mkdir, simple: true, make: true},
 	unix.SYS_SYMLINK:    {handle: symlink, simple: true, make: true},
 	unix.SYS_MKNOD:      {handle: mknod, simple: true},
-	unix.SYS_RENAME:     {handle: keepHere, simple: true, make: true},
-	unix.SYS_RENAMEAT:   {handle: keepAt, simple: true, make: true},
-	unix.SYS_LINK:       {handle: keepHere, simple: true, make: true},
+	unix.SYS_RENAME:     {handle: keepHere, simple: true, keep: true},
+	unix.SYS_RENAMEAT:   {handle: keepAt, simple: true, keep: true},
+	unix.SYS_LINK:       {handle: keepHere, simple: true, keep: true},
+	unix.SYS_CHMOD:      {handle: keepTargetHere, simple: true, keep: true},
+	unix.SYS_UTIME:      {handle: keepTargetHere, simple: true, keep: true},
+	unix.SYS_UTIMES:     {handle: keepTargetHere, simple: true, keep: true},
+	unix.SYS_FUTIMESAT:  {handle: keepTarget, simple: true, keep: true},
 	unix.SYS_STAT:       {handle: stat, simple: true, stat: true},
 	unix.SYS_LSTAT:      {handle: lstat, simple: true, stat: true},
 	unix.SYS_NEWFSTATAT: {handle: newfstatat, simple: true, stat: true},
@@ -60,7 +64,14 @@ func mknod(s *Supervisor, n *notification) answer {
 }
 
 func keepHere(s *Supervisor, n *notification) answer {
-	return s.keep(n, unix.AT_FDCWD, n.args[0])
+	return s.keep(n, unix.AT_FDCWD, n.args[0], unix.AT_SYMLINK_NOFOLLOW)
+}
+
+func keepTargetHere(s *Supervisor, n *notification) answer {
+	if n.args[0] == 0 {
+		return goOn // EFAULT
+	}
+	return s.keep(n, unix.AT_FDCWD, n.args[0], 0)
 }
 
 func stat(s *Supervisor, n *notification) answer {

@@ -14,7 +14,7 @@ var openCalls = map[int]int{unix.SYS_OPENAT: 2}
 
 // ownCalls are those that this architecture has besides.
 var ownCalls = map[int]call{
-	unix.SYS_RENAMEAT: {handle: keepAt, simple: true, make: true},
+	unix.SYS_RENAMEAT: {handle: keepAt, simple: true, keep: true},
 	unix.SYS_FSTATAT:  {handle: newfstatat, simple: true, stat: true},
 }
 

@@ -96,8 +96,9 @@ func argument(i int) uint32 { return uint32(dataArgs + 8*i) }
 
 // Filter returns the program that hands a step's calls to a Supervisor. Programs
 // of another architecture than the machine's are killed, as nothing would be
-// recorded of them; what could do without system calls is refused.
-func Filter(t Tier) []byte {
+// recorded of them; what could do without system calls is refused. kept says that
+// there are links and FIFOs that have owners when the step starts.
+func Filter(t Tier, kept bool) []byte {
 	p := &program{}
 	p.load(dataArch)
 	p.op(unix.BPF_JMP|unix.BPF_JEQ|unix.BPF_K, auditArch, 1, 0)
@@ -112,7 +113,7 @@ func Filter(t Tier) []byte {
 		p.when(n, retErrno|uint32(unix.ENOSYS))
 	}
 	for n, c := range calls {
-		if c.handle != nil && c.in(t) && c.simple {
+		if c.handle != nil && c.in(t, kept) && c.simple {
 			p.when(n, retNotify)
 		}
 	}
@@ -120,7 +121,6 @@ func Filter(t Tier) []byte {
 		for n, arg := range openCalls {
 			p.whenBits(n, arg, unix.O_CREAT|tmpfileBit)
 		}
-		p.whenBits(unix.SYS_UTIMENSAT, 3, unix.AT_SYMLINK_NOFOLLOW)
 	}
 	p.whenOneOf(unix.SYS_PRCTL, 0, prctlCommands)
 	p.whenOneOf(unix.SYS_GETSOCKOPT, 2, []uint32{soPeercred})

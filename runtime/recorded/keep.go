@@ -4,25 +4,33 @@ import "golang.org/x/sys/unix"
 
 // A link or FIFO of a layer below becomes another file when overlayfs copies it up:
 // it is known by its inode then no more. So what would have it copied up is
-// preceded by doing so, after which it is written down anew.
+// preceded by doing so, after which it is written down anew. A step that starts
+// without any such file is spared this.
 
 // keep carries on the record of what is about to be renamed, linked to or given
-// other times.
-func (s *Supervisor) keep(n *notification, dirfd int, path uint64) answer {
+// another mode or other times. flags are AT_SYMLINK_NOFOLLOW or 0. Without a path it is what dirfd is.
+func (s *Supervisor) keep(n *notification, dirfd int, path uint64, flags int) answer {
 	if s.table.empty() {
 		return goOn
 	}
 	tid := int(n.pid)
-	text, err := s.string(tid, path)
-	if err != nil || len(text) == 0 {
-		return goOn
+	var text []byte
+	if path != 0 {
+		var err error
+		if text, err = s.string(tid, path); err != nil || len(text) == 0 {
+			return goOn
+		}
 	}
-	name := s.name(tid, dirfd, text)
-	r, ok := s.record(name, false)
+	follow := flags&unix.AT_SYMLINK_NOFOLLOW == 0
+	r, ok := s.record(s.name(tid, dirfd, text), follow)
 	if !ok {
 		return goOn
 	}
-	fd, err := s.find(tid, dirfd, text, unix.O_NOFOLLOW)
+	var how uint64
+	if !follow {
+		how = unix.O_NOFOLLOW
+	}
+	fd, err := s.find(tid, dirfd, text, how)
 	if err != nil {
 		return goOn
 	}
@@ -41,4 +49,19 @@ func (s *Supervisor) keep(n *notification, dirfd int, path uint64) answer {
 
 // The first path of these calls, after its directory, is the file.
 
-func keepAt(s *Supervisor, n *notification) answer { return s.keep(n, fdArg(n.args[0]), n.args[1]) }
+func keepAt(s *Supervisor, n *notification) answer {
+	return s.keep(n, fdArg(n.args[0]), n.args[1], unix.AT_SYMLINK_NOFOLLOW)
+}
+
+// keepTarget is keepAt for calls that follow links, unless their last argument says
+// otherwise.
+
+func keepTarget(s *Supervisor, n *notification) answer {
+	return s.keep(n, fdArg(n.args[0]), n.args[1], 0)
+}
+
+func keepFlags(s *Supervisor, n *notification) answer {
+	return s.keep(n, fdArg(n.args[0]), n.args[1], fdArg(n.args[3]))
+}
+
+func keepOpen(s *Supervisor, n *notification) answer { return s.keep(n, fdArg(n.args[0]), 0, 0) }

@@ -16,6 +16,8 @@ type Owners struct {
 
 	mu     sync.Mutex
 	loaded map[string]bool
+	// restored are those of RestoreLinks.
+	restored map[key]bool
 }
 
 // New returns Owners that know of no links and FIFOs yet.

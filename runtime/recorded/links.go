@@ -1,0 +1,140 @@
+package recorded
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+)
+
+// The owners of links, FIFOs and sockets in a directory that outlives the build, as
+// that of a cache mount, are kept in a file beside it. It names them by inode and
+// birth: what is at their place another time is not taken for them.
+
+// linkRecord is such a file.
+type linkRecord struct {
+	Inode uint64 `json:"ino"`
+	Sec   int64  `json:"sec"`
+	Nsec  uint32 `json:"nsec"`
+	UID   uint32 `json:"uid"`
+	GID   uint32 `json:"gid"`
+}
+
+// RestoreLinks makes known what file has, if it is there.
+func (o *Owners) RestoreLinks(file string) error {
+	list, err := readLinks(file)
+	if err != nil {
+		return err
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for _, l := range list {
+		k := key{ino: l.Inode, sec: l.Sec, nsec: l.Nsec}
+		if o.restored[k] {
+			continue // what became of it since is known better here
+		}
+		if o.restored == nil {
+			o.restored = map[key]bool{}
+		}
+		o.restored[k] = true
+		if err := o.table.set(k, Record{UID: l.UID, GID: l.GID}); err != nil {
+			return fmt.Errorf("restore the owners in %s: %w", file, err)
+		}
+	}
+	return nil
+}
+
+func readLinks(file string) (list []linkRecord, err error) {
+	data, err := os.ReadFile(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read the owners of links: %w", err)
+	}
+	if json.Unmarshal(data, &list) != nil {
+		return nil, nil //nolint:nilerr // cut by a crash of the machine
+	}
+	return list, nil
+}
+
+// SaveLinks writes to file who owns such files below dir, and what others found out
+// about them meanwhile.
+func (o *Owners) SaveLinks(dir, file string) error {
+	if err := o.RestoreLinks(file); err != nil {
+		return err
+	}
+	if o.table.empty() {
+		if err := os.Remove(file); !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		return nil
+	}
+	list, err := o.linksIn(dir)
+	if err != nil {
+		return fmt.Errorf("find the owners of links in %s: %w", dir, err)
+	}
+	data, err := json.Marshal(list)
+	if err != nil {
+		return err
+	}
+	return replace(file, data)
+}
+
+// linksIn finds them without following any.
+func (o *Owners) linksIn(dir string) (list []linkRecord, err error) {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer root.Close() //nolint:errcheck // only reads
+	top, err := root.Open(".")
+	if err != nil {
+		return nil, err
+	}
+	defer top.Close()
+	how := &unix.OpenHow{
+		Flags:   unix.O_PATH | unix.O_NOFOLLOW | unix.O_CLOEXEC,
+		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS,
+	}
+	list = []linkRecord{}
+	err = fs.WalkDir(root.FS(), ".", func(name string, entry fs.DirEntry, err error) error {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil // another step removed it
+		}
+		if err != nil || entry.IsDir() || entry.Type().IsRegular() {
+			return err
+		}
+		fd, err := unix.Openat2(int(top.Fd()), name, how)
+		if err != nil {
+			return nil //nolint:nilerr // another step removed it
+		}
+		k, err := keyOfFD(fd)
+		_ = unix.Close(fd) // O_PATH
+		if r, ok := o.table.get(k); ok && err == nil && k.major == 0 && k.minor == 0 {
+			list = append(list, linkRecord{Inode: k.ino, Sec: k.sec, Nsec: k.nsec, UID: r.UID, GID: r.GID})
+		}
+		return err
+	})
+	return list, err
+}
+
+// replace writes a file that appears complete or not at all.
+func replace(file string, data []byte) error {
+	tmp, err := os.CreateTemp(filepath.Dir(file), filepath.Base(file)+"-")
+	if err != nil {
+		return err
+	}
+	_, err = tmp.Write(data)
+	if err = errors.Join(err, tmp.Close()); err == nil {
+		err = os.Rename(tmp.Name(), file)
+	}
+	if err != nil {
+		_ = os.Remove(tmp.Name())
+	}
+	return err
+}
