@@ -39,7 +39,7 @@ ENV ?= docker docker-inside docker-nnp unshare unshare-inside unshare-readonly u
 EVERY ?=
 export CACHE RUN TAGS PKG UPDATE EVERY
 
-.PHONY: help setup build test unit unit-race e2e e2e-root environments conformance conformance-oneid conformance-environments conformance-reference examples image demo bench bench-scale fuzz lint fmt fmt-check vet tidy-check docs-check ci clean FORCE
+.PHONY: help setup build test unit unit-race e2e e2e-root environments conformance conformance-oneid conformance-digests conformance-environments conformance-reference examples image demo bench bench-scale fuzz lint fmt fmt-check vet tidy-check docs-check ci clean FORCE
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-22s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -89,6 +89,9 @@ conformance-oneid: ## the same cases as a user without subordinate ids, whose ow
 
 conformance-environments: ## the same cases in containers (as root); ENV=docker for one kind, EVERY=10 for every tenth case
 	tests/run $(addprefix conformance-in-,$(ENV))
+
+conformance-digests: ## every case with all ids and with one: the images have the same digests
+	tests/run conformance-digests
 
 conformance-reference: ## the same cases by the buildctl on PATH; UPDATE=1 records what they give
 	tests/run conformance-reference

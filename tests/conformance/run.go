@@ -38,6 +38,16 @@ type Runner struct {
 	Builder  Builder
 	Bases    *Bases
 	Registry string // address of the registry that has the base images
+	// Same, if not nil, makes every run of a case have the same addresses and
+	// random values.
+	Same *Same
+}
+
+// Same is what a case was given that is another each time.
+type Same struct {
+	Nonce string
+	// Server is the address of its server, once there was one.
+	Server string
 }
 
 // fileTime is the modification time of every file that a case brings, since git
@@ -101,6 +111,10 @@ func (w *workspace) prepare(ctx context.Context) error {
 	w.variables = map[string]string{
 		"WORK": w.dir, "REGISTRY": w.runner.Registry, "NONCE": rand.Text(), "ARCH": runtime.GOARCH, "FOREIGN": foreign,
 	}
+	address := "127.0.0.1:0"
+	if same := w.runner.Same; same != nil {
+		w.variables["NONCE"], address = same.Nonce, same.Server
+	}
 	for name, dgst := range w.runner.Bases.Digests() {
 		w.variables["DIGEST_"+strings.ToUpper(name)] = dgst
 	}
@@ -109,8 +123,11 @@ func (w *workspace) prepare(ctx context.Context) error {
 			return fmt.Errorf("unknown server %q", name)
 		}
 		var err error
-		if w.server, err = startServer(w.dir); err != nil {
+		if w.server, err = startServer(w.dir, address); err != nil {
 			return err
+		}
+		if w.runner.Same != nil {
+			w.runner.Same.Server = w.server.addr()
 		}
 		w.variables["HTTP"] = w.server.addr()
 	}

@@ -15,7 +15,7 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// server is what "http" in a case's servers starts, on a free port of loopback:
+// server is what "http" in a case's servers starts, on a port of loopback:
 //
 //   - every file below http/ of the working directory, with its modification
 //     time as Last-Modified and an ETag; of a directory its index.html;
@@ -33,8 +33,8 @@ type server struct {
 	log *os.File
 }
 
-func startServer(dir string) (*server, error) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // immediate
+func startServer(dir, address string) (*server, error) {
+	listener, err := net.Listen("tcp", address) //nolint:noctx // immediate
 	if err != nil {
 		return nil, err
 	}

@@ -1,0 +1,122 @@
+package conformance
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/opencontainers/go-digest"
+	"github.com/rogpeppe/go-internal/diff"
+)
+
+// epoch is the time that images get which are compared by digest.
+const epoch = "1700000000"
+
+// Twin runs each case with two builders, from the same directory with the same
+// addresses and random values, and holds what comes out against each other: every
+// archive byte for byte, and with it all digests in it.
+type Twin struct {
+	Runner *Runner // without a builder
+	// First and Second are the builders.
+	First, Second *Shale
+}
+
+// Compare runs a case and returns what is different, "" for nothing. number is the
+// case's own.
+func (t *Twin) Compare(ctx context.Context, c *Case, number int, tmp string) (string, error) {
+	whole := *c
+	// These explain a difference, and stand in for the digest where content is random.
+	whole.Layers, whole.Times, whole.Manifest, whole.Log = true, true, true, c.Log
+	same := &Same{
+		Nonce: rand.Text(),
+		// An address that nobody else listens at in between.
+		Server: fmt.Sprintf("127.77.%d.%d:0", number/250, number%250+1),
+	}
+	var texts [2]string
+	for i, builder := range []*Shale{t.First, t.Second} {
+		summing := &summer{shale: builder, random: len(c.Varies) > 0}
+		runner := *t.Runner
+		runner.Builder, runner.Same = summing, same
+		outcomes, err := runner.Run(ctx, &whole, tmp)
+		if err != nil {
+			return "", err
+		}
+		encoded, err := Encode(outcomes)
+		if err != nil {
+			return "", err
+		}
+		texts[i] = string(encoded) + strings.Join(summing.sums, "\n") + "\n"
+		if err := os.RemoveAll(filepath.Join(tmp, "work")); err != nil {
+			return "", err
+		}
+	}
+	if texts[0] == texts[1] {
+		return "", nil
+	}
+	return string(diff.Diff("first", []byte(texts[0]), "second", []byte(texts[1]))), nil
+}
+
+// summer builds images of one time, and takes their digests.
+type summer struct {
+	shale *Shale
+	// random leaves the digests out: what the image has is another each time.
+	random bool
+	sums   []string
+}
+
+// Build implements Builder.
+func (s *summer) Build(ctx context.Context, req Request) (Said, error) {
+	chosen := func(list []string) bool {
+		return slices.ContainsFunc(list, func(e string) bool { return strings.Contains(e, "SOURCE_DATE_EPOCH") })
+	}
+	if !chosen(req.Flags) && !chosen(req.Env) {
+		req.Env = append(slices.Clone(req.Env), "SOURCE_DATE_EPOCH="+epoch)
+	}
+	req.Outputs = slices.Clone(req.Outputs)
+	for i, output := range req.Outputs {
+		if !strings.Contains(output, "rewrite-timestamp") && !strings.Contains(output, "type=local") && !strings.Contains(output, "type=tar") {
+			req.Outputs[i] += ",rewrite-timestamp=true"
+		}
+	}
+	said, err := s.shale.Build(ctx, req)
+	if err != nil || said.failed || s.random {
+		return said, err
+	}
+	files := map[string]digest.Digest{}
+	for _, output := range req.Outputs {
+		_, dest, ok := strings.Cut(output, "dest=")
+		if !ok {
+			continue
+		}
+		dest, _, _ = strings.Cut(dest, ",")
+		if err := sumFiles(dest, files); err != nil {
+			return said, err
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(files)) {
+		s.sums = append(s.sums, name+" "+files[name].String())
+	}
+	return said, nil
+}
+
+// sumFiles takes the digests of a file, or of all below a directory.
+func sumFiles(dest string, into map[string]digest.Digest) error {
+	return filepath.WalkDir(dest, func(file string, entry fs.DirEntry, err error) error {
+		if err != nil || !entry.Type().IsRegular() {
+			return err
+		}
+		f, err := os.Open(file) //nolint:gosec // a directory of our own
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		into[file], err = digest.FromReader(f)
+		return err
+	})
+}
