@@ -9,7 +9,7 @@ import (
 // moved notes that a process changes its root directory; from then on each call
 // is answered with the root of who makes it.
 func moved(s *Supervisor, _ *notification) answer {
-	s.moved = true
+	s.fast.move()
 	return goOn
 }
 

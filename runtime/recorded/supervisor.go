@@ -43,19 +43,14 @@ type Supervisor struct {
 	// root is the step's root directory, once it runs.
 	root int
 	// upper is Start.Upper, -1 for none.
-	upper   int
-	running bool
-	// moved is set when a process changed its root directory.
-	moved bool
+	upper int
+	fast  *fast
 	tags  tags
 
-	text  [pathMax]byte
-	path  [pathMax + 64]byte
-	attr  [64]byte
-	count [maxCall]uint64
+	text [pathMax]byte
+	path [pathMax + 64]byte
+	attr [64]byte
 }
-
-const maxCall = 512
 
 // Serve answers on the listener, which it owns, until no process is left that
 // could ask, and returns how often each call was made. On error whoever makes a
@@ -68,6 +63,7 @@ func Serve(fd int, start Start) (Stats, error) {
 		listener: listener(fd), tier: start.Tier, first: newCreds(start.UID, start.GID, start.Groups),
 		table: &start.Owners.table, logger: start.Logger, proc: -1, root: -1, upper: -1,
 	}
+	s.fast = newFast(fd, s.first)
 	if start.Upper != "" {
 		var err error
 		if s.upper, err = unix.Open(start.Upper, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0); err != nil {
@@ -83,7 +79,7 @@ func Serve(fd int, start Start) (Stats, error) {
 		done <- s.serve()
 	}()
 	err := <-done
-	return s.stats(), err
+	return s.fast.counts(), err
 }
 
 func (s *Supervisor) serve() (err error) {
@@ -116,28 +112,12 @@ func (s *Supervisor) close() {
 }
 
 func (s *Supervisor) loop() error {
-	wait := !wakesWhenDeserted()
-	var n notification
 	for {
-		if wait {
-			if over, err := s.listener.wait(); over || err != nil {
-				return err
-			}
+		n, err := s.fast.serve(s.table)
+		if n == nil || err != nil {
+			return err
 		}
-		switch err := s.listener.receive(&n); {
-		case err == nil:
-		case errors.Is(err, unix.EINTR):
-			continue
-		case errors.Is(err, unix.ENOENT):
-			// Who asked was killed, or nobody is left.
-			if over, err := s.listener.wait(); over || err != nil {
-				return err
-			}
-			continue
-		default:
-			return fmt.Errorf("receive a system call: %w", err)
-		}
-		a, err := s.answer(&n)
+		a, err := s.answer(n)
 		if err != nil {
 			return err
 		}
@@ -149,21 +129,6 @@ func (s *Supervisor) loop() error {
 		if err != nil && !errors.Is(err, unix.ENOENT) {
 			return fmt.Errorf("answer a system call: %w", err)
 		}
-	}
-}
-
-// wait waits for a call, or until over.
-func (l listener) wait() (over bool, err error) {
-	fds := []unix.PollFd{{Fd: int32(l), Events: unix.POLLIN}}
-	for {
-		_, err := unix.Poll(fds, -1)
-		switch {
-		case errors.Is(err, unix.EINTR):
-			continue
-		case err != nil:
-			return false, fmt.Errorf("wait for a system call: %w", err)
-		}
-		return fds[0].Revents&unix.POLLIN == 0, nil
 	}
 }
 
@@ -184,17 +149,14 @@ func kernelVersion() (major, minor int) {
 }
 
 func (s *Supervisor) answer(n *notification) (answer, error) {
-	if n.nr >= 0 && n.nr < maxCall {
-		s.count[n.nr]++
-	}
-	if !s.running {
+	if !s.fast.isRunning() {
 		return s.prepare(n)
 	}
 	c, ok := calls[int(n.nr)]
 	if !ok || c.handle == nil {
 		return goOn, nil
 	}
-	if !s.moved {
+	if !s.fast.hasMoved() {
 		return c.handle(s, n), nil
 	}
 	defer s.follow(int(n.pid))()
@@ -248,7 +210,7 @@ func (s *Supervisor) begin(pid int) error {
 		return fmt.Errorf("enter the step's mounts: %w", err)
 	}
 	unix.Umask(0) // this thread's
-	s.running = true
+	s.fast.run()
 	return s.home()
 }
 
@@ -286,16 +248,6 @@ func (s *Supervisor) follow(tid int) (back func()) {
 
 // Stats counts the calls of a step by their numbers.
 type Stats map[int]uint64
-
-func (s *Supervisor) stats() Stats {
-	out := Stats{}
-	for n, c := range s.count {
-		if c > 0 {
-			out[n] = c
-		}
-	}
-	return out
-}
 
 // Total is the number of calls.
 func (t Stats) Total() (sum uint64) {

@@ -3,7 +3,6 @@ package recorded
 import (
 	"fmt"
 	"sync"
-	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 )
@@ -39,12 +38,12 @@ func keyOf(st *unix.Statx_t) key {
 // Table has the records of files that cannot hold one. It is safe for concurrent
 // use; the zero value is empty.
 type Table struct {
-	size atomic.Int64
-	mu   sync.RWMutex
-	m    map[key]Record
+	index tableIndex
+	mu    sync.RWMutex
+	m     map[key]Record
 }
 
-func (t *Table) empty() bool { return t.size.Load() == 0 }
+func (t *Table) empty() bool { return t.index.empty() }
 
 func (t *Table) get(k key) (Record, bool) {
 	if t.empty() {
@@ -69,8 +68,9 @@ func (t *Table) set(k key, r Record) error {
 		if _, ok := t.m[k]; !ok && len(t.m) >= tableMax {
 			return errTableFull
 		}
+		t.index.add(k.ino)
 		t.m[k] = r
 	}
-	t.size.Store(int64(len(t.m)))
+	t.index.setSize(len(t.m))
 	return nil
 }

@@ -126,6 +126,7 @@ func (s *Supervisor) setTag(tid int, e tagged) error {
 		if n, err = s.tags.number(e); err != nil {
 			return err
 		}
+		s.fast.tag(n, e)
 	}
 	return s.writeSlack(tid, slack+n)
 }

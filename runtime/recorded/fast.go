@@ -1,0 +1,96 @@
+package recorded
+
+// #include "fast.h"
+import "C"
+
+import (
+	"fmt"
+	"sync/atomic"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// Most calls need nothing that only Go has: they are answered in C (fast.c), where
+// a call costs two system calls for its notification and two or three for what it
+// names. In Go each wait would besides be one for the scheduler.
+
+// fast is what C knows of a supervisor. Its memory has no pointers.
+type fast struct{ c C.struct_shale_recorded }
+
+func newFast(fd int, first creds) *fast {
+	f := &fast{}
+	f.c.listener = C.int32_t(fd)
+	f.c.slack = slack
+	if !wakesWhenDeserted() {
+		f.c.wait = 1
+	}
+	f.know(0, first)
+	return f
+}
+
+// serve answers calls until one comes that is for Go, which is valid until the next
+// serve; nil when no process is left.
+func (f *fast) serve(t *Table) (*notification, error) {
+	switch errno := C.shale_recorded_serve(&f.c, &t.index.c); {
+	case errno < 0:
+		return nil, nil //nolint:nilnil // over
+	case errno > 0:
+		return nil, fmt.Errorf("receive and answer system calls: %w", unix.Errno(errno))
+	}
+	return (*notification)(unsafe.Pointer(&f.c.call)), nil // #nosec G103 -- both are struct seccomp_notif
+}
+
+// run begins to answer for the step.
+func (f *fast) run()            { f.c.running = 1 }
+func (f *fast) isRunning() bool { return f.c.running != 0 }
+
+// move notes that a process changes its root directory.
+func (f *fast) move()          { f.c.moved = 1 }
+func (f *fast) hasMoved() bool { return f.c.moved != 0 }
+
+// tag notes what a number of tags stands for. A change that is pending is left to Go.
+func (f *fast) tag(n int, e tagged) {
+	f.c.tagged = 1
+	if !e.pending {
+		f.know(n, e.creds)
+	}
+}
+
+func (f *fast) know(n int, c creds) {
+	if n >= len(f.c.creds) {
+		return
+	}
+	to := &f.c.creds[n]
+	to.uid, to.euid, to.fsuid = C.uint32_t(c.uid.r), C.uint32_t(c.uid.e), C.uint32_t(c.uid.fs)
+	to.gid, to.egid, to.fsgid = C.uint32_t(c.gid.r), C.uint32_t(c.gid.e), C.uint32_t(c.gid.fs)
+	if c.executed(same, same).equal(c) {
+		to.stays = 1
+	}
+	to.known = 1
+}
+
+// counts tells how often each call was made.
+func (f *fast) counts() Stats {
+	out := Stats{}
+	for n, c := range f.c.count {
+		if c > 0 {
+			out[n] = uint64(c)
+		}
+	}
+	return out
+}
+
+// tableIndex tells C which files are not in a Table.
+type tableIndex struct{ c C.struct_shale_recorded_table }
+
+func (i *tableIndex) size() *int64 { return (*int64)(unsafe.Pointer(&i.c.size)) } // #nosec G103 -- the same type
+
+func (i *tableIndex) empty() bool   { return atomic.LoadInt64(i.size()) == 0 }
+func (i *tableIndex) setSize(n int) { atomic.StoreInt64(i.size(), int64(n)) }
+
+// add notes that a file of that inode number is in the table, before it counts.
+func (i *tableIndex) add(ino uint64) {
+	bit := uint32(C.shale_recorded_bit(C.uint64_t(ino)))
+	atomic.OrUint64((*uint64)(unsafe.Pointer(&i.c.bits[bit/64])), 1<<(bit%64)) // #nosec G103 -- the same type
+}
