@@ -94,3 +94,18 @@ func (i *tableIndex) add(ino uint64) {
 	bit := uint32(C.shale_recorded_bit(C.uint64_t(ino)))
 	atomic.OrUint64((*uint64)(unsafe.Pointer(&i.c.bits[bit/64])), 1<<(bit%64)) // #nosec G103 -- the same type
 }
+
+// has tells whether a file of that inode number may be in the table.
+func (i *tableIndex) has(ino uint64) bool {
+	bit := uint32(C.shale_recorded_bit(C.uint64_t(ino)))
+	return !i.empty() && atomic.LoadUint64((*uint64)(unsafe.Pointer(&i.c.bits[bit/64])))>>(bit%64)&1 == 1 // #nosec G103 -- the same type
+}
+
+// parseOwner is Parse of what stands for no device, as C does it.
+func parseOwner(value []byte) (Record, bool) {
+	var uid, gid C.uint32_t
+	if len(value) == 0 || C.shale_recorded_parse((*C.char)(unsafe.Pointer(&value[0])), C.long(len(value)), &uid, &gid) == 0 { // #nosec G103 -- bytes
+		return Record{}, false
+	}
+	return Record{UID: uint32(uid), GID: uint32(gid)}, true
+}

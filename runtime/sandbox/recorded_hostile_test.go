@@ -151,6 +151,29 @@ print $seen > 10 ? "ok\n" : "too few signals: $seen\n";`}
 	}
 }
 
+// A change of owner through a descriptor is recorded, and forgotten when it is undone.
+func TestRecordedDescriptors(t *testing.T) {
+	root, mounts := usrRootfs(t)
+	s := recordedSpec(root, "")
+	s.Mounts = mounts
+	s.Args = []string{"/usr/bin/perl", "-e", `
+sub owner { my @s = stat $_[0]; "$s[4]:$s[5]" }
+open(my $f, ">", "/tmp/f") or die; chmod 04755, "/tmp/f";
+for my $to ([0, 0], [-1, 0], [5, 6], [-1, 7], [0, -1], [8, 9], [0, 0], [-1, -1]) {
+  chown(@$to, $f) or die "chown @$to: $!";
+  print owner($f), owner("/tmp/f") eq owner($f) ? " " : "? ";
+}
+printf "%o\n", (stat $f)[2] & 07777;
+pipe(my $r, my $w); open(my $null, ">", "/dev/null");
+for my $h ($r, $w, $null) { chown(0, 0, $h) or die "chown: $!"; chown(5, 5, $h) or die "chown: $!" }
+my $gone = 3 + 40; open(my $none, ">&=$gone") and die "$gone is open";
+$> = 1000; chown(0, 0, $f) and die "a user took a file";
+print "ok\n";`}
+	if code, out, err := runRecorded(t, s); err != nil || code != 0 || out != "0:0 0:0 5:6 5:7 0:7 8:9 0:0 0:0 755\nok\n" {
+		t.Fatalf("code %d, %v\n%s", code, err, out)
+	}
+}
+
 // Many processes at once keep their identities apart, and none outlives the step.
 func TestRecordedForks(t *testing.T) {
 	root, mounts := usrRootfs(t)
@@ -163,12 +186,13 @@ for my $round (1..5) {
   for my $i (1..100) {
     my $kid = fork;
     if (!$kid) {
-      use POSIX; POSIX::setgid(2000+$i); POSIX::setuid(1000+$i);
+      use POSIX; POSIX::setgid(2000+100*$round+$i); POSIX::setuid(1000+100*$round+$i);
       my $sub = fork;
       if ($sub) { waitpid($sub, 0); exit($? >> 8) }
       open(F, ">", "/tmp/f$round-$i"); close F;
       my @st = stat "/tmp/f$round-$i";
-      exit($< == 1000+$i && $> == 1000+$i && $st[4] == 1000+$i && $st[5] == 2000+$i && !POSIX::setuid(0) ? 0 : 1);
+      my $own = 1000+100*$round+$i;
+      exit($< == $own && $> == $own && $st[4] == $own && $st[5] == 1000+$own && !POSIX::setuid(0) ? 0 : 1);
     }
     push @kids, $kid;
   }

@@ -36,6 +36,19 @@ func TestRecordedOwnership(t *testing.T) {
 		{name: "set-uid program", uid: 1000, gid: 100, script: `id -u; /tmp/su root -c 'id -u'; id -u`, want: "1000\n0\n1000\n"},
 		{name: "su", script: `printf 'root:x:0:0:r:/:/bin/sh\napp:x:1000:1000:a:/:/bin/sh\n' >/etc/passwd; busybox su app -c 'id -u; touch /tmp/a; stat -c %u:%g /tmp/a'; id -u; stat -c %u /tmp/a`, want: "1000\n1000:1000\n0\n1000\n"},
 		{name: "descriptors", uid: 1000, gid: 100, script: `exec 5>/tmp/a; echo hi >&5; cat /tmp/a; chown 1000:100 /dev/stdout /proc/self/fd/5; stat -L -c %u /proc/self/fd/5`, want: "hi\n1000\n"},
+		{
+			name: "names", script: `mkdir -p /tmp/d/e; cd /tmp/d; touch f; chown 12:34 f; ln -s f l; exec 5<f; cd e; stat -c %u:%g /tmp/d/f ../f /proc/self/cwd/../f; stat -L -c %u:%g ../l /dev/fd/5; stat -c %u ../l; stat -c %u ../none 2>/dev/null || echo none; ` +
+				`cd /tmp; n=$(printf %0200d 1); for i in 1 2 3 4; do mkdir $n; cd $n; done; touch f; chown 5 f; cd /tmp; stat -c %u $n/$n/$n/$n/f $n/$n/$n/$n /tmp/$n/$n/$n/$n/f`,
+			want: "12:34\n12:34\n12:34\n12:34\n12:34\n0\nnone\n5\n0\n5\n",
+		},
+		{
+			name: "beside links", script: `touch /tmp/a /tmp/b; ln -s a /tmp/m; chown 5 /tmp/b; ln -s a /tmp/l; busybox chown -h 7:8 /tmp/l; stat -c %u:%g /tmp/a /tmp/b /tmp/l /tmp/m; mv /tmp/l /tmp/k; mv /tmp/b /tmp/c; stat -c %u:%g /tmp/k /tmp/c; rm /tmp/k; ln -s a /tmp/k; stat -c %u /tmp/k`,
+			want: "0:0\n5:0\n7:8\n0:0\n7:8\n5:0\n0\n",
+		},
+		{
+			name: "to root", script: `touch /tmp/a /tmp/b; chown 5:6 /tmp/a; chmod 4755 /tmp/a /tmp/b; exec 5</tmp/a 6</tmp/b; chown 0:0 /dev/fd/5; chown 0 /tmp/b; stat -c %u:%g:%a /tmp/a /tmp/b; cp -p /tmp/a /tmp/c; stat -c %u:%g /tmp/c`,
+			want: "0:0:755\n0:0:755\n0:0\n",
+		},
 		{name: "chroot", script: `mkdir -p /tmp/r/bin /tmp/r/etc; cp /bin/busybox /tmp/r/bin/; touch /tmp/r/etc/f /etc/f; busybox chroot /tmp/r /bin/busybox chown 9:9 /etc/f; stat -c %u /tmp/r/etc/f /etc/f`, want: "9\n0\n"},
 	}
 	for _, tt := range tests {
