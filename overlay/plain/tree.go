@@ -456,6 +456,8 @@ type Changes struct {
 	// names that are there no more, both without leading slash. Directories
 	// come before what is in them.
 	put, gone []string
+	// whole are the directories that are new and of which everything is in put.
+	whole map[string]bool
 }
 
 // Len counts them.
@@ -473,7 +475,7 @@ func (t *Tree) Changes(ctx context.Context) (*Changes, error) {
 	if err != nil {
 		return nil, fmt.Errorf("look through %s: %w", t.dir, err)
 	}
-	f := &finder{ctx: ctx, spared: spared, out: &Changes{tree: t}, lost: map[inode]bool{}, linked: map[inode]bool{}}
+	f := &finder{ctx: ctx, spared: spared, out: &Changes{tree: t, whole: map[string]bool{}}, lost: map[inode]bool{}, linked: map[inode]bool{}}
 	if _, err := f.dir(&lazyDir{fd: t.fd}, "", t.rec, after); err != nil {
 		return nil, fmt.Errorf("compare %s with the layers: %w", t.dir, err)
 	}
@@ -493,6 +495,8 @@ type finder struct {
 	// lost are files of which a name is gone, linked those of several names
 	// of which one is new.
 	lost, linked map[inode]bool
+	// left counts what is in the tree and does not get into a layer.
+	left int
 }
 
 // lazyDir is a directory that is opened when somebody looks into it: few of those
@@ -585,6 +589,7 @@ func (f *finder) entry(dir *lazyDir, rel, name string, before, after *record) (c
 			}
 		}
 		if after.kind() == unix.S_IFSOCK {
+			f.left++
 			return false, nil // only a name to meet at
 		}
 		after.origin = nil
@@ -604,6 +609,7 @@ func (f *finder) directory(dir *lazyDir, rel, name string, before, after *record
 	if old == nil {
 		old = &record{}
 	}
+	left := f.left
 	inside, err := f.dir(fd, rel, old, after)
 	if err != nil {
 		return false, err
@@ -611,6 +617,7 @@ func (f *finder) directory(dir *lazyDir, rel, name string, before, after *record
 	switch {
 	case before == nil:
 		changed = true
+		f.out.whole[rel] = f.left == left
 	case before.origin == nil:
 		changed = inside // not the image's, unless something of it is inside
 	case before.ctim == after.ctim && before.ino == after.ino:

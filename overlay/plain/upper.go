@@ -19,7 +19,7 @@ import (
 func (c *Changes) Into(ctx context.Context, upper string) error { return c.into(ctx, upper, false) }
 
 // MoveInto is Into for a tree on upper's file system that nobody needs any
-// more: files are moved.
+// more: files are moved, and directories that are new with all that is in them.
 func (c *Changes) MoveInto(ctx context.Context, upper string) error { return c.into(ctx, upper, true) }
 
 func (c *Changes) into(ctx context.Context, upper string, move bool) error {
@@ -29,7 +29,18 @@ func (c *Changes) into(ctx context.Context, upper string, move bool) error {
 	}
 	defer func() { _ = unix.Close(fd) }()
 	w := &writer{ctx: ctx, from: c.tree.fd, to: fd, copies: map[inode]string{}, made: map[string]bool{"": true, ".": true}, move: move}
+	moved := map[string]bool{}
 	for _, rel := range c.put {
+		if move && within(moved, rel) {
+			continue
+		}
+		if move && c.whole[rel] {
+			moved[rel] = true
+			if err := w.rename(rel); err != nil {
+				return fmt.Errorf("take /%s into the layer: %w", rel, err)
+			}
+			continue
+		}
 		if err := w.put(rel); err != nil {
 			return fmt.Errorf("take /%s into the layer: %w", rel, err)
 		}
@@ -40,6 +51,16 @@ func (c *Changes) into(ctx context.Context, upper string, move bool) error {
 		}
 	}
 	return w.finish()
+}
+
+// within tells whether rel is in one of the directories.
+func within(dirs map[string]bool, rel string) bool {
+	for up := parent(rel); len(dirs) > 0 && up != ""; up = parent(up) {
+		if dirs[up] {
+			return true
+		}
+	}
+	return false
 }
 
 // writer fills an upper directory.
@@ -114,6 +135,9 @@ func (w *writer) put(rel string) error {
 	if st.Mode&unix.S_IFMT == unix.S_IFDIR {
 		return w.parents(rel)
 	}
+	if w.move {
+		return w.rename(rel)
+	}
 	if err := w.parents(parent(rel)); err != nil {
 		return err
 	}
@@ -122,11 +146,26 @@ func (w *writer) put(rel string) error {
 		return err
 	}
 	defer func() { _ = unix.Close(to) }()
-	if w.move {
-		return unix.Renameat(from, path.Base(rel), to, path.Base(rel))
-	}
 	n := &Node{meta: metaOf(&st)}
 	return placeCopy(w.to, w.copies, from, to, n, path.Base(rel), rel)
+}
+
+// rename moves a file or a directory.
+func (w *writer) rename(rel string) error {
+	if err := w.parents(parent(rel)); err != nil {
+		return err
+	}
+	from, err := openBeneath(w.from, parent(rel))
+	if err != nil {
+		return err
+	}
+	defer func() { _ = unix.Close(from) }()
+	to, err := openBeneath(w.to, parent(rel))
+	if err != nil {
+		return err
+	}
+	defer func() { _ = unix.Close(to) }()
+	return unix.Renameat(from, path.Base(rel), to, path.Base(rel))
 }
 
 // mark notes a deleted name.
