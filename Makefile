@@ -35,7 +35,7 @@ FUZZTIME ?= 10s
 UPDATE ?=
 # ENV names kinds of containers (tests/environments/container), with -inside for a
 # store in the container's own root file system.
-ENV ?= docker docker-inside docker-nnp unshare unshare-inside unshare-readonly unshare-nnp unshare-user
+ENV ?= docker docker-inside docker-nnp unshare unshare-inside unshare-readonly unshare-nnp unshare-user unshare-user-nnp
 EVERY ?=
 export CACHE RUN TAGS PKG UPDATE EVERY
 
