@@ -39,7 +39,7 @@ ENV ?= docker docker-inside docker-nnp unshare unshare-inside unshare-readonly u
 EVERY ?=
 export CACHE RUN TAGS PKG UPDATE EVERY
 
-.PHONY: help setup build test unit unit-race e2e e2e-root environments conformance conformance-oneid conformance-digests conformance-environments conformance-reference examples image demo bench bench-scale fuzz lint fmt fmt-check vet tidy-check docs-check ci clean FORCE
+.PHONY: help setup build test unit unit-race e2e e2e-root environments conformance conformance-oneid conformance-digests conformance-environments conformance-reference examples image demo bench bench-modes bench-scale fuzz lint fmt fmt-check vet tidy-check docs-check ci clean FORCE
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-22s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -111,6 +111,9 @@ demo: ## build, inspect and run examples/hello-multistage as an unprivileged use
 
 bench: ## compare with buildah and other builders found on PATH
 	bench/run $(BENCH)
+
+bench-modes: ## compare builds on this machine and in containers of two kinds, with kaniko if there is an executor (as root)
+	bench/modes $(BENCH)
 
 bench-scale: ## measure how times grow with the work and draw docs/scale.svg; BENCH=-all with a million files
 	bench/run -scale $(BENCH)
