@@ -214,17 +214,23 @@ func shutMemory(string) error {
 	if err != nil {
 		return err
 	}
-	path := append([]byte("/tmp/f"), 0)
+	// Memory that Go does not move.
+	open, err := unix.Mmap(-1, 0, 4096, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON)
+	if err != nil {
+		return err
+	}
+	copy(open, "/tmp/f\x00")
+	path, out := uintptr(unsafe.Pointer(&open[0])), uintptr(unsafe.Pointer(&open[2048]))
 	for _, c := range []struct {
 		name      string
-		path, out unsafe.Pointer
+		path, out uintptr
 	}{
-		{"path in shut memory", unsafe.Pointer(&shut[0]), unsafe.Pointer(&st)},
-		{"path at 1", unsafe.Add(nil, 1), unsafe.Pointer(&st)},
-		{"answer at 1", unsafe.Pointer(&path[0]), unsafe.Add(nil, 1)},
-		{"answer beyond user memory", unsafe.Pointer(&path[0]), unsafe.Add(nil, -4096)},
+		{"path in shut memory", uintptr(unsafe.Pointer(&shut[0])), out},
+		{"path at 1", 1, out},
+		{"answer at 1", path, 1},
+		{"answer beyond user memory", path, ^uintptr(0) - 4095},
 	} {
-		_, _, errno := syscall.Syscall6(unix.SYS_STATX, 1<<64-100, uintptr(c.path), 0, 0x7ff, uintptr(c.out), 0)
+		_, _, errno := syscall.Syscall6(unix.SYS_STATX, 1<<64-100, c.path, 0, 0x7ff, c.out, 0)
 		if errno != unix.EFAULT {
 			return fmt.Errorf("%s: %w", c.name, errno)
 		}
