@@ -28,7 +28,7 @@ type Place interface {
 	// Begin makes the files of the steps those that are in the directory.
 	Begin() error
 	End()
-	// Discard says that no step follows for now.
+	// Discard says that no step follows yet.
 	Discard()
 }
 

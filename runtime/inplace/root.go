@@ -233,7 +233,7 @@ func (r *Root) Own() (release func(), err error) {
 	}
 }
 
-// Discard says that no step follows for now. While the container's own files are
+// Discard says that no step follows yet. While the container's own files are
 // in place, which the caller sees to until Close, the image's are removed beside
 // what else is done.
 func (r *Root) Discard() {
