@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/opencontainers/go-digest"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/shale-build/shale/builder/cache"
@@ -267,6 +268,7 @@ func (b *build) solve(ctx context.Context, res *frontend.Result) (finished, erro
 		}
 		f.graphs = append(f.graphs, p.Graph)
 	}
+	b.mounts.Expect(commands(f.graphs))
 	group, ctx := errgroup.WithContext(ctx)
 	for i, p := range list {
 		group.Go(func() (err error) {
@@ -275,6 +277,19 @@ func (b *build) solve(ctx context.Context, res *frontend.Result) (finished, erro
 		})
 	}
 	return f, group.Wait()
+}
+
+// commands counts the RUN steps of the graphs.
+func commands(graphs []*llb.Graph) int {
+	found := map[digest.Digest]bool{}
+	for _, g := range graphs {
+		for _, v := range g.Vertices {
+			if v.Exec != nil {
+				found[v.Digest] = true
+			}
+		}
+	}
+	return len(found)
 }
 
 // distinct leaves out platforms that were asked for twice.

@@ -85,8 +85,12 @@ func (e *executor) LayerExists(id string) bool {
 }
 
 // View implements solve.Executor.
-func (e *executor) View(ctx context.Context, snap solve.Snapshot) (*local.Tree, error) {
-	dir, err := e.mounts.View(snap.Layer)
+func (e *executor) View(ctx context.Context, v *llb.Vertex, input int, snap solve.Snapshot) (*local.Tree, error) {
+	var paths []string
+	if v.File != nil {
+		paths = readsFrom(v.File, input)
+	}
+	dir, err := e.mounts.View(snap.Layer, paths...)
 	if err != nil {
 		return nil, err
 	}

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/shale-build/shale/overlay/plain"
 	"github.com/shale-build/shale/storage"
@@ -28,7 +29,9 @@ type Place interface {
 	// Begin makes the files of the steps those that are in the directory.
 	Begin() error
 	End()
-	// Discard says that no step follows yet.
+	// Leave, between Begin and End, says that no step follows; Discard says so
+	// after End.
+	Leave() error
 	Discard()
 }
 
@@ -37,6 +40,8 @@ type Place interface {
 type directories struct {
 	// place is nil where every tree can be a directory of its own.
 	place Place
+	// steps are those that may follow, see Mounter.Expect.
+	steps atomic.Int64
 
 	mu       sync.Mutex
 	listings map[string]func() (*plain.Listing, error)
@@ -49,6 +54,14 @@ type directories struct {
 // m is used.
 func (m *Mounter) MountNothing(place Place) {
 	m.plain = &directories{place: place, listings: map[string]func() (*plain.Listing, error){}}
+}
+
+// Expect says how often Create will be called at most. Then it is known after the
+// last step that nobody needs its files but as a layer.
+func (m *Mounter) Expect(steps int) {
+	if m.plain != nil {
+		m.plain.steps.Store(int64(steps))
+	}
 }
 
 type fillFunc = func(ctx context.Context, root string) error
@@ -177,6 +190,7 @@ func (m *Mounter) createInTree(ctx context.Context, base string, lower []string,
 		return storage.Layer{}, err
 	}
 	defer release()
+	last := d.steps.Add(-1) == 0 && d.place != nil
 	layer, err := m.store.CreateLayer(ctx, base, func(ctx context.Context, st storage.Staging) (storage.Diff, error) {
 		if err := t.Become(ctx, l); err != nil {
 			return storage.Diff{}, err
@@ -193,12 +207,19 @@ func (m *Mounter) createInTree(ctx context.Context, base string, lower []string,
 		if err := changes.Into(ctx, st.Upper); err != nil {
 			return storage.Diff{}, err
 		}
+		if last {
+			// Before the files are on the disk for good, so that they need not
+			// get there, and beside the packing.
+			if err := d.place.Leave(); err != nil {
+				return storage.Diff{}, err
+			}
+		}
 		if err := d.special(l, st.Upper); err != nil {
 			return storage.Diff{}, err
 		}
 		return m.pack(ctx, nil, st.Upper)
 	})
-	if err != nil {
+	if err != nil || last {
 		return layer, err
 	}
 	after, err := m.lowersOver(layer.ID, lower)

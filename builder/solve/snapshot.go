@@ -107,9 +107,9 @@ type Executor interface {
 	// Run carries out an Exec, File or Merge vertex on the snapshots of its
 	// inputs. Both these and the result may be drafts.
 	Run(ctx context.Context, v *llb.Vertex, inputs []Snapshot, report Reporter) (Snapshot, error)
-	// View shows the files of a snapshot that lies in the store. The caller
-	// closes the tree.
-	View(ctx context.Context, snap Snapshot) (*local.Tree, error)
+	// View shows the files of a snapshot that lies in the store, which is input
+	// number i of v: those at least that v looks at. The caller closes the tree.
+	View(ctx context.Context, v *llb.Vertex, i int, snap Snapshot) (*local.Tree, error)
 	// LayerExists tells whether a layer found in the cache is still in the
 	// store.
 	LayerExists(id string) bool

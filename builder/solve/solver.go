@@ -225,7 +225,7 @@ func (s *Solver) readKey(ctx context.Context, n *node, inputs []Snapshot) cache.
 		if err != nil {
 			return ""
 		}
-		tree, err := s.exec.View(ctx, in)
+		tree, err := s.exec.View(ctx, n.v, i, in)
 		if err != nil {
 			return ""
 		}

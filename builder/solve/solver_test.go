@@ -124,7 +124,7 @@ func (w *world) pack(name string, inputs []solve.Snapshot) (digest.Digest, error
 	return id, nil
 }
 
-func (w *world) View(ctx context.Context, _ solve.Snapshot) (*local.Tree, error) {
+func (w *world) View(ctx context.Context, _ *llb.Vertex, _ int, _ solve.Snapshot) (*local.Tree, error) {
 	return local.Open(ctx, local.Options{Dir: w.view, KeepOwners: true})
 }
 

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 
 	"golang.org/x/sys/unix"
 
@@ -30,7 +31,7 @@ func (l *Listing) Link(dst string, paths ...string) error {
 		return &os.PathError{Op: "open", Path: dst, Err: err}
 	}
 	defer func() { _ = unix.Close(fd) }()
-	k := linker{sources: map[string]*os.File{}, copies: map[inode]string{}, root: fd}
+	k := newLinker(fd)
 	defer k.close()
 	if err := k.contents(fd, root, ""); err != nil {
 		return fmt.Errorf("show layers in %s: %w", dst, err)
@@ -40,10 +41,14 @@ func (l *Listing) Link(dst string, paths ...string) error {
 
 // linker makes one view.
 type linker struct {
-	root    int
+	copies copies
+
+	mu      sync.Mutex
 	sources map[string]*os.File
-	// copies are files that could not be linked to and have several names.
-	copies map[inode]string
+}
+
+func newLinker(root int) linker {
+	return linker{copies: newCopies(root), sources: map[string]*os.File{}}
 }
 
 func (k *linker) close() {
@@ -52,15 +57,26 @@ func (k *linker) close() {
 	}
 }
 
-// source opens the directory of path in the layer of n.
-func (k *linker) source(n *Node, dir string) (int, error) {
-	f := k.sources[n.layer]
+// layer opens the directory of a layer.
+func (k *linker) layer(dir string) (*os.File, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	f := k.sources[dir]
 	if f == nil {
 		var err error
-		if f, err = os.OpenFile(n.layer, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0); err != nil {
-			return -1, err
+		if f, err = os.OpenFile(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0); err != nil {
+			return nil, err
 		}
-		k.sources[n.layer] = f
+		k.sources[dir] = f
+	}
+	return f, nil
+}
+
+// source opens the directory of path in the layer of n.
+func (k *linker) source(n *Node, dir string) (int, error) {
+	f, err := k.layer(n.layer)
+	if err != nil {
+		return -1, err
 	}
 	return openBeneath(int(f.Fd()), dir)
 }
@@ -146,29 +162,42 @@ func (k *linker) file(from, to int, n *Node, name, rel string) error {
 	case !errors.Is(err, unix.EXDEV) && !errors.Is(err, unix.EMLINK) && !errors.Is(err, unix.EPERM):
 		return err
 	}
-	return placeCopy(k.root, k.copies, from, to, n, name, rel)
+	_, err = k.copies.add(from, to, n, name, rel)
+	return err
 }
 
-// placeCopy copies a file, or links it to the copy of another name of the same
-// file that was made before.
-func placeCopy(root int, copies map[inode]string, from, to int, n *Node, name, rel string) error {
-	if n.nlink > 1 {
-		if first, ok := copies[n.inode()]; ok {
-			dir, err := openBeneath(root, strings.TrimPrefix(filepath.Dir(first), "."))
-			if err != nil {
-				return err
-			}
-			defer func() { _ = unix.Close(dir) }()
-			return unix.Linkat(dir, filepath.Base(first), to, name, 0)
+// copies are made below one directory, and of a file of several names only once.
+type copies struct {
+	root int
+	// mu is held while the first copy of such a file is made.
+	mu    sync.Mutex
+	first map[inode]string
+}
+
+func newCopies(root int) copies { return copies{root: root, first: map[inode]string{}} }
+
+// add copies a file, or links it to the copy of another name of the same file
+// that was made before.
+func (c *copies) add(from, to int, n *Node, name, rel string) (linked bool, err error) {
+	if n.nlink <= 1 {
+		return false, diff.CopyFile(from, name, to, name)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	first, ok := c.first[n.inode()]
+	if !ok {
+		err := diff.CopyFile(from, name, to, name)
+		if err == nil {
+			c.first[n.inode()] = rel
 		}
+		return false, err
 	}
-	if err := diff.CopyFile(from, name, to, name); err != nil {
-		return err
+	dir, err := openBeneath(c.root, strings.TrimPrefix(filepath.Dir(first), "."))
+	if err != nil {
+		return false, err
 	}
-	if n.nlink > 1 {
-		copies[n.inode()] = rel
-	}
-	return nil
+	defer func() { _ = unix.Close(dir) }()
+	return true, unix.Linkat(dir, filepath.Base(first), to, name, 0)
 }
 
 // part is the part of the listing that paths lead through, with all below

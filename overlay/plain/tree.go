@@ -7,7 +7,10 @@ import (
 	"maps"
 	"os"
 	"path"
+	"runtime"
 	"slices"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -137,14 +140,17 @@ func (t *Tree) Become(ctx context.Context, l *Listing) error {
 		}
 	}
 	t.dirty = true
-	p := &placer{linker: linker{root: t.fd, sources: map[string]*os.File{}, copies: map[inode]string{}}, ctx: ctx, spared: spared, nursery: t.nursery}
+	p := &placer{
+		linker: newLinker(t.fd),
+		ctx:    ctx, spared: spared, nursery: t.nursery, helpers: make(chan struct{}, runtime.GOMAXPROCS(0)-1),
+	}
 	defer p.close()
 	p.split(t.rec, l.root)
 	if _, err := p.dir(t.fd, "", t.rec, l.root); err != nil {
 		return fmt.Errorf("fill %s: %w", t.dir, err)
 	}
 	t.rec.origin = l.root
-	if p.relinked {
+	if p.relinked.Load() {
 		// Further links gave files that were noted before new change times.
 		if err := refresh(t.fd, t.rec); err != nil {
 			return fmt.Errorf("look through %s: %w", t.dir, err)
@@ -187,7 +193,9 @@ type placer struct {
 	// broken are files of several names of which one has to be placed: then
 	// all are, or they would not be one file.
 	broken   map[inode]bool
-	relinked bool
+	relinked atomic.Bool
+	// helpers are the goroutines that there may be beside the first one.
+	helpers chan struct{}
 }
 
 // split finds the files of several names that are not all in place.
@@ -261,14 +269,98 @@ func (p *placer) dir(fd int, rel string, r *record, n *Node) (changed bool, err 
 			delete(r.children, name)
 		}
 	}
+	did, err := p.entries(fd, rel, r, want)
+	return changed || did, err
+}
+
+// entries makes what is in the open directory what want says: the files first, then
+// what is in its directories, in some of them at the same time.
+func (p *placer) entries(fd int, rel string, r *record, want map[string]*Node) (changed bool, err error) {
+	at := &place{linker: &p.linker, fd: fd, rel: rel}
+	defer at.close()
+	var dirs []*below
 	for _, name := range slices.Sorted(maps.Keys(want)) {
-		did, err := p.entry(fd, rel, name, r, want[name])
-		changed = changed || did
+		n := want[name]
+		if p.spared.Has(path.Join(rel, name)) {
+			continue
+		}
+		if !n.isDir() {
+			did, err := p.file(at, name, r, n)
+			changed = changed || did
+			if err != nil {
+				return changed, err
+			}
+			continue
+		}
+		made, err := p.directory(fd, path.Join(rel, name), name, r)
+		changed = changed || made
 		if err != nil {
 			return changed, err
 		}
+		dirs = append(dirs, &below{name: name, rel: path.Join(rel, name), made: made, record: r.children[name], node: n})
+	}
+	var wait sync.WaitGroup
+	for _, d := range dirs {
+		select {
+		case p.helpers <- struct{}{}:
+			wait.Go(func() {
+				d.changed, d.err = p.below(fd, d)
+				<-p.helpers
+			})
+		default:
+			d.changed, d.err = p.below(fd, d)
+		}
+	}
+	wait.Wait()
+	for _, d := range dirs {
+		if d.err != nil {
+			return true, d.err
+		}
+		changed = changed || d.changed
 	}
 	return changed, nil
+}
+
+// place is an open directory of the tree, with those in the layers that its files
+// are copied from.
+type place struct {
+	*linker
+	fd   int
+	rel  string
+	open map[string]int // by layer
+}
+
+func (at *place) close() {
+	for _, fd := range at.open {
+		_ = unix.Close(fd)
+	}
+}
+
+// from returns the directory of the same path in the layer of n.
+func (at *place) from(n *Node) (int, error) {
+	if fd, ok := at.open[n.layer]; ok {
+		return fd, nil
+	}
+	fd, err := at.source(n, at.rel)
+	if err != nil {
+		return -1, fmt.Errorf("open /%s in its layer: %w", at.rel, err)
+	}
+	if at.open == nil {
+		at.open = map[string]int{}
+	}
+	at.open[n.layer] = fd
+	return fd, nil
+}
+
+// below is a directory in another one.
+type below struct {
+	name, rel string
+	made      bool
+	record    *record
+	node      *Node
+
+	changed bool
+	err     error
 }
 
 // clear removes what nobody wants, but for directories that lead to something
@@ -296,21 +388,15 @@ func (p *placer) clear(dir int, rel, name string, r *record) (gone bool, err err
 	return true, nil
 }
 
-// entry makes one name what n is.
-func (p *placer) entry(fd int, dir, name string, r *record, n *Node) (changed bool, err error) {
-	rel := path.Join(dir, name)
-	if p.spared.Has(rel) {
-		return false, nil
-	}
+// file makes one name the file n.
+func (p *placer) file(at *place, name string, r *record, n *Node) (changed bool, err error) {
+	rel := path.Join(at.rel, name)
 	have := r.children[name]
-	if n.isDir() {
-		return p.directory(fd, rel, name, r, n)
-	}
 	if have != nil && have.origin == n && !p.broken[n.inode()] {
 		return false, nil
 	}
 	if have != nil {
-		gone, err := p.clear(fd, rel, name, have)
+		gone, err := p.clear(at.fd, rel, name, have)
 		if err != nil {
 			return true, err
 		}
@@ -318,19 +404,18 @@ func (p *placer) entry(fd int, dir, name string, r *record, n *Node) (changed bo
 			return true, fmt.Errorf("/%s: the image has a file where a directory is that shale needs for itself: give --root and TMPDIR another place", rel)
 		}
 	}
-	from, err := p.source(n, dir)
+	from, err := at.from(n)
 	if err != nil {
-		return true, fmt.Errorf("open /%s in its layer: %w", dir, err)
+		return true, err
 	}
-	defer func() { _ = unix.Close(from) }()
-	before := len(p.copies)
-	if err := placeCopy(p.root, p.copies, from, fd, n, name, rel); err != nil {
+	linked, err := p.copies.add(from, at.fd, n, name, rel)
+	if err != nil {
 		return true, fmt.Errorf("/%s: %w", rel, err)
 	}
-	if n.nlink > 1 && len(p.copies) == before {
-		p.relinked = true
+	if linked {
+		p.relinked.Store(true)
 	}
-	return true, r.note(fd, name, n)
+	return true, r.note(at.fd, name, n)
 }
 
 // note records a file that was just placed.
@@ -342,54 +427,60 @@ func (r *record) note(dir int, name string, n *Node) error {
 	if r.children == nil {
 		r.children = map[string]*record{}
 	}
-	c := r.children[name]
-	if c == nil || !c.isDir() {
-		c = &record{}
-		r.children[name] = c
-	}
-	c.meta, c.origin = metaOf(&st), n
+	r.children[name] = &record{meta: metaOf(&st), origin: n}
 	return nil
 }
 
-func (p *placer) directory(fd int, rel, name string, r *record, n *Node) (changed bool, err error) {
+// directory has a directory be there, which rel is the path of.
+func (p *placer) directory(fd int, rel, name string, r *record) (made bool, err error) {
 	have := r.children[name]
-	if have != nil && !have.isDir() {
+	if have != nil && have.isDir() {
+		return false, nil
+	}
+	if have != nil {
 		if err := unix.Unlinkat(fd, name, 0); err != nil {
 			return true, fmt.Errorf("remove /%s: %w", rel, err)
 		}
 		delete(r.children, name)
-		have = nil
 	}
-	if have == nil {
-		changed = true
-		if err := p.mkdir(fd, rel, name); err != nil {
-			return true, fmt.Errorf("make /%s: %w", rel, err)
-		}
-		have = &record{meta: meta{mode: unix.S_IFDIR}, children: map[string]*record{}}
-		if r.children == nil {
-			r.children = map[string]*record{}
-		}
-		r.children[name] = have
+	if err := p.mkdir(fd, rel, name); err != nil {
+		return true, fmt.Errorf("make /%s: %w", rel, err)
 	}
-	if !changed && p.inPlace(rel, have, n) {
+	if r.children == nil {
+		r.children = map[string]*record{}
+	}
+	r.children[name] = &record{meta: meta{mode: unix.S_IFDIR}, children: map[string]*record{}}
+	return true, nil
+}
+
+// below makes d, a directory in the open one, what its node shows. It touches no
+// record but d's and those below.
+func (p *placer) below(dir int, d *below) (changed bool, err error) {
+	r, n := d.record, d.node
+	if !d.made && p.inPlace(d.rel, r, n) {
 		return false, nil
 	}
-	sub, err := openDir(fd, name)
+	fd, err := openDir(dir, d.name)
 	if err != nil {
-		return changed, fmt.Errorf("open /%s: %w", rel, err)
+		return false, fmt.Errorf("open /%s: %w", d.rel, err)
 	}
-	defer func() { _ = unix.Close(sub) }()
-	inside, err := p.dir(sub, rel, have, n)
+	defer func() { _ = unix.Close(fd) }()
+	inside, err := p.dir(fd, d.rel, r, n)
 	if err != nil {
 		return true, err
 	}
-	if !inside && have.origin == n && have.mtim == n.mtim {
-		return changed, nil
+	if !inside && r.origin == n && r.mtim == n.mtim {
+		return false, nil
 	}
-	if err := p.dirMeta(sub, n, rel); err != nil {
+	if err := p.dirMeta(fd, n, d.rel); err != nil {
 		return true, err
 	}
-	return true, r.note(fd, name, n)
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return true, fmt.Errorf("stat /%s: %w", d.rel, err)
+	}
+	r.meta, r.origin = metaOf(&st), n
+	return true, nil
 }
 
 // mkdir makes a directory in the open one, by way of the nursery where that one is
@@ -680,7 +771,7 @@ func sameAsOrigin(at *lazyDir, rel, name string, n *Node, r *record) (bool, erro
 	if err != nil {
 		return false, fmt.Errorf("open the directory it is in: %w", err)
 	}
-	k := linker{sources: map[string]*os.File{}}
+	k := newLinker(-1)
 	defer k.close()
 	from, err := k.source(n, path.Dir(rel))
 	if err != nil {

@@ -28,7 +28,7 @@ func (c *Changes) into(ctx context.Context, upper string, move bool) error {
 		return &os.PathError{Op: "open", Path: upper, Err: err}
 	}
 	defer func() { _ = unix.Close(fd) }()
-	w := &writer{ctx: ctx, from: c.tree.fd, to: fd, copies: map[inode]string{}, made: map[string]bool{"": true, ".": true}, move: move}
+	w := &writer{ctx: ctx, from: c.tree.fd, to: fd, copies: newCopies(fd), made: map[string]bool{"": true, ".": true}, move: move}
 	moved := map[string]bool{}
 	for _, rel := range c.put {
 		if move && within(moved, rel) {
@@ -67,7 +67,7 @@ func within(dirs map[string]bool, rel string) bool {
 type writer struct {
 	ctx      context.Context //nolint:containedctx // lives as long as one Into
 	from, to int
-	copies   map[inode]string
+	copies   copies
 	made     map[string]bool // directories
 	move     bool
 	order    []madeDir
@@ -147,7 +147,8 @@ func (w *writer) put(rel string) error {
 	}
 	defer func() { _ = unix.Close(to) }()
 	n := &Node{meta: metaOf(&st)}
-	return placeCopy(w.to, w.copies, from, to, n, path.Base(rel), rel)
+	_, err = w.copies.add(from, to, n, path.Base(rel), rel)
+	return err
 }
 
 // rename moves a file or a directory.

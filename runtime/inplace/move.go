@@ -5,20 +5,38 @@ import (
 	"fmt"
 	"os"
 	"path"
+	"sync"
 
 	"golang.org/x/sys/unix"
 )
 
-// mover moves trees between directories of one file system, around what is
-// spared.
+// mover moves or removes trees of one file system, around what is spared.
 type mover struct {
 	spared map[string]bool
 	above  map[string]bool
+	// helpers are the goroutines that there may be beside the first one.
+	helpers chan struct{}
+
+	mu sync.Mutex
+	// twins are the files of several names that were moved out of a lower layer,
+	// each with where its first name is now.
+	twins map[inode]string
 }
+
+// helpers is how many directories are looked into at a time: it is less the
+// processor than the disk that one waits for, as overlays write back each file
+// that leaves a lower layer.
+const helpers = 8
+
+// inode is which file it is.
+type inode struct{ dev, ino uint64 }
 
 // newMover spares paths, which are relative to the root directory.
 func newMover(paths []string) *mover {
-	m := &mover{spared: map[string]bool{}, above: map[string]bool{}}
+	m := &mover{
+		spared: map[string]bool{}, above: map[string]bool{},
+		helpers: make(chan struct{}, helpers-1), twins: map[inode]string{},
+	}
 	for _, p := range paths {
 		m.spared[p] = true
 		for up := path.Dir(p); up != "." && up != "/"; up = path.Dir(up) {
@@ -28,38 +46,109 @@ func newMover(paths []string) *mover {
 	return m
 }
 
-// out moves what is in the open directory from, called rel, to the open and
-// empty directory to. Directories that lead to something spared stay, empty
-// but for it, and get a twin.
-func (m *mover) out(from, to int, rel string) error {
-	names, err := readNames(from)
-	if err != nil {
-		return fmt.Errorf("list /%s: %w", rel, err)
+// each calls do for every name, for some of them at the same time, and returns
+// when all are done.
+func (m *mover) each(names []string, do func(name string) error) error {
+	errs := make([]error, len(names))
+	var wait sync.WaitGroup
+	for i, name := range names {
+		select {
+		case m.helpers <- struct{}{}:
+			wait.Go(func() {
+				errs[i] = do(name)
+				<-m.helpers
+			})
+		default:
+			errs[i] = do(name)
+		}
 	}
-	for _, name := range names {
-		p := path.Join(rel, name)
-		if m.spared[p] {
-			continue
-		}
-		if !m.above[p] {
-			err := unix.Renameat(from, name, to, name)
-			if err == nil {
-				continue
-			}
-			// Directories of an overlay's lower layers cannot be renamed.
-			if !errors.Is(err, unix.EXDEV) {
-				return fmt.Errorf("move /%s out of the way: %w", p, err)
-			}
-		}
-		if err := m.outDir(from, to, name, p); err != nil {
+	wait.Wait()
+	for _, err := range errs {
+		if err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (m *mover) outDir(from, to int, name, rel string) error {
-	err := twin(from, to, name, func(src, dst int) error { return m.out(src, dst, rel) })
+// out moves what is in the open directory from, called rel, below the empty
+// directory to. Directories that lead to something spared stay, empty but for it,
+// and get a twin.
+func (m *mover) out(from, to int, rel string) error { return m.outTo(to, from, to, rel) }
+
+// outTo is out for one directory; top is the one that all is moved below.
+func (m *mover) outTo(top, from, to int, rel string) error {
+	names, err := readNames(from)
+	if err != nil {
+		return fmt.Errorf("list /%s: %w", rel, err)
+	}
+	var dirs []string
+	for _, name := range names {
+		p := path.Join(rel, name)
+		if m.spared[p] {
+			continue
+		}
+		if m.above[p] {
+			dirs = append(dirs, name)
+			continue
+		}
+		err := m.outName(top, from, to, name, p)
+		// Directories of an overlay's lower layers cannot be renamed.
+		if errors.Is(err, unix.EXDEV) {
+			dirs = append(dirs, name)
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("move /%s out of the way: %w", p, err)
+		}
+	}
+	return m.each(dirs, func(name string) error { return m.outDir(top, from, to, name, path.Join(rel, name)) })
+}
+
+// outName moves one name, called rel. An overlay copies a file that is renamed
+// out of a lower layer, and each of its names anew: all but the first are made
+// links of what the first became.
+func (m *mover) outName(top, from, to int, name, rel string) error {
+	var st unix.Stat_t
+	if err := unix.Fstatat(from, name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		return err
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFREG || st.Nlink == 1 {
+		return unix.Renameat(from, name, to, name)
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	id := inode{dev: uint64(st.Dev), ino: st.Ino} //nolint:unconvert // 32 bits on some architectures
+	first, ok := m.twins[id]
+	if !ok {
+		err := unix.Renameat(from, name, to, name)
+		if err == nil {
+			m.twins[id] = rel
+		}
+		return err
+	}
+	if err := linkBeneath(top, first, to, name); err != nil {
+		return fmt.Errorf("make it a link of /%s: %w", first, err)
+	}
+	return unix.Unlinkat(from, name, 0)
+}
+
+// linkBeneath makes name in the open directory to another name of the file rel
+// below the open directory top.
+func linkBeneath(top int, rel string, to int, name string) error {
+	dir, err := unix.Openat2(top, path.Dir(rel), &unix.OpenHow{
+		Flags:   unix.O_PATH | unix.O_DIRECTORY | unix.O_CLOEXEC,
+		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS,
+	})
+	if err != nil {
+		return err
+	}
+	defer func() { _ = unix.Close(dir) }()
+	return unix.Linkat(dir, path.Base(rel), to, name, 0)
+}
+
+func (m *mover) outDir(top, from, to int, name, rel string) error {
+	err := twin(from, to, name, func(src, dst int) error { return m.outTo(top, src, dst, rel) })
 	if err == nil && !m.above[rel] {
 		err = unix.Unlinkat(from, name, unix.AT_REMOVEDIR)
 	}
@@ -103,6 +192,7 @@ func (m *mover) back(from, to int, rel string) error {
 	if err != nil {
 		return fmt.Errorf("list what was moved out of /%s: %w", rel, err)
 	}
+	var dirs []string
 	for _, name := range names {
 		p := path.Join(rel, name)
 		if p == leavingMark {
@@ -112,15 +202,36 @@ func (m *mover) back(from, to int, rel string) error {
 		if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOSYS) {
 			err = renameNoReplace(from, name, to)
 		}
+		if errors.Is(err, unix.EEXIST) && !m.spared[p] {
+			err = replaceFile(from, name, to)
+		}
 		if err == nil {
 			continue
 		}
 		if !errors.Is(err, unix.EEXIST) && !errors.Is(err, unix.EXDEV) {
 			return fmt.Errorf("move /%s back: %w", p, err)
 		}
-		if err := m.backDir(from, to, name, p); err != nil {
-			return err
-		}
+		dirs = append(dirs, name)
+	}
+	return m.each(dirs, func(name string) error { return m.backDir(from, to, name, path.Join(rel, name)) })
+}
+
+// replaceFile moves a file, but no directory, to where the same one is still: it
+// was linked, and before the first name could be removed the process was killed.
+func replaceFile(from int, name string, to int) error {
+	var st unix.Stat_t
+	if err := unix.Fstatat(from, name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		return err
+	}
+	if st.Mode&unix.S_IFMT == unix.S_IFDIR {
+		return unix.EEXIST
+	}
+	if err := unix.Renameat(from, name, to, name); err != nil {
+		return err
+	}
+	// Of two links to one file nothing is renamed (rename(2)).
+	if err := unix.Unlinkat(from, name, 0); err != nil && !errors.Is(err, unix.ENOENT) {
+		return err
 	}
 	return nil
 }
@@ -150,26 +261,42 @@ func (m *mover) clear(dir int, rel string) error {
 	if err != nil {
 		return fmt.Errorf("list /%s: %w", rel, err)
 	}
+	var dirs []string
 	for _, name := range names {
-		p := path.Join(rel, name)
-		if m.spared[p] {
+		if m.spared[path.Join(rel, name)] {
 			continue
 		}
-		if err := m.remove(dir, name, p); err != nil {
-			return fmt.Errorf("remove /%s: %w", p, err)
+		err := unix.Unlinkat(dir, name, 0)
+		if err != nil && !errors.Is(err, unix.ENOENT) {
+			dirs = append(dirs, name) // or nothing that can be removed
 		}
 	}
-	return nil
+	return m.each(dirs, func(name string) error {
+		p := path.Join(rel, name)
+		if err := m.removeDir(dir, name, p); err != nil {
+			return fmt.Errorf("remove /%s: %w", p, err)
+		}
+		return nil
+	})
 }
 
+// remove removes name in the open directory, called rel. Nothing there is fine.
 func (m *mover) remove(dir int, name, rel string) error {
 	err := unix.Unlinkat(dir, name, 0)
 	if err == nil || errors.Is(err, unix.ENOENT) {
 		return nil
 	}
-	sub, openErr := openDir(dir, name)
-	if openErr != nil {
-		return errors.Join(err, openErr)
+	return m.removeDir(dir, name, rel)
+}
+
+func (m *mover) removeDir(dir int, name, rel string) error {
+	sub, err := openDir(dir, name)
+	if errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) {
+		// No directory; say what is wrong with it.
+		return unix.Unlinkat(dir, name, 0)
+	}
+	if err != nil {
+		return err
 	}
 	defer func() { _ = unix.Close(sub) }()
 	if err := m.clear(sub, rel); err != nil {

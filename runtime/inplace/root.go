@@ -34,8 +34,9 @@ type Root struct {
 	mu sync.RWMutex
 	// in: the image's files are in place.
 	in bool
-	// discarding runs after Discard; it leaves its error behind.
+	// discarding runs after Discard, one at a time; it leaves its error behind.
 	discarding sync.WaitGroup
+	discard    sync.Mutex
 	discarded  error
 }
 
@@ -233,11 +234,23 @@ func (r *Root) Own() (release func(), err error) {
 	}
 }
 
+// Leave says, between Begin and End, that no step follows yet: it puts the
+// container's own files in place and does what Discard does.
+func (r *Root) Leave() error {
+	if err := r.swapOut(); err != nil {
+		return err
+	}
+	r.Discard()
+	return nil
+}
+
 // Discard says that no step follows yet. While the container's own files are
-// in place, which the caller sees to until Close, the image's are removed beside
-// what else is done.
+// in place, which the caller sees to until Close or the next step, the image's are
+// removed beside what else is done.
 func (r *Root) Discard() {
 	r.discarding.Go(func() {
+		r.discard.Lock()
+		defer r.discard.Unlock()
 		_, img, done, err := r.places()
 		if err == nil {
 			err = newMover(nil).clear(img, "")

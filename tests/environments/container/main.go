@@ -10,7 +10,8 @@
 // on the host is there under the same path. With -volume, DIR on the host is
 // mounted at /var/lib/containers. The command gets this process's working
 // directory, where it is in the container too, its variables, standard streams
-// and the host's network; the exit status is the command's.
+// and the host's network; the exit status is the command's. What the container
+// writes is in $TMPDIR, by default /var/tmp.
 package main
 
 import (
@@ -80,7 +81,7 @@ func run(args []string) (code int, err error) {
 	if err != nil {
 		return 0, err
 	}
-	dir, err := os.MkdirTemp("/var/tmp", "shale-container-")
+	dir, err := os.MkdirTemp(cmp.Or(os.Getenv("TMPDIR"), "/var/tmp"), "shale-container-")
 	if err != nil {
 		return 0, err
 	}
