@@ -7,6 +7,9 @@ import (
 )
 
 func fchown(s *Supervisor, n *notification) answer {
+	if s.namesOnly(n) {
+		return fail(unix.EBADF)
+	}
 	return s.chown(n, fdArg(n.args[0]), 0, unix.AT_EMPTY_PATH, n.args[1], n.args[2])
 }
 
@@ -82,11 +85,11 @@ func (s *Supervisor) give(fd int, c creds, uid, gid uint32) error {
 	if kind := st.Mode & unix.S_IFMT; !known && (kind == unix.S_IFIFO || kind == unix.S_IFCHR) && !c.capable() {
 		return nil // standard streams belong to the step's first user
 	}
-	if !c.capable() {
-		owner := r.UID == c.uid.fs
-		if !owner || uid != same && uid != r.UID || gid != same && gid != r.GID && !c.inGroup(gid) {
-			return unix.EPERM
+	if !c.mayChown(st.Mode, r, uid, gid) {
+		if readOnly(fd) {
+			return unix.EROFS
 		}
+		return unix.EPERM
 	}
 	err := unix.Fchownat(fd, "", 0, 0, unix.AT_EMPTY_PATH)
 	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.EINVAL) {
@@ -95,10 +98,55 @@ func (s *Supervisor) give(fd int, c creds, uid, gid uint32) error {
 	if err != nil {
 		return err
 	}
+	if mode := st.Mode &^ (unix.S_ISUID | unix.S_ISGID); c.chownClears(st.Mode, r)&unix.S_ISGID != 0 {
+		// The kernel has left it to the supervisor, who is root.
+		if err := unix.Fchmodat(s.proc, own(fd), mode&0o7777, 0); err != nil {
+			return err
+		}
+	}
 	if s.tier == TierSquash {
-		uid, gid = 0, 0
+		uid, gid = squash(uid), squash(gid)
 	}
 	to := r
 	to.UID, to.GID = pick(uid, r.UID), pick(gid, r.GID)
 	return s.setRecord(fd, st.Mode, to)
+}
+
+func squash(id uint32) uint32 {
+	if id == same {
+		return same
+	}
+	return 0
+}
+
+// readOnly tells whether a file is on a mount that cannot be written to.
+func readOnly(fd int) bool {
+	var fs unix.Statfs_t
+	return unix.Fstatfs(fd, &fs) == nil && fs.Flags&unix.ST_RDONLY != 0
+}
+
+// mayChown are the rules of chown(2) for a file of that mode and owner. Anybody may
+// leave both ids as they are, unless set-id bits would be cleared by it.
+func (c creds) mayChown(mode uint32, r Record, uid, gid uint32) bool {
+	switch {
+	case c.capable():
+		return true
+	case c.uid.fs == r.UID:
+		return (uid == same || uid == r.UID) && (gid == same || gid == r.GID || c.inGroup(gid))
+	}
+	return uid == same && gid == same && c.chownClears(mode, r) == 0
+}
+
+// chownClears are the set-id bits that chown(2) takes from a file: not those of a
+// directory, nor a set-gid bit that stood for mandatory locks once, unless its group
+// is a stranger's.
+func (c creds) chownClears(mode uint32, r Record) uint32 {
+	bits := mode & (unix.S_ISUID | unix.S_ISGID)
+	switch {
+	case mode&unix.S_IFMT == unix.S_IFDIR:
+		return 0
+	case mode&unix.S_IXGRP == 0 && (c.capable() || c.inGroup(r.GID)):
+		return bits &^ unix.S_ISGID
+	}
+	return bits
 }

@@ -82,7 +82,23 @@ func bytesOf[T any](v *T) []byte {
 
 // status returns a line of a thread's status, without its name.
 func (s *Supervisor) status(tid int, name string) ([]byte, error) {
-	fd, err := unix.Openat(s.proc, strconv.Itoa(tid)+"/status", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	return s.line(strconv.Itoa(tid)+"/status", name)
+}
+
+// namesOnly tells whether the descriptor that a call is about is there but only names
+// a file (O_PATH), so that few calls take it.
+func (s *Supervisor) namesOnly(n *notification) bool {
+	text, err := s.line(strconv.Itoa(int(n.pid))+"/fdinfo/"+strconv.Itoa(fdArg(n.args[0])), "flags:")
+	if err != nil {
+		return false
+	}
+	flags, err := strconv.ParseUint(string(text), 8, 64)
+	return err == nil && flags&unix.O_PATH != 0
+}
+
+// line returns a line of a file of /proc, without its name.
+func (s *Supervisor) line(file, name string) ([]byte, error) {
+	fd, err := unix.Openat(s.proc, file, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, err
 	}

@@ -19,6 +19,9 @@ func listxattr(follow bool) func(*Supervisor, *notification) answer {
 }
 
 func flistxattr(s *Supervisor, n *notification) answer {
+	if s.namesOnly(n) {
+		return goOn // and fail as the kernel has it
+	}
 	return s.listxattr(n, fdArg(n.args[0]), 0, unix.AT_EMPTY_PATH)
 }
 

@@ -1,0 +1,233 @@
+package sandbox_test
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"syscall"
+	"testing"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/shale-build/shale/runtime/sandbox"
+)
+
+// What is answered is what the kernel says: the same programs run with all ids, where
+// there are any, and say the same.
+func TestRecordedIsTheKernels(t *testing.T) {
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	tests := []struct{ program, want string }{
+		{"chowns", `
+root -1:-1 regular 755: ok, 5:6 755, touched
+root -1:-1 set-id 6755: ok, 5:6 755, touched
+root -1:-1 lock bit 2745: ok, 5:6 2745, touched
+root 7:-1 capable 755: ok, 7:6 755, touched, without capability
+stranger -1:-1 regular 755: ok, 5:6 755, touched
+stranger -1:-1 set-id 6755: operation not permitted, 5:6 6755
+stranger -1:-1 lock bit 2745: operation not permitted, 5:6 2745
+stranger -1:-1 capable 755: ok, 5:6 755, touched, without capability
+stranger -1:-1 directory 6755: ok, 5:6 6755, touched
+stranger -1:-1 link 777: ok, 5:6 777, touched
+stranger 5:-1 regular 755: operation not permitted, 5:6 755
+stranger -1:6 regular 755: operation not permitted, 5:6 755
+stranger 5:6 regular 755: operation not permitted, 5:6 755
+colleague -1:-1 lock bit 2745: ok, 5:6 2745, touched
+colleague -1:6 regular 755: operation not permitted, 5:6 755
+owner -1:-1 set-id 6755: ok, 5:6 755, touched
+owner 5:6 set-id 6755: ok, 5:6 755, touched
+owner -1:6 lock bit 2745: ok, 5:6 745, touched
+owner -1:8 regular 755: ok, 5:8 755, touched
+owner -1:9 regular 755: operation not permitted, 5:6 755
+owner 6:-1 regular 755: operation not permitted, 5:6 755
+owner -1:-1 directory 6755: ok, 5:6 6755, touched
+lchown ok
+fchown ok
+fchown of a name bad file descriptor
+fchownat of a name ok
+fchownat of nothing no such file or directory
+fchownat with an unknown flag invalid argument
+of what is not there no such file or directory
+read-only -1:-1 read-only file system
+read-only 1:1 read-only file system
+`},
+	}
+	r := newRunner(t)
+	for _, tt := range tests {
+		t.Run(tt.program, func(t *testing.T) {
+			for _, one := range []bool{true, false} {
+				if !one && entered.SingleID() {
+					continue
+				}
+				root, mounts := usrRootfs(t)
+				ro := filepath.Join(filepath.Dir(root), "ro")
+				if err := os.Mkdir(ro, 0o755); err != nil {
+					t.Fatal(err)
+				}
+				if err := os.WriteFile(filepath.Join(ro, "f"), nil, 0o600); err != nil {
+					t.Fatal(err)
+				}
+				s := shell(root, "")
+				if one {
+					s = recordedSpec(root, "")
+				}
+				s.Mounts = append(mounts, sandbox.Mount{Source: exe, Target: "/hostile", ReadOnly: true}, sandbox.Mount{Source: ro, Target: "/ro", ReadOnly: true})
+				s.Args = []string{"/usr/bin/perl", "-e", `exec {"/hostile"} "hostile", @ARGV`, tt.program, ""}
+				code, out, err := runIn(t, r, s)
+				if err != nil || code != 0 || "\n"+out != tt.want {
+					t.Errorf("one id: %v, code %d, %v\n%s", one, code, err, out)
+				}
+			}
+		})
+	}
+}
+
+// asUser calls fn in a thread that is a user, for good.
+func asUser(uid, gid uint32, groups []uint32, fn func()) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		runtime.LockOSThread()
+		_, _, _ = syscall.Syscall(unix.SYS_SETGROUPS, uintptr(len(groups)), uintptr(unsafe.Pointer(unsafe.SliceData(groups))), 0)
+		_, _, _ = syscall.Syscall(unix.SYS_SETRESGID, uintptr(gid), uintptr(gid), uintptr(gid))
+		_, _, _ = syscall.Syscall(unix.SYS_SETRESUID, uintptr(uid), uintptr(uid), uintptr(uid))
+		fn()
+	}()
+	<-done
+}
+
+func said(err error) string {
+	if err == nil {
+		return "ok"
+	}
+	return err.Error()
+}
+
+// changeOwners says what comes of changes of owner by several users.
+func changeOwners(string) error {
+	const same = -1
+	unix.Umask(0)
+	if err := os.Chmod("/tmp", 0o1777); err != nil {
+		return err
+	}
+	users := map[string]func(func()){
+		"root":      func(fn func()) { fn() },
+		"stranger":  func(fn func()) { asUser(1000, 1000, nil, fn) },
+		"colleague": func(fn func()) { asUser(1000, 1000, []uint32{6}, fn) },
+		"owner":     func(fn func()) { asUser(5, 5, []uint32{8}, fn) },
+	}
+	for _, c := range []struct {
+		user     string
+		uid, gid int
+		kind     string
+		mode     uint32
+	}{
+		{"root", same, same, "regular", 0o755},
+		{"root", same, same, "set-id", 0o6755},
+		{"root", same, same, "lock bit", 0o2745},
+		{"root", 7, same, "capable", 0o755},
+		{"stranger", same, same, "regular", 0o755},
+		{"stranger", same, same, "set-id", 0o6755},
+		{"stranger", same, same, "lock bit", 0o2745},
+		{"stranger", same, same, "capable", 0o755},
+		{"stranger", same, same, "directory", 0o6755},
+		{"stranger", same, same, "link", 0o777},
+		{"stranger", 5, same, "regular", 0o755},
+		{"stranger", same, 6, "regular", 0o755},
+		{"stranger", 5, 6, "regular", 0o755},
+		{"colleague", same, same, "lock bit", 0o2745},
+		{"colleague", same, 6, "regular", 0o755},
+		{"owner", same, same, "set-id", 0o6755},
+		{"owner", 5, 6, "set-id", 0o6755},
+		{"owner", same, 6, "lock bit", 0o2745},
+		{"owner", same, 8, "regular", 0o755},
+		{"owner", same, 9, "regular", 0o755},
+		{"owner", 6, same, "regular", 0o755},
+		{"owner", same, same, "directory", 0o6755},
+	} {
+		if err := newFile("/tmp/f", c.kind, c.mode); err != nil {
+			return err
+		}
+		var was, is unix.Stat_t
+		if err := unix.Lstat("/tmp/f", &was); err != nil {
+			return err
+		}
+		// Times are as fine as the kernel's ticks.
+		_ = unix.Nanosleep(&unix.Timespec{Nsec: 20_000_000}, nil)
+		var err error
+		users[c.user](func() { err = unix.Fchownat(unix.AT_FDCWD, "/tmp/f", c.uid, c.gid, unix.AT_SYMLINK_NOFOLLOW) })
+		if err := unix.Lstat("/tmp/f", &is); err != nil {
+			return err
+		}
+		fmt.Printf("%s %d:%d %s %o: %s, %d:%d %o", c.user, c.uid, c.gid, c.kind, c.mode, said(err), is.Uid, is.Gid, is.Mode&0o7777)
+		if is.Ctim != was.Ctim {
+			fmt.Print(", touched")
+		}
+		if _, err := unix.Lgetxattr("/tmp/f", "security.capability", nil); c.kind == "capable" && errors.Is(err, unix.ENODATA) {
+			fmt.Print(", without capability")
+		}
+		fmt.Println()
+		if err := os.RemoveAll("/tmp/f"); err != nil {
+			return err
+		}
+	}
+	return changeOwnersBy()
+}
+
+// changeOwnersBy goes through the ways to name a file.
+func changeOwnersBy() error {
+	if err := newFile("/tmp/f", "regular", 0o755); err != nil {
+		return err
+	}
+	fd, err := unix.Open("/tmp/f", unix.O_RDONLY, 0)
+	if err != nil {
+		return err
+	}
+	name, err := unix.Open("/tmp/f", unix.O_PATH, 0)
+	if err != nil {
+		return err
+	}
+	asUser(1000, 1000, nil, func() {
+		fmt.Println("lchown", said(unix.Lchown("/tmp/f", -1, -1)))
+		fmt.Println("fchown", said(unix.Fchown(fd, -1, -1)))
+		fmt.Println("fchown of a name", said(unix.Fchown(name, -1, -1)))
+		fmt.Println("fchownat of a name", said(unix.Fchownat(name, "", -1, -1, unix.AT_EMPTY_PATH)))
+		fmt.Println("fchownat of nothing", said(unix.Fchownat(name, "", -1, -1, 0)))
+		fmt.Println("fchownat with an unknown flag", said(unix.Fchownat(name, "", -1, -1, unix.AT_EMPTY_PATH|1)))
+		fmt.Println("of what is not there", said(unix.Fchownat(unix.AT_FDCWD, "/tmp/none", -1, -1, 0)))
+		fmt.Println("read-only -1:-1", said(unix.Fchownat(unix.AT_FDCWD, "/ro/f", -1, -1, 0)))
+		fmt.Println("read-only 1:1", said(unix.Fchownat(unix.AT_FDCWD, "/ro/f", 1, 1, 0)))
+	})
+	return nil
+}
+
+// newFile makes a file of 5:6.
+func newFile(path, kind string, mode uint32) error {
+	var err error
+	switch kind {
+	case "directory":
+		err = os.Mkdir(path, 0o755)
+	case "link":
+		err = os.Symlink("/", path)
+	default:
+		err = os.WriteFile(path, nil, 0o600)
+	}
+	if err == nil {
+		err = os.Lchown(path, 5, 6)
+	}
+	if err == nil && kind != "link" {
+		err = unix.Chmod(path, mode)
+	}
+	if err == nil && kind == "capable" {
+		// struct vfs_cap_data of version 2: CAP_CHOWN, effective.
+		value := make([]byte, 20)
+		value[0], value[3], value[4] = 1, 2, 1
+		err = unix.Setxattr(path, "security.capability", value, 0)
+	}
+	return err
+}
