@@ -77,8 +77,8 @@ func init() {
 		unix.SYS_SYMLINKAT: {handle: symlinkat, simple: true, make: true},
 		unix.SYS_MKNODAT:   {handle: mknodat, simple: true},
 
-		unix.SYS_RENAMEAT2: {handle: keepAt, simple: true, keep: true},
-		unix.SYS_LINKAT:    {handle: keepAt, simple: true, keep: true},
+		unix.SYS_RENAMEAT2: {handle: keepRenamed, simple: true, keep: true},
+		unix.SYS_LINKAT:    {handle: keepLinked, simple: true, keep: true},
 		unix.SYS_UTIMENSAT: {handle: keepFlags, simple: true, keep: true},
 		unix.SYS_FCHMOD:    {handle: keepOpen, simple: true, keep: true},
 		unix.SYS_FCHMODAT:  {handle: keepTarget, simple: true, keep: true},

@@ -12,6 +12,7 @@
 #include <limits.h>
 #include <poll.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -273,12 +274,30 @@ static enum verdict list(sup *s, const table *t, const call *n, int dirfd, uint6
 	return v == PASS ? PASS : GO;
 }
 
-// keep passes on a call that moves a file which is not in the table.
-static enum verdict keep(sup *s, const table *t, const call *n, int dirfd, uint64_t path)
+// keep passes on a call that moves or changes a file which is not in the table.
+static enum verdict keep(sup *s, const table *t, const call *n, int dirfd, uint64_t path, int flags)
 {
 	if (size_of(t) == 0)
 		return PASS;
-	return list(s, t, n, dirfd, path, AT_SYMLINK_NOFOLLOW);
+	return list(s, t, n, dirfd, path, path ? flags : AT_EMPTY_PATH);
+}
+
+// keep_renamed is keep for a call that may have two files change places.
+static enum verdict keep_renamed(sup *s, const table *t, const call *n)
+{
+	if (n->args[4] & RENAME_EXCHANGE && keep(s, t, n, (int)n->args[2], n->args[3], AT_SYMLINK_NOFOLLOW) == GO)
+		return GO;
+	return keep(s, t, n, (int)n->args[0], n->args[1], AT_SYMLINK_NOFOLLOW);
+}
+
+// keep_linked is keep for a call that may make a link to what a link leads to.
+static enum verdict keep_linked(sup *s, const table *t, const call *n)
+{
+	int flags = (int)n->args[4] & AT_EMPTY_PATH;
+
+	if (!(n->args[4] & AT_SYMLINK_FOLLOW))
+		flags |= AT_SYMLINK_NOFOLLOW;
+	return keep(s, t, n, (int)n->args[0], n->args[1], flags);
 }
 
 // creds_of returns the credentials of a thread, NULL if only Go knows them (tag.go).
@@ -429,15 +448,18 @@ static enum verdict decide(sup *s, const table *t, const call *n, int64_t *val)
 		return create(s, n, AT_FDCWD, a[1]);
 	case SYS_rename:
 	case SYS_link:
-		return keep(s, t, n, AT_FDCWD, a[0]);
+		return keep(s, t, n, AT_FDCWD, a[0], AT_SYMLINK_NOFOLLOW);
 #endif
 #ifdef SYS_renameat
 	case SYS_renameat:
+		return keep(s, t, n, (int)a[0], a[1], AT_SYMLINK_NOFOLLOW);
 #endif
 	case SYS_renameat2:
+		return keep_renamed(s, t, n);
 	case SYS_linkat:
+		return keep_linked(s, t, n);
 	case SYS_utimensat:
-		return keep(s, t, n, (int)a[0], a[1]);
+		return keep(s, t, n, (int)a[0], a[1], (int)a[3]);
 	case SYS_openat:
 		return open_new(s, n, (int)a[0], a[1], a[2]);
 	case SYS_mkdirat:

@@ -8,7 +8,8 @@ import "golang.org/x/sys/unix"
 // without any such file is spared this.
 
 // keep carries on the record of what is about to be renamed, linked to or given
-// another mode or other times. flags are AT_SYMLINK_NOFOLLOW or 0. Without a path it is what dirfd is.
+// another mode or other times. Of flags AT_SYMLINK_NOFOLLOW and AT_EMPTY_PATH count.
+// Without a path it is what dirfd is.
 func (s *Supervisor) keep(n *notification, dirfd int, path uint64, flags int) answer {
 	if s.table.empty() {
 		return goOn
@@ -17,11 +18,11 @@ func (s *Supervisor) keep(n *notification, dirfd int, path uint64, flags int) an
 	var text []byte
 	if path != 0 {
 		var err error
-		if text, err = s.string(tid, path); err != nil || len(text) == 0 {
+		if text, err = s.string(tid, path); err != nil || len(text) == 0 && flags&unix.AT_EMPTY_PATH == 0 {
 			return goOn
 		}
 	}
-	follow := flags&unix.AT_SYMLINK_NOFOLLOW == 0
+	follow := len(text) == 0 || flags&unix.AT_SYMLINK_NOFOLLOW == 0
 	r, ok := s.record(s.name(tid, dirfd, text), follow)
 	if !ok {
 		return goOn
@@ -51,6 +52,25 @@ func (s *Supervisor) keep(n *notification, dirfd int, path uint64, flags int) an
 
 func keepAt(s *Supervisor, n *notification) answer {
 	return s.keep(n, fdArg(n.args[0]), n.args[1], unix.AT_SYMLINK_NOFOLLOW)
+}
+
+// keepRenamed is keepAt, and keeps the other file, too, if the two change places.
+func keepRenamed(s *Supervisor, n *notification) answer {
+	if n.args[4]&unix.RENAME_EXCHANGE != 0 {
+		if a := s.keep(n, fdArg(n.args[2]), n.args[3], unix.AT_SYMLINK_NOFOLLOW); !a.cont {
+			return a
+		}
+	}
+	return keepAt(s, n)
+}
+
+// keepLinked is keepAt, but for links that are to be followed.
+func keepLinked(s *Supervisor, n *notification) answer {
+	flags := fdArg(n.args[4]) & unix.AT_EMPTY_PATH
+	if n.args[4]&unix.AT_SYMLINK_FOLLOW == 0 {
+		flags |= unix.AT_SYMLINK_NOFOLLOW
+	}
+	return s.keep(n, fdArg(n.args[0]), n.args[1], flags)
 }
 
 // keepTarget is keepAt for calls that follow links, unless their last argument says
