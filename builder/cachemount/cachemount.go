@@ -101,8 +101,9 @@ type Lease struct {
 	lock *os.File
 }
 
-// Beside is the path of a file of that name that stays with the directory.
-func (l *Lease) Beside(name string) string { return filepath.Join(filepath.Dir(l.Dir), name) }
+// Links is the path of the file that keeps the owners of links in a mount's directory
+// where those are recorded (recorded.Owners). It stays with the directory.
+func Links(dir string) string { return filepath.Join(filepath.Dir(dir), "links.json") }
 
 // Release lets others in. The directory stays.
 func (l *Lease) Release() error {

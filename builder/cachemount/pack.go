@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/shale-build/shale/runtime/recorded"
 )
 
 // ErrInUse is returned for a mount that steps are using all the time.
@@ -53,8 +55,11 @@ func Pack(ctx context.Context, dir string, w io.Writer) (left int, err error) {
 		return 0, fmt.Errorf("pack cache mount: %w", err)
 	}
 	defer root.Close() //nolint:errcheck // only reads
-	p := &packer{ctx: ctx, tar: tar.NewWriter(w), links: map[[2]uint64]string{}}
-	err = p.dir(root, "")
+	p := &packer{ctx: ctx, tar: tar.NewWriter(w), links: map[[2]uint64]string{}, owners: recorded.New()}
+	err = p.owners.RestoreLinks(Links(dir))
+	if err == nil {
+		err = p.dir(root, "")
+	}
 	if err := errors.Join(err, p.tar.Close()); err != nil {
 		return p.left, fmt.Errorf("pack cache mount: %w", err)
 	}
@@ -67,6 +72,8 @@ type packer struct {
 	left int
 	// links are the first names of files that have several.
 	links map[[2]uint64]string
+	// owners are those of symbolic links.
+	owners *recorded.Owners
 }
 
 // dir writes d and what is in it; at is its path with a slash behind, "" at the
@@ -127,12 +134,36 @@ func (p *packer) entry(d *os.Root, name, at string) error {
 		if err != nil {
 			return err
 		}
-		return p.header(info, at, target, attributes{})
+		owner, err := p.linkOwner(d, name)
+		if err != nil {
+			return err
+		}
+		return p.header(info, at, target, attributes{owner: owner})
 	case 0:
 		return p.file(d, name, at, info)
 	}
 	p.left++
 	return nil
+}
+
+// linkOwner is who a symbolic link belongs to, if that is recorded.
+func (p *packer) linkOwner(d *os.Root, name string) (*recorded.Record, error) {
+	if !p.owners.HasLinks() {
+		return nil, nil //nolint:nilnil // none
+	}
+	f, err := d.Open(".")
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	var st unix.Stat_t
+	if err := unix.Fstatat(int(f.Fd()), name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		return nil, err
+	}
+	if err := p.owners.Special(int(f.Fd()), name, &st); err != nil {
+		return nil, err
+	}
+	return &recorded.Record{UID: st.Uid, GID: st.Gid}, nil
 }
 
 func (p *packer) file(d *os.Root, name, at string, info fs.FileInfo) error {

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -107,6 +108,34 @@ func TestPackUnpack(t *testing.T) {
 	}
 }
 
+// The owner of a link is packed as it was written down beside the mount.
+func TestPackLinkOwner(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "data")
+	do(t, os.MkdirAll(filepath.Join(dir, "sub"), 0o700), os.Symlink("x", filepath.Join(dir, "sub/owned")), os.Symlink("x", filepath.Join(dir, "plain")))
+	var x unix.Statx_t
+	do(t, unix.Statx(unix.AT_FDCWD, filepath.Join(dir, "sub/owned"), unix.AT_SYMLINK_NOFOLLOW, unix.STATX_INO|unix.STATX_BTIME, &x))
+	if x.Mask&unix.STATX_BTIME == 0 {
+		t.Fatal("the file system knows no time of birth: set TMPDIR to a directory of another")
+	}
+	list := fmt.Sprintf(`[{"ino":%d,"sec":%d,"nsec":%d,"uid":7,"gid":8}]`, x.Ino, x.Btime.Sec, x.Btime.Nsec)
+	do(t, os.WriteFile(cachemount.Links(dir), []byte(list), 0o600))
+	data, _ := pack(t, dir)
+	got := map[string][2]int{}
+	for r := tar.NewReader(bytes.NewReader(data)); ; {
+		h, err := r.Next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		do(t, err)
+		if h.Typeflag == tar.TypeSymlink {
+			got[h.Name] = [2]int{h.Uid, h.Gid}
+		}
+	}
+	if diff := cmp.Diff(map[string][2]int{"sub/owned": {7, 8}, "plain": {os.Getuid(), os.Getgid()}}, got); diff != "" {
+		t.Error(diff)
+	}
+}
+
 // archive makes a tar of the headers; regular files have their name as content.
 func archive(t *testing.T, headers ...tar.Header) []byte {
 	t.Helper()
@@ -119,7 +148,10 @@ func archive(t *testing.T, headers ...tar.Header) []byte {
 		if h.Mode == 0 {
 			h.Mode = 0o755
 		}
-		h.Uid, h.Gid = os.Getuid(), os.Getgid()
+		if h.Uid == 0 {
+			h.Uid = os.Getuid()
+		}
+		h.Gid = os.Getgid()
 		do(t, w.WriteHeader(&h))
 		if h.Typeflag == tar.TypeReg {
 			_, err := io.WriteString(w, h.Name)
@@ -145,6 +177,8 @@ func TestUnpackHostile(t *testing.T) {
 		// left are the names in the directory otherwise.
 		left []string
 	}{
+		{name: "owner below all", headers: []tar.Header{{Typeflag: tar.TypeReg, Name: "x", Uid: -5, Format: tar.FormatGNU}}, refused: true},
+		{name: "owner above all", headers: []tar.Header{{Typeflag: tar.TypeSymlink, Name: "x", Linkname: "y", Uid: 1 << 32}}, refused: true},
 		{name: "absolute", headers: []tar.Header{file("/x")}, refused: true},
 		{name: "dots", headers: []tar.Header{file("../x")}, refused: true},
 		{name: "dots inside", headers: []tar.Header{file("a/../../x")}, refused: true},

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math"
 	"os"
 	"path"
 	"path/filepath"
@@ -14,6 +15,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/shale-build/shale/runtime/recorded"
 )
 
 // maxEntries bounds what Unpack makes.
@@ -37,7 +40,7 @@ func unpack(ctx context.Context, r io.Reader, dir string, size int64) error {
 	}
 	defer root.Close() //nolint:errcheck // a handle on a directory
 	limited := &io.LimitedReader{R: r, N: size + 1}
-	u := &unpacker{root: root, room: size}
+	u := &unpacker{root: root, room: size, owners: recorded.New()}
 	err = u.all(ctx, tar.NewReader(limited))
 	if err == nil {
 		// To the end, where the digest is checked.
@@ -50,6 +53,9 @@ func unpack(ctx context.Context, r io.Reader, dir string, size int64) error {
 		return err
 	}
 	if err := u.finish(); err != nil {
+		return err
+	}
+	if err := u.owners.SaveLinks(dir, Links(dir)); err != nil {
 		return err
 	}
 	d, err := root.Open(".")
@@ -66,6 +72,8 @@ type unpacker struct {
 	room int64
 	// dirs are completed when all is in them.
 	dirs []directory
+	// owners are those that links cannot be given.
+	owners *recorded.Owners
 }
 
 // directory is what a directory will be.
@@ -102,20 +110,16 @@ func (u *unpacker) entry(h *tar.Header, r io.Reader) error {
 	if !filepath.IsLocal(name) {
 		return errors.New("its name leads out of the mount")
 	}
+	if !isID(h.Uid) || !isID(h.Gid) {
+		return fmt.Errorf("it belongs to %d:%d, which is nobody", h.Uid, h.Gid)
+	}
 	switch h.Typeflag {
 	case tar.TypeDir:
 		return u.dir(name, h)
 	case tar.TypeReg:
 		return u.file(name, h, r)
 	case tar.TypeSymlink:
-		if err := u.root.Symlink(h.Linkname, name); err != nil {
-			return err
-		}
-		// A link whose owner cannot be given is root's.
-		if err := u.root.Lchown(name, h.Uid, h.Gid); err != nil && !unmapped(err) {
-			return err
-		}
-		return nil
+		return u.symlink(name, h)
 	case tar.TypeLink:
 		err := u.root.Link(path.Clean(h.Linkname), name)
 		if errors.Is(err, fs.ErrNotExist) {
@@ -124,6 +128,28 @@ func (u *unpacker) entry(h *tar.Header, r io.Reader) error {
 		return err
 	}
 	return nil
+}
+
+// isID tells whether there can be a user or group of that number.
+func isID(n int) bool { return n >= 0 && n < math.MaxUint32 }
+
+func (u *unpacker) symlink(name string, h *tar.Header) error {
+	if err := u.root.Symlink(h.Linkname, name); err != nil {
+		return err
+	}
+	err := u.root.Lchown(name, h.Uid, h.Gid)
+	if !unmapped(err) {
+		return err
+	}
+	d, err := u.root.Open(path.Dir(name))
+	if err != nil {
+		return err
+	}
+	// A user without a namespace can give it to nobody.
+	if err = u.owners.Chown(int(d.Fd()), path.Base(name), uint32(h.Uid), uint32(h.Gid)); unmapped(err) {
+		err = nil
+	}
+	return errors.Join(err, d.Close())
 }
 
 func (u *unpacker) dir(name string, h *tar.Header) error {

@@ -143,12 +143,11 @@ func (s *mountSet) cache(ctx context.Context, i int, m *pb.Mount) error {
 	}
 	s.undo = append(s.undo, lease.Release)
 	if owners := s.exec.Mounts.Owners(); owners != nil {
-		const links = "links.json"
-		if err := owners.RestoreLinks(lease.Beside(links)); err != nil {
+		if err := owners.RestoreLinks(cachemount.Links(lease.Dir)); err != nil {
 			return err
 		}
 		if !m.GetReadonly() {
-			s.undo = append(s.undo, func() error { return owners.SaveLinks(lease.Dir, lease.Beside(links)) })
+			s.undo = append(s.undo, func() error { return owners.SaveLinks(lease.Dir, cachemount.Links(lease.Dir)) })
 		}
 	}
 	inside := "" // with a seed, it selects what the directory starts as

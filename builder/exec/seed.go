@@ -3,10 +3,13 @@ package exec
 import (
 	"context"
 	"fmt"
+	"os"
+	"strconv"
 
 	fscopy "github.com/tonistiigi/fsutil/copy"
 	"golang.org/x/sys/unix"
 
+	"github.com/shale-build/shale/builder/cachemount"
 	"github.com/shale-build/shale/builder/source/local"
 	"github.com/shale-build/shale/runtime/recorded"
 )
@@ -38,7 +41,12 @@ func copySeed(ctx context.Context, root, selector, dir string, owners *recorded.
 	}
 	give := func() error { return unix.Chown(dir, int(st.Uid), int(st.Gid)) }
 	if owners != nil {
-		// Below, the records came along as attributes.
+		// Below, the records of files and directories came along as attributes.
+		if st.Mode&unix.S_IFMT == unix.S_IFDIR {
+			if err := copyLinks(source, dir, owners); err != nil {
+				return err
+			}
+		}
 		if err := owners.Lookup(int(source.Fd()), ".", &st); err != nil {
 			return err
 		}
@@ -51,4 +59,13 @@ func copySeed(ctx context.Context, root, selector, dir string, owners *recorded.
 		return fmt.Errorf("give it its mode: %w", err)
 	}
 	return nil
+}
+
+// copyLinks gives the links in dir, which are copies of those in source, the same
+// owners, for this build and for those after it.
+func copyLinks(source *os.File, dir string, owners *recorded.Owners) error {
+	if err := owners.CopyLinks("/proc/self/fd/"+strconv.Itoa(int(source.Fd())), dir); err != nil {
+		return err
+	}
+	return owners.SaveLinks(dir, cachemount.Links(dir))
 }

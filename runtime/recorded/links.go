@@ -48,6 +48,9 @@ func (o *Owners) RestoreLinks(file string) error {
 	return nil
 }
 
+// HasLinks tells whether the owner of any link, FIFO or socket is known.
+func (o *Owners) HasLinks() bool { return !o.table.empty() }
+
 func readLinks(file string) (list []linkRecord, err error) {
 	data, err := os.ReadFile(file)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -86,23 +89,69 @@ func (o *Owners) SaveLinks(dir, file string) error {
 }
 
 // linksIn finds them without following any.
-func (o *Owners) linksIn(dir string) (list []linkRecord, err error) {
+func (o *Owners) linksIn(dir string) ([]linkRecord, error) {
+	list := []linkRecord{}
+	err := eachSpecial(dir, func(fd int, _ string) error {
+		k, err := keyOfFD(fd)
+		if r, ok := o.table.get(k); ok && err == nil && k.major == 0 && k.minor == 0 {
+			list = append(list, linkRecord{Inode: k.ino, Sec: k.sec, Nsec: k.nsec, UID: r.UID, GID: r.GID})
+		}
+		return err
+	})
+	return list, err
+}
+
+// CopyLinks gives the links, FIFOs and sockets below the directory to the owners of
+// those of the same names below from.
+func (o *Owners) CopyLinks(from, to string) error {
+	if o.table.empty() {
+		return nil
+	}
+	owners := map[string]Record{}
+	err := eachSpecial(from, func(fd int, name string) error {
+		k, err := keyOfFD(fd)
+		if r, ok := o.table.get(k); ok && err == nil {
+			owners[name] = r
+		}
+		return err
+	})
+	if err == nil && len(owners) > 0 {
+		err = eachSpecial(to, func(fd int, name string) error {
+			r, ok := owners[name]
+			if !ok {
+				return nil
+			}
+			k, err := keyOfFD(fd)
+			if err != nil {
+				return err
+			}
+			return o.table.set(k, r)
+		})
+	}
+	if err != nil {
+		return fmt.Errorf("copy the owners of links in %s: %w", from, err)
+	}
+	return nil
+}
+
+// eachSpecial calls fn with every file below dir, open with O_PATH, that can have no
+// attribute, and its path. No link is followed.
+func eachSpecial(dir string, fn func(fd int, name string) error) error {
 	root, err := os.OpenRoot(dir)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer root.Close() //nolint:errcheck // only reads
 	top, err := root.Open(".")
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer top.Close()
 	how := &unix.OpenHow{
 		Flags:   unix.O_PATH | unix.O_NOFOLLOW | unix.O_CLOEXEC,
 		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS,
 	}
-	list = []linkRecord{}
-	err = fs.WalkDir(root.FS(), ".", func(name string, entry fs.DirEntry, err error) error {
+	return fs.WalkDir(root.FS(), ".", func(name string, entry fs.DirEntry, err error) error {
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil // another step removed it
 		}
@@ -110,17 +159,15 @@ func (o *Owners) linksIn(dir string) (list []linkRecord, err error) {
 			return err
 		}
 		fd, err := unix.Openat2(int(top.Fd()), name, how)
+		for errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EINTR) { // a rename or mount anywhere
+			fd, err = unix.Openat2(int(top.Fd()), name, how)
+		}
 		if err != nil {
-			return nil //nolint:nilerr // another step removed it
+			return nil // another step removed it
 		}
-		k, err := keyOfFD(fd)
-		_ = unix.Close(fd) // O_PATH
-		if r, ok := o.table.get(k); ok && err == nil && k.major == 0 && k.minor == 0 {
-			list = append(list, linkRecord{Inode: k.ino, Sec: k.sec, Nsec: k.nsec, UID: r.UID, GID: r.GID})
-		}
-		return err
+		defer unix.Close(fd) //nolint:errcheck // O_PATH
+		return fn(fd, name)
 	})
-	return list, err
 }
 
 // replace writes a file that appears complete or not at all.

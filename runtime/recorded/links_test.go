@@ -118,3 +118,47 @@ func TestLinksKept(t *testing.T) {
 	}
 	expect(restore(), map[string]uint32{"c": 0})
 }
+
+// Links that were copied have the owners of those that they were copied from, whatever
+// lies between.
+func TestCopyLinks(t *testing.T) {
+	from, to := t.TempDir(), t.TempDir()
+	o := New()
+	if err := o.CopyLinks(from, to); err != nil {
+		t.Fatal(err)
+	}
+	for _, dir := range []string{from, to} {
+		for _, err := range []error{
+			os.Mkdir(filepath.Join(dir, "sub"), 0o755),
+			os.Symlink("sub", filepath.Join(dir, "a")),
+			os.Symlink("none", filepath.Join(dir, "sub/b")),
+			os.Symlink("none", filepath.Join(dir, "sub/root")),
+			unix.Mkfifo(filepath.Join(dir, "sub/fifo"), 0o600),
+			os.WriteFile(filepath.Join(dir, "file"), nil, 0o600),
+		} {
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for name, r := range map[string]Record{"a": {UID: 1, GID: 2}, "sub/b": {UID: 3, GID: 4}, "sub/fifo": {UID: 5, GID: 6}} {
+		var x unix.Statx_t
+		if err := unix.Statx(unix.AT_FDCWD, filepath.Join(from, name), unix.AT_SYMLINK_NOFOLLOW, keyMask, &x); err != nil {
+			t.Fatal(err)
+		}
+		if err := o.table.set(keyOf(&x), r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Remove(filepath.Join(to, "sub/fifo")); err != nil {
+		t.Fatal(err)
+	}
+	if err := o.CopyLinks(from, to); err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string][2]uint32{"a": {1, 2}, "sub/b": {3, 4}, "sub/root": {}, "file": {}} {
+		if got := owner(t, o, filepath.Join(to, name)); got != want {
+			t.Errorf("%s belongs to %v, want %v", name, got, want)
+		}
+	}
+}
