@@ -61,21 +61,6 @@ var unescaper = strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\1
 
 func unescape(s string) string { return unescaper.Replace(s) }
 
-// below lists the mount points but the root, without leading slash.
-func mountPoints() ([]string, error) {
-	list, err := mounts()
-	if err != nil {
-		return nil, err
-	}
-	var out []string
-	for _, m := range list {
-		if m.path != "/" {
-			out = append(out, strings.TrimPrefix(m.path, "/"))
-		}
-	}
-	return out, nil
-}
-
 // Memory returns a directory of a file system in memory where files can be
 // made, for what must not reach a disk.
 func Memory() (string, error) {

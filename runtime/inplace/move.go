@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"os"
 	"path"
+	"strconv"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 )
@@ -16,6 +18,11 @@ type mover struct {
 	above  map[string]bool
 	// helpers are the goroutines that there may be beside the first one.
 	helpers chan struct{}
+
+	// making is an open directory in which twins are made, which then appear with
+	// their owner, mode and attributes; -1 makes them in place. made counts them.
+	making int
+	made   atomic.Int64
 
 	mu sync.Mutex
 	// twins are the files of several names that were moved out of a lower layer,
@@ -35,7 +42,7 @@ type inode struct{ dev, ino uint64 }
 func newMover(paths []string) *mover {
 	m := &mover{
 		spared: map[string]bool{}, above: map[string]bool{},
-		helpers: make(chan struct{}, helpers-1), twins: map[inode]string{},
+		helpers: make(chan struct{}, helpers-1), making: -1, twins: map[inode]string{},
 	}
 	for _, p := range paths {
 		m.spared[p] = true
@@ -75,6 +82,19 @@ func (m *mover) each(names []string, do func(name string) error) error {
 // directory to. Directories that lead to something spared stay, empty but for it,
 // and get a twin.
 func (m *mover) out(from, to int, rel string) error { return m.outTo(to, from, to, rel) }
+
+// outMarked is out of the root directory to own, where the mark is. Whenever it
+// ends, what is in own can go back as it is.
+func (m *mover) outMarked(root, own int) (err error) {
+	if m.making, err = openDir(own, leavingMark); err != nil {
+		return err
+	}
+	defer func() {
+		_ = unix.Close(m.making)
+		m.making = -1
+	}()
+	return m.out(root, own, "")
+}
 
 // outTo is out for one directory; top is the one that all is moved below.
 func (m *mover) outTo(top, from, to int, rel string) error {
@@ -121,13 +141,14 @@ func (m *mover) outName(top, from, to int, name, rel string) error {
 	id := inode{dev: uint64(st.Dev), ino: st.Ino} //nolint:unconvert // 32 bits on some architectures
 	first, ok := m.twins[id]
 	if !ok {
-		err := unix.Renameat(from, name, to, name)
-		if err == nil {
-			m.twins[id] = rel
+		if err := unix.Renameat(from, name, to, name); err != nil {
+			return err
 		}
-		return err
+		m.twins[id] = rel
+		return removeLink(from, name)
 	}
-	if err := linkBeneath(top, first, to, name); err != nil {
+	// It is there where an earlier attempt was interrupted.
+	if err := linkBeneath(top, first, to, name); err != nil && !errors.Is(err, unix.EEXIST) {
 		return fmt.Errorf("make it a link of /%s: %w", first, err)
 	}
 	return unix.Unlinkat(from, name, 0)
@@ -148,7 +169,7 @@ func linkBeneath(top int, rel string, to int, name string) error {
 }
 
 func (m *mover) outDir(top, from, to int, name, rel string) error {
-	err := twin(from, to, name, func(src, dst int) error { return m.outTo(top, src, dst, rel) })
+	err := m.twin(from, to, name, func(src, dst int) error { return m.outTo(top, src, dst, rel) })
 	if err == nil && !m.above[rel] {
 		err = unix.Unlinkat(from, name, unix.AT_REMOVEDIR)
 	}
@@ -161,7 +182,7 @@ func (m *mover) outDir(top, from, to int, name, rel string) error {
 // twin makes the directory name of the open directory from in to as well, has
 // move move what is in it, and gives it the metadata. Where an earlier attempt
 // was interrupted the twin is there.
-func twin(from, to int, name string, move func(src, dst int) error) error {
+func (m *mover) twin(from, to int, name string, move func(src, dst int) error) error {
 	src, err := openDir(from, name)
 	if err != nil {
 		return err
@@ -171,10 +192,7 @@ func twin(from, to int, name string, move func(src, dst int) error) error {
 	if err := unix.Fstat(src, &st); err != nil {
 		return err
 	}
-	if err := unix.Mkdirat(to, name, 0o700); err != nil && !errors.Is(err, unix.EEXIST) {
-		return err
-	}
-	dst, err := openDir(to, name)
+	dst, err := m.makeTwin(src, to, name, &st)
 	if err != nil {
 		return err
 	}
@@ -182,7 +200,36 @@ func twin(from, to int, name string, move func(src, dst int) error) error {
 	if err := move(src, dst); err != nil {
 		return err
 	}
+	if m.making >= 0 {
+		return likeTimes(dst, &st)
+	}
 	return likeDir(src, dst, &st)
+}
+
+func (m *mover) makeTwin(src, to int, name string, st *unix.Stat_t) (int, error) {
+	if m.making < 0 {
+		if err := unix.Mkdirat(to, name, 0o700); err != nil && !errors.Is(err, unix.EEXIST) {
+			return -1, err
+		}
+		return openDir(to, name)
+	}
+	temporary := strconv.FormatInt(m.made.Add(1), 10)
+	if err := unix.Mkdirat(m.making, temporary, 0o700); err != nil {
+		return -1, err
+	}
+	dst, err := openDir(m.making, temporary)
+	if err != nil {
+		return -1, err
+	}
+	err = likeOwner(src, dst, st)
+	if err == nil {
+		err = unix.Renameat(m.making, temporary, to, name)
+	}
+	if err != nil {
+		_ = unix.Close(dst)
+		return -1, err
+	}
+	return dst, nil
 }
 
 // back moves what is in from into the open directory to, called rel, where
@@ -229,7 +276,12 @@ func replaceFile(from int, name string, to int) error {
 	if err := unix.Renameat(from, name, to, name); err != nil {
 		return err
 	}
-	// Of two links to one file nothing is renamed (rename(2)).
+	return removeLink(from, name)
+}
+
+// removeLink removes what is left of a name that was renamed to another of the
+// same file: nothing is done then (rename(2)).
+func removeLink(from int, name string) error {
 	if err := unix.Unlinkat(from, name, 0); err != nil && !errors.Is(err, unix.ENOENT) {
 		return err
 	}
@@ -245,7 +297,7 @@ func renameNoReplace(from int, name string, to int) error {
 }
 
 func (m *mover) backDir(from, to int, name, rel string) error {
-	err := twin(from, to, name, func(src, dst int) error { return m.back(src, dst, rel) })
+	err := m.twin(from, to, name, func(src, dst int) error { return m.back(src, dst, rel) })
 	if err == nil {
 		err = unix.Unlinkat(from, name, unix.AT_REMOVEDIR)
 	}
@@ -310,36 +362,70 @@ func (m *mover) removeDir(dir int, name, rel string) error {
 
 // likeDir gives an open directory the metadata of another.
 func likeDir(src, dst int, st *unix.Stat_t) error {
-	if err := unix.Fchown(dst, int(st.Uid), int(st.Gid)); err != nil {
+	if err := likeOwner(src, dst, st); err != nil {
 		return err
 	}
-	if err := copyXattrs(src, dst); err != nil {
-		return err
-	}
-	if err := unix.Fchmod(dst, st.Mode&0o7777); err != nil {
-		return err
-	}
+	return likeTimes(dst, st)
+}
+
+func likeTimes(dst int, st *unix.Stat_t) error {
 	return unix.UtimesNanoAt(dst, "", []unix.Timespec{st.Atim, st.Mtim}, unix.AT_EMPTY_PATH)
 }
 
-func copyXattrs(src, dst int) error {
-	buf := make([]byte, 64<<10)
-	n, err := unix.Flistxattr(src, buf)
-	if err != nil || n == 0 {
+// likeOwner is likeDir but for the times.
+func likeOwner(src, dst int, st *unix.Stat_t) error {
+	if err := unix.Fchown(dst, int(st.Uid), int(st.Gid)); err != nil {
+		return err
+	}
+	if err := likeXattrs(src, dst); err != nil {
+		return err
+	}
+	return unix.Fchmod(dst, st.Mode&0o7777)
+}
+
+// likeXattrs gives dst the attributes of src, and no others.
+func likeXattrs(src, dst int) error {
+	names, err := xattrNames(src)
+	if err != nil {
 		return nil //nolint:nilerr // a file system without attributes
 	}
 	value := make([]byte, 64<<10)
-	for _, name := range splitNames(buf[:n]) {
+	kept := map[string]bool{}
+	for _, name := range names {
+		kept[name] = true
 		size, err := unix.Fgetxattr(src, name, value)
 		if err != nil {
 			continue
 		}
-		// Labels and the like are not ours to set.
-		if err := unix.Fsetxattr(dst, name, value[:size], 0); err != nil && !errors.Is(err, unix.EPERM) && !errors.Is(err, unix.ENOTSUP) {
+		if err := unix.Fsetxattr(dst, name, value[:size], 0); err != nil && !notOurs(err) {
+			return err
+		}
+	}
+	names, err = xattrNames(dst)
+	if err != nil {
+		return nil //nolint:nilerr // a file system without attributes
+	}
+	for _, name := range names {
+		if kept[name] {
+			continue
+		}
+		if err := unix.Fremovexattr(dst, name); err != nil && !notOurs(err) {
 			return err
 		}
 	}
 	return nil
+}
+
+// notOurs tells of labels and the like, which are not ours to set.
+func notOurs(err error) bool { return errors.Is(err, unix.EPERM) || errors.Is(err, unix.ENOTSUP) }
+
+func xattrNames(fd int) ([]string, error) {
+	buf := make([]byte, 64<<10)
+	n, err := unix.Flistxattr(fd, buf)
+	if err != nil {
+		return nil, err
+	}
+	return splitNames(buf[:n]), nil
 }
 
 func splitNames(b []byte) []string {

@@ -25,6 +25,8 @@ const (
 // Root is the root directory of the container. The container's own files are in
 // it unless a step is running; one process at a time has it.
 type Root struct {
+	// dir is where fd was opened, as mountinfo has it.
+	dir       string
 	fd        int
 	lock      *os.File
 	protected []string
@@ -32,13 +34,24 @@ type Root struct {
 	guard     *guard
 
 	mu sync.RWMutex
-	// in: the image's files are in place.
-	in bool
+	// at says which files are in place.
+	at state
 	// discarding runs after Discard, one at a time; it leaves its error behind.
 	discarding sync.WaitGroup
 	discard    sync.Mutex
 	discarded  error
 }
+
+// state is which files are in place: the container's own, or the image's, or, when
+// putting them there failed, some of either.
+type state int
+
+const (
+	ownFiles state = iota
+	ownPartly
+	imagePartly
+	imageFiles
+)
 
 // ErrReadOnly tells that the container's root directory cannot be written to.
 var ErrReadOnly = errors.New("the root file system of this container is read-only: building in place needs a writable one (readOnlyRootFilesystem: false, no --read-only)")
@@ -58,7 +71,7 @@ func openRoot(dir string, protected []string, log *slog.Logger) (_ *Root, err er
 	if err != nil {
 		return nil, &os.PathError{Op: "open", Path: dir, Err: err}
 	}
-	r := &Root{fd: fd, log: log}
+	r := &Root{dir: dir, fd: fd, log: log}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, r.release())
@@ -124,7 +137,9 @@ func (r *Root) recover() error {
 }
 
 // restore removes what is in place and moves own back. Where the mark is, what
-// is in place may be the container's own already, and nothing is removed.
+// is in place may be the container's own already, and nothing is removed. All
+// becomes as it was, but that directories that were being moved when a build was
+// killed have the time of that.
 func (m *mover) restore(root, own int) error {
 	var st unix.Stat_t
 	if unix.Fstatat(own, leavingMark, &st, unix.AT_SYMLINK_NOFOLLOW) != nil {
@@ -138,11 +153,29 @@ func (m *mover) restore(root, own int) error {
 	if err := m.back(own, root, ""); err != nil {
 		return err
 	}
-	return unix.Unlinkat(own, leavingMark, 0)
+	if err := likeTop(own, root); err != nil {
+		return err
+	}
+	return unmark(own)
 }
 
-// leavingMark stands among the container's own files while some of them may
-// still, or again, be in place.
+// likeTop gives the open directory dst the owner, mode and attributes of src:
+// one is the root directory, whose times nobody keeps, the other stands for it.
+func likeTop(src, dst int) error {
+	var st unix.Stat_t
+	err := unix.Fstat(src, &st)
+	if err == nil {
+		err = likeOwner(src, dst, &st)
+	}
+	if err != nil {
+		return fmt.Errorf("give the root directory its owner, mode and attributes: %w", err)
+	}
+	return nil
+}
+
+// leavingMark is a directory that stands among the container's own files while
+// some of them may still, or again, be in place. In it their directories get their
+// twins.
 const leavingMark = ".shale-moving"
 
 func (r *Root) places() (own, img int, done func(), err error) {
@@ -179,30 +212,33 @@ func (r *Root) moving(move func(m *mover, own, img int) error) error {
 // Spared lists what is neither the container's nor the image's to move: mount
 // points and what is protected, without leading slash.
 func (r *Root) Spared() ([]string, error) {
-	points, err := mountPoints()
+	points, err := MountPoints()
 	if err != nil {
 		return nil, err
 	}
-	return append(append(points, hidden), r.protected...), nil
+	spared := []string{hidden}
+	for _, p := range points {
+		if below, ok := strings.CutPrefix(p, strings.TrimSuffix(r.dir, "/")+"/"); ok {
+			spared = append(spared, below)
+		}
+	}
+	return append(spared, r.protected...), nil
 }
 
 // Protected tells whether path, without leading slash, was given to OpenRoot.
 func (r *Root) Protected() []string { return r.protected }
 
 // Dir is the directory.
-func (r *Root) Dir() string { return "/" }
+func (r *Root) Dir() string { return r.dir }
 
 // Nursery is a directory of the container's root file system that is no part of
 // what a step sees as its files: what is made there can be moved to Dir.
-func (r *Root) Nursery() string { return "/" + hidden + "/" + newName }
+func (r *Root) Nursery() string { return filepath.Join(r.dir, hidden, newName) }
 
 // Begin puts the image's files in place, for a step. No other step, and nobody
 // who needs the container's own files, goes on before End.
 func (r *Root) Begin() error {
 	r.mu.Lock()
-	if r.in {
-		return nil
-	}
 	if err := r.swapIn(); err != nil {
 		r.mu.Unlock()
 		return err
@@ -219,14 +255,12 @@ func (r *Root) End() { r.mu.Unlock() }
 func (r *Root) Own() (release func(), err error) {
 	for {
 		r.mu.RLock()
-		if !r.in {
+		if r.at == ownFiles {
 			return r.mu.RUnlock, nil
 		}
 		r.mu.RUnlock()
 		r.mu.Lock()
-		if r.in {
-			err = r.swapOut()
-		}
+		err = r.swapOut()
 		r.mu.Unlock()
 		if err != nil {
 			return nil, err
@@ -260,42 +294,97 @@ func (r *Root) Discard() {
 	})
 }
 
+// swapIn puts the image's files in place.
 func (r *Root) swapIn() error {
+	if r.at == imageFiles {
+		return nil
+	}
 	r.discarding.Wait()
 	return r.moving(func(m *mover, own, img int) error {
-		if err := mark(own); err != nil {
+		if r.at != imagePartly {
+			if err := r.leave(m, own); err != nil {
+				return err
+			}
+			r.at = imagePartly
+		}
+		if err := m.back(img, r.fd, ""); err != nil {
 			return err
 		}
-		if err := m.out(r.fd, own, ""); err != nil {
-			return errors.Join(err, m.restore(r.fd, own))
+		if err := likeTop(img, r.fd); err != nil {
+			return err
 		}
-		if err := unix.Unlinkat(own, leavingMark, 0); err != nil {
-			return fmt.Errorf("build in place: %w", err)
-		}
-		r.in = true
-		return m.back(img, r.fd, "")
+		r.at = imageFiles
+		return nil
 	})
+}
+
+// leave moves the container's own files to own; when that fails, back.
+func (r *Root) leave(m *mover, own int) error {
+	if r.at == ownPartly {
+		if err := r.restore(m, own); err != nil {
+			return err
+		}
+	}
+	if err := likeTop(r.fd, own); err != nil {
+		return err
+	}
+	if err := mark(own); err != nil {
+		return err
+	}
+	r.at = ownPartly
+	err := m.outMarked(r.fd, own)
+	if err == nil {
+		err = unmark(own)
+	}
+	if err != nil {
+		return errors.Join(err, r.restore(m, own))
+	}
+	return nil
 }
 
 func mark(own int) error {
-	fd, err := unix.Openat(own, leavingMark, unix.O_WRONLY|unix.O_CREAT|unix.O_CLOEXEC, 0o600)
-	if err != nil {
-		return fmt.Errorf("build in place: %w", err)
+	if err := unix.Mkdirat(own, leavingMark, 0o700); err != nil && !errors.Is(err, unix.EEXIST) {
+		return fmt.Errorf("build in place: mark what is moved: %w", err)
 	}
-	return unix.Close(fd)
+	return nil
 }
 
+func unmark(own int) error {
+	if err := RemoveAt(own, leavingMark); err != nil {
+		return fmt.Errorf("build in place: remove the mark of what is moved: %w", err)
+	}
+	return nil
+}
+
+// swapOut puts the container's own files in place.
 func (r *Root) swapOut() error {
+	if r.at == ownFiles {
+		return nil
+	}
 	return r.moving(func(m *mover, own, img int) error {
+		if r.at == ownPartly {
+			return r.restore(m, own)
+		}
 		if err := m.out(r.fd, img, ""); err != nil {
+			return err
+		}
+		if err := likeTop(r.fd, img); err != nil {
 			return err
 		}
 		if err := mark(own); err != nil {
 			return err
 		}
-		r.in = false
-		return m.restore(r.fd, own)
+		r.at = ownPartly
+		return r.restore(m, own)
 	})
+}
+
+func (r *Root) restore(m *mover, own int) error {
+	if err := m.restore(r.fd, own); err != nil {
+		return err
+	}
+	r.at = ownFiles
+	return nil
 }
 
 // Guard starts a process that puts the container's own files back should this one
@@ -309,7 +398,9 @@ func (r *Root) Guard() (err error) {
 	return err
 }
 
-// Close puts the container's own files back and removes the image's.
+// Close puts the container's own files back and removes the image's. Where the
+// first cannot be done nothing is removed: the guard tries again once this process
+// has ended, and then every other build.
 func (r *Root) Close() error {
 	release, err := r.Own()
 	if err != nil {
@@ -355,11 +446,18 @@ func Aside() (int, error) {
 	return unix.Open(name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 }
 
-// MountPoints lists, as absolute paths, where something is mounted.
+// MountPoints lists, as absolute paths, where something is mounted but the root
+// directory.
 func MountPoints() ([]string, error) {
-	points, err := mountPoints()
-	for i := range points {
-		points[i] = "/" + points[i]
+	list, err := mounts()
+	if err != nil {
+		return nil, err
 	}
-	return points, err
+	var points []string
+	for _, m := range list {
+		if m.path != "/" {
+			points = append(points, m.path)
+		}
+	}
+	return points, nil
 }
