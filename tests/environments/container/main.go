@@ -11,7 +11,8 @@
 // mounted at /var/lib/containers. The command gets this process's working
 // directory, where it is in the container too, its variables, standard streams
 // and the host's network; the exit status is the command's. What the container
-// writes is in $TMPDIR, by default /var/tmp.
+// writes is in $SHALE_CONTAINER_DIR, or else where an overlay can have its changes:
+// /var/tmp, /tmp, /dev/shm or /run.
 package main
 
 import (
@@ -81,15 +82,12 @@ func run(args []string) (code int, err error) {
 	if err != nil {
 		return 0, err
 	}
-	dir, err := os.MkdirTemp(cmp.Or(os.Getenv("TMPDIR"), "/var/tmp"), "shale-container-")
+	dir, err := place(o)
 	if err != nil {
 		return 0, err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	root := filepath.Join(dir, "rootfs")
-	if err := mountRoot(o, dir, root); err != nil {
-		return 0, err
-	}
 	defer func() { err = errors.Join(err, unix.Unmount(root, unix.MNT_DETACH)) }()
 	if err := prepare(o, dir, root); err != nil {
 		return 0, err
@@ -106,6 +104,44 @@ func run(args []string) (code int, err error) {
 		return 0, err
 	}
 	return start(dir)
+}
+
+// envDir names the directory for what containers write.
+const envDir = "SHALE_CONTAINER_DIR"
+
+// place makes a directory for the container and mounts its root file system
+// there, in the first of several directories where that works: an overlay cannot
+// have its changes on every file system, of all on no other overlay, which /var/tmp
+// is on in a container.
+func place(o options) (string, error) {
+	parents := []string{"/var/tmp", "/tmp", "/dev/shm", "/run"}
+	if dir := os.Getenv(envDir); dir != "" {
+		parents = []string{dir}
+	}
+	var errs []error
+	for _, parent := range parents {
+		// The container would have itself inside.
+		if o.shows(parent) {
+			errs = append(errs, fmt.Errorf("%s: the container has it too (-bind)", parent))
+			continue
+		}
+		dir, err := os.MkdirTemp(parent, "shale-container-")
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		err = mountRoot(o, dir, filepath.Join(dir, "rootfs"))
+		if err == nil {
+			return dir, nil
+		}
+		err = errors.Join(err, os.RemoveAll(dir))
+		// The changes are there, wherever the rest is.
+		if o.keep != "" {
+			return "", fmt.Errorf("there cannot be an overlay's changes in %s; name a directory on a disk or tmpfs by -keep: %w", o.keep, err)
+		}
+		errs = append(errs, fmt.Errorf("%s: %w", parent, err))
+	}
+	return "", fmt.Errorf("there is no place for the changes of an overlay; name a directory on a disk or tmpfs, such as a volume, by %s: %w", envDir, errors.Join(errs...))
 }
 
 // mountRoot mounts an overlay over the root file system.
