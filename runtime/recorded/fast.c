@@ -214,50 +214,59 @@ static int put(const sup *s, const call *n, uint64_t at, const void *data, size_
 	return result;
 }
 
-static enum verdict describe(sup *s, const table *t, const call *n, int dirfd, uint64_t path, int flags, uint64_t out, int64_t *val)
+// owner is who the file in s->path is taken to belong to.
+struct owner {
+	uint32_t uid, gid;
+	int nofollow; // AT_SYMLINK_NOFOLLOW if the file is not what a link leads to
+};
+
+// owner_of finds the owner that a call which describes a file is to show: PASS if
+// none is recorded.
+static enum verdict owner_of(sup *s, const table *t, const call *n, int dirfd, uint64_t path, int flags, struct owner *o)
 {
 	int follow;
 	long size;
-	uint32_t uid, gid;
-	struct stat st;
 	enum verdict v = locate(s, n, dirfd, path, flags, &follow);
 
 	if (v == ANSWER)
 		v = lookup(s, t, follow, &size);
 	if (v != ANSWER)
 		return v;
-	if (!shale_recorded_parse(s->value, size, &uid, &gid))
-		return GO;
-	if (fstatat(AT_FDCWD, s->path, &st, follow ? 0 : AT_SYMLINK_NOFOLLOW))
+	o->nofollow = follow ? 0 : AT_SYMLINK_NOFOLLOW;
+	return shale_recorded_parse(s->value, size, &o->uid, &o->gid) ? ANSWER : GO;
+}
+
+static enum verdict describe(sup *s, const table *t, const call *n, int dirfd, uint64_t path, int flags, uint64_t out, int64_t *val)
+{
+	struct owner o;
+	struct stat st;
+	enum verdict v = owner_of(s, t, n, dirfd, path, flags, &o);
+
+	if (v != ANSWER)
+		return v;
+	if (fstatat(AT_FDCWD, s->path, &st, o.nofollow))
 		return PASS;
-	st.st_uid = uid;
-	st.st_gid = gid;
+	st.st_uid = o.uid;
+	st.st_gid = o.gid;
 	*val = put(s, n, out, &st, sizeof(st));
 	return ANSWER;
 }
 
 static enum verdict describe_x(sup *s, const table *t, const call *n, int64_t *val)
 {
-	int follow, flags = (int)n->args[2];
-	long size;
-	uint32_t uid, gid;
+	int flags = (int)n->args[2];
+	struct owner o;
 	struct statx x;
-	enum verdict v = locate(s, n, (int)n->args[0], n->args[1], flags, &follow);
+	enum verdict v = owner_of(s, t, n, (int)n->args[0], n->args[1], flags, &o);
 
-	if (v == ANSWER)
-		v = lookup(s, t, follow, &size);
 	if (v != ANSWER)
 		return v;
-	if (!shale_recorded_parse(s->value, size, &uid, &gid))
-		return GO;
 	flags &= AT_STATX_FORCE_SYNC | AT_STATX_DONT_SYNC | AT_NO_AUTOMOUNT;
-	if (!follow)
-		flags |= AT_SYMLINK_NOFOLLOW;
 	memset(&x, 0, sizeof(x));
-	if (syscall(SYS_statx, AT_FDCWD, s->path, flags, (unsigned int)n->args[3], &x))
+	if (syscall(SYS_statx, AT_FDCWD, s->path, flags | o.nofollow, (unsigned int)n->args[3], &x))
 		return PASS;
-	x.stx_uid = uid;
-	x.stx_gid = gid;
+	x.stx_uid = o.uid;
+	x.stx_gid = o.gid;
 	*val = put(s, n, n->args[4], &x, sizeof(x));
 	return ANSWER;
 }
