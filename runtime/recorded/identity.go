@@ -192,7 +192,8 @@ func getgroups(s *Supervisor, n *notification) answer {
 
 // prctl keeps the flag of kept capabilities, and the timer slack to itself.
 func prctl(s *Supervisor, n *notification) answer {
-	switch n.args[0] {
+	option := uint32(n.args[0])
+	switch option {
 	case unix.PR_GET_TIMERSLACK:
 		return value(slack)
 	case unix.PR_SET_TIMERSLACK:
@@ -202,7 +203,7 @@ func prctl(s *Supervisor, n *notification) answer {
 	if err != nil {
 		return fail(err)
 	}
-	if n.args[0] == unix.PR_GET_KEEPCAPS {
+	if option == unix.PR_GET_KEEPCAPS {
 		if c.keep {
 			return value(1)
 		}
@@ -218,7 +219,7 @@ func prctl(s *Supervisor, n *notification) answer {
 
 // getsockopt tells who is at the other end of a socket (SO_PEERCRED, unix(7)).
 func getsockopt(s *Supervisor, n *notification) answer {
-	if n.args[1] != unix.SOL_SOCKET {
+	if fdArg(n.args[1]) != unix.SOL_SOCKET {
 		return goOn
 	}
 	peer, err := s.peer(n)
@@ -231,11 +232,14 @@ func getsockopt(s *Supervisor, n *notification) answer {
 	}
 	ucred := unix.Ucred{Pid: s.innerPID(int(peer.Pid)), Uid: c.uid.e, Gid: c.gid.e}
 	var room [4]byte
-	if _, err := read(int(n.pid), n.args[4], room[:]); err != nil {
+	if got, err := read(int(n.pid), n.args[4], room[:]); err != nil || got < len(room) {
 		return fail(unix.EFAULT)
 	}
 	data := bytesOf(&ucred)
-	length := min(len(data), int(binary.NativeEndian.Uint32(room[:])))
+	length := min(len(data), int(int32(binary.NativeEndian.Uint32(room[:]))))
+	if length < 0 {
+		return fail(unix.EINVAL)
+	}
 	if err := s.write(n, n.args[3], data[:length]); err != nil {
 		return fail(err)
 	}

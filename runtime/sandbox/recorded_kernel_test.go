@@ -22,8 +22,12 @@ func TestRecordedIsTheKernels(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	tests := []struct{ program, want string }{
-		{"chowns", `
+	tests := []struct {
+		program string
+		user    uint32
+		want    string
+	}{
+		{"chowns", 0, `
 root -1:-1 regular 755: ok, 5:6 755, touched
 root -1:-1 set-id 6755: ok, 5:6 755, touched
 root -1:-1 lock bit 2745: ok, 5:6 2745, touched
@@ -56,6 +60,15 @@ of what is not there no such file or directory
 read-only -1:-1 read-only file system
 read-only 1:1 read-only file system
 `},
+		{"arguments", 1234, `
+prctl keeps: ok, 1
+prctl with more above: ok, 0
+prctl slack with more above: ok, 0
+peer 1234:1234
+peer with more above 1234:1234
+peer of less than nothing: invalid argument
+peer of half: ok, 8
+`},
 	}
 	r := newRunner(t)
 	for _, tt := range tests {
@@ -76,6 +89,7 @@ read-only 1:1 read-only file system
 				if one {
 					s = recordedSpec(root, "")
 				}
+				s.UID, s.GID = tt.user, tt.user
 				s.Mounts = append(mounts, sandbox.Mount{Source: exe, Target: "/hostile", ReadOnly: true}, sandbox.Mount{Source: ro, Target: "/ro", ReadOnly: true})
 				s.Args = []string{"/usr/bin/perl", "-e", `exec {"/hostile"} "hostile", @ARGV`, tt.program, ""}
 				code, out, err := runIn(t, r, s)
@@ -204,6 +218,45 @@ func changeOwnersBy() error {
 		fmt.Println("read-only 1:1", said(unix.Fchownat(unix.AT_FDCWD, "/ro/f", 1, 1, 0)))
 	})
 	return nil
+}
+
+// giveOddArguments makes calls with values that the kernel cuts or refuses.
+func giveOddArguments(string) error {
+	runtime.LockOSThread()
+	const above = 7 << 32 // what the kernel does not look at
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM, 0)
+	if err != nil {
+		return err
+	}
+	keep := func(what string, option, value uintptr) {
+		_, _, errno := syscall.Syscall(unix.SYS_PRCTL, option, value, 0)
+		kept, _, _ := syscall.Syscall(unix.SYS_PRCTL, unix.PR_GET_KEEPCAPS, 0, 0)
+		fmt.Printf("prctl %s: %s, %d\n", what, saidErrno(errno), kept)
+	}
+	keep("keeps", unix.PR_SET_KEEPCAPS, 1)
+	keep("with more above", above|unix.PR_SET_KEEPCAPS, 0)
+	keep("slack with more above", above|unix.PR_SET_TIMERSLACK, 1)
+	ask := func(level uintptr, size int32) (unix.Ucred, int32, syscall.Errno) {
+		var cred unix.Ucred
+		_, _, errno := syscall.Syscall6(unix.SYS_GETSOCKOPT, uintptr(pair[0]), level, unix.SO_PEERCRED, uintptr(unsafe.Pointer(&cred)), uintptr(unsafe.Pointer(&size)), 0)
+		return cred, size, errno
+	}
+	cred, _, _ := ask(unix.SOL_SOCKET, 12)
+	fmt.Printf("peer %d:%d\n", cred.Uid, cred.Gid)
+	cred, _, _ = ask(above|unix.SOL_SOCKET, 12)
+	fmt.Printf("peer with more above %d:%d\n", cred.Uid, cred.Gid)
+	_, _, errno := ask(unix.SOL_SOCKET, -1)
+	fmt.Println("peer of less than nothing:", saidErrno(errno))
+	_, size, errno := ask(unix.SOL_SOCKET, 8)
+	fmt.Printf("peer of half: %s, %d\n", saidErrno(errno), size)
+	return nil
+}
+
+func saidErrno(errno syscall.Errno) string {
+	if errno == 0 {
+		return "ok"
+	}
+	return errno.Error()
 }
 
 // newFile makes a file of 5:6.
