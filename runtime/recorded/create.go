@@ -2,6 +2,7 @@ package recorded
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"strconv"
 
@@ -11,7 +12,7 @@ import (
 // A file belongs to whoever makes it, or to the group of a set-gid directory.
 // The kernel makes it root's; so where that is not right, the supervisor makes the
 // file, records its owner and hands it over. It never opens what exists already:
-// that the kernel does.
+// that the kernel does. Opening a link that leads nowhere makes what it leads to.
 
 // place is where a file is to be made.
 type place struct {
@@ -115,26 +116,41 @@ func (s *Supervisor) open(n *notification, dirfd int, path, flags, mode uint64) 
 	if !ok || text[len(text)-1] == '/' && !temporary {
 		return goOn
 	}
+	follows := !temporary && flags&(unix.O_EXCL|unix.O_NOFOLLOW) == 0
 	owner, needed := s.newOwner(int(n.pid), dirfd, p.dir)
-	if !needed {
+	if !needed && (!follows || !s.isLink(int(n.pid), dirfd, text)) {
 		return goOn
 	}
 	dir, err := s.directory(n, dirfd, p.dir)
 	if err != nil {
 		return goOn // and fail as the kernel has it
 	}
-	defer unix.Close(dir) //nolint:errcheck // O_PATH
+	defer func() { _ = unix.Close(dir) }() // O_PATH
 	if !temporary {
 		flags |= unix.O_EXCL
 	}
 	how := int(flags) | unix.O_CLOEXEC | unix.O_NOCTTY
 	fd := -1
-	err = s.withUmask(int(n.pid), func() (err error) {
-		fd, err = unix.Openat(dir, p.base, how, uint32(mode)&0o7777)
-		return err
-	})
-	if errors.Is(err, unix.EEXIST) {
-		return goOn
+	for links := 0; ; links++ {
+		err = s.withUmask(int(n.pid), func() (err error) {
+			fd, err = unix.Openat(dir, p.base, how, uint32(mode)&0o7777)
+			return err
+		})
+		if !errors.Is(err, unix.EEXIST) {
+			break
+		}
+		next, base, ok := behind(dir, p.base)
+		if !ok || !follows || links == maxLinks {
+			if ok {
+				_ = unix.Close(next) // O_PATH
+			}
+			return goOn
+		}
+		_ = unix.Close(dir) // O_PATH
+		dir, p.base = next, base
+		if owner, err = s.ownerIn(int(n.pid), dir); err != nil {
+			return fail(err)
+		}
 	}
 	if err != nil {
 		return fail(err)
@@ -148,6 +164,57 @@ func (s *Supervisor) open(n *notification, dirfd int, path, flags, mode uint64) 
 		return fail(err)
 	}
 	return value(number)
+}
+
+// maxLinks is how many links the kernel follows, MAXSYMLINKS.
+const maxLinks = 40
+
+// behind finds what is to be made where a link at name leads to. ok is false if there
+// is something, or what name is is no link.
+func behind(dir int, name string) (next int, base string, ok bool) {
+	var st unix.Stat_t
+	if err := unix.Fstatat(dir, name, &st, 0); !errors.Is(err, unix.ENOENT) {
+		return -1, "", false
+	}
+	var buf [pathMax]byte
+	size, err := unix.Readlinkat(dir, name, buf[:])
+	if err != nil || size == 0 || size == len(buf) || buf[size-1] == '/' {
+		return -1, "", false
+	}
+	p, ok := split(buf[:size])
+	if !ok {
+		return -1, "", false
+	}
+	next, err = unix.Openat2(dir, cmp.Or(string(p.dir), "."), &unix.OpenHow{
+		Flags: unix.O_PATH | unix.O_DIRECTORY | unix.O_CLOEXEC, Resolve: unix.RESOLVE_NO_MAGICLINKS,
+	})
+	return next, p.base, err == nil
+}
+
+// isLink tells whether a path of a thread names a symbolic link.
+func (s *Supervisor) isLink(tid, dirfd int, path []byte) bool {
+	name := s.name(tid, dirfd, path)
+	var st unix.Stat_t
+	err := unix.Fstatat(s.proc, string(name[:len(name)-1]), &st, unix.AT_SYMLINK_NOFOLLOW)
+	return err == nil && st.Mode&unix.S_IFMT == unix.S_IFLNK
+}
+
+// ownerIn is newOwner for an open directory.
+func (s *Supervisor) ownerIn(tid, dir int) (Record, error) {
+	c, err := s.creds(tid)
+	if err != nil {
+		return Record{}, err
+	}
+	r := Record{UID: c.uid.fs, GID: c.gid.fs}
+	var st unix.Stat_t
+	if err := unix.Fstat(dir, &st); err != nil {
+		return Record{}, err
+	}
+	if st.Mode&unix.S_ISGID != 0 {
+		above, _ := s.recordOf(dir)
+		r.GID = above.GID
+	}
+	return r, nil
 }
 
 func (s *Supervisor) recordNew(fd int, owner Record) error {

@@ -376,7 +376,17 @@ static enum verdict create(sup *s, const call *n, int dirfd, uint64_t path)
 // open_new is create for an open call.
 static enum verdict open_new(sup *s, const call *n, int dirfd, uint64_t path, uint64_t flags)
 {
-	return (flags & O_TMPFILE) == O_TMPFILE ? GO : create(s, n, dirfd, path);
+	struct stat st;
+	enum verdict v = GO;
+
+	if ((flags & O_TMPFILE) != O_TMPFILE)
+		v = create(s, n, dirfd, path);
+	if (v != PASS || flags & (O_EXCL | O_NOFOLLOW))
+		return v;
+	// A link may lead to where another directory says whose the file is.
+	if (!set_path(s, n->pid, dirfd, strlen(s->text)))
+		return GO;
+	return fstatat(AT_FDCWD, s->path, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISLNK(st.st_mode) ? GO : PASS;
 }
 
 // execute passes on a program that changes nobody's identity.

@@ -49,6 +49,12 @@ func TestRecordedOwnership(t *testing.T) {
 			name: "to root", script: `touch /tmp/a /tmp/b; chown 5:6 /tmp/a; chmod 4755 /tmp/a /tmp/b; exec 5</tmp/a 6</tmp/b; chown 0:0 /dev/fd/5; chown 0 /tmp/b; stat -c %u:%g:%a /tmp/a /tmp/b; cp -p /tmp/a /tmp/c; stat -c %u:%g /tmp/c`,
 			want: "0:0:755\n0:0:755\n0:0\n",
 		},
+		{
+			name: "links to nothing", uid: 1000, gid: 100, script: `cd /tmp; mkdir d; ln -s new l; ln -s /tmp/d/n m; ln -s ./m k; ln -s d/../d/o r; ln -s loop loop; ln -s ex x; echo 1 >l; echo 2 >k; echo 3 >>r; stat -c %u:%g new d/n d/o; cat new d/n l; ` +
+				`(set -C; echo 4 >x) 2>/dev/null || echo no; (echo 5 >loop) 2>/dev/null || echo no; echo 6 >/dev/stdout; ln -s /proc/self/fd/1 out; echo 7 >out; ln -s none/f y; (echo 8 >y) 2>/dev/null || echo no; ls d`,
+			want: "1000:100\n1000:100\n1000:100\n1\n2\n1\nno\nno\n6\n7\nno\nn\no\n",
+		},
+		{name: "link into a set-gid directory", script: `mkdir /tmp/d; chown 0:50 /tmp/d; chmod 2775 /tmp/d; ln -s d/f /tmp/l; echo 1 >/tmp/l; echo 2 >>/tmp/l; stat -c %u:%g:%a /tmp/d/f; cat /tmp/l; ln -s /tmp/g /tmp/d/m; echo 3 >/tmp/d/m; stat -c %u:%g /tmp/g`, want: "0:50:644\n1\n2\n0:0\n"},
 		{name: "chroot", script: `mkdir -p /tmp/r/bin /tmp/r/etc; cp /bin/busybox /tmp/r/bin/; touch /tmp/r/etc/f /etc/f; busybox chroot /tmp/r /bin/busybox chown 9:9 /etc/f; stat -c %u /tmp/r/etc/f /etc/f`, want: "9\n0\n"},
 	}
 	for _, tt := range tests {
