@@ -39,7 +39,7 @@ ENV ?= docker docker-inside docker-nnp unshare unshare-inside unshare-readonly u
 EVERY ?=
 export CACHE RUN TAGS PKG UPDATE EVERY
 
-.PHONY: help setup build test unit unit-race e2e e2e-root environments conformance conformance-oneid conformance-digests conformance-environments conformance-reference examples image demo bench bench-modes bench-scale fuzz lint fmt fmt-check vet tidy-check docs-check ci clean FORCE
+.PHONY: help setup build test unit unit-race e2e e2e-root environments conformance conformance-oneid conformance-digests conformance-environments conformance-reference examples image demo bench bench-modes bench-scale cross fuzz lint fmt fmt-check vet tidy-check docs-check ci clean FORCE
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-22s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -117,6 +117,9 @@ bench-modes: ## compare builds on this machine and in containers of two kinds, w
 
 bench-scale: ## measure how times grow with the work and draw docs/scale.svg; BENCH=-all with a million files
 	bench/run -scale $(BENCH)
+
+cross: ## compile and vet everything for arm64, and start the binary in an emulator
+	tests/cross
 
 fuzz: ## run every fuzz target for FUZZTIME each
 	tests/fuzz $(FUZZTIME)
