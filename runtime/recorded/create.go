@@ -29,23 +29,59 @@ func split(path []byte) (p place, ok bool) {
 }
 
 // newOwner finds the owner of a file that a thread makes in a directory. needed is
-// false when that is root, as the kernel has it.
-func (s *Supervisor) newOwner(tid, dirfd int, dir []byte) (r Record, needed bool) {
+// false when that is root, as the kernel has it. The error is ENOENT where the
+// directory is not there: when the kernel gets to look, another thread may have made
+// it, and the file would be root's.
+func (s *Supervisor) newOwner(tid, dirfd int, dir []byte) (r Record, needed bool, err error) {
 	c, err := s.creds(tid)
 	if err != nil {
-		return r, false
+		return r, false, nil //nolint:nilerr // the kernel says what is wrong
 	}
 	r = Record{UID: c.uid.fs, GID: c.gid.fs}
-	name := s.name(tid, dirfd, dir)
 	var st unix.Stat_t
-	if unix.Fstatat(s.proc, string(name[:len(name)-1]), &st, 0) != nil {
-		return r, false
+	// It may come to be there between looking for it and for why it is not.
+	for range 3 {
+		name := s.name(tid, dirfd, dir)
+		if err = unix.Fstatat(s.proc, string(name[:len(name)-1]), &st, 0); err == nil {
+			if st.Mode&unix.S_ISGID != 0 {
+				above, _ := s.record(name, true)
+				r.GID = above.GID
+			}
+			return r, !r.plain(), nil
+		}
+		if !errors.Is(err, unix.ENOENT) {
+			break
+		}
+		if s.missing(tid, dirfd, dir) {
+			return r, false, unix.ENOENT
+		}
 	}
-	if st.Mode&unix.S_ISGID != 0 {
-		above, _ := s.record(name, true)
-		r.GID = above.GID
+	return r, false, nil
+}
+
+// missing tells whether a directory is not there for the thread either: in what is
+// there on the way to it, which is not /proc, the next name is nothing, no link above
+// all.
+func (s *Supervisor) missing(tid, dirfd int, dir []byte) bool {
+	for {
+		p, ok := split(dir)
+		if !ok {
+			return false
+		}
+		at, err := s.find(tid, dirfd, p.dir, unix.O_DIRECTORY)
+		if errors.Is(err, unix.ENOENT) {
+			dir = p.dir
+			continue
+		}
+		if err != nil {
+			return false
+		}
+		defer unix.Close(at) //nolint:errcheck // O_PATH
+		var st unix.Stat_t
+		var fs unix.Statfs_t
+		err = unix.Fstatat(at, p.base, &st, unix.AT_SYMLINK_NOFOLLOW)
+		return errors.Is(err, unix.ENOENT) && unix.Fstatfs(at, &fs) == nil && fs.Type != unix.PROC_SUPER_MAGIC
 	}
-	return r, !r.plain()
 }
 
 // directory opens the directory in which something is made for the caller.
@@ -91,7 +127,7 @@ func openat2(s *Supervisor, n *notification) answer {
 		return goOn
 	}
 	if how.Resolve != 0 {
-		if _, needed := s.newOwner(int(n.pid), fdArg(n.args[0]), nil); needed {
+		if _, needed, _ := s.newOwner(int(n.pid), fdArg(n.args[0]), nil); needed {
 			return fail(unix.ENOSYS)
 		}
 		return goOn
@@ -117,11 +153,17 @@ func (s *Supervisor) open(n *notification, dirfd int, path, flags, mode uint64) 
 		return goOn
 	}
 	follows := !temporary && flags&(unix.O_EXCL|unix.O_NOFOLLOW) == 0
-	owner, needed := s.newOwner(int(n.pid), dirfd, p.dir)
+	owner, needed, err := s.newOwner(int(n.pid), dirfd, p.dir)
+	if err != nil {
+		return fail(err)
+	}
 	if !needed && (!follows || !s.isLink(int(n.pid), dirfd, text)) {
 		return goOn
 	}
 	dir, err := s.directory(n, dirfd, p.dir)
+	if errors.Is(err, unix.ENOENT) {
+		return fail(err) // it was there a moment ago
+	}
 	if err != nil {
 		return goOn // and fail as the kernel has it
 	}
@@ -235,17 +277,20 @@ func (s *Supervisor) make(n *notification, dirfd int, path uint64, special Recor
 	if !ok {
 		return goOn
 	}
-	owner, needed := s.newOwner(int(n.pid), dirfd, p.dir)
+	owner, needed, err := s.newOwner(int(n.pid), dirfd, p.dir)
+	if err != nil {
+		return fail(err)
+	}
 	if !needed && special.plain() {
 		return goOn
 	}
 	owner.Type, owner.Rdev = special.Type, special.Rdev
 	dir, err := s.directory(n, dirfd, p.dir)
 	if err != nil {
-		if special.plain() {
+		if special.plain() && !errors.Is(err, unix.ENOENT) {
 			return goOn // and fail as the kernel has it
 		}
-		return fail(err)
+		return fail(err) // or it was there a moment ago
 	}
 	defer unix.Close(dir) //nolint:errcheck // O_PATH
 	if err := s.withUmask(int(n.pid), func() error { return fn(dir, p.base) }); err != nil {

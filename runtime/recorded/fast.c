@@ -368,8 +368,9 @@ static enum verdict create(sup *s, const call *n, int dirfd, uint64_t path)
 		return GO;
 	if (!set_path(s, n->pid, dirfd, (size_t)(base - s->text)))
 		return GO;
+	// A directory that is missing may be there, and set-gid, for the kernel.
 	if (fstatat(AT_FDCWD, s->path, &st, 0))
-		return PASS;
+		return errno == ENOENT ? GO : PASS;
 	return st.st_mode & S_ISGID ? GO : PASS;
 }
 

@@ -22,7 +22,7 @@ import (
 var hostile = map[string]func(arg string) error{
 	"rewrite": rewriteArguments, "close": closeDescriptors, "exec": execAmidCalls, "exec-again": execAmidCalls,
 	"die": dieAmidCalls, "calls": callForEver, "shut": shutMemory, "slack": forgeIdentity, "bomb": forkBomb, "steal": openForNothing,
-	"chowns": changeOwners, "keeps": copyUp, "arguments": giveOddArguments,
+	"chowns": changeOwners, "keeps": copyUp, "arguments": giveOddArguments, "parents": makeAmidParents,
 }
 
 // runHostile runs the program that the arguments name, if they do.

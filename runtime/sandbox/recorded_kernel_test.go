@@ -6,6 +6,8 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"unsafe"
@@ -60,6 +62,14 @@ of what is not there no such file or directory
 read-only -1:-1 read-only file system
 read-only 1:1 read-only file system
 `},
+		{"parents", 0, `
+mkdir: all the user's
+open: all the user's
+symlink: all the user's
+mknod: all the user's
+nothing there: no such file or directory
+a file there: not a directory
+`},
 		{"arguments", 1234, `
 prctl keeps: ok, 1
 prctl with more above: ok, 0
@@ -113,6 +123,92 @@ func asUser(uid, gid uint32, groups []uint32, fn func()) {
 		fn()
 	}()
 	<-done
+}
+
+// makeAmidParents makes files, as a user, in directories that another thread makes at
+// the same time, and says whose they become.
+func makeAmidParents(string) error {
+	const rounds, threads = 300, 4
+	unix.Umask(0)
+	if err := os.Chmod("/tmp", 0o1777); err != nil {
+		return err
+	}
+	for _, c := range []struct {
+		call string
+		make func(name string) error
+	}{
+		{"mkdir", func(name string) error { return unix.Mkdir(name, 0o755) }},
+		{"open", func(name string) error {
+			fd, err := unix.Open(name, unix.O_CREAT|unix.O_WRONLY, 0o644)
+			if err == nil {
+				err = unix.Close(fd)
+			}
+			return err
+		}},
+		{"symlink", func(name string) error { return unix.Symlink("nowhere", name) }},
+		{"mknod", func(name string) error { return unix.Mknod(name, unix.S_IFIFO|0o644, 0) }},
+	} {
+		var others atomic.Int64
+		var step, busy atomic.Int64
+		errs := make([]error, threads)
+		var wait sync.WaitGroup
+		dir := func(i int64) string { return fmt.Sprintf("/tmp/%s-%d", c.call, i) }
+		for n := range threads {
+			wait.Go(func() {
+				asUser(1234, 1234, nil, func() {
+					for i := range int64(rounds) {
+						for step.Load() < i {
+							runtime.Gosched()
+						}
+						name := fmt.Sprintf("%s/%d", dir(i), n)
+						err := c.make(name)
+						for errors.Is(err, unix.ENOENT) {
+							err = c.make(name)
+						}
+						var st unix.Stat_t
+						if err == nil {
+							err = unix.Lstat(name, &st)
+						}
+						if err != nil {
+							errs[n] = err
+							return
+						}
+						if st.Uid != 1234 || st.Gid != 1234 {
+							others.Add(1)
+						}
+						busy.Add(1)
+					}
+				})
+			})
+		}
+		asUser(1234, 1234, nil, func() {
+			for i := range int64(rounds) {
+				step.Store(i)
+				if err := unix.Mkdir(dir(i), 0o755); err != nil {
+					errs[0] = err
+					return
+				}
+				for busy.Load() < (i+1)*threads {
+					runtime.Gosched()
+				}
+			}
+		})
+		wait.Wait()
+		if err := errors.Join(errs...); err != nil {
+			return fmt.Errorf("%s: %w", c.call, err)
+		}
+		whose := "all the user's"
+		if n := others.Load(); n > 0 {
+			whose = fmt.Sprintf("%d of %d somebody else's", n, rounds*threads)
+		}
+		fmt.Printf("%s: %s\n", c.call, whose)
+	}
+	asUser(1234, 1234, nil, func() {
+		fmt.Println("nothing there:", said(unix.Mkdir("/tmp/none/of/it", 0o755)))
+		_, err := unix.Open("/tmp/open-0/0/x", unix.O_CREAT|unix.O_WRONLY, 0o644)
+		fmt.Println("a file there:", said(err))
+	})
+	return nil
 }
 
 func said(err error) string {
