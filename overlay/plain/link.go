@@ -92,14 +92,41 @@ func openBeneath(root int, dir string) (int, error) {
 	})
 }
 
+// place is an open directory of a view or tree, with those in the layers that its files
+// are linked to or copied from.
+type place struct {
+	*linker
+	fd   int
+	rel  string
+	open map[string]int // by layer
+}
+
+func (at *place) close() {
+	for _, fd := range at.open {
+		_ = unix.Close(fd)
+	}
+}
+
+// from returns the directory of the same path in the layer of n.
+func (at *place) from(n *Node) (int, error) {
+	if fd, ok := at.open[n.layer]; ok {
+		return fd, nil
+	}
+	fd, err := at.source(n, at.rel)
+	if err != nil {
+		return -1, fmt.Errorf("open /%s in its layer: %w", at.rel, err)
+	}
+	if at.open == nil {
+		at.open = map[string]int{}
+	}
+	at.open[n.layer] = fd
+	return fd, nil
+}
+
 // contents makes what is in n. dir is its path.
 func (k *linker) contents(fd int, n *Node, dir string) error {
-	open := map[string]int{} // by layer
-	defer func() {
-		for _, fd := range open {
-			_ = unix.Close(fd)
-		}
-	}()
+	at := &place{linker: k, fd: fd, rel: dir}
+	defer at.close()
 	for _, name := range slices.Sorted(maps.Keys(n.children)) {
 		c, rel := n.children[name], path.Join(dir, name)
 		if c.isDir() {
@@ -108,13 +135,9 @@ func (k *linker) contents(fd int, n *Node, dir string) error {
 			}
 			continue
 		}
-		from, ok := open[c.layer]
-		if !ok {
-			var err error
-			if from, err = k.source(c, dir); err != nil {
-				return fmt.Errorf("open /%s in its layer: %w", dir, err)
-			}
-			open[c.layer] = from
+		from, err := at.from(c)
+		if err != nil {
+			return err
 		}
 		if err := k.file(from, fd, c, name, rel); err != nil {
 			return fmt.Errorf("/%s: %w", rel, err)

@@ -17,7 +17,7 @@ func scan(fd int, old *record, spared *Spared) (*record, error) {
 	if err := unix.Fstat(fd, &st); err != nil {
 		return nil, err
 	}
-	s := &scanner{spared: spared, helpers: make(chan struct{}, runtime.GOMAXPROCS(0)-1)}
+	s := &scanner{spared: spared, helpers: newHelpers()}
 	r := &record{meta: metaOf(&st)}
 	return r, s.dir(fd, "", r, old)
 }
@@ -25,9 +25,27 @@ func scan(fd int, old *record, spared *Spared) (*record, error) {
 // scanner looks through one tree. A stat takes the kernel some microseconds and no
 // waiting, so there are as many at a time as there are processors.
 type scanner struct {
-	spared *Spared
-	// helpers are the goroutines that there may be beside the first one.
-	helpers chan struct{}
+	spared  *Spared
+	helpers helpers
+}
+
+// helpers are the goroutines that there may be beside the first one.
+type helpers chan struct{}
+
+// newHelpers allows as many goroutines as there are processors.
+func newHelpers() helpers { return make(helpers, runtime.GOMAXPROCS(0)-1) }
+
+// do calls fn, in another goroutine if there may be one more, for which wait waits.
+func (h helpers) do(wait *sync.WaitGroup, fn func()) {
+	select {
+	case h <- struct{}{}:
+		wait.Go(func() {
+			fn()
+			<-h
+		})
+	default:
+		fn()
+	}
 }
 
 // dir fills r, of which the metadata are known, with what the open directory
@@ -72,15 +90,7 @@ func (s *scanner) dir(fd int, dir string, r, old *record) error {
 		}
 		d := &scanned{name: name, rel: rel, record: c, before: before}
 		below = append(below, d)
-		select {
-		case s.helpers <- struct{}{}:
-			wait.Go(func() {
-				d.err = s.below(fd, d)
-				<-s.helpers
-			})
-		default:
-			d.err = s.below(fd, d)
-		}
+		s.helpers.do(&wait, func() { d.err = s.below(fd, d) })
 	}
 	wait.Wait()
 	for _, d := range below {

@@ -7,7 +7,6 @@ import (
 	"maps"
 	"os"
 	"path"
-	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -142,7 +141,7 @@ func (t *Tree) Become(ctx context.Context, l *Listing) error {
 	t.dirty = true
 	p := &placer{
 		linker: newLinker(t.fd),
-		ctx:    ctx, spared: spared, nursery: t.nursery, helpers: make(chan struct{}, runtime.GOMAXPROCS(0)-1),
+		ctx:    ctx, spared: spared, nursery: t.nursery, helpers: newHelpers(),
 	}
 	defer p.close()
 	p.split(t.rec, l.root)
@@ -194,8 +193,7 @@ type placer struct {
 	// all are, or they would not be one file.
 	broken   map[inode]bool
 	relinked atomic.Bool
-	// helpers are the goroutines that there may be beside the first one.
-	helpers chan struct{}
+	helpers  helpers
 }
 
 // split finds the files of several names that are not all in place.
@@ -301,15 +299,7 @@ func (p *placer) entries(fd int, rel string, r *record, want map[string]*Node) (
 	}
 	var wait sync.WaitGroup
 	for _, d := range dirs {
-		select {
-		case p.helpers <- struct{}{}:
-			wait.Go(func() {
-				d.changed, d.err = p.below(fd, d)
-				<-p.helpers
-			})
-		default:
-			d.changed, d.err = p.below(fd, d)
-		}
+		p.helpers.do(&wait, func() { d.changed, d.err = p.below(fd, d) })
 	}
 	wait.Wait()
 	for _, d := range dirs {
@@ -319,37 +309,6 @@ func (p *placer) entries(fd int, rel string, r *record, want map[string]*Node) (
 		changed = changed || d.changed
 	}
 	return changed, nil
-}
-
-// place is an open directory of the tree, with those in the layers that its files
-// are copied from.
-type place struct {
-	*linker
-	fd   int
-	rel  string
-	open map[string]int // by layer
-}
-
-func (at *place) close() {
-	for _, fd := range at.open {
-		_ = unix.Close(fd)
-	}
-}
-
-// from returns the directory of the same path in the layer of n.
-func (at *place) from(n *Node) (int, error) {
-	if fd, ok := at.open[n.layer]; ok {
-		return fd, nil
-	}
-	fd, err := at.source(n, at.rel)
-	if err != nil {
-		return -1, fmt.Errorf("open /%s in its layer: %w", at.rel, err)
-	}
-	if at.open == nil {
-		at.open = map[string]int{}
-	}
-	at.open[n.layer] = fd
-	return fd, nil
 }
 
 // below is a directory in another one.
