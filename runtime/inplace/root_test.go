@@ -35,6 +35,19 @@ func step(t *testing.T, r *Root, do func()) {
 	do()
 }
 
+// comeAndGo puts the container's own files and the image's in place in turn, closes
+// the root directory and wants each to be as it was, but for what is spared.
+func comeAndGo(t *testing.T, r *Root, dir string, spared []string, before, image map[string]string) {
+	t.Helper()
+	for range 2 {
+		own(t, r)
+		same(t, tree(t, dir, spared...), before)
+		step(t, r, func() { same(t, tree(t, dir, spared...), image) })
+	}
+	closed(t, r, dir)
+	same(t, tree(t, dir, spared...), before)
+}
+
 // closed closes r and checks that nothing is left of it.
 func closed(t *testing.T, r *Root, dir string) {
 	t.Helper()
@@ -136,13 +149,7 @@ func TestProtectedPathsStay(t *testing.T) {
 			})
 		})
 		image := tree(t, p.dir, kept...)
-		for range 2 {
-			own(t, r)
-			same(t, tree(t, p.dir, kept...), before)
-			step(t, r, func() { same(t, tree(t, p.dir, kept...), image) })
-		}
-		closed(t, r, p.dir)
-		same(t, tree(t, p.dir, kept...), before)
+		comeAndGo(t, r, p.dir, kept, before, image)
 		for _, name := range []string{"home/ctx/src/main.c", "store/layers", "store/written"} {
 			if _, err := os.Stat(filepath.Join(p.dir, name)); err != nil {
 				t.Error(err)
@@ -374,13 +381,7 @@ func TestMountPointsStay(t *testing.T) {
 			})
 		})
 		image := tree(t, p.dir, mounted...)
-		for range 2 {
-			own(t, r)
-			same(t, tree(t, p.dir, mounted...), before)
-			step(t, r, func() { same(t, tree(t, p.dir, mounted...), image) })
-		}
-		closed(t, r, p.dir)
-		same(t, tree(t, p.dir, mounted...), before)
+		comeAndGo(t, r, p.dir, mounted, before, image)
 		if _, err := os.Stat(filepath.Join(p.dir, "mnt/vol/file")); err != nil {
 			t.Errorf("what a step wrote to a volume: %v", err)
 		}
