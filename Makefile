@@ -84,7 +84,7 @@ environments: ## scenarios in containers of several kinds (as root); RUN=inplace
 conformance: ## conformance cases as user and (when root) as root; RUN=copy/ for some
 	tests/run conformance $(if $(filter 0,$(shell id -u)),conformance-root)
 
-conformance-oneid: ## the same cases as a user without subordinate ids, whose owners are recorded; needs root to become that user
+conformance-oneid: ## the same cases as a user without subordinate ids, whose owners are recorded; needs root to become that user; EVERY=9 for every ninth
 	tests/run conformance-oneid
 
 conformance-environments: ## the same cases in containers (as root); ENV=docker for one kind, EVERY=10 for every tenth case

@@ -16,6 +16,20 @@ import (
 	"github.com/rogpeppe/go-internal/diff"
 )
 
+// every is which part of the cases is run: all for 1, of nine one for 9.
+func every(t *testing.T) int {
+	t.Helper()
+	value := os.Getenv("CONFORMANCE_EVERY")
+	if value == "" {
+		return 1
+	}
+	n, err := strconv.Atoi(value)
+	if err != nil || n < 1 {
+		t.Fatalf("CONFORMANCE_EVERY=%s: want a number", value)
+	}
+	return n
+}
+
 // need is the value of a variable that the caller must set.
 func need(t *testing.T, name string) string {
 	t.Helper()
@@ -59,12 +73,7 @@ func TestCases(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	every := 1
-	if value := os.Getenv("CONFORMANCE_EVERY"); value != "" {
-		if every, err = strconv.Atoi(value); err != nil || every < 1 {
-			t.Fatalf("CONFORMANCE_EVERY=%s: want a number", value)
-		}
-	}
+	every := every(t)
 	results := &results{passed: map[string]bool{}}
 	t.Cleanup(func() { results.write(t) })
 	for i, c := range cases {
