@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"sync"
 
 	"golang.org/x/sys/unix"
 )
@@ -21,15 +22,13 @@ const fsconfigLimit = 255
 // whole list would have to fit in fsconfig's 255 bytes, where mount(2) has a
 // page.
 func appendLayers(m Mount) error {
-	fd, err := unix.Fsopen("overlay", unix.FSOPEN_CLOEXEC)
-	if err != nil {
-		// EPERM is what a seccomp filter answers that knows mount(2) only.
-		if errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EPERM) {
-			return fmt.Errorf("%w: fsopen: %w", errNoAppend, err)
-		}
-		return fmt.Errorf("fsopen: %w", err)
+	if err := takesLayers(); err != nil {
+		return err
 	}
-	fs := fsContext{os.NewFile(uintptr(fd), "overlay")}
+	fs, err := openContext()
+	if err != nil {
+		return err
+	}
 	defer fs.Close()
 
 	var layers layerFDs
@@ -37,7 +36,7 @@ func appendLayers(m Mount) error {
 	if err := fs.configure(m, &layers); err != nil {
 		return err
 	}
-	mnt, err := unix.Fsmount(fd, unix.FSMOUNT_CLOEXEC, 0)
+	mnt, err := unix.Fsmount(int(fs.Fd()), unix.FSMOUNT_CLOEXEC, 0)
 	if err != nil {
 		return fs.explain("fsmount", err)
 	}
@@ -48,21 +47,66 @@ func appendLayers(m Mount) error {
 	return nil
 }
 
+// takesLayers returns errNoAppend if the kernel does not take lower directories
+// one by one. The kernel does not change while the process runs, so it is asked
+// once. An error that says nothing of the kernel, such as EMFILE, is left to the
+// mount to meet again.
+var takesLayers = sync.OnceValue(func() error {
+	fs, err := openContext()
+	if errors.Is(err, errNoAppend) {
+		return err
+	}
+	if err != nil {
+		return nil
+	}
+	defer fs.Close()
+	return fs.takesLayers()
+})
+
+// unknownKey is a parameter that no version of overlayfs has.
+const unknownKey = "shale-unknown"
+
+// takesLayers tries two parameters and creates nothing: a creation that fails
+// would leave a line in the kernel's log.
+//
+// Before Linux 6.5 overlayfs has no parser of its own for fsconfig(2). The
+// generic one, legacy_parse_param, collects every parameter, known or not, and
+// the mount fails at its creation. From 6.5 on an unknown parameter is refused
+// at once, and "lowerdir+" is unknown up to 6.7.
+func (fs fsContext) takesLayers() error {
+	if unix.FsconfigSetString(int(fs.Fd()), unknownKey, "") == nil {
+		return fmt.Errorf("%w: its overlayfs collects parameters unread (before Linux 6.5)", errNoAppend)
+	}
+	if err := unix.FsconfigSetString(int(fs.Fd()), "lowerdir+", "/"); err != nil {
+		return fmt.Errorf("%w: lowerdir+: %w (before Linux 6.8)", errNoAppend, err)
+	}
+	return nil
+}
+
 // fsContext is a file system being configured, see fsopen(2).
 type fsContext struct {
 	*os.File
+}
+
+// openContext begins to configure an overlay.
+func openContext() (fsContext, error) {
+	fd, err := unix.Fsopen("overlay", unix.FSOPEN_CLOEXEC)
+	if err == nil {
+		return fsContext{os.NewFile(uintptr(fd), "overlay")}, nil
+	}
+	// EPERM is the answer of a seccomp filter that knows mount(2) only.
+	if errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EPERM) {
+		return fsContext{}, fmt.Errorf("%w: fsopen: %w", errNoAppend, err)
+	}
+	return fsContext{}, fmt.Errorf("fsopen: %w", err)
 }
 
 func (fs fsContext) configure(m Mount, layers *layerFDs) error {
 	if err := fs.set("source", "overlay"); err != nil {
 		return err
 	}
-	for i, dir := range m.Lower {
-		err := fs.setPath("lowerdir+", dir, layers)
-		if i == 0 && errors.Is(err, unix.EINVAL) {
-			return fmt.Errorf("%w: %w", errNoAppend, err)
-		}
-		if err != nil {
+	for _, dir := range m.Lower {
+		if err := fs.setPath("lowerdir+", dir, layers); err != nil {
 			return err
 		}
 	}
