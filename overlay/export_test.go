@@ -1,6 +1,9 @@
 package overlay
 
-import "os"
+import (
+	"os"
+	"slices"
+)
 
 // The ways of mounting, one at a time.
 
@@ -30,6 +33,39 @@ func BindAfterRefusal(err error) func(source *os.File, target string, o BindOpti
 		refuse := func(*os.File, place, BindOptions) error { return err }
 		return bind(source, place{path: target}, o, refuse, remountBind)
 	}
+}
+
+// ProbeActs are the names of what Probe does.
+func ProbeActs() []string {
+	var names []string
+	for _, a := range stepActs {
+		names = append(names, a.name)
+	}
+	return names
+}
+
+// ProbeRefusing is Probe on a file system that answers err to one of its acts.
+func ProbeRefusing(dir string, userXattr bool, name string, err error) error {
+	p := newProbe(userXattr)
+	p.acts = slices.Clone(p.acts)
+	for i := range p.acts {
+		if p.acts[i].name == name {
+			p.acts[i].do = func(*scene) error { return err }
+		}
+	}
+	_, got := p.run(dir)
+	return got
+}
+
+// ProbeUnmountable is Probe where mounting an overlay gives err, on a kernel of
+// the release; canMount is whether anything else can be mounted.
+func ProbeUnmountable(dir string, userXattr bool, release string, canMount bool, err error) error {
+	p := newProbe(userXattr)
+	p.ways = []strategy{func(Mount) error { return err }}
+	p.release, p.label = release, "label"
+	p.canMount = func(string) bool { return canMount }
+	_, got := p.run(dir)
+	return got
 }
 
 var (

@@ -6,7 +6,6 @@ import (
 	"path/filepath"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
 	"github.com/shale-build/shale/overlay"
@@ -48,41 +47,6 @@ func TestUnmount(t *testing.T) {
 			must(t, overlay.Unmount(dir))
 			if _, err := os.Stat(filepath.Join(dir, "f")); !errors.Is(err, os.ErrNotExist) {
 				t.Errorf("still mounted: %v", err)
-			}
-		})
-	})
-}
-
-func TestProbe(t *testing.T) {
-	overlaytest.Run(t, func(t *testing.T, env overlaytest.Env) {
-		dir := t.TempDir()
-		got, err := overlay.Probe(dir)
-		must(t, err)
-		want := overlay.Features{
-			NewMountAPI:  true,
-			LowerdirPlus: true,
-			UserXattr:    true,
-			TrustedXattr: !env.UserXattr,
-			Volatile:     true,
-		}
-		if diff := cmp.Diff(want, got); diff != "" {
-			t.Error(diff)
-		}
-		left, err := os.ReadDir(dir)
-		must(t, err)
-		if len(left) != 0 {
-			t.Errorf("left behind: %v", left)
-		}
-		t.Run("no overlay", func(t *testing.T) {
-			proc := t.TempDir()
-			// An overlay cannot be the upper of another one.
-			m := overlay.Mount{Lower: []string{t.TempDir(), t.TempDir()}, Upper: t.TempDir(), Work: t.TempDir(), Target: proc, UserXattr: env.UserXattr}
-			m.Work = filepath.Join(filepath.Dir(m.Upper), "work")
-			must(t, os.Mkdir(m.Work, 0o700))
-			must(t, m.Mount())
-			defer func() { must(t, overlay.Unmount(proc)) }()
-			if f, err := overlay.Probe(proc); err == nil {
-				t.Errorf("no error but %+v", f)
 			}
 		})
 	})

@@ -5,83 +5,225 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
 
-// Features say what this process can mount here and now.
+// Features are what makes overlays cheaper, but is not needed.
 type Features struct {
 	// NewMountAPI: fsopen(2) answers for overlay.
 	NewMountAPI bool
 	// LowerdirPlus: layers can be added one by one, so that mounting needs no
 	// descriptors and no thread of its own.
 	LowerdirPlus bool
-	// UserXattr: a writable overlay with marks in user.overlay.* works,
-	// replaced directories included.
-	UserXattr bool
-	// TrustedXattr: the same with trusted.overlay.*, as for real root.
-	TrustedXattr bool
-	// Volatile: overlays can be mounted without syncs.
-	Volatile bool
 }
 
-// Probe makes real overlays in a temporary directory inside dir, which should
-// lie where the layers will be, and removes them again. It returns an error if
-// no writable overlay can be had at all; the error says what each attempt
-// met.
-func Probe(dir string) (f Features, err error) {
+// Cause is why overlays cannot be used for steps.
+type Cause string
+
+// The causes that Probe tells apart.
+const (
+	// KernelTooOld: only root mounts overlays, before Linux 5.11; or they have
+	// no volatile ones, before Linux 5.10.
+	KernelTooOld Cause = "kernel too old"
+	// NoModule: the kernel has no overlayfs, and could not load its module.
+	NoModule Cause = "module not loaded"
+	// FileSystem: what an upper directory has to hold is not to be had where
+	// the layers are.
+	FileSystem Cause = "file system"
+	// SecurityModule: this process may mount, but no overlay.
+	SecurityModule Cause = "security module"
+	// Refused: this process may not mount.
+	Refused Cause = "refused"
+)
+
+// UnsupportedError is returned by Probe where overlays cannot be used for steps.
+type UnsupportedError struct {
+	Cause Cause
+	// Release is that of the kernel, as uname(2) has it.
+	Release string
+	// Label is what the security module has for this process, "" for none.
+	Label string
+	// Act is what was tried, such as "delete a file"; Err is the answer.
+	Act string
+	Err error
+}
+
+// Error says what was tried and what the answer was.
+func (e *UnsupportedError) Error() string { return fmt.Sprintf("%s: %v", e.Act, e.Err) }
+
+// Unwrap returns the answer.
+func (e *UnsupportedError) Unwrap() error { return e.Err }
+
+// Probe finds out whether steps can run in overlays whose layers are in dir. It
+// mounts one and does in it what steps do, since some file systems allow the
+// mount and fail later. What it makes below dir is removed again. The error wraps
+// an UnsupportedError if overlays cannot be used. For userXattr see Mount.
+func Probe(dir string, userXattr bool) (Features, error) {
+	return newProbe(userXattr).run(dir)
+}
+
+// probe is one trial. Its parts can be replaced by tests.
+type probe struct {
+	template Mount
+	ways     []strategy
+	acts     []act
+	// canMount reports whether this process can mount anything at all.
+	canMount func(target string) bool
+	release  string
+	label    string
+}
+
+func newProbe(userXattr bool) *probe {
+	return &probe{
+		template: Mount{UserXattr: userXattr, Volatile: true}, ways: []strategy{appendLayers, optionString},
+		acts: stepActs, canMount: canMountTmpfs, release: KernelRelease(), label: SecurityLabel(),
+	}
+}
+
+func (p *probe) run(dir string) (f Features, err error) {
 	tmp, err := os.MkdirTemp(dir, "overlay-probe-")
 	if err != nil {
 		return Features{}, fmt.Errorf("probe overlay: %w", err)
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(tmp)) }()
+	if unsupported := p.try(tmp); unsupported != nil {
+		unsupported.Release, unsupported.Label = p.release, p.label
+		return Features{}, fmt.Errorf("probe overlay in %s: %w", dir, unsupported)
+	}
 	if fd, err := unix.Fsopen("overlay", unix.FSOPEN_CLOEXEC); err == nil {
 		f.NewMountAPI = true
 		_ = unix.Close(fd)
 	}
-	userErr := trial(filepath.Join(tmp, "user"), Mount{UserXattr: true}, appendLayers, optionString)
-	f.UserXattr = userErr == nil
-	trustedErr := trial(filepath.Join(tmp, "trusted"), Mount{}, appendLayers, optionString)
-	f.TrustedXattr = trustedErr == nil
-	if !f.UserXattr && !f.TrustedXattr {
-		return f, fmt.Errorf("probe overlay in %s: with user xattrs: %w; with trusted xattrs: %w", dir, userErr, trustedErr)
-	}
-	m := Mount{UserXattr: f.UserXattr}
-	f.LowerdirPlus = trial(filepath.Join(tmp, "append"), m, appendLayers) == nil
-	m.Volatile = true
-	f.Volatile = trial(filepath.Join(tmp, "volatile"), m, appendLayers, optionString) == nil
+	f.LowerdirPlus = takesLayers() == nil
 	return f, nil
 }
 
-// trial mounts m over two lower directories made below base and replaces a
-// directory in it: that needs whiteouts and xattrs to work on the upper file
-// system, which mounting alone does not show.
-func trial(base string, m Mount, ways ...strategy) (err error) {
-	sub := func(name string) string { return filepath.Join(base, name) }
-	for _, d := range []string{"l1/d/e", "l2/d", "upper", "work", "merged"} {
-		if err := os.MkdirAll(sub(d), 0o700); err != nil {
-			return err
+// try returns nil if everything worked.
+func (p *probe) try(base string) (unsupported *UnsupportedError) {
+	s, err := makeScene(base)
+	if err != nil {
+		return &UnsupportedError{Cause: FileSystem, Act: "make files for an overlay", Err: err}
+	}
+	m := p.template
+	m.Lower = []string{s.at("l2"), s.at("l1")}
+	m.Upper, m.Work, m.Target = s.at("upper"), s.at("work"), s.at("merged")
+	if err := m.mountWith(p.ways...); err != nil {
+		return &UnsupportedError{Cause: p.causeOf(err, m.Target), Act: "mount an overlay", Err: err}
+	}
+	defer func() {
+		if err := Unmount(m.Target); err != nil && unsupported == nil {
+			unsupported = &UnsupportedError{Cause: Refused, Act: "unmount an overlay", Err: err}
+		}
+	}()
+	for _, a := range p.acts {
+		if err := a.do(s); err != nil {
+			return &UnsupportedError{Cause: FileSystem, Act: a.name, Err: err}
 		}
 	}
-	m.Lower = []string{sub("l2"), sub("l1")}
-	m.Upper, m.Work, m.Target = sub("upper"), sub("work"), sub("merged")
-	if err := m.mountWith(ways...); err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, Unmount(m.Target)) }()
-	replaced := sub("merged/d")
-	if err := os.RemoveAll(replaced); err != nil {
-		return err
-	}
-	if err := os.Mkdir(replaced, 0o700); err != nil {
-		return err
-	}
-	left, err := os.ReadDir(replaced)
-	if err != nil {
-		return err
-	}
-	if len(left) != 0 {
-		return fmt.Errorf("replaced directory %s shows what was deleted", replaced)
-	}
 	return nil
+}
+
+// causeOf tells why an overlay could not be mounted.
+func (p *probe) causeOf(err error, target string) Cause {
+	old := older(p.release, 5, 10)
+	if p.template.UserXattr {
+		old = older(p.release, 5, 11)
+	}
+	switch {
+	case errors.Is(err, unix.ENODEV):
+		return NoModule
+	case errors.Is(err, unix.EPERM), errors.Is(err, unix.EACCES):
+		switch {
+		case !p.canMount(target):
+			return Refused
+		case old:
+			return KernelTooOld
+		}
+		return SecurityModule
+	case old:
+		return KernelTooOld
+	}
+	return FileSystem
+}
+
+// canMountTmpfs mounts what every kernel lets root of a user namespace mount.
+func canMountTmpfs(target string) bool {
+	if unix.Mount("tmpfs", target, "tmpfs", 0, "size=4k") != nil {
+		return false
+	}
+	return unix.Unmount(target, unix.MNT_DETACH) == nil
+}
+
+// KernelRelease is the kernel's, as uname(2) has it.
+func KernelRelease() string {
+	var uts unix.Utsname
+	if unix.Uname(&uts) != nil {
+		return ""
+	}
+	return unix.ByteSliceToString(uts.Release[:])
+}
+
+// older reports whether a kernel release is before a version. One that cannot be
+// read is not.
+func older(release string, major, minor int) bool {
+	var have [2]int
+	if _, err := fmt.Sscanf(release, "%d.%d", &have[0], &have[1]); err != nil {
+		return false
+	}
+	return have[0] < major || have[0] == major && have[1] < minor
+}
+
+// SecurityLabel is the label of this process, "" without a security module that
+// has labels (proc_pid_attr(5)).
+func SecurityLabel() string {
+	text, err := os.ReadFile("/proc/thread-self/attr/current")
+	if err != nil {
+		return ""
+	}
+	return strings.TrimRight(string(text), "\x00\n")
+}
+
+// scene are the directories of a trial.
+type scene struct {
+	base string
+	// xattr is the largest attribute that the file system itself holds, nil if
+	// it holds none.
+	xattr []byte
+}
+
+func (s *scene) at(name string) string { return filepath.Join(s.base, name) }
+
+// merged is a path in the overlay.
+func (s *scene) merged(name string) string { return filepath.Join(s.base, "merged", name) }
+
+// xattrName is that of the attribute of the trial.
+const xattrName = "user.shale.probe"
+
+// xattrSizes are tried from the first on: what the kernel allows, what ext4, with
+// blocks of 4 KiB, has room for, and a small one.
+var xattrSizes = []int{64 << 10, 3 << 10, 64}
+
+// makeScene makes two lower directories with files as layers have them.
+func makeScene(base string) (*scene, error) {
+	s := &scene{base: base}
+	for _, d := range []string{"l1/d/e", "l1/moved", "l2/d", "upper", "work", "merged"} {
+		if err := os.MkdirAll(s.at(d), 0o700); err != nil {
+			return nil, err
+		}
+	}
+	for _, f := range []string{"l1/d/e/f", "l1/gone", "l1/renamed", "l1/linked", "l1/attr", "l2/d/f"} {
+		if err := os.WriteFile(s.at(f), []byte("x"), 0o600); err != nil {
+			return nil, err
+		}
+	}
+	for _, size := range xattrSizes {
+		value := []byte(strings.Repeat("x", size))
+		if unix.Lsetxattr(s.at("l1/attr"), xattrName, value, 0) == nil {
+			s.xattr = value
+			break
+		}
+	}
+	return s, nil
 }

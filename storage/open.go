@@ -38,7 +38,10 @@ type Options struct {
 type Store struct {
 	lib    cstorage.Store
 	driver graphdriver.Driver
-	logger *slog.Logger
+	// graphRoot and runRoot are those of the store; the library may have
+	// others, see withoutMounts.
+	graphRoot, runRoot string
+	logger             *slog.Logger
 	// recorded is Options.Recorded.
 	recorded bool
 
@@ -51,39 +54,44 @@ type Store struct {
 // at once. It comes first in main.
 func Reexec() bool { return reexec.Init() }
 
-// Open opens the store and creates it where there is none. It is called as uid 0
-// of a user namespace prepared for containers/storage, or as root. A store that
-// another driver than overlay keeps is refused with ErrDriver.
+// Open opens the store that opts choose, see Location.Open.
 func Open(opts Options) (*Store, error) {
+	l, err := Locate(opts)
+	if err != nil {
+		return nil, err
+	}
+	return open(l, opts)
+}
+
+func open(l *Location, opts Options) (*Store, error) {
 	logger := opts.Logger
 	if logger == nil {
 		logger = slog.New(slog.DiscardHandler)
 	}
-	so, err := storeOptions(opts)
-	if err != nil {
-		return nil, fmt.Errorf("read storage.conf: %w", err)
-	}
+	so := l.so
 	if opts.NoMounts {
-		if err := withoutMounts(&so); err != nil {
-			return nil, openError(so.GraphRoot, err)
+		if err := l.withoutMounts(&so); err != nil {
+			return nil, openError(l.so.GraphRoot, err)
 		}
 	}
-	if err := mend(so.GraphRoot); err != nil {
+	if err := mend(l.so.GraphRoot); err != nil {
 		logger.Warn("what a killed process began could not be put right", "error", err)
 	}
 	lib, err := cstorage.GetStore(so)
 	if err != nil {
-		return nil, openError(so.GraphRoot, err)
+		return nil, openError(l.so.GraphRoot, err)
 	}
 	driver, err := lib.GraphDriver()
 	if err != nil {
-		return nil, openError(so.GraphRoot, err)
+		return nil, openError(l.so.GraphRoot, err)
 	}
 	if driver.String() != driverName {
 		return nil, fmt.Errorf("open store %s: %w but %s: set driver = \"overlay\" in storage.conf, or use another --root",
-			so.GraphRoot, ErrDriver, driver.String())
+			l.so.GraphRoot, ErrDriver, driver.String())
 	}
-	s := &Store{lib: lib, driver: driver, logger: logger, recorded: opts.Recorded}
+	s := &Store{
+		lib: lib, driver: driver, graphRoot: l.so.GraphRoot, runRoot: l.so.RunRoot, logger: logger, recorded: opts.Recorded,
+	}
 	if err := s.checkOwnership(); err != nil {
 		return nil, err
 	}
@@ -106,10 +114,10 @@ func (s *Store) Close() error {
 }
 
 // GraphRoot is the directory of layers and images.
-func (s *Store) GraphRoot() string { return s.lib.GraphRoot() }
+func (s *Store) GraphRoot() string { return s.graphRoot }
 
 // RunRoot is the directory of state that a reboot loses.
-func (s *Store) RunRoot() string { return s.lib.RunRoot() }
+func (s *Store) RunRoot() string { return s.runRoot }
 
 // Library is the store as containers/storage has it, for package registry.
 func (s *Store) Library() cstorage.Store {
@@ -122,10 +130,15 @@ func (s *Store) Library() cstorage.Store {
 // StateDir returns a directory for shale's own state beside the layers, private
 // to the owner of the store, and creates it.
 func (s *Store) StateDir(name string) (string, error) {
+	return makeStateDir(s.graphRoot, name, s.spread)
+}
+
+// makeStateDir calls made with the directory if it did not exist.
+func makeStateDir(graphRoot, name string, made func(dir string)) (string, error) {
 	if !filepath.IsLocal(name) {
 		return "", fmt.Errorf("state directory %q: name must be relative", name)
 	}
-	dir := filepath.Join(s.GraphRoot(), stateDir, name)
+	dir := filepath.Join(graphRoot, stateDir, name)
 	err := os.Mkdir(dir, 0o700)
 	if errors.Is(err, os.ErrExist) {
 		return dir, nil
@@ -136,7 +149,7 @@ func (s *Store) StateDir(name string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("create state directory: %w", err)
 	}
-	s.spread(dir)
+	made(dir)
 	return dir, nil
 }
 

@@ -6,39 +6,75 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/opencontainers/go-digest"
+	"go.podman.io/storage/pkg/unshare"
 	"go.podman.io/storage/types"
 	"golang.org/x/sys/unix"
 )
 
-// plainRun is the run root of a store that is opened without mounting: what the
-// driver keeps there about the kernel's overlays is not so for others.
+// plainRun is the directory in the run root in which a store that is opened
+// without mounting keeps what must not be taken for the kernel's answers: other
+// programs read those in the run root.
 const plainRun = "shale-plain"
 
 // assumed is what the driver otherwise finds out by test mounts, and how it
 // remembers each (go.podman.io/storage v1.64.2, drivers/overlay,
 // cachedFeatureCheck): overlays can be used, with native diffs and none of the
-// features by which an upper directory would refer to a lower one.
+// features by which an upper directory would refer to a lower one. With the
+// first one it asks for no d_type either.
 var assumed = []string{"overlay-true", "metacopy()-false", "native-diff()-true", "volatile-true", "idmapped-lower-dir-false", "dataonly-layers-false"}
 
-// withoutMounts has the driver mount nothing when it starts. Layers are those
-// of any other store, for podman and overlays too, unless the graph root lies
-// on an overlay: there nobody can mark deleted names by device nodes, and the
-// library has another form for them (.wh.NAME) which it uses together with a
-// mount program. None is ever called: who opens a store so mounts nothing.
-func withoutMounts(so *types.StoreOptions) error {
-	so.RunRoot = filepath.Join(so.RunRoot, plainRun)
-	so.GraphDriverOptions = append(so.GraphDriverOptions, "overlay.skip_mount_home=true")
-	onOverlay, err := isOverlay(so.GraphRoot)
+// runDirs are the directories of the run root that hold no answers of the
+// kernel, but podman's containers that a reboot ends: their images are not
+// removed.
+var runDirs = []string{driverName + "-containers", driverName + "-layers", driverName + "-locks"}
+
+// graphDirs and graphFiles are what the library has in a graph root.
+var (
+	graphDirs  = []string{driverName, driverName + "-images", driverName + "-layers", driverName + "-containers", stateDir}
+	graphFiles = []string{"storage.lock", "userns.lock"}
+)
+
+// mountProgramFlag is the file in which the driver notes whether the layers of
+// the store are for a mount program.
+const mountProgramFlag = ".has-mount-program"
+
+// withoutMounts has the driver mount nothing when it starts, and test nothing
+// that only a mount shows. Layers are those of any other store, for podman and
+// overlays too, where the file system holds the marks of an overlay. Where it
+// does not, the library has another form for deleted names, see
+// Location.ForMountProgram. The program named here is never started: that would
+// be for a mount.
+func (l *Location) withoutMounts(so *types.StoreOptions) error {
+	st, err := l.Statfs()
 	if err != nil {
 		return err
 	}
-	if onOverlay {
-		so.GraphDriverOptions = append(so.GraphDriverOptions, "overlay.mount_program=/proc/self/exe")
-		return nil
-	}
+	so.RunRoot = filepath.Join(l.so.RunRoot, plainRun)
+	so.GraphDriverOptions = append(so.GraphDriverOptions, "overlay.skip_mount_home=true")
 	home := filepath.Join(so.RunRoot, driverName)
 	if err := os.MkdirAll(home, 0o700); err != nil {
 		return fmt.Errorf("create run root: %w", err)
+	}
+	if err := linkDirs(l.so.RunRoot, so.RunRoot, runDirs); err != nil {
+		return err
+	}
+	if unshare.IsRootless() && isNetwork(int64(st.Type)) {
+		// The driver refuses to work on it, or hides the modes of files from
+		// the server, by what statfs(2) says of the graph root.
+		if so.GraphRoot, err = l.elsewhere(so.RunRoot); err != nil {
+			return err
+		}
+	}
+	marks := !l.ForMountProgram()
+	if marks {
+		if marks, err = l.holdsMarks(); err != nil {
+			return err
+		}
+	}
+	if !marks {
+		so.GraphDriverOptions = append(so.GraphDriverOptions, "overlay.mount_program=/proc/self/exe")
+		return nil
 	}
 	for _, name := range assumed {
 		if err := os.WriteFile(filepath.Join(home, name), nil, 0o600); err != nil {
@@ -48,29 +84,77 @@ func withoutMounts(so *types.StoreOptions) error {
 	return nil
 }
 
-// OnOverlay tells whether the store that opts choose lies on an overlay, as
-// one in the root file system of a container does: no overlay can be laid over
-// it, and it has to be opened with NoMounts.
-func OnOverlay(opts Options) (bool, error) {
-	so, err := storeOptions(opts)
-	if err != nil {
-		return false, fmt.Errorf("read storage.conf: %w", err)
+// elsewhere makes a graph root in dir, on another file system, whose parts are
+// those of the store. The library finds all files from it by paths.
+func (l *Location) elsewhere(dir string) (string, error) {
+	root := filepath.Join(dir, "graph-"+digest.FromString(l.so.GraphRoot).Encoded()[:16])
+	if err := os.MkdirAll(root, 0o700); err != nil {
+		return "", fmt.Errorf("create run root: %w", err)
 	}
-	return isOverlay(so.GraphRoot)
+	for _, name := range graphFiles {
+		if err := linkTo(filepath.Join(l.so.GraphRoot, name), filepath.Join(root, name)); err != nil {
+			return "", err
+		}
+	}
+	return root, linkDirs(l.so.GraphRoot, root, graphDirs)
 }
 
-// isOverlay tells whether the nearest existing directory of path is on an
-// overlay.
-func isOverlay(path string) (bool, error) {
-	for {
-		var st unix.Statfs_t
-		err := unix.Statfs(path, &st)
-		if err == nil {
-			return st.Type == unix.OVERLAYFS_SUPER_MAGIC, nil
+// linkDirs makes links in dir to the directories of from, which are created.
+func linkDirs(from, dir string, names []string) error {
+	for _, name := range names {
+		target := filepath.Join(from, name)
+		if err := os.MkdirAll(target, 0o700); err != nil {
+			return fmt.Errorf("create directory of the store: %w", err)
 		}
-		if up := filepath.Dir(path); !errors.Is(err, unix.ENOENT) || up == path {
-			return false, &os.PathError{Op: "statfs", Path: path, Err: err}
+		if err := linkTo(target, filepath.Join(dir, name)); err != nil {
+			return err
 		}
-		path = filepath.Dir(path)
 	}
+	return nil
+}
+
+func linkTo(target, link string) error {
+	if err := os.Symlink(target, link); err != nil && !errors.Is(err, os.ErrExist) {
+		return fmt.Errorf("link to a part of the store: %w", err)
+	}
+	return nil
+}
+
+// networkFileSystems are those on which the driver does not work for a user
+// (go.podman.io/storage v1.64.2, drivers/overlay, isNetworkFileSystem), as far as
+// Linux has them.
+var networkFileSystems = map[int64]bool{
+	unix.NFS_SUPER_MAGIC: true, unix.SMB_SUPER_MAGIC: true, unix.CIFS_SUPER_MAGIC: true, unix.SMB2_SUPER_MAGIC: true,
+	unix.AFS_SUPER_MAGIC: true, unix.AFS_FS_MAGIC: true, unix.CEPH_SUPER_MAGIC: true, unix.OCFS2_SUPER_MAGIC: true,
+	gpfsMagic: true, lustreMagic: true,
+}
+
+// Numbers of file systems that are not in the kernel.
+const (
+	gpfsMagic   = 0x47504653
+	lustreMagic = 0x0bd00bd0
+)
+
+func isNetwork(magic int64) bool { return networkFileSystems[magic] }
+
+// holdsMarks reports whether the file system takes the marks of an overlay: a
+// character device 0/0 for a deleted name (mknod(2), for users Linux 5.8), and an
+// attribute for an opaque directory. An overlay takes the first from nobody,
+// NFS 3 and, before Linux 6.6, tmpfs have no user attributes.
+func (l *Location) holdsMarks() (ok bool, err error) {
+	tmp, err := l.StateDir("tmp")
+	if err != nil {
+		return false, err
+	}
+	dir, err := os.MkdirTemp(tmp, "marks-")
+	if err != nil {
+		return false, fmt.Errorf("try the marks of an overlay: %w", err)
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	attr := "trusted.overlay.opaque"
+	if unshare.IsRootless() {
+		attr = "user.overlay.opaque"
+	}
+	return unix.Mknod(filepath.Join(dir, "deleted"), unix.S_IFCHR, 0) == nil &&
+		unix.Lsetxattr(dir, attr, []byte("y"), 0) == nil, nil
 }

@@ -110,7 +110,8 @@ func (s *Store) unpackLayer(ctx context.Context, parent string, r io.Reader) (La
 }
 
 // unpack unpacks a tar whose owners become records, and reads it to its end.
-func (o *owners) unpack(r io.Reader, dest string) error {
+// format is how deleted names are marked.
+func (o *owners) unpack(r io.Reader, dest string, format archive.WhiteoutFormat) error {
 	pr, pw := io.Pipe()
 	rewritten := make(chan error, 1)
 	go func() {
@@ -119,7 +120,7 @@ func (o *owners) unpack(r io.Reader, dest string) error {
 		rewritten <- err
 	}()
 	err := chrootarchive.UntarUncompressed(pr, dest, &archive.TarOptions{
-		InUserNS: true, WhiteoutFormat: archive.OverlayWhiteoutFormat,
+		InUserNS: true, WhiteoutFormat: format,
 	})
 	_ = pr.CloseWithError(err) // never fails
 	if rerr := <-rewritten; err == nil || errors.Is(err, io.ErrClosedPipe) {

@@ -59,7 +59,7 @@ func (s *Store) unpack(r io.Reader, st Staging) (_ Diff, err error) {
 		return Diff{}, errors.Join(fmt.Errorf("take apart the layer: %w", err), log.Close())
 	}
 	if s.recorded {
-		err = found.unpack(entries, st.Upper)
+		err = found.unpack(entries, st.Upper, st.options.WhiteoutFormat)
 	} else if err = chrootarchive.UntarUncompressed(entries, st.Upper, &st.options); err == nil {
 		// Zeros behind the end, which tar-split wants to see.
 		_, err = io.Copy(io.Discard, entries)

@@ -25,7 +25,7 @@ type services struct {
 
 // newServices connects the parts. network is the value of --network.
 func newServices(c *cli.Context, s *session, network string) (*services, error) {
-	if s.noMounts && s.ids.SingleID() {
+	if s.layers.Native && s.ids.SingleID() {
 		return nil, errors.New("with a single id, the store has to be where an overlay can be laid over it: put it on a volume (--root)")
 	}
 	runner, closeRunner, err := newRunner(s)
@@ -72,8 +72,8 @@ func describeMode(s *session, network string) string {
 		return "in place, in this container: " + s.ids.Reason
 	}
 	text := fmt.Sprintf("ids: %s, network: %s", s.ids.Mode, network)
-	if s.noMounts {
-		text += ", files: copied, as the store lies on an overlay"
+	if s.layers.Native {
+		text += ", files: copied, which is slower: " + s.layers.Detail
 	}
 	return text
 }

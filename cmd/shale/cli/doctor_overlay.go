@@ -29,7 +29,7 @@ func overlayProbeCommand() *cli.Command {
 				if err != nil {
 					return err
 				}
-				features, err := overlay.Probe(dir)
+				features, err := overlay.Probe(dir, s.store.UserXattr())
 				if err != nil {
 					return err
 				}
@@ -58,7 +58,7 @@ func describeOverlay(f overlay.Features) string {
 		has  bool
 		name string
 	}{
-		{f.LowerdirPlus, "layers one by one"}, {f.Volatile, "volatile"},
+		{f.LowerdirPlus, "layers one by one"},
 	} {
 		if !part.has {
 			missing = append(missing, part.name)

@@ -7,6 +7,7 @@ import (
 	"github.com/sirupsen/logrus"
 	"github.com/urfave/cli/v2"
 
+	"github.com/shale-build/shale/overlay"
 	"github.com/shale-build/shale/runtime/userns"
 	"github.com/shale-build/shale/storage"
 )
@@ -78,9 +79,8 @@ type session struct {
 	store  *storage.Store
 	logger *slog.Logger
 	ids    userns.Info
-	// noMounts: the store was opened without mounting, and nothing else can
-	// be mounted over its layers.
-	noMounts bool
+	// layers is how the layers of the store are shown to steps.
+	layers layersWay
 }
 
 // inPlace tells that steps run in the container around.
@@ -92,13 +92,17 @@ func withStore(c *cli.Context, do func(*session) error) (err error) {
 	if err != nil {
 		return err
 	}
-	opts := storage.Options{GraphRoot: c.String(rootFlag), RunRoot: c.String(runrootFlag), Recorded: info.SingleID(), Logger: logger}
-	if opts.NoMounts = info.Mode == modeInPlace; !opts.NoMounts {
-		if opts.NoMounts, err = storage.OnOverlay(opts); err != nil {
-			return err
-		}
+	location, err := storage.Locate(storage.Options{
+		GraphRoot: c.String(rootFlag), RunRoot: c.String(runrootFlag), Recorded: info.SingleID(), Logger: logger,
+	})
+	if err != nil {
+		return err
 	}
-	store, err := storage.Open(opts)
+	layers, err := chooseLayers(location, info, overlay.Probe)
+	if err != nil {
+		return err
+	}
+	store, err := location.Open(layers.Native)
 	if err != nil {
 		return err
 	}
@@ -107,7 +111,7 @@ func withStore(c *cli.Context, do func(*session) error) (err error) {
 			err = closeErr
 		}
 	}()
-	return do(&session{store: store, logger: logger, ids: info, noMounts: opts.NoMounts})
+	return do(&session{store: store, logger: logger, ids: info, layers: layers})
 }
 
 // noArguments refuses positional arguments.

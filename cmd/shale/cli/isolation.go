@@ -112,7 +112,7 @@ const envWhyInPlace = "_SHALE_WHY_INPLACE"
 // place prepares a build in place: the root directory of the container, but for
 // what the build itself reads and writes, becomes that of the steps.
 func (s *services) place(session *session, opts *builder.Options) error {
-	s.deps.NoMounts = session.noMounts
+	s.deps.NoMounts = session.layers.Native
 	if !session.inPlace() {
 		return nil
 	}

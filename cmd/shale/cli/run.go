@@ -283,7 +283,7 @@ func runContainer(c *cli.Context, s *session, spec container.Spec, o runOptions)
 		return err
 	}
 	code, err := container.Run(c.Context, container.Services{
-		Store: s.store, Runner: services.deps.Runner, Network: services.deps.Network, StateDir: dir, NoMounts: s.noMounts,
+		Store: s.store, Runner: services.deps.Runner, Network: services.deps.Network, StateDir: dir, NoMounts: s.layers.Native,
 	}, spec)
 	if notStarted, ok := errors.AsType[*sandbox.ExecError](err); ok {
 		return exitError{error: err, code: notStarted.Code}
