@@ -40,6 +40,8 @@ type Place interface {
 type directories struct {
 	// place is nil where every tree can be a directory of its own.
 	place Place
+	// owners is nil where each file has its owner.
+	owners plain.Owners
 	// steps are those that may follow, see Mounter.Expect.
 	steps atomic.Int64
 
@@ -54,6 +56,9 @@ type directories struct {
 // m is used.
 func (m *Mounter) MountNothing(place Place) {
 	m.plain = &directories{place: place, listings: map[string]func() (*plain.Listing, error){}}
+	if m.owners != nil {
+		m.plain.owners = m.owners
+	}
 }
 
 // Expect says how often Create will be called at most. Then it is known after the
@@ -103,7 +108,7 @@ func (m *Mounter) InPlace() bool { return m.plain != nil && m.plain.place != nil
 // listing is what the layer directories show, topmost first.
 func (d *directories) listing(lower []string) (*plain.Listing, error) {
 	if len(lower) == 0 {
-		return plain.Empty(), nil
+		return plain.EmptyOf(d.owners), nil
 	}
 	key := strings.Join(lower, "\x00")
 	d.mu.Lock()

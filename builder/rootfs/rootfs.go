@@ -226,6 +226,12 @@ func (m *Mounter) Graft(ctx context.Context, base, from string) (storage.Layer, 
 		if err := diff.Clone(ctx, dirs[0], st.Upper); err != nil {
 			return storage.Diff{}, err
 		}
+		if m.owners != nil {
+			// What could not be linked to is a copy.
+			if err := m.owners.CopyLinks(dirs[0], st.Upper); err != nil {
+				return storage.Diff{}, err
+			}
+		}
 		// Packed without lowers: the content of the graft must not depend
 		// on where it is put, or its digest would.
 		return m.pack(ctx, nil, st.Upper)

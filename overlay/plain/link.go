@@ -31,7 +31,7 @@ func (l *Listing) Link(dst string, paths ...string) error {
 		return &os.PathError{Op: "open", Path: dst, Err: err}
 	}
 	defer func() { _ = unix.Close(fd) }()
-	k := newLinker(fd)
+	k := newLinker(fd, l.owners)
 	defer k.close()
 	if err := k.contents(fd, root, ""); err != nil {
 		return fmt.Errorf("show layers in %s: %w", dst, err)
@@ -47,8 +47,8 @@ type linker struct {
 	sources map[string]*os.File
 }
 
-func newLinker(root int) linker {
-	return linker{copies: newCopies(root), sources: map[string]*os.File{}}
+func newLinker(root int, owners Owners) linker {
+	return linker{copies: newCopies(root, owners), sources: map[string]*os.File{}}
 }
 
 func (k *linker) close() {
@@ -171,7 +171,7 @@ func (k *linker) dirMeta(fd int, n *Node, rel string) error {
 		return fmt.Errorf("open /%s in its layer: %w", rel, err)
 	}
 	defer func() { _ = unix.Close(from) }()
-	if err := diff.CopyMetadata(from, fd); err != nil {
+	if err := copied(k.copies.owners, from, ".", fd, ".", diff.CopyMetadata(from, fd)); err != nil {
 		return fmt.Errorf("/%s: %w", rel, err)
 	}
 	return nil
@@ -191,25 +191,28 @@ func (k *linker) file(from, to int, n *Node, name, rel string) error {
 
 // copies are made below one directory, and of a file of several names only once.
 type copies struct {
-	root int
+	root   int
+	owners Owners
 	// mu is held while the first copy of such a file is made.
 	mu    sync.Mutex
 	first map[inode]string
 }
 
-func newCopies(root int) copies { return copies{root: root, first: map[inode]string{}} }
+func newCopies(root int, owners Owners) copies {
+	return copies{root: root, owners: owners, first: map[inode]string{}}
+}
 
 // add copies a file, or links it to the copy of another name of the same file
 // that was made before.
 func (c *copies) add(from, to int, n *Node, name, rel string) (linked bool, err error) {
 	if n.nlink <= 1 {
-		return false, diff.CopyFile(from, name, to, name)
+		return false, c.copy(from, to, name)
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	first, ok := c.first[n.inode()]
 	if !ok {
-		err := diff.CopyFile(from, name, to, name)
+		err := c.copy(from, to, name)
 		if err == nil {
 			c.first[n.inode()] = rel
 		}
@@ -221,6 +224,11 @@ func (c *copies) add(from, to int, n *Node, name, rel string) (linked bool, err 
 	}
 	defer func() { _ = unix.Close(dir) }()
 	return true, unix.Linkat(dir, filepath.Base(first), to, name, 0)
+}
+
+// copy makes a file of its own with the owner of the other one.
+func (c *copies) copy(from, to int, name string) error {
+	return copied(c.owners, from, name, to, name, diff.CopyFile(from, name, to, name))
 }
 
 // part is the part of the listing that paths lead through, with all below

@@ -61,7 +61,11 @@ func (m *meta) inode() inode { return inode{m.dev, m.ino} }
 
 // Listing is what a stack of layers shows. It is not changed once it is made,
 // and shares its nodes with those it was made from.
-type Listing struct{ root *Node }
+type Listing struct {
+	root *Node
+	// owners is nil where each file has its owner.
+	owners Owners
+}
 
 // Empty shows nothing.
 func Empty() *Listing {
@@ -82,7 +86,7 @@ func (l *Listing) Over(dir string) (*Listing, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read layer %s: %w", dir, err)
 	}
-	return &Listing{root: root}, nil
+	return &Listing{root: root, owners: l.owners}, nil
 }
 
 // Stack lists the layer directories, topmost first as overlays want them.

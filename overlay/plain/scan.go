@@ -126,8 +126,9 @@ func (s *scanner) below(dir int, d *scanned) error {
 	if err := s.dir(fd, d.rel, d.record, before); err != nil {
 		return err
 	}
-	// What a directory holds changes its times, not what it is.
-	if r := d.record; before != nil && (r.mode != before.mode || r.uid != before.uid || r.gid != before.gid) {
+	// A new change time may be that of a new attribute, the recorded owner for one,
+	// and not only of something put in or taken out.
+	if r := d.record; before != nil && (r.mode != before.mode || r.uid != before.uid || r.gid != before.gid || r.ctim != before.ctim) {
 		r.origin = nil
 	}
 	return nil

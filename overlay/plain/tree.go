@@ -140,7 +140,7 @@ func (t *Tree) Become(ctx context.Context, l *Listing) error {
 	}
 	t.dirty = true
 	p := &placer{
-		linker: newLinker(t.fd),
+		linker: newLinker(t.fd, l.owners),
 		ctx:    ctx, spared: spared, nursery: t.nursery, helpers: newHelpers(),
 	}
 	defer p.close()
@@ -525,7 +525,7 @@ func (t *Tree) Changes(ctx context.Context) (*Changes, error) {
 	if err != nil {
 		return nil, fmt.Errorf("look through %s: %w", t.dir, err)
 	}
-	f := &finder{ctx: ctx, spared: spared, out: &Changes{tree: t, whole: map[string]bool{}}, lost: map[inode]bool{}, linked: map[inode]bool{}}
+	f := &finder{ctx: ctx, spared: spared, owners: t.now.owners, out: &Changes{tree: t, whole: map[string]bool{}}, lost: map[inode]bool{}, linked: map[inode]bool{}}
 	if _, err := f.dir(&lazyDir{fd: t.fd}, "", t.rec, after); err != nil {
 		return nil, fmt.Errorf("compare %s with the layers: %w", t.dir, err)
 	}
@@ -541,6 +541,7 @@ func (t *Tree) Changes(ctx context.Context) (*Changes, error) {
 type finder struct {
 	ctx    context.Context //nolint:containedctx // lives as long as one Changes
 	spared *Spared
+	owners Owners
 	out    *Changes
 	// lost are files of which a name is gone, linked those of several names
 	// of which one is new.
@@ -627,7 +628,7 @@ func (f *finder) entry(dir *lazyDir, rel, name string, before, after *record) (c
 			return false, nil
 		}
 		if before != nil && before.origin != nil {
-			same, err := sameAsOrigin(dir, rel, name, before.origin, after)
+			same, err := f.sameAsOrigin(dir, rel, name, before.origin, after)
 			if err != nil {
 				return false, fmt.Errorf("/%s: %w", rel, err)
 			}
@@ -672,7 +673,7 @@ func (f *finder) directory(dir *lazyDir, rel, name string, before, after *record
 		changed = inside // not the image's, unless something of it is inside
 	case before.ctim == after.ctim && before.ino == after.ino:
 	default:
-		same, err := sameAsOrigin(dir, rel, name, before.origin, after)
+		same, err := f.sameAsOrigin(dir, rel, name, before.origin, after)
 		if err != nil {
 			return false, fmt.Errorf("/%s: %w", rel, err)
 		}
@@ -718,7 +719,7 @@ func (f *finder) partners(r *record) {
 
 // sameAsOrigin compares a file that was touched with the one in the layer that
 // it is a copy of.
-func sameAsOrigin(at *lazyDir, rel, name string, n *Node, r *record) (bool, error) {
+func (f *finder) sameAsOrigin(at *lazyDir, rel, name string, n *Node, r *record) (bool, error) {
 	if r.mode != n.mode || r.uid != n.uid || r.gid != n.gid {
 		return false, nil
 	}
@@ -730,13 +731,16 @@ func sameAsOrigin(at *lazyDir, rel, name string, n *Node, r *record) (bool, erro
 	if err != nil {
 		return false, fmt.Errorf("open the directory it is in: %w", err)
 	}
-	k := newLinker(-1)
+	k := newLinker(-1, nil)
 	defer k.close()
 	from, err := k.source(n, path.Dir(rel))
 	if err != nil {
 		return false, fmt.Errorf("open its layer: %w", err)
 	}
 	defer func() { _ = unix.Close(from) }()
+	if same, err := sameOwner(f.owners, dir, name, from, name); err != nil || !same {
+		return false, err
+	}
 	switch n.kind() {
 	case unix.S_IFREG, unix.S_IFDIR:
 		return diff.SameContent(dir, name, from, name, n.size, isDir)

@@ -28,7 +28,7 @@ func (c *Changes) into(ctx context.Context, upper string, move bool) error {
 		return &os.PathError{Op: "open", Path: upper, Err: err}
 	}
 	defer func() { _ = unix.Close(fd) }()
-	w := &writer{ctx: ctx, from: c.tree.fd, to: fd, copies: newCopies(fd), made: map[string]bool{"": true, ".": true}, move: move}
+	w := &writer{ctx: ctx, from: c.tree.fd, to: fd, copies: newCopies(fd, c.tree.now.owners), made: map[string]bool{"": true, ".": true}, move: move}
 	moved := map[string]bool{}
 	for _, rel := range c.put {
 		if move && within(moved, rel) {
@@ -208,7 +208,7 @@ func (w *writer) finish() error {
 		}
 		to, err := openBeneath(w.to, dir.path)
 		if err == nil {
-			err = diff.CopyMetadata(from, to)
+			err = copied(w.copies.owners, from, ".", to, ".", diff.CopyMetadata(from, to))
 			if err == nil {
 				err = unix.UtimesNanoAt(to, "", dir.times, unix.AT_EMPTY_PATH)
 			}

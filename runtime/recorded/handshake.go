@@ -19,14 +19,15 @@ type Line struct {
 	outer int
 }
 
-// NewLine offers the filter of a tier for a step that sees files of owners.
-func NewLine(t Tier, owners *Owners) (*Line, error) {
+// NewLine offers the filter of a tier for a step that sees files of owners. overlay
+// is whether they are copied up when the step changes them.
+func NewLine(t Tier, owners *Owners, overlay bool) (*Line, error) {
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, fmt.Errorf("make a line to the container: %w", err)
 	}
 	l := &Line{Inner: os.NewFile(uintptr(pair[1]), "filter"), outer: pair[0]}
-	message := append([]byte(initproc.FilterMagic), Filter(t, !owners.table.empty())...)
+	message := append([]byte(initproc.FilterMagic), Filter(t, overlay && !owners.table.empty())...)
 	if _, err := unix.SendmsgN(l.outer, message, nil, nil, 0); err != nil {
 		return nil, errors.Join(fmt.Errorf("send the filter: %w", err), l.Inner.Close(), l.Close())
 	}

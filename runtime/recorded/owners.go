@@ -187,6 +187,26 @@ func (o *Owners) Chown(dir int, name string, uid, gid uint32) error {
 	return o.table.set(keyOf(&x), r)
 }
 
+// Copied gives newName in to, which is a copy of name in from, extended attributes
+// included, the owner of that one. Neither is followed; "." is the directory itself.
+func (o *Owners) Copied(from int, name string, to int, newName string) error {
+	if o.table.empty() {
+		return nil
+	}
+	var x unix.Statx_t
+	if err := unix.Statx(from, name, unix.AT_SYMLINK_NOFOLLOW, keyMask, &x); err != nil {
+		return fmt.Errorf("statx %s: %w", name, err)
+	}
+	r, ok := o.table.get(keyOf(&x))
+	if !ok {
+		return nil
+	}
+	if err := unix.Statx(to, newName, unix.AT_SYMLINK_NOFOLLOW, keyMask, &x); err != nil {
+		return fmt.Errorf("statx %s: %w", newName, err)
+	}
+	return o.table.set(keyOf(&x), r)
+}
+
 // Mknod makes name in dir stand for a device.
 func (o *Owners) Mknod(dir int, name string, mode uint32, dev uint64) error {
 	switch mode & unix.S_IFMT {

@@ -26,7 +26,7 @@ func (r *Runner) supervise(c *libcontainer.Container, s *Spec, p *libcontainer.P
 	if s.Owners == nil {
 		return nil, nil //nolint:nilnil // nothing to watch
 	}
-	line, err := recorded.NewLine(s.Ownership, s.Owners)
+	line, err := recorded.NewLine(s.Ownership, s.Owners, s.Upper != "")
 	if err != nil {
 		return nil, err
 	}

@@ -25,8 +25,8 @@ type services struct {
 
 // newServices connects the parts. network is the value of --network.
 func newServices(c *cli.Context, s *session, network string) (*services, error) {
-	if s.layers.Native && s.ids.SingleID() {
-		return nil, errors.New("with a single id, the store has to be where an overlay can be laid over it: put it on a volume (--root)")
+	if s.inPlace() && s.ids.SingleID() {
+		return nil, errors.New("with a single id, owners cannot be recorded for steps that run in place: give the container more ids, or allow it to make namespaces")
 	}
 	runner, closeRunner, err := newRunner(s)
 	if err != nil {
