@@ -66,8 +66,8 @@ func (b *build) outputs(ctx context.Context, f finished) (*Result, error) {
 }
 
 // origin finds a layer of a base image as it was published.
-func (b *build) origin(diffID digest.Digest) (export.Origin, bool) {
-	o, ok := b.images.Origin(diffID)
+func (b *build) origin(ctx context.Context, diffID digest.Digest) (export.Origin, bool) {
+	o, ok := b.images.Origin(ctx, diffID)
 	return export.Origin{Desc: o.Desc, Open: o.Open}, ok
 }
 

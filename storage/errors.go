@@ -24,4 +24,9 @@ var (
 	// ErrCorruptLayer is returned while reading a layer whose files are no longer
 	// what its DiffID says.
 	ErrCorruptLayer = errors.New("layer is corrupt")
+	// ErrOtherLayers is returned for an image that has other layers than its
+	// config names.
+	ErrOtherLayers = errors.New("the layers are not those of the image's config")
+	// ErrOtherDigest is returned for a name with the digest of another image.
+	ErrOtherDigest = errors.New("the name has the digest of another image")
 )

@@ -27,7 +27,10 @@ func (s *Store) Image(nameOrID string) (Image, error) {
 func (s *Store) libraryImage(nameOrID string) (*cstorage.Image, error) {
 	id := strings.TrimPrefix(nameOrID, digest.Canonical.String()+":")
 	img, err := s.lib.Image(id)
-	switch {
+	switch dgst := digestOf(nameOrID); {
+	case err == nil && dgst != "" && !hasManifest(img, dgst):
+		// Another tool let it have the name.
+		return s.imageByDigest(nameOrID)
 	case err == nil:
 		return img, nil
 	case !errors.Is(err, cstorage.ErrImageUnknown):
@@ -70,7 +73,7 @@ func (s *Store) imageByDigest(name string) (*cstorage.Image, error) {
 		return nil, fmt.Errorf("look for image %s: %w", name, err)
 	}
 	for _, img := range same {
-		if slices.ContainsFunc(img.Names, func(n string) bool { return sameRepository(n, named) }) {
+		if hasManifest(img, digested.Digest()) && slices.ContainsFunc(img.Names, func(n string) bool { return sameRepository(n, named) }) {
 			return img, nil
 		}
 	}

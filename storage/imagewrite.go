@@ -54,7 +54,11 @@ func configOf(data []byte) (digest.Digest, error) {
 	if err != nil {
 		return "", fmt.Errorf("read manifest: %w", err)
 	}
-	return m.ConfigInfo().Digest, nil
+	config := m.ConfigInfo().Digest
+	if err := CheckDigest(config); err != nil {
+		return "", fmt.Errorf("read manifest: config: %w", err)
+	}
+	return config, nil
 }
 
 func bigData(spec ImageSpec, config digest.Digest) ([]cstorage.ImageBigDataOption, error) {
@@ -81,7 +85,27 @@ func (s *Store) recordImage(spec ImageSpec, id string, data []cstorage.ImageBigD
 	case !errors.Is(err, cstorage.ErrDuplicateID):
 		return fmt.Errorf("record image %s: %w", short(id), err)
 	}
+	if err := s.sameLayers(id, spec.Config); err != nil {
+		return err
+	}
 	return s.refreshImage(id, data)
+}
+
+// sameLayers reports an error unless the image, which exists already, has the
+// layers that its config names. Other tools record what they were told.
+func (s *Store) sameLayers(id string, config []byte) error {
+	img, err := s.lib.Image(id)
+	if err != nil {
+		return fmt.Errorf("read image %s: %w", short(id), err)
+	}
+	chain, err := s.Chain(img.TopLayer)
+	if err == nil {
+		err = CheckLayers(config, chain)
+	}
+	if err != nil {
+		return fmt.Errorf("image %s is in the store with other layers; remove it first: %w", short(id), err)
+	}
+	return nil
 }
 
 // refreshImage gives an existing image the manifest it was last built with. Its
@@ -116,12 +140,17 @@ func createdOf(config []byte) time.Time {
 }
 
 // AddNames names an image; a name that another image has moves. For names that
-// the image has already nothing is written.
+// the image has already nothing is written. A name with a digest must have that of
+// the image's manifest, or of an index that it is part of: the error is
+// ErrOtherDigest otherwise.
 func (s *Store) AddNames(id string, names ...string) error {
 	return s.changeNames(id, names, func(img *cstorage.Image) error {
 		missing := slices.DeleteFunc(slices.Clone(names), func(n string) bool { return slices.Contains(img.Names, n) })
 		if len(missing) == 0 {
 			return nil
+		}
+		if err := checkNames(img, missing); err != nil {
+			return err
 		}
 		return s.lib.AddNames(img.ID, missing)
 	})

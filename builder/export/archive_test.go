@@ -423,7 +423,7 @@ func TestPublishedLayersOfTheBase(t *testing.T) {
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			_, layers := testBuild(t, "linux/amd64")
-			layers.Origin = func(diffID digest.Digest) (Origin, bool) {
+			layers.Origin = func(_ context.Context, diffID digest.Digest) (Origin, bool) {
 				open := func(context.Context) (io.ReadCloser, error) {
 					if test.sent == nil {
 						return nil, errors.New("no registry")

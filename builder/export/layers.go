@@ -19,7 +19,7 @@ type Layers struct {
 	// Maker compresses layers that have no published form.
 	Maker *blobs.Maker
 	// Origin, if not nil, finds layers of a base as they were published.
-	Origin func(diffID digest.Digest) (Origin, bool)
+	Origin func(ctx context.Context, diffID digest.Digest) (Origin, bool)
 
 	lost atomic.Bool
 }

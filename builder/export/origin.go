@@ -36,7 +36,7 @@ func (ls *Layers) published(ctx context.Context, w wantedLayer, to blobs.Sink) (
 	if ls.Origin == nil {
 		return Layer{}, false, nil
 	}
-	origin, ok := ls.Origin(w.DiffID)
+	origin, ok := ls.Origin(ctx, w.DiffID)
 	mediaType := ociLayerTypes[origin.Desc.MediaType]
 	if !ok || mediaType == "" || origin.Desc.Digest.Validate() != nil || origin.Desc.Size < 0 {
 		return Layer{}, false, nil //nolint:nilerr // it has no such form

@@ -49,6 +49,9 @@ type Importer struct {
 	// Imported is told of each layer that was brought and when it was made, the
 	// zero time where that is not known.
 	Imported func(layer string, created time.Time)
+	// Unpacked is told of each blob that was read to its end, and so verified,
+	// and of the layer that it turned out to be. It may be nil.
+	Unpacked func(blob ocispec.Descriptor, diffID digest.Digest)
 	Logger   *slog.Logger
 
 	sources []func() (Source, bool)
@@ -150,10 +153,27 @@ func (im *Importer) pull(ctx context.Context, src Source, chain digest.Digest) (
 		return "", err
 	}
 	defer func() { err = errors.Join(err, r.Close()) }()
-	made, err := im.Store.ImportLayer(ctx, parent, l.DiffID, r)
+	in := &toEnd{r: r}
+	made, err := im.Store.ImportLayer(ctx, parent, l.DiffID, in)
 	if err != nil {
 		return "", fmt.Errorf("import layer %s: %w", l.DiffID, err)
 	}
+	if in.ended && im.Unpacked != nil {
+		im.Unpacked(l.Blob, l.DiffID)
+	}
 	im.Imported(made.ID, l.Created)
 	return made.ID, nil
+}
+
+// toEnd notes whether a stream was read to its end.
+type toEnd struct {
+	r     io.Reader
+	ended bool
+}
+
+// Read implements io.Reader.
+func (t *toEnd) Read(p []byte) (int, error) {
+	n, err := t.r.Read(p)
+	t.ended = t.ended || errors.Is(err, io.EOF)
+	return n, err
 }

@@ -107,13 +107,18 @@ func (im *Images) find(ctx context.Context, named reference.Named, platform ocis
 	if err != nil {
 		return base{}, err
 	}
+	var unusable []error
 	for _, name := range append([]string{named.String()}, names...) {
 		// What was built here can be had from nowhere else.
 		if pull && !strings.HasPrefix(name, localPrefix) {
 			continue
 		}
-		if b, ok := im.local(name, platform); ok {
+		b, err := im.local(name, platform)
+		if err == nil {
 			return b, nil
+		}
+		if !errors.Is(err, errNotHere) {
+			unusable = append(unusable, err)
 		}
 	}
 	errs := []error{fmt.Errorf("image %s for %s: not in the store", reference.FamiliarString(named), platforms.Format(platform))}
@@ -130,10 +135,10 @@ func (im *Images) find(ctx context.Context, named reference.Named, platform ocis
 			break
 		}
 	}
-	if len(errs) > 1 {
+	if len(errs) > 1 || len(unusable) > 0 {
 		errs = errs[1:] // what the registries said is more to the point
 	}
-	return base{}, errors.Join(errs...)
+	return base{}, errors.Join(append(unusable, errs...)...)
 }
 
 // candidates are the complete names that ref may stand for, in order. The front
@@ -152,32 +157,58 @@ func (im *Images) candidates(named reference.Named) ([]string, error) {
 	return append([]string{localPrefix + familiar}, names...), nil
 }
 
+// errNotHere says that the store has no image of that name and platform.
+var errNotHere = errors.New("image is not in the store")
+
 // local finds an image of that name and platform in the store; it may be one of
 // an index that was built here.
-func (im *Images) local(name string, platform ocispec.Platform) (base, bool) {
+func (im *Images) local(name string, platform ocispec.Platform) (base, error) {
 	img, err := im.store.ImageFor(name, platforms.OnlyStrict(platform))
 	if err != nil {
-		return base{}, false
+		return base{}, errNotHere
 	}
-	config, err := im.store.ImageConfig(img.ID)
+	b, err := im.base(name, img, platform)
+	if errors.Is(err, errOtherPlatform) {
+		return base{}, errNotHere
+	}
 	if err != nil {
 		im.logger.Warn("an image in the store cannot be used as a base", "image", name, "error", err)
-		return base{}, false
+		return base{}, fmt.Errorf("image %s in the store: %w", name, err)
 	}
-	b, err := newBase(name, img.Digest, config, platform)
-	if err != nil {
-		return base{}, false
-	}
-	b.imageID = img.ID
-	return b, true
+	return b, nil
 }
 
+// base describes an image of the store. Its chain is that of its layers, whose
+// digests were computed when they were unpacked: another tool may have recorded an
+// image whose config names others.
+func (im *Images) base(name string, img storage.Image, platform ocispec.Platform) (base, error) {
+	config, err := im.store.ImageConfig(img.ID)
+	if err != nil {
+		return base{}, err
+	}
+	if err := isFor(config, platform); err != nil {
+		return base{}, err
+	}
+	layers, err := im.store.Chain(img.TopLayer)
+	if err != nil {
+		return base{}, err
+	}
+	if err := storage.CheckLayers(config, layers); err != nil {
+		return base{}, err
+	}
+	return base{
+		imageID: img.ID, name: name, pinned: pin(name, img.Digest), platform: platform, chain: chainOf(layers), config: config, dgst: img.Digest,
+	}, nil
+}
+
+// remote asks the registry for an image. Its chain is what its config claims until
+// it is fetched: fetch refuses other layers.
 func (im *Images) remote(ctx context.Context, name string, platform ocispec.Platform) (base, error) {
 	res, err := im.registry.Resolve(ctx, name, platform)
 	if err != nil {
 		return base{}, err
 	}
-	chain, err := chainOf(res.Config)
+	chain, err := claimedChain(res.Config)
 	if err != nil {
 		return base{}, fmt.Errorf("image %s: %w", name, err)
 	}
@@ -189,19 +220,16 @@ func (im *Images) remote(ctx context.Context, name string, platform ocispec.Plat
 // errOtherPlatform says that an image is for another platform than asked for.
 var errOtherPlatform = errors.New("image is for another platform")
 
-func newBase(name string, dgst digest.Digest, config []byte, platform ocispec.Platform) (base, error) {
+// isFor reports an error unless a config is for a platform, or for none.
+func isFor(config []byte, platform ocispec.Platform) error {
 	var of ocispec.Platform
 	if err := json.Unmarshal(config, &of); err != nil {
-		return base{}, fmt.Errorf("read config of image %s: %w", name, err)
+		return fmt.Errorf("read config: %w", err)
 	}
 	if of.OS != "" && !platforms.OnlyStrict(platform).Match(platforms.Normalize(of)) {
-		return base{}, errOtherPlatform
+		return errOtherPlatform
 	}
-	chain, err := chainOf(config)
-	if err != nil {
-		return base{}, fmt.Errorf("image %s: %w", name, err)
-	}
-	return base{name: name, pinned: pin(name, dgst), platform: platform, chain: chain, config: config, dgst: dgst}, nil
+	return nil
 }
 
 func pin(name string, dgst digest.Digest) string {
@@ -220,15 +248,34 @@ func pin(name string, dgst digest.Digest) string {
 	return pinned.String()
 }
 
-// chainOf computes the chainID of a config's topmost layer, "" for none.
-func chainOf(config []byte) (digest.Digest, error) {
-	var c struct {
-		RootFS ocispec.RootFS `json:"rootfs"`
+// claimedChain computes the chainID of the topmost layer that a config names, ""
+// for none.
+func claimedChain(config []byte) (digest.Digest, error) {
+	ids, err := storage.DiffIDs(config)
+	return identity.ChainID(ids), err
+}
+
+// chainOf computes the chainID of the topmost of layers, "" for none.
+func chainOf(layers []storage.Layer) digest.Digest {
+	ids := make([]digest.Digest, len(layers))
+	for i, l := range layers {
+		ids[i] = l.DiffID
 	}
-	if err := json.Unmarshal(config, &c); err != nil {
-		return "", fmt.Errorf("read config: %w", err)
+	return identity.ChainID(ids)
+}
+
+// unpacked returns the topmost layer of an image that was fetched, if its layers
+// are those of a chain. Nothing may be recorded in the cache under a chain that was
+// only claimed.
+func (im *Images) unpacked(img storage.Image, chain digest.Digest) (string, error) {
+	layers, err := im.store.Chain(img.TopLayer)
+	if err != nil {
+		return "", err
 	}
-	return identity.ChainID(c.RootFS.DiffIDs), nil
+	if got := chainOf(layers); got != chain {
+		return "", fmt.Errorf("%w: they have the chain %q instead of %q", storage.ErrOtherLayers, got, chain)
+	}
+	return img.TopLayer, nil
 }
 
 // fetch brings b's layers into the store and returns the topmost one.
@@ -241,7 +288,7 @@ func (im *Images) fetch(ctx context.Context, b base, progress registry.Progress)
 		if err != nil {
 			return "", fmt.Errorf("image %s: %w", b.name, err)
 		}
-		return img.TopLayer, nil
+		return im.unpacked(img, b.chain)
 	}
 	named, err := reference.ParseNormalizedNamed(b.name)
 	if err != nil {
@@ -255,10 +302,14 @@ func (im *Images) fetch(ctx context.Context, b base, progress registry.Progress)
 	if err != nil {
 		return "", err
 	}
+	top, err := im.unpacked(img, b.chain)
+	if err != nil {
+		return "", fmt.Errorf("image %s: %w", b.name, err)
+	}
 	if err := im.name(img, named, b.platform); err != nil {
 		return "", fmt.Errorf("name image %s: %w", b.name, err)
 	}
-	return img.TopLayer, nil
+	return top, nil
 }
 
 // name gives an image that was pulled for a platform the tag it was asked for
@@ -315,6 +366,5 @@ func (im *Images) isNative(img storage.Image) bool {
 	if err != nil {
 		return false
 	}
-	_, err = newBase(img.ID, img.Digest, config, platforms.DefaultSpec())
-	return err == nil
+	return isFor(config, platforms.DefaultSpec()) == nil
 }

@@ -88,7 +88,7 @@ func (s *Sources) layout(ctx context.Context, v *llb.Vertex) (solve.Source, erro
 	if err != nil {
 		return solve.Source{}, err
 	}
-	chain, err := chainOf(res.Config)
+	chain, err := claimedChain(res.Config)
 	if err != nil {
 		return solve.Source{}, fmt.Errorf("image layout %s: %w", at.Dir, err)
 	}
@@ -98,7 +98,10 @@ func (s *Sources) layout(ctx context.Context, v *llb.Vertex) (solve.Source, erro
 			img, err := s.Images.registry.PullLayout(ctx, ref, registry.PullOptions{
 				Platform: platform, Progress: newBlobProgress(report),
 			})
-			return img.TopLayer, err
+			if err != nil {
+				return "", err
+			}
+			return s.Images.unpacked(img, chain)
 		},
 	}, nil
 }

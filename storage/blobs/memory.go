@@ -147,5 +147,22 @@ func published(diffID digest.Digest) string { return "published/" + diffID.Strin
 // Published returns the blob that the layer diffID was pulled as.
 func (m *Memory) Published(diffID digest.Digest) (Layer, bool) { return m.find(published(diffID)) }
 
-// Publish remembers the blob that a layer was pulled as.
-func (m *Memory) Publish(l Layer) error { return m.put(published(l.DiffID), l) }
+// Publish remembers the blob that a layer was pulled as. The caller has computed
+// the digests of both.
+func (m *Memory) Publish(l Layer) error {
+	err := m.Unpacked(l)
+	if l.Desc.Digest == l.DiffID {
+		return err // a layer is not pushed uncompressed because it once was
+	}
+	return errors.Join(err, m.put(published(l.DiffID), l))
+}
+
+// Unpacked remembers the layer that is in a blob. The caller has computed the
+// digests of both.
+func (m *Memory) Unpacked(l Layer) error { return m.put(ofBlob(l.Desc.Digest), l) }
+
+// ofBlob is the key of the layer that is in a blob.
+func ofBlob(blob digest.Digest) string { return "blob/" + blob.String() }
+
+// Blob returns the layer that is in a blob, as far as that was computed here.
+func (m *Memory) Blob(blob digest.Digest) (Layer, bool) { return m.find(ofBlob(blob)) }

@@ -40,7 +40,7 @@ func (c *Client) OpenArtifact(ctx context.Context, ref string, platform ocispec.
 	if err != nil {
 		return nil, fmt.Errorf("image name %q: %w", ref, err)
 	}
-	a, err := c.openArtifact(ctx, from, platform)
+	a, err := c.openArtifact(ctx, from, "", platform)
 	if err != nil {
 		return nil, explain("read", named, err)
 	}
@@ -50,18 +50,18 @@ func (c *Client) OpenArtifact(ctx context.Context, ref string, platform ocispec.
 // OpenArtifactLayout is OpenArtifact for PATH[:TAG|@DIGEST], a directory in OCI
 // layout.
 func (c *Client) OpenArtifactLayout(ctx context.Context, where string, platform ocispec.Platform) (*Artifact, error) {
-	ref, _, err := openLayout(where)
+	ref, _, dgst, err := openLayout(where)
 	if err != nil {
 		return nil, err
 	}
-	a, err := c.openArtifact(ctx, ref, platform)
+	a, err := c.openArtifact(ctx, ref, dgst, platform)
 	if err != nil {
 		return nil, fmt.Errorf("read OCI layout %s: %w", where, err)
 	}
 	return a, nil
 }
 
-func (c *Client) openArtifact(ctx context.Context, ref types.ImageReference, platform ocispec.Platform) (_ *Artifact, err error) {
+func (c *Client) openArtifact(ctx context.Context, ref types.ImageReference, want digest.Digest, platform ocispec.Platform) (_ *Artifact, err error) {
 	sys := c.systemFor(platform)
 	src, err := ref.NewImageSource(ctx, sys)
 	if err != nil {
@@ -73,7 +73,7 @@ func (c *Client) openArtifact(ctx context.Context, ref types.ImageReference, pla
 		}
 	}()
 	one := image.UnparsedInstance(src, nil)
-	data, mediaType, err := one.Manifest(ctx)
+	data, mediaType, err := topManifest(ctx, one, want)
 	if err != nil {
 		return nil, err
 	}
@@ -86,9 +86,9 @@ func (c *Client) openArtifact(ctx context.Context, ref types.ImageReference, pla
 			return nil, err
 		}
 	}
-	m, err := manifest.FromBlob(data, mediaType)
+	m, err := parseManifest(data, mediaType)
 	if err != nil {
-		return nil, fmt.Errorf("read manifest: %w", err)
+		return nil, err
 	}
 	a := &Artifact{Manifest: data, src: src}
 	a.Config, err = a.config(ctx, m.ConfigInfo())
@@ -124,17 +124,19 @@ func (a *Artifact) blob(ctx context.Context, info types.BlobInfo) (io.ReadCloser
 	return &verifiedBlob{ReadCloser: r, verifier: info.Digest.Verifier(), digest: info.Digest}, nil
 }
 
-// Layer streams a blob uncompressed.
+// Layer streams a blob uncompressed. The end of the stream is io.EOF only when the
+// digest of the blob was right.
 func (a *Artifact) Layer(ctx context.Context, desc ocispec.Descriptor) (io.ReadCloser, error) {
 	r, err := a.blob(ctx, types.BlobInfo{Digest: desc.Digest, Size: desc.Size, URLs: nil, MediaType: desc.MediaType})
 	if err != nil {
 		return nil, err
 	}
-	plain, _, err := compression.AutoDecompress(r)
+	in := &counted{r: r, tell: func(int64) {}}
+	plain, _, err := compression.AutoDecompress(in)
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("read blob %s: %w", desc.Digest, err), r.Close())
 	}
-	return &stacked{ReadCloser: plain, below: r}, nil
+	return &stacked{Reader: &whole{plain: plain, blob: in}, above: plain, below: r}, nil
 }
 
 // Close ends the connection.
@@ -142,12 +144,12 @@ func (a *Artifact) Close() error { return a.src.Close() }
 
 // stacked closes what a stream reads from with it.
 type stacked struct {
-	io.ReadCloser
-	below io.Closer
+	io.Reader
+	above, below io.Closer
 }
 
 // Close implements io.Closer.
-func (s *stacked) Close() error { return errors.Join(s.ReadCloser.Close(), s.below.Close()) }
+func (s *stacked) Close() error { return errors.Join(s.above.Close(), s.below.Close()) }
 
 // verifiedBlob compares the digest at the end.
 type verifiedBlob struct {

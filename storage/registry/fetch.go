@@ -3,10 +3,10 @@ package registry
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -45,53 +45,14 @@ var layerTypes = map[string]string{
 	ocispec.MediaTypeImageLayerZstd:                   ocispec.MediaTypeImageLayerZstd,
 }
 
-// fetchLayers brings in the layers of m. What it leaves out is left to the library,
-// which finds the others in the store: images of old or unknown forms.
-func (c *Client) fetchLayers(ctx context.Context, src types.ImageSource, m manifest.Manifest, sys *types.SystemContext, progress Progress) (err error) {
-	f := &fetcher{client: c, src: src, progress: progress}
-	list, err := f.layers(ctx, m)
-	if err != nil || len(list) == 0 {
-		return err
-	}
-	f.known = openLocations(sys)
-	defer f.known.close()
-	return f.all(ctx, list)
-}
-
 // wanted is a layer of the image: its blob as the manifest has it, and what the
 // config says that is in it, which has to be checked.
 type wanted struct {
 	blob   ocispec.Descriptor
 	diffID digest.Digest
-	staged *storage.Staged
-}
-
-// layers lists the image's layers, none when they are not for us.
-func (f *fetcher) layers(ctx context.Context, m manifest.Manifest) ([]*wanted, error) {
-	config := m.ConfigInfo()
-	if config.Digest == "" {
-		return nil, nil // schema 1
-	}
-	data, err := f.config(ctx, config)
-	if err != nil {
-		return nil, err
-	}
-	var c struct {
-		RootFS ocispec.RootFS `json:"rootfs"`
-	}
-	infos := m.LayerInfos()
-	if json.Unmarshal(data, &c) != nil || len(c.RootFS.DiffIDs) != len(infos) {
-		return nil, nil //nolint:nilerr // the library says what is wrong
-	}
-	list := make([]*wanted, len(infos))
-	for i, info := range infos {
-		diffID := c.RootFS.DiffIDs[i]
-		if info.EmptyLayer || layerTypes[info.MediaType] == "" || diffID.Validate() != nil || info.Digest.Validate() != nil || info.Size < 0 {
-			return nil, nil //nolint:nilerr // the library says what is wrong
-		}
-		list[i] = &wanted{diffID: diffID, blob: ocispec.Descriptor{MediaType: layerTypes[info.MediaType], Digest: info.Digest, Size: info.Size, URLs: info.URLs}}
-	}
-	return list, nil
+	// foreign is set for a form that only the library knows.
+	foreign bool
+	staged  *storage.Staged
 }
 
 func (f *fetcher) config(ctx context.Context, info types.BlobInfo) (_ []byte, err error) {
@@ -114,8 +75,12 @@ func (f *fetcher) config(ctx context.Context, info types.BlobInfo) (_ []byte, er
 	return data, nil
 }
 
-// all stages and records what is missing.
+// all stages and records what is missing. It leaves layers of foreign forms, and
+// those on them, to the library, which finds the others in the store.
 func (f *fetcher) all(ctx context.Context, list []*wanted) (err error) {
+	if i := slices.IndexFunc(list, func(w *wanted) bool { return w.foreign }); i >= 0 {
+		list = list[:i]
+	}
 	parent, list, err := f.present(list)
 	if err != nil {
 		return err
@@ -163,14 +128,10 @@ func (f *fetcher) present(list []*wanted) (parent string, missing []*wanted, err
 	return parent, nil, nil
 }
 
-// is tells whether it is known, because it was computed here, that the blob has the
-// layer that the config names.
+// is reports whether it is known, because it was computed here, that the blob has
+// the layer that the config names.
 func (f *fetcher) is(w *wanted) bool {
-	if w.blob.Digest == w.diffID || f.known.UncompressedDigest(w.blob.Digest) == w.diffID {
-		return true
-	}
-	same, err := f.client.store.Library().LayersByCompressedDigest(w.blob.Digest)
-	return err == nil && len(same) > 0 && same[0].UncompressedDigest == w.diffID
+	return f.client.unpacked(w.blob.Digest, w.diffID) || f.known.UncompressedDigest(w.blob.Digest) == w.diffID
 }
 
 func (f *fetcher) stage(ctx context.Context, w *wanted) error {
@@ -180,12 +141,7 @@ func (f *fetcher) stage(ctx context.Context, w *wanted) error {
 	if err := f.open(ctx, w); err != nil {
 		return fmt.Errorf("layer %s: %w", w.blob.Digest, err)
 	}
-	if got := w.staged.DiffID(); got != w.diffID {
-		return fmt.Errorf("layer %s does not match the config's diffID %s: it is %s", w.blob.Digest, w.diffID, got)
-	}
-	f.known.RecordDigestUncompressedPair(w.blob.Digest, w.diffID)
-	f.tell(w, w.blob.Size, true)
-	return nil
+	return f.matches(w, w.staged.DiffID())
 }
 
 // open reads a layer, from the store if its content is there on other layers.
@@ -203,31 +159,15 @@ func (f *fetcher) open(ctx context.Context, w *wanted) (err error) {
 			f.client.logger.Debug("a layer that is here cannot be read and is fetched", "layer", w.diffID, "error", err)
 		}
 	}
-	r, _, err := f.src.GetBlob(ctx, types.BlobInfo{Digest: w.blob.Digest, Size: w.blob.Size, URLs: w.blob.URLs, MediaType: w.blob.MediaType}, f.known.BlobInfoCache)
-	if err != nil {
-		return err
-	}
-	in := &counted{r: blobs.Verified(r, w.blob), tell: func(n int64) { f.tell(w, n, false) }}
-	defer func() { err = errors.Join(err, r.Close()) }()
-	plain, kind, err := decompress(in)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = plain.Close() }()
-	staged, err := store.StageTar(ctx, &whole{plain: plain, blob: in}, w.blob.Digest)
-	if err != nil {
-		return err
-	}
-	w.staged = staged
-	f.known.compressed(w.blob.Digest, kind)
-	if kind == ocispec.MediaTypeImageLayer {
+	return f.stream(ctx, w, func(plain io.Reader, kind string) error {
+		staged, err := store.StageTar(ctx, plain, w.blob.Digest)
+		if err != nil {
+			return err
+		}
+		w.staged = staged
+		f.remember(w, staged.DiffID(), kind)
 		return nil
-	}
-	published := blobs.Layer{DiffID: staged.DiffID(), Desc: ocispec.Descriptor{MediaType: kind, Digest: w.blob.Digest, Size: w.blob.Size}}
-	if err := f.client.memory().Publish(published); err != nil {
-		f.client.logger.Debug("it is not remembered how a layer was published", "layer", staged.DiffID(), "error", err)
-	}
-	return nil
+	})
 }
 
 func (f *fetcher) record(ctx context.Context, parent string, list []*wanted) (err error) {

@@ -20,11 +20,11 @@ import (
 // Without a tag it is the only image there, or the one with the tag latest.
 // Ref of the result is PATH@DIGEST.
 func (c *Client) ResolveLayout(ctx context.Context, where string, platform ocispec.Platform) (Resolved, error) {
-	ref, path, err := openLayout(where)
+	ref, path, dgst, err := openLayout(where)
 	if err != nil {
 		return Resolved{}, err
 	}
-	res, err := c.inspect(ctx, ref, c.systemFor(platform))
+	res, err := c.inspect(ctx, ref, dgst, c.systemFor(platform))
 	if err != nil {
 		return Resolved{}, fmt.Errorf("read OCI layout %s: %w", where, err)
 	}
@@ -36,39 +36,40 @@ func (c *Client) ResolveLayout(ctx context.Context, where string, platform ocisp
 // PullLayout is Pull for PATH[:TAG|@DIGEST], a directory in OCI layout. The image
 // gets no name.
 func (c *Client) PullLayout(ctx context.Context, where string, opts PullOptions) (storage.Image, error) {
-	ref, _, err := openLayout(where)
+	ref, _, dgst, err := openLayout(where)
 	if err != nil {
 		return storage.Image{}, err
 	}
-	img, err := c.bring(ctx, ref, nil, opts)
+	img, err := c.bring(ctx, ref, dgst, nil, opts)
 	if err != nil {
 		return storage.Image{}, fmt.Errorf("read OCI layout %s: %w", where, err)
 	}
 	return img, nil
 }
 
-func openLayout(where string) (types.ImageReference, string, error) {
+// openLayout finds an image of a layout, with the directory's path and the digest
+// that the image's manifest or index must have.
+func openLayout(where string) (_ types.ImageReference, path string, _ digest.Digest, err error) {
 	path, tag, dgst := splitLayout(where)
-	path, err := filepath.Abs(path)
-	if err != nil {
-		return nil, "", fmt.Errorf("find OCI layout %s: %w", where, err)
+	if path, err = filepath.Abs(path); err != nil {
+		return nil, "", "", fmt.Errorf("find OCI layout %s: %w", where, err)
 	}
 	entries, err := layout.List(path)
 	if errors.Is(err, os.ErrNotExist) {
-		return nil, "", fmt.Errorf("OCI layout %s: %w: no index.json there", path, ErrNotFound)
+		return nil, "", "", fmt.Errorf("OCI layout %s: %w: no index.json there", path, ErrNotFound)
 	}
 	if err != nil {
-		return nil, "", fmt.Errorf("read OCI layout %s: %w", path, err)
+		return nil, "", "", fmt.Errorf("read OCI layout %s: %w", path, err)
 	}
 	i, err := pick(entries, tag, dgst)
 	if err != nil {
-		return nil, "", fmt.Errorf("OCI layout %s: %w", path, err)
+		return nil, "", "", fmt.Errorf("OCI layout %s: %w", path, err)
 	}
 	ref, err := layout.NewIndexReference(path, i)
 	if err != nil {
-		return nil, "", fmt.Errorf("read OCI layout %s: %w", path, err)
+		return nil, "", "", fmt.Errorf("read OCI layout %s: %w", path, err)
 	}
-	return ref, path, nil
+	return ref, path, entries[i].ManifestDescriptor.Digest, nil
 }
 
 func pick(entries []layout.ListResult, tag string, dgst digest.Digest) (int, error) {

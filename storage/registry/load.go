@@ -16,7 +16,6 @@ import (
 	imgref "go.podman.io/image/v5/docker/reference"
 	"go.podman.io/image/v5/oci/layout"
 	"go.podman.io/image/v5/pkg/compression"
-	"go.podman.io/image/v5/types"
 
 	"github.com/shale-build/shale/storage"
 )
@@ -172,7 +171,7 @@ func (c *Client) loadDocker(ctx context.Context, file string, opts PullOptions) 
 				names = append(names, named)
 			}
 		}
-		img, err := c.loadOne(ctx, refs[0], names, opts)
+		img, err := c.bring(ctx, refs[0], "", names, opts)
 		if err != nil {
 			return images, err
 		}
@@ -192,7 +191,7 @@ func (c *Client) loadLayout(ctx context.Context, dir string, opts PullOptions) (
 		if err != nil {
 			return images, err
 		}
-		img, err := c.loadOne(ctx, ref, layoutNames(e.ManifestDescriptor.Annotations), opts)
+		img, err := c.bring(ctx, ref, e.ManifestDescriptor.Digest, layoutNames(e.ManifestDescriptor.Annotations), opts)
 		if err != nil {
 			return images, err
 		}
@@ -218,21 +217,4 @@ func layoutNames(annotations map[string]string) []imgref.Named {
 		return []imgref.Named{imgref.TagNameOnly(named)}
 	}
 	return nil
-}
-
-func (c *Client) loadOne(ctx context.Context, ref types.ImageReference, names []imgref.Named, opts PullOptions) (storage.Image, error) {
-	var first imgref.Named
-	if len(names) > 0 {
-		first = names[0]
-	}
-	img, err := c.bring(ctx, ref, first, opts)
-	if err != nil {
-		return storage.Image{}, err
-	}
-	for _, name := range names {
-		if err := c.store.AddNames(img.ID, name.String()); err != nil {
-			return storage.Image{}, err
-		}
-	}
-	return c.store.Image(img.ID)
 }

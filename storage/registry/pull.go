@@ -1,11 +1,13 @@
 package registry
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"time"
 
+	"github.com/opencontainers/go-digest"
 	"go.podman.io/image/v5/copy"
 	"go.podman.io/image/v5/docker"
 	imgref "go.podman.io/image/v5/docker/reference"
@@ -34,14 +36,16 @@ func (c *Client) Pull(ctx context.Context, ref string, opts PullOptions) (storag
 	}
 	var img storage.Image
 	err = retry(ctx, c.opts.PullRetries, c.logger, func() (err error) {
-		img, err = c.bring(ctx, src, named, opts)
+		img, err = c.bring(ctx, src, "", []imgref.Named{named}, opts)
 		return explain("pull", named, err)
 	})
 	return img, err
 }
 
-// bring copies src into the store, as named unless that is nil.
-func (c *Client) bring(ctx context.Context, src types.ImageReference, named imgref.Named, opts PullOptions) (_ storage.Image, err error) {
+// bring copies the image that ref stands for into the store, with names. top is the
+// digest that its manifest or index must have, "" for any: not every transport
+// compares it. Nothing gets a name before all of it has been verified.
+func (c *Client) bring(ctx context.Context, ref types.ImageReference, top digest.Digest, names []imgref.Named, opts PullOptions) (_ storage.Image, err error) {
 	if c.store == nil {
 		return storage.Image{}, errNoStore
 	}
@@ -51,71 +55,113 @@ func (c *Client) bring(ctx context.Context, src types.ImageReference, named imgr
 		return storage.Image{}, err
 	}
 	defer func() { err = errors.Join(err, policy.Destroy()) }()
-	id, present, err := c.present(ctx, src, policy, sys, opts.Progress)
+	o, err := c.present(ctx, ref, top, names, policy, sys, opts.Progress)
 	if err != nil {
 		return storage.Image{}, err
 	}
-	if present == nil {
-		if present, err = c.copyIn(ctx, src, named, id, policy, sys); err != nil {
+	if o.image == nil {
+		if o.image, err = c.copyIn(ctx, ref, o, policy, sys); err != nil {
 			return storage.Image{}, err
 		}
 	}
-	if named != nil {
-		if err := c.store.AddNames(present.ID, named.String()); err != nil {
-			return storage.Image{}, err
-		}
+	var list []string
+	for _, name := range names {
+		list = append(list, name.String())
 	}
-	return c.store.Image(present.ID)
+	if err := c.store.AddNames(o.image.ID, list...); err != nil {
+		return storage.Image{}, err
+	}
+	return c.store.Image(o.image.ID)
 }
 
-// present finds the image that src stands for in the store, nil when it is not
+// offer is an image as a registry, an archive or a layout has it.
+type offer struct {
+	// index is what the image was picked from, or its manifest.
+	index, manifest []byte
+	// config has been compared with its digest.
+	config []byte
+	layers []*wanted
+	// id is the image's ID in the store, and image is nil when it is not there.
+	id    string
+	image *storage.Image
+}
+
+// present finds the image that ref stands for in the store, nil when it is not
 // there, and returns the ID it has or will have. The transport would fetch its
 // layers again; and it refuses an image that was built here and pushed, because
 // the layers have other IDs than it would give them. Of an image that is not there
 // the layers are when present returns.
-func (c *Client) present(ctx context.Context, ref types.ImageReference, policy *signature.PolicyContext, sys *types.SystemContext, progress Progress) (_ string, _ *storage.Image, err error) {
+func (c *Client) present(ctx context.Context, ref types.ImageReference, want digest.Digest, names []imgref.Named, policy *signature.PolicyContext, sys *types.SystemContext, progress Progress) (_ *offer, err error) {
 	src, err := ref.NewImageSource(ctx, sys)
 	if err != nil {
-		return "", nil, err
+		return nil, err
 	}
 	defer func() { err = errors.Join(err, src.Close()) }()
 	top := image.UnparsedInstance(src, nil)
-	list, mediaType, err := top.Manifest(ctx)
+	o := &offer{}
+	index, mediaType, err := topManifest(ctx, top, want)
 	if err != nil {
-		return "", nil, err
+		return nil, err
 	}
 	one := top
 	if manifest.MIMETypeIsMultiImage(mediaType) {
-		chosen, err := choose(list, mediaType, sys)
+		chosen, err := choose(index, mediaType, sys)
 		if err != nil {
-			return "", nil, err
+			return nil, err
 		}
 		one = image.UnparsedInstance(src, &chosen)
 	}
-	data, mediaType, err := one.Manifest(ctx)
-	if err != nil {
-		return "", nil, err
+	o.index = index
+	if o.manifest, mediaType, err = one.Manifest(ctx); err != nil {
+		return nil, err
 	}
-	m, err := manifest.FromBlob(data, mediaType)
-	if err != nil {
-		return "", nil, fmt.Errorf("read manifest: %w", err)
-	}
-	id := m.ConfigInfo().Digest.Encoded()
-	img := c.complete(id)
 	if err := allowed(ctx, policy, top, one); err != nil {
-		return "", nil, err
+		return nil, err
 	}
-	if img == nil {
-		return id, nil, c.fetchLayers(ctx, src, m, sys, progress)
+	if err := o.checkNames(names); err != nil {
+		return nil, err
 	}
-	return id, img, c.addManifests(img, list, data)
+	m, err := parseManifest(o.manifest, mediaType)
+	if err != nil {
+		return nil, err
+	}
+	f := &fetcher{client: c, src: src, progress: progress}
+	if o.config, err = f.config(ctx, m.ConfigInfo()); err != nil {
+		return nil, err
+	}
+	if o.layers, err = offered(m, o.config); err != nil {
+		return nil, err
+	}
+	f.known = openLocations(sys)
+	defer f.known.close()
+	o.id = m.ConfigInfo().Digest.Encoded()
+	if o.image = c.complete(o.id); o.image == nil {
+		return o, f.all(ctx, o.layers)
+	}
+	if err := f.verify(ctx, o.layers); err != nil {
+		return nil, err
+	}
+	return o, c.addManifests(o.image, o.index, o.manifest)
 }
 
-// complete returns the image with that ID when all of it is in the store.
-func (c *Client) complete(id string) *storage.Image {
-	if id == "" {
-		return nil
+// checkNames refuses names with a digest that neither the manifest nor the index
+// has.
+func (o *offer) checkNames(names []imgref.Named) error {
+	for _, name := range names {
+		digested, ok := name.(imgref.Digested)
+		if !ok {
+			continue
+		}
+		if matchesAny(digested.Digest(), o.index, o.manifest) != nil {
+			return fmt.Errorf("image named %s: %w", name, storage.ErrOtherDigest)
+		}
 	}
+	return nil
+}
+
+// complete returns the image with that ID when all of it is in the store and its
+// layers are those that its config names.
+func (c *Client) complete(id string) *storage.Image {
 	img, err := c.store.Image(id)
 	if err != nil || img.ReadOnly || img.ID != id {
 		return nil
@@ -148,13 +194,10 @@ func (c *Client) addManifests(img *storage.Image, blobs ...[]byte) error {
 	return nil
 }
 
-// copyIn lets the containers-storage transport record the image as named, or
-// under its ID alone.
-func (c *Client) copyIn(ctx context.Context, src types.ImageReference, named imgref.Named, id string, policy *signature.PolicyContext, sys *types.SystemContext) (_ *storage.Image, err error) {
-	if named != nil {
-		id = ""
-	}
-	dest, err := transport.Transport.NewStoreReference(c.store.Library(), named, id)
+// copyIn lets the containers-storage transport record the image under its ID, and
+// verifies what it recorded: the transport asks the source once more.
+func (c *Client) copyIn(ctx context.Context, src types.ImageReference, o *offer, policy *signature.PolicyContext, sys *types.SystemContext) (_ *storage.Image, err error) {
+	dest, err := transport.Transport.NewStoreReference(c.store.Library(), nil, o.id)
 	if err != nil {
 		return nil, fmt.Errorf("prepare store: %w", err)
 	}
@@ -163,20 +206,37 @@ func (c *Client) copyIn(ctx context.Context, src types.ImageReference, named img
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, done()) }()
-	var recorded types.ImageReference
-	opts := &copy.Options{SourceCtx: sys, DestinationCtx: sys, ReportResolvedReference: &recorded}
-	if _, err := copyImage(ctx, policy, dest, src, opts, nil); err != nil {
+	_, err = c.store.Image(o.id)
+	isNew := errors.Is(err, storage.ErrImageUnknown)
+	if _, err := copyImage(ctx, policy, dest, src, &copy.Options{SourceCtx: sys, DestinationCtx: sys}, nil); err != nil {
 		return nil, err
 	}
-	_, img, err := transport.ResolveReference(recorded)
+	img, err := c.recorded(o)
+	if err != nil && isNew {
+		_, removeErr := c.store.RemoveImage(o.id)
+		err = errors.Join(err, removeErr)
+	}
+	return img, err
+}
+
+// recorded returns the image as the store has it, if that is what was offered.
+func (c *Client) recorded(o *offer) (*storage.Image, error) {
+	img, err := c.store.Image(o.id)
 	if err != nil {
 		return nil, fmt.Errorf("find image that was just recorded: %w", err)
 	}
-	found, err := c.store.Image(img.ID)
+	config, err := c.store.ImageConfig(img.ID)
 	if err != nil {
 		return nil, err
 	}
-	return &found, nil
+	if !bytes.Equal(config, o.config) {
+		return nil, fmt.Errorf("image %s changed while it was pulled", o.id)
+	}
+	layers, err := c.store.Chain(img.TopLayer)
+	if err != nil {
+		return nil, err
+	}
+	return &img, storage.CheckLayers(config, layers)
 }
 
 const progressInterval = 100 * time.Millisecond

@@ -32,7 +32,7 @@ func (c *Client) Resolve(ctx context.Context, ref string, platform ocispec.Platf
 	}
 	var res Resolved
 	err = retry(ctx, c.opts.PullRetries, c.logger, func() (err error) {
-		res, err = c.inspect(ctx, src, c.systemFor(platform))
+		res, err = c.inspect(ctx, src, "", c.systemFor(platform))
 		return explain("resolve", named, err)
 	})
 	if err != nil {
@@ -43,8 +43,8 @@ func (c *Client) Resolve(ctx context.Context, ref string, platform ocispec.Platf
 	return res, nil
 }
 
-// inspect reads the manifest and config of a reference.
-func (c *Client) inspect(ctx context.Context, ref types.ImageReference, sys *types.SystemContext) (_ Resolved, err error) {
+// inspect reads the manifest and config of a reference. want is as in bring.
+func (c *Client) inspect(ctx context.Context, ref types.ImageReference, want digest.Digest, sys *types.SystemContext) (_ Resolved, err error) {
 	src, err := ref.NewImageSource(ctx, sys)
 	if err != nil {
 		return Resolved{}, err
@@ -57,7 +57,7 @@ func (c *Client) inspect(ctx context.Context, ref types.ImageReference, sys *typ
 	defer func() { err = errors.Join(err, policy.Destroy()) }()
 	top := image.UnparsedInstance(src, nil)
 	one := top
-	data, mediaType, err := top.Manifest(ctx)
+	data, mediaType, err := topManifest(ctx, top, want)
 	if err != nil {
 		return Resolved{}, err
 	}
@@ -75,7 +75,7 @@ func (c *Client) inspect(ctx context.Context, ref types.ImageReference, sys *typ
 	if err := allowed(ctx, policy, top, one); err != nil {
 		return Resolved{}, err
 	}
-	return res, res.fill(ctx, one, sys)
+	return res, (&fetcher{client: c, src: src}).fill(ctx, &res, one)
 }
 
 // allowed asks the signature policy about an image and the index it was picked
@@ -108,27 +108,22 @@ func variant(v string) string {
 	return "/" + v
 }
 
-func (r *Resolved) fill(ctx context.Context, unparsed *image.UnparsedImage, sys *types.SystemContext) error {
+// fill reads the manifest and the config of the platform's image. What they say of
+// each other must fit; that the layers do is seen when they are unpacked.
+func (f *fetcher) fill(ctx context.Context, r *Resolved, unparsed *image.UnparsedImage) error {
 	var err error
 	if r.Manifest, r.MediaType, err = unparsed.Manifest(ctx); err != nil {
 		return err
 	}
-	img, err := image.FromUnparsedImage(ctx, sys, unparsed)
+	m, err := parseManifest(r.Manifest, r.MediaType)
 	if err != nil {
 		return err
 	}
-	if r.Config, err = img.ConfigBlob(ctx); err != nil {
+	if r.Config, err = f.config(ctx, m.ConfigInfo()); err != nil {
 		return err
 	}
-	if r.Config == nil {
-		// Schema 1 has its config in the manifest.
-		oci, err := img.OCIConfig(ctx)
-		if err != nil {
-			return err
-		}
-		if r.Config, err = json.Marshal(oci); err != nil {
-			return fmt.Errorf("write config: %w", err)
-		}
+	if _, err := offered(m, r.Config); err != nil {
+		return err
 	}
 	if err := json.Unmarshal(r.Config, &r.Platform); err != nil {
 		return fmt.Errorf("read config: %w", err)

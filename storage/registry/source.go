@@ -85,21 +85,7 @@ func (s Source) check() error {
 		}
 		return nil
 	}
-	var config struct {
-		RootFS ocispec.RootFS `json:"rootfs"`
-	}
-	if err := json.Unmarshal(s.Config, &config); err != nil {
-		return fmt.Errorf("read config: %w", err)
-	}
-	if len(config.RootFS.DiffIDs) != len(s.Layers) {
-		return fmt.Errorf("image has %d layers and its config names %d", len(s.Layers), len(config.RootFS.DiffIDs))
-	}
-	for i, l := range s.Layers {
-		if l.DiffID != config.RootFS.DiffIDs[i] {
-			return fmt.Errorf("layer %d of the image is %s and its config names %s", i, l.DiffID, config.RootFS.DiffIDs[i])
-		}
-	}
-	return nil
+	return storage.CheckLayers(s.Config, s.Layers)
 }
 
 // annotationZstd is how podman, buildah and skopeo prefer an image of an index for

@@ -30,6 +30,7 @@ func TestMain(m *testing.M) {
 		"registrylog": main1(registrylog),
 		"tlsproxy":    main1(tlsproxy),
 		"recipe":      main1(recipe),
+		"forge":       main1(forge),
 	})
 }
 

@@ -1,0 +1,231 @@
+package registry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"go.podman.io/image/v5/docker"
+	"go.podman.io/image/v5/image"
+	"go.podman.io/image/v5/manifest"
+	"go.podman.io/image/v5/types"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/shale-build/shale/storage"
+	"github.com/shale-build/shale/storage/blobs"
+)
+
+// What a registry, an archive or a layout says of an image counts only after it
+// has been hashed here: the manifest against the digest it is asked for by, the
+// config against the manifest, and each layer, unpacked, against the config.
+
+// errSchema1 says that an image has no config with the digests of its layers.
+var errSchema1 = errors.New("images of docker's schema 1 are not supported: push it again with a newer tool, or convert it (skopeo copy --format oci)")
+
+// topManifest reads what a reference stands for. Where want is not "" it must have
+// that digest.
+func topManifest(ctx context.Context, top *image.UnparsedImage, want digest.Digest) ([]byte, string, error) {
+	data, mediaType, err := top.Manifest(ctx)
+	if err != nil {
+		return nil, "", err
+	}
+	if want != "" {
+		if err := matchesAny(want, data); err != nil {
+			return nil, "", err
+		}
+	}
+	return data, mediaType, nil
+}
+
+// matchesAny reports an error unless one of the manifests has that digest.
+func matchesAny(want digest.Digest, manifests ...[]byte) error {
+	if err := want.Validate(); err != nil {
+		return fmt.Errorf("digest %q: %w", want, err)
+	}
+	for _, data := range manifests {
+		if ok, err := manifest.MatchesDigest(data, want); err == nil && ok {
+			return nil
+		}
+	}
+	return fmt.Errorf("manifest %s is %w: its content has another digest", want, blobs.ErrMismatch)
+}
+
+// parseManifest reads the manifest of one image. All digests in the result are
+// well-formed.
+func parseManifest(data []byte, mediaType string) (manifest.Manifest, error) {
+	switch manifest.NormalizedMIMEType(mediaType) {
+	case manifest.DockerV2Schema1MediaType, manifest.DockerV2Schema1SignedMediaType:
+		return nil, errSchema1
+	}
+	m, err := manifest.FromBlob(data, mediaType)
+	if err != nil {
+		return nil, fmt.Errorf("read manifest: %w", err)
+	}
+	if err := storage.CheckDigest(m.ConfigInfo().Digest); err != nil {
+		return nil, fmt.Errorf("read manifest: config: %w", err)
+	}
+	for i, l := range m.LayerInfos() {
+		if err := l.Digest.Validate(); err != nil {
+			return nil, fmt.Errorf("read manifest: layer %d: digest %q: %w", i, l.Digest, err)
+		}
+	}
+	return m, nil
+}
+
+// offered lists the layers of an image, base first, each with the diffID that its
+// config claims. An image with more or fewer layers than its config names is none.
+func offered(m manifest.Manifest, config []byte) ([]*wanted, error) {
+	diffIDs, err := storage.DiffIDs(config)
+	if err != nil {
+		return nil, err
+	}
+	infos := m.LayerInfos()
+	if len(infos) != len(diffIDs) {
+		return nil, fmt.Errorf("%w: the manifest has %d layers and the config names %d", storage.ErrOtherLayers, len(infos), len(diffIDs))
+	}
+	list := make([]*wanted, len(infos))
+	for i, info := range infos {
+		w := &wanted{diffID: diffIDs[i], blob: ocispec.Descriptor{MediaType: layerTypes[info.MediaType], Digest: info.Digest, Size: info.Size}}
+		w.foreign = w.blob.MediaType == ""
+		if info.Size < 0 {
+			return nil, fmt.Errorf("read manifest: layer %s has %d bytes", info.Digest, info.Size)
+		}
+		list[i] = w
+	}
+	return list, nil
+}
+
+// unpacked reports whether it is known, because it was computed here, that a blob
+// has the layer diffID.
+func (c *Client) unpacked(blob, diffID digest.Digest) bool {
+	if blob == diffID {
+		return true
+	}
+	if known, ok := c.memory().Blob(blob); ok && known.DiffID == diffID {
+		return true
+	}
+	same, err := c.store.Library().LayersByCompressedDigest(blob)
+	return err == nil && len(same) > 0 && same[0].UncompressedDigest == diffID
+}
+
+// verify compares blobs with the layers that they are said to be. It fetches those
+// that were never unpacked here.
+func (f *fetcher) verify(ctx context.Context, list []*wanted) error {
+	group, groupCtx := errgroup.WithContext(ctx)
+	group.SetLimit(1)
+	if f.src.HasThreadSafeGetBlob() {
+		group.SetLimit(fetches)
+	}
+	for _, w := range list {
+		group.Go(func() error {
+			if w.foreign || f.is(w) {
+				f.tell(w, w.blob.Size, true)
+				return nil
+			}
+			got, err := f.hash(groupCtx, w)
+			if err == nil {
+				err = f.matches(w, got)
+			}
+			return err
+		})
+	}
+	err := group.Wait()
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return err
+}
+
+// matches compares the layer that a blob turned out to be with what was claimed,
+// and remembers it.
+func (f *fetcher) matches(w *wanted, got digest.Digest) error {
+	if got != w.diffID {
+		return fmt.Errorf("layer %s does not match the config's diffID %s: it is %s", w.blob.Digest, w.diffID, got)
+	}
+	f.known.RecordDigestUncompressedPair(w.blob.Digest, w.diffID)
+	f.tell(w, w.blob.Size, true)
+	return nil
+}
+
+// hash fetches a blob and returns the digest of its uncompressed form.
+func (f *fetcher) hash(ctx context.Context, w *wanted) (got digest.Digest, err error) {
+	err = f.stream(ctx, w, func(plain io.Reader, kind string) error {
+		sum := digest.Canonical.Digester()
+		if _, err := io.Copy(sum.Hash(), plain); err != nil {
+			return err
+		}
+		got = sum.Digest()
+		f.remember(w, got, kind)
+		return nil
+	})
+	if err != nil {
+		return "", fmt.Errorf("layer %s: %w", w.blob.Digest, err)
+	}
+	return got, nil
+}
+
+// stream fetches a blob and passes on what is in it, and its media type by its
+// content. What use reads ends with io.EOF only when the blob was verified.
+func (f *fetcher) stream(ctx context.Context, w *wanted, use func(plain io.Reader, kind string) error) (err error) {
+	info := types.BlobInfo{Digest: w.blob.Digest, Size: w.blob.Size, MediaType: w.blob.MediaType}
+	r, _, err := f.src.GetBlob(ctx, info, f.known.BlobInfoCache)
+	if err != nil {
+		return err
+	}
+	in := &counted{r: blobs.Verified(&cancelReader{ReadCloser: r, ctx: ctx}, w.blob), tell: func(n int64) { f.tell(w, n, false) }}
+	defer func() { err = errors.Join(err, r.Close()) }()
+	plain, kind, err := decompress(in)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = plain.Close() }()
+	return use(&whole{plain: plain, blob: in}, kind)
+}
+
+// remember notes what a blob has, which was computed.
+func (f *fetcher) remember(w *wanted, diffID digest.Digest, kind string) {
+	f.known.compressed(w.blob.Digest, kind)
+	published := blobs.Layer{DiffID: diffID, Desc: ocispec.Descriptor{MediaType: kind, Digest: w.blob.Digest, Size: w.blob.Size}}
+	if err := f.client.memory().Publish(published); err != nil {
+		f.client.logger.Debug("it is not remembered how a layer was published", "layer", diffID, "error", err)
+	}
+}
+
+// Unpacked remembers that a blob, whose digest the caller has verified, has the
+// layer diffID, which the caller has computed.
+func (c *Client) Unpacked(blob ocispec.Descriptor, diffID digest.Digest) {
+	if err := c.memory().Unpacked(blobs.Layer{Desc: blob, DiffID: diffID}); err != nil {
+		c.logger.Debug("it is not remembered what is in a blob", "blob", blob.Digest, "error", err)
+	}
+}
+
+// Holds reports an error unless a blob of the image ref, a complete name, has the
+// layer diffID. What was never unpacked here is fetched once and hashed.
+func (c *Client) Holds(ctx context.Context, ref string, blob ocispec.Descriptor, diffID digest.Digest) (err error) {
+	if c.unpacked(blob.Digest, diffID) {
+		return nil
+	}
+	named, err := parseName(ref)
+	if err != nil {
+		return err
+	}
+	from, err := docker.NewReference(named)
+	if err != nil {
+		return fmt.Errorf("image name %q: %w", ref, err)
+	}
+	sys := c.systemFor(ocispec.Platform{})
+	f := &fetcher{client: c, known: openLocations(sys)}
+	defer f.known.close()
+	w := &wanted{blob: blob, diffID: diffID}
+	if f.is(w) {
+		return nil
+	}
+	if f.src, err = from.NewImageSource(ctx, sys); err != nil {
+		return explain("fetch", named, err)
+	}
+	defer func() { err = errors.Join(err, f.src.Close()) }()
+	return explain("fetch", named, f.verify(ctx, []*wanted{w}))
+}
