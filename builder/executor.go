@@ -159,7 +159,7 @@ func (e *executor) file(ctx context.Context, v *llb.Vertex, inputs []solve.Snaps
 		return solve.Snapshot{}, err
 	}
 	draft, err := e.mounts.CreateFiles(ctx, base, looksAt(v.File), func(ctx context.Context, root string) error {
-		o := fileop.Options{Dest: root, Inputs: roots, TempDir: temp, Logger: e.logger}
+		o := fileop.Options{Dest: root, Inputs: roots, TempDir: temp, Part: e.mounts.Part(), Logger: e.logger}
 		if owners := e.mounts.Owners(); owners != nil {
 			o.Chown, o.OwnerOf, o.Mknod = owners.Chown, owners.OwnerOf, owners.Mknod
 		}

@@ -260,6 +260,12 @@ func (x *extractor) link(h *tar.Header, rel string, a attrs) error {
 	if err != nil {
 		return fmt.Errorf("hard link to %q: %w", h.Linkname, err)
 	}
+	if err := x.at.own(old, &st); err != nil {
+		return err
+	}
+	if err := x.at.note(old); err != nil {
+		return err
+	}
 	if err := x.makeWay(rel, false); err != nil {
 		return err
 	}

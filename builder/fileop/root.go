@@ -23,6 +23,38 @@ type root struct {
 	chown func(dir int, name string, uid, gid uint32) error
 	// mknod makes a special file; nil is mknodat(2).
 	mknod func(dir int, name string, mode uint32, dev uint64) error
+	// part is as in Options, and made are the inodes of several names that the
+	// operation made itself.
+	part func(dir int, name string) error
+	made map[inode]bool
+}
+
+// note says that the operation made the inode of rel, which has several names or
+// will have.
+func (r *root) note(rel string) error {
+	if r.part == nil {
+		return nil
+	}
+	st, err := r.lstat(rel)
+	if err != nil {
+		return err
+	}
+	r.made[inode{st.Dev, st.Ino}] = true
+	return nil
+}
+
+// own gives rel an inode that nothing outside of the root has, before it is linked
+// or its metadata changes.
+func (r *root) own(rel string, st *unix.Stat_t) error {
+	if r.part == nil || st.Nlink <= 1 || st.Mode&unix.S_IFMT == unix.S_IFDIR || r.made[inode{st.Dev, st.Ino}] {
+		return nil
+	}
+	return r.in(rel, func(dir int, name string) error {
+		if err := r.part(dir, name); err != nil {
+			return fmt.Errorf("copy /%s: %w", rel, err)
+		}
+		return nil
+	})
 }
 
 // makeNode makes a special file.

@@ -39,6 +39,9 @@ type Options struct {
 	// Mknod makes devices and FIFOs; nil is mknodat(2). It may be called
 	// concurrently.
 	Mknod func(dir int, name string, mode uint32, dev uint64) error
+	// Part gives an entry of Dest an inode of its own; nil where a change of its
+	// metadata reaches no name outside of Dest.
+	Part func(dir int, name string) error
 	// OwnerOf reads the owner of entries of inputs given by Root, see
 	// local.Options.
 	OwnerOf func(dir int, name string, st *unix.Stat_t) (uid, gid uint32, err error)
@@ -68,7 +71,7 @@ func Run(ctx context.Context, op *pb.FileOp, opts Options) (err error) {
 	if r.dest, err = openRoot(opts.Dest); err != nil {
 		return err
 	}
-	r.dest.chown, r.dest.mknod = opts.Chown, opts.Mknod
+	r.dest.chown, r.dest.mknod, r.dest.part, r.dest.made = opts.Chown, opts.Mknod, opts.Part, map[inode]bool{}
 	for i, a := range op.GetActions() {
 		if err := ctx.Err(); err != nil {
 			return context.Cause(ctx)

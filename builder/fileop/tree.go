@@ -219,7 +219,7 @@ func (t *treeCopy) linked(p *local.Pick, at *openDir, name string) error {
 			return err
 		}
 		t.links[id] = rel
-		return nil
+		return t.dst.note(rel)
 	}
 	if !at.fresh {
 		if err := makeWay(at.fd, name, rel); err != nil {

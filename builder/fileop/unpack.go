@@ -63,7 +63,10 @@ func (c *copying) extract(ctx context.Context, f *os.File, name string) (err err
 	if err != nil {
 		return err
 	}
-	at := &root{dir: path.Join(c.dst.dir, rel), f: os.NewFile(uintptr(fd), rel), chown: c.dst.chown, mknod: c.dst.mknod}
+	at := &root{
+		dir: path.Join(c.dst.dir, rel), f: os.NewFile(uintptr(fd), rel),
+		chown: c.dst.chown, mknod: c.dst.mknod, part: c.dst.part, made: c.dst.made,
+	}
 	defer func() { err = errors.Join(err, at.close()) }()
 	content, err := decompress(f)
 	if err != nil {

@@ -61,6 +61,16 @@ func (m *Mounter) MountNothing(place Place) {
 	}
 }
 
+// Part returns what gives an entry of a root that CreateFiles hands out an inode of
+// its own, apart from that of the layer below; nil where an overlay does so by
+// itself.
+func (m *Mounter) Part() func(dir int, name string) error {
+	if m.plain == nil {
+		return nil
+	}
+	return plain.Part
+}
+
 // Expect says how often Create will be called at most. Then it is known after the
 // last step that nobody needs its files but as a layer.
 func (m *Mounter) Expect(steps int) {

@@ -1,0 +1,35 @@
+package plain
+
+import (
+	"crypto/rand"
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/shale-build/shale/overlay/diff"
+)
+
+// Part gives what name is in an open directory, anything but a directory, an inode
+// of its own, with the same content and metadata: in what Link made its inode is
+// the layer's, so that a change of owner, mode or time would be one of the layer.
+// The times of the directory stay.
+func Part(dir int, name string) error {
+	var st unix.Stat_t
+	if err := unix.Fstat(dir, &st); err != nil {
+		return &os.PathError{Op: "stat", Path: ".", Err: err}
+	}
+	temp := ".part-" + rand.Text()
+	if err := diff.CopyFile(dir, name, dir, temp); err != nil {
+		_ = unix.Unlinkat(dir, temp, 0)
+		return err
+	}
+	if err := unix.Renameat(dir, temp, dir, name); err != nil {
+		_ = unix.Unlinkat(dir, temp, 0)
+		return &os.LinkError{Op: "rename", Old: temp, New: name, Err: err}
+	}
+	if err := unix.UtimesNanoAt(dir, "", []unix.Timespec{st.Atim, st.Mtim}, unix.AT_EMPTY_PATH); err != nil {
+		return fmt.Errorf("set times: %w", err)
+	}
+	return nil
+}
