@@ -269,7 +269,7 @@ func (m *Mounter) pack(ctx context.Context, lower []string, upper string) (stora
 		}
 	})
 	defer flush.Stop()
-	o := diff.Options{Upper: upper, Lower: lower, UserXattr: m.store.UserXattr()}
+	o := diff.Options{Upper: upper, Lower: lower, UserXattr: m.store.UserXattr(), NamedMarks: m.plain != nil}
 	if m.owners != nil {
 		o.Owners = m.owners
 	}

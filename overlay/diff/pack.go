@@ -37,6 +37,10 @@ type Options struct {
 	Lower []string
 	// UserXattr: overlayfs's marks are user.overlay.*, not trusted.overlay.*.
 	UserXattr bool
+	// NamedMarks: an empty file .wh.NAME in Upper says that NAME is deleted, as
+	// packages overlay/plain and containers/storage have it where no device can
+	// be made. Without, such a name is refused with ErrReservedName.
+	NamedMarks bool
 	// Owners, if not nil, knows the owners of files that really are root's.
 	Owners Owners
 	// Output, if not nil, receives the archive.
@@ -122,7 +126,7 @@ func pack(ctx context.Context, o Options) (_ *Result, err error) {
 	group, ctx := errgroup.WithContext(ctx)
 	flow := newFlow()
 	defer flow.dirs.closeAll()
-	walk := &walker{ctx: ctx, flow: flow, prefix: o.xattrPrefix(), lowers: low, owners: o.Owners}
+	walk := &walker{ctx: ctx, flow: flow, prefix: o.xattrPrefix(), lowers: low, owners: o.Owners, named: o.NamedMarks}
 	group.Go(func() error { return walk.run(o.Upper) })
 	for range readers {
 		group.Go(func() error { return flow.read(ctx, o.xattrPrefix(), o.Owners) })

@@ -19,6 +19,8 @@ type walker struct {
 	prefix string
 	lowers *lowers
 	owners Owners
+	// named is Options.NamedMarks.
+	named bool
 
 	batch *batch
 	// pending are the directories from the root to here that are copies of
@@ -70,10 +72,8 @@ func (w *walker) children(d *dirHandle, dir string, at place) error {
 	if err != nil {
 		return fmt.Errorf("list /%s: %w", dir, err)
 	}
-	for _, c := range list {
-		if strings.HasPrefix(c.name, whiteoutPrefix) {
-			return fmt.Errorf("/%s%s: %w", dir, c.name, ErrReservedName)
-		}
+	if err := w.reserved(dir, list); err != nil {
+		return err
 	}
 	if list, err = w.changes(d.fd, dir, list, at); err != nil {
 		return fmt.Errorf("compare /%s with the layers below: %w", dir, err)
@@ -85,6 +85,28 @@ func (w *walker) children(d *dirHandle, dir string, at place) error {
 	}
 	return nil
 }
+
+// reserved makes deletions of the names in list that stand for one.
+func (w *walker) reserved(dir string, list []dirent) error {
+	marks := false
+	for i, c := range list {
+		gone, ok := strings.CutPrefix(c.name, whiteoutPrefix)
+		if !ok {
+			continue
+		}
+		if !w.named || c.kind == unix.DT_DIR || gone == "" || strings.HasPrefix(gone, whiteoutPrefix) {
+			return fmt.Errorf("/%s%s: %w", dir, c.name, ErrReservedName)
+		}
+		list[i], marks = dirent{name: gone, kind: unix.DT_WHT}, true
+	}
+	if marks {
+		// An archive has deletions among the names that they delete.
+		slices.SortFunc(list, byName)
+	}
+	return nil
+}
+
+func byName(a, b dirent) int { return strings.Compare(a.name, b.name) }
 
 // changes leaves out of a directory's list what is as it was below, and adds
 // the names that an opaque directory hides.
@@ -124,7 +146,6 @@ func (w *walker) changes(fd int, dir string, list []dirent, at place) ([]dirent,
 // addHidden adds the names that are below and not in upper to list, marked as
 // deleted. All are sorted.
 func addHidden(list, upper []dirent, below []string) []dirent {
-	byName := func(a, b dirent) int { return strings.Compare(a.name, b.name) }
 	for _, name := range below {
 		c := dirent{name: name, kind: unix.DT_WHT}
 		if _, ok := slices.BinarySearchFunc(upper, c, byName); !ok {

@@ -2,6 +2,7 @@ package plain_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand"
 	"os"
@@ -124,14 +125,22 @@ func TestBecome(t *testing.T) {
 	}
 }
 
-// changed tells what a layer made of the changes holds.
+// changed returns what a layer made of the changes holds, which must not depend
+// on how deleted names are marked.
 func changed(t *testing.T, c *plain.Changes) string {
 	t.Helper()
-	upper := t.TempDir()
+	upper, named := t.TempDir(), t.TempDir()
 	if err := c.Into(t.Context(), upper); err != nil {
 		t.Fatal(err)
 	}
-	return pack(t, diff.Options{Upper: upper, UserXattr: true})
+	if err := c.IntoWithoutDevices(t.Context(), named); err != nil {
+		t.Fatal(err)
+	}
+	layer := pack(t, diff.Options{Upper: upper, UserXattr: true})
+	if diff := cmp.Diff(layer, pack(t, diff.Options{Upper: named, UserXattr: true, NamedMarks: true})); diff != "" {
+		t.Errorf("without devices (-with +without):\n%s", diff)
+	}
+	return layer
 }
 
 // pack lists a layer's archive.
@@ -219,6 +228,41 @@ func TestChanges(t *testing.T) {
 			}
 			if diff := cmp.Diff(list(t, again), list(t, root)); diff != "" {
 				t.Errorf("restored (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// TestReservedNames checks that a step cannot make a file that would be taken for
+// the mark of a deleted one.
+func TestReservedNames(t *testing.T) {
+	for _, script := range []string{": >.wh.etc", "mkdir -p n/m; : >n/m/.wh.f", "mkdir .wh.d", "ln -s x etc/.wh.b", ": >etc/.wh..wh..opq"} {
+		t.Run(script, func(t *testing.T) {
+			l, err := plain.Stack([]string{layer(t, base)})
+			if err != nil {
+				t.Fatal(err)
+			}
+			root := t.TempDir()
+			tree, err := plain.OpenTree(root, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer tree.Close()
+			if err := tree.Become(t.Context(), l); err != nil {
+				t.Fatal(err)
+			}
+			tree.Settle()
+			tree.Touch()
+			shell(t, root, script)
+			c, err := tree.Changes(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := c.Into(t.Context(), t.TempDir()); !errors.Is(err, diff.ErrReservedName) {
+				t.Errorf("Into: %v", err)
+			}
+			if err := c.MoveInto(t.Context(), t.TempDir()); !errors.Is(err, diff.ErrReservedName) {
+				t.Errorf("MoveInto: %v", err)
 			}
 		})
 	}

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path"
 	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -15,26 +16,34 @@ import (
 
 // Into writes the changes to upper, an empty directory, as an overlay over the
 // tree's former content would have them there, but for opaque directories: the
-// names that are gone are marked one by one.
-func (c *Changes) Into(ctx context.Context, upper string) error { return c.into(ctx, upper, false) }
+// names that are gone are marked one by one. Where the file system takes no
+// device, the mark of NAME is an empty file .wh.NAME, see diff.Options.
+func (c *Changes) Into(ctx context.Context, upper string) error {
+	return c.into(ctx, upper, &writer{})
+}
 
 // MoveInto is Into for a tree on upper's file system that nobody needs any
 // more: files are moved, and directories that are new with all that is in them.
-func (c *Changes) MoveInto(ctx context.Context, upper string) error { return c.into(ctx, upper, true) }
+func (c *Changes) MoveInto(ctx context.Context, upper string) error {
+	return c.into(ctx, upper, &writer{move: true})
+}
 
-func (c *Changes) into(ctx context.Context, upper string, move bool) error {
+func (c *Changes) into(ctx context.Context, upper string, w *writer) error {
 	fd, err := unix.Open(upper, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return &os.PathError{Op: "open", Path: upper, Err: err}
 	}
 	defer func() { _ = unix.Close(fd) }()
-	w := &writer{ctx: ctx, from: c.tree.fd, to: fd, copies: newCopies(fd, c.tree.now.owners), made: map[string]bool{"": true, ".": true}, move: move}
+	w.ctx, w.from, w.to, w.copies, w.made = ctx, c.tree.fd, fd, newCopies(fd, c.tree.now.owners), map[string]bool{"": true, ".": true}
 	moved := map[string]bool{}
 	for _, rel := range c.put {
-		if move && within(moved, rel) {
+		if strings.HasPrefix(path.Base(rel), whiteoutPrefix) {
+			return fmt.Errorf("take /%s into the layer: %w", rel, diff.ErrReservedName)
+		}
+		if w.move && within(moved, rel) {
 			continue
 		}
-		if move && c.whole[rel] {
+		if w.move && c.whole[rel] {
 			moved[rel] = true
 			if err := w.rename(rel); err != nil {
 				return fmt.Errorf("take /%s into the layer: %w", rel, err)
@@ -71,7 +80,7 @@ type writer struct {
 	made     map[string]bool // directories
 	move     bool
 	order    []madeDir
-	// noDevices: marks are empty files with an attribute.
+	// noDevices: marks are empty files with reserved names.
 	noDevices bool
 }
 
@@ -182,21 +191,22 @@ func (w *writer) mark(rel string) error {
 	name := path.Base(rel)
 	if !w.noDevices {
 		err := unix.Mknodat(to, name, unix.S_IFCHR, 0)
-		if err == nil || !errors.Is(err, unix.EPERM) {
+		if !refusesDevices(err) {
 			return err
 		}
-		// Overlayfs, on which the store lies then, keeps these for itself.
 		w.noDevices = true
 	}
-	fd, err := unix.Openat(to, name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_CLOEXEC, 0o600)
+	fd, err := unix.Openat(to, whiteoutPrefix+name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_CLOEXEC, 0o600)
 	if err != nil {
 		return err
 	}
-	defer func() { _ = unix.Close(fd) }()
-	if err := unix.Fsetxattr(fd, prefixes[0]+"whiteout", []byte("y"), 0); err != nil {
-		return fmt.Errorf("this file system takes no mark: %w; put the store on a volume (--root)", err)
-	}
-	return nil
+	return unix.Close(fd)
+}
+
+// refusesDevices reports whether a file system takes no device: overlayfs, on
+// which the store lies then, keeps 0/0 for itself, and a server may have none.
+func refusesDevices(err error) bool {
+	return errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES) || errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EINVAL)
 }
 
 // finish gives the directories what they have in the tree, innermost first.
