@@ -39,7 +39,7 @@ ENV ?= docker docker-inside docker-nnp unshare unshare-inside unshare-readonly u
 EVERY ?=
 export CACHE RUN TAGS PKG UPDATE EVERY
 
-.PHONY: help setup build test unit unit-race e2e e2e-root environments conformance conformance-oneid conformance-digests conformance-environments conformance-reference examples image demo bench bench-modes bench-scale cross fuzz lint fmt fmt-check vet tidy-check docs-check ci clean FORCE
+.PHONY: help setup build test unit unit-race e2e e2e-root environments conformance conformance-oneid conformance-native conformance-digests conformance-environments conformance-reference examples image demo bench bench-modes bench-scale cross fuzz lint fmt fmt-check vet tidy-check docs-check ci clean FORCE
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-22s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -86,6 +86,9 @@ conformance: ## conformance cases as user and (when root) as root; RUN=copy/ for
 
 conformance-oneid: ## the same cases as a user without subordinate ids, whose owners are recorded; needs root to become that user; EVERY=9 for every ninth
 	tests/run conformance-oneid
+
+conformance-native: ## the same cases as a user whose layers are shown without overlays; EVERY=9 for every ninth
+	tests/run conformance-native
 
 conformance-environments: ## the same cases in containers (as root); ENV=docker for one kind, EVERY=10 for every tenth case
 	tests/run $(addprefix conformance-in-,$(ENV))

@@ -63,7 +63,11 @@ func (s *Shale) graphRoot() string {
 
 // cleanEnv is what a build may see of the environment of the tests.
 func cleanEnv() []string {
-	return []string{"PATH=" + os.Getenv("PATH"), "LANG=C.UTF-8", "USER=" + os.Getenv("USER")}
+	env := []string{"PATH=" + os.Getenv("PATH"), "LANG=C.UTF-8", "USER=" + os.Getenv("USER")}
+	if layers := os.Getenv("SHALE_LAYERS"); layers != "" {
+		env = append(env, "SHALE_LAYERS="+layers)
+	}
+	return env
 }
 
 // Build runs shale build.
