@@ -11,6 +11,8 @@ import (
 
 	tarsplit "github.com/vbatts/tar-split/tar/storage"
 	"golang.org/x/sys/unix"
+
+	"github.com/shale-build/shale/confine"
 )
 
 // opener opens the files of a layer by their names in the tar.
@@ -138,14 +140,15 @@ func (r *layerRoot) Close() error { return r.dir.Close() }
 
 var errNotRegular = errors.New("not a regular file")
 
-// open uses openat2(2), Linux 5.6. A fifo or a device in place of the file must
+// open opens a regular file of a layer. A fifo or a device in place of the file must
 // not block nor be touched, so it is looked at first.
 func (r *layerRoot) open(name string) (io.ReadCloser, error) {
 	name = strings.TrimPrefix(path.Clean("/"+name), "/")
 	if name == "" {
 		return nil, errNotRegular
 	}
-	fd, err := r.openat2(name)
+	fd, err := confine.Open(int(r.dir.Fd()), name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_NOCTTY, 0,
+		confine.Beneath|confine.NoSymlinks|confine.NoMagicLinks|confine.NoXDev)
 	if err != nil {
 		return nil, err
 	}
@@ -158,18 +161,4 @@ func (r *layerRoot) open(name string) (io.ReadCloser, error) {
 		return nil, err
 	}
 	return os.NewFile(uintptr(fd), name), nil
-}
-
-func (r *layerRoot) openat2(name string) (int, error) {
-	how := &unix.OpenHow{
-		Flags:   unix.O_RDONLY | unix.O_NOFOLLOW | unix.O_NONBLOCK | unix.O_NOCTTY | unix.O_CLOEXEC,
-		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS | unix.RESOLVE_NO_XDEV,
-	}
-	for {
-		fd, err := unix.Openat2(int(r.dir.Fd()), name, how)
-		// EAGAIN: a rename somewhere made the kernel's check inconclusive.
-		if !errors.Is(err, unix.EINTR) && !errors.Is(err, unix.EAGAIN) {
-			return fd, err
-		}
-	}
 }

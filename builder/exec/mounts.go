@@ -15,6 +15,7 @@ import (
 	"github.com/shale-build/shale/builder/cachemount"
 	"github.com/shale-build/shale/builder/llb"
 	"github.com/shale-build/shale/builder/solve"
+	"github.com/shale-build/shale/confine"
 	"github.com/shale-build/shale/overlay"
 	"github.com/shale-build/shale/runtime/sandbox"
 )
@@ -252,23 +253,14 @@ type sourceError struct{ path string }
 func (e *sourceError) Error() string { return fmt.Sprintf("%q: not found", e.path) }
 
 // openInRoot opens what path names inside root, following symbolic links as a
-// process whose root directory it is would (openat2(2), Linux 5.6).
+// process whose root directory it is would.
 func openInRoot(root, path string) (*os.File, error) {
 	dir, err := unix.Open(root, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", root, err)
 	}
 	defer unix.Close(dir) //nolint:errcheck // O_PATH: nothing to flush
-	how := &unix.OpenHow{
-		Flags:   unix.O_PATH | unix.O_CLOEXEC,
-		Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS,
-	}
-	fd, err := unix.Openat2(dir, filepath.Clean("/"+path), how)
-	// A rename or mount anywhere on the machine makes "..", also that of a link,
-	// inconclusive.
-	for errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EINTR) {
-		fd, err = unix.Openat2(dir, filepath.Clean("/"+path), how)
-	}
+	fd, err := confine.Open(dir, filepath.Clean("/"+path), unix.O_PATH, 0, confine.InRoot|confine.NoMagicLinks)
 	if errors.Is(err, unix.ENOENT) {
 		return nil, &sourceError{path: filepath.Clean("/" + path)}
 	}

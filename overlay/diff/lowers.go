@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/shale-build/shale/confine"
 )
 
 // lowers answers what a directory of the upper lies over.
@@ -121,12 +123,8 @@ func sameRecords(one, two []xattr) bool {
 const resolveMax = 3500
 
 // openBeneath opens the directory rel below root without following any
-// symbolic link. Linux 5.6, openat2(2).
+// symbolic link.
 func openBeneath(root int, rel string) (int, error) {
-	how := &unix.OpenHow{
-		Flags:   unix.O_RDONLY | unix.O_DIRECTORY | unix.O_NOFOLLOW | unix.O_CLOEXEC,
-		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS,
-	}
 	at := root
 	for {
 		piece, rest := rel, ""
@@ -134,7 +132,7 @@ func openBeneath(root int, rel string) (int, error) {
 			cut := strings.LastIndexByte(rel[:resolveMax], '/')
 			piece, rest = rel[:cut], rel[cut+1:]
 		}
-		fd, err := retry(func() (int, error) { return unix.Openat2(at, piece, how) })
+		fd, err := confine.Open(at, piece, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0, confine.Beneath|confine.NoSymlinks)
 		if at != root {
 			_ = unix.Close(at)
 		}

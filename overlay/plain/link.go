@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/shale-build/shale/confine"
 	"github.com/shale-build/shale/overlay/diff"
 )
 
@@ -81,15 +82,12 @@ func (k *linker) source(n *Node, dir string) (int, error) {
 	return openBeneath(int(f.Fd()), dir)
 }
 
-// openBeneath opens a directory without following links (openat2(2), Linux 5.6).
+// openBeneath opens a directory without following links.
 func openBeneath(root int, dir string) (int, error) {
 	if dir == "" {
 		dir = "."
 	}
-	return unix.Openat2(root, dir, &unix.OpenHow{
-		Flags:   unix.O_RDONLY | unix.O_DIRECTORY | unix.O_NOFOLLOW | unix.O_CLOEXEC,
-		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS,
-	})
+	return confine.Open(root, dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0, confine.Beneath|confine.NoSymlinks)
 }
 
 // place is an open directory of a view or tree, with those in the layers that its files

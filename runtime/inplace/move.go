@@ -10,6 +10,8 @@ import (
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/shale-build/shale/confine"
 )
 
 // mover moves or removes trees of one file system, around what is spared.
@@ -157,10 +159,7 @@ func (m *mover) outName(top, from, to int, name, rel string) error {
 // linkBeneath makes name in the open directory to another name of the file rel
 // below the open directory top.
 func linkBeneath(top int, rel string, to int, name string) error {
-	dir, err := unix.Openat2(top, path.Dir(rel), &unix.OpenHow{
-		Flags:   unix.O_PATH | unix.O_DIRECTORY | unix.O_CLOEXEC,
-		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS,
-	})
+	dir, err := confine.Open(top, path.Dir(rel), unix.O_PATH|unix.O_DIRECTORY, 0, confine.Beneath|confine.NoSymlinks)
 	if err != nil {
 		return err
 	}

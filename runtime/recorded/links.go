@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/shale-build/shale/confine"
 )
 
 // The owners of links, FIFOs and sockets in a directory that outlives the build, as
@@ -147,10 +149,6 @@ func eachSpecial(dir string, fn func(fd int, name string) error) error {
 		return err
 	}
 	defer top.Close()
-	how := &unix.OpenHow{
-		Flags:   unix.O_PATH | unix.O_NOFOLLOW | unix.O_CLOEXEC,
-		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS,
-	}
 	return fs.WalkDir(root.FS(), ".", func(name string, entry fs.DirEntry, err error) error {
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil // another step removed it
@@ -158,10 +156,7 @@ func eachSpecial(dir string, fn func(fd int, name string) error) error {
 		if err != nil || entry.IsDir() || entry.Type().IsRegular() {
 			return err
 		}
-		fd, err := unix.Openat2(int(top.Fd()), name, how)
-		for errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EINTR) { // a rename or mount anywhere
-			fd, err = unix.Openat2(int(top.Fd()), name, how)
-		}
+		fd, err := confine.Open(int(top.Fd()), name, unix.O_PATH|unix.O_NOFOLLOW, 0, confine.Beneath|confine.NoSymlinks)
 		if err != nil {
 			return nil // another step removed it
 		}

@@ -8,6 +8,8 @@ import (
 	"sync"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/shale-build/shale/confine"
 )
 
 // Owners reads and writes records for a builder. It is safe for concurrent use.
@@ -57,15 +59,8 @@ func (o *Owners) load(dir string, names []Named) error {
 		return &os.PathError{Op: "open", Path: dir, Err: err}
 	}
 	defer unix.Close(root) //nolint:errcheck // O_PATH: nothing to flush
-	how := &unix.OpenHow{
-		Flags:   unix.O_PATH | unix.O_NOFOLLOW | unix.O_CLOEXEC,
-		Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS | unix.RESOLVE_NO_XDEV,
-	}
 	for _, n := range names {
-		fd, err := unix.Openat2(root, n.Path, how)
-		for errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EINTR) { // a rename or mount anywhere
-			fd, err = unix.Openat2(root, n.Path, how)
-		}
+		fd, err := confine.Open(root, n.Path, unix.O_PATH|unix.O_NOFOLLOW, 0, confine.InRoot|confine.NoMagicLinks|confine.NoXDev)
 		if errors.Is(err, unix.ENOENT) {
 			continue
 		}

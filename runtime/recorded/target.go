@@ -7,6 +7,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/shale-build/shale/confine"
 )
 
 const (
@@ -333,10 +335,7 @@ func (s *Supervisor) keyBelow(fd int, shown key) (key, bool) {
 	if err != nil || n < 2 || buf[0] != '/' {
 		return key{}, false
 	}
-	real, err := unix.Openat2(s.upper, string(buf[1:n]), &unix.OpenHow{
-		Flags:   unix.O_PATH | unix.O_NOFOLLOW | unix.O_CLOEXEC,
-		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_XDEV,
-	})
+	real, err := confine.Open(s.upper, string(buf[1:n]), unix.O_PATH|unix.O_NOFOLLOW, 0, confine.Beneath|confine.NoSymlinks|confine.NoXDev)
 	if err != nil {
 		return key{}, false
 	}

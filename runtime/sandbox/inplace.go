@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/shale-build/shale/confine"
 	"github.com/shale-build/shale/runtime/inplace"
 )
 
@@ -228,10 +229,7 @@ func (p *placing) openParent(target string) (int, error) {
 	if rel == "" {
 		rel = "."
 	}
-	return unix.Openat2(p.st.root, rel, &unix.OpenHow{
-		Flags:   unix.O_RDONLY | unix.O_DIRECTORY | unix.O_CLOEXEC,
-		Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS,
-	})
+	return confine.Open(p.st.root, rel, unix.O_RDONLY|unix.O_DIRECTORY, 0, confine.InRoot|confine.NoSymlinks|confine.NoMagicLinks)
 }
 
 // placed is what is shown in one place.

@@ -4,18 +4,17 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path"
-	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/shale-build/shale/confine"
 )
 
 // ErrNotRegular tells that a path names something else than a regular file.
 var ErrNotRegular = errors.New("not a regular file")
 
-// resolveFlags refuses every way out of the root and every link. See
-// openat2(2), Linux 5.6.
-const resolveFlags = unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS
+// resolveFlags refuse every way out of the root and every link.
+const resolveFlags = confine.Beneath | confine.NoSymlinks | confine.NoMagicLinks
 
 // OpenRoot opens dir, whose own path may contain links, to be a root.
 func OpenRoot(dir string) (*os.File, error) {
@@ -31,58 +30,13 @@ func OpenRoot(dir string) (*os.File, error) {
 // Open opens rel below root. rel is relative, clean and free of links, as
 // Resolve returns it; a link anywhere in it, the last component included,
 // fails with ELOOP unless flags hold O_PATH and O_NOFOLLOW, which open the last
-// component itself. The caller closes the descriptor. Without openat2(2) the
-// components are opened one after the other.
+// component itself. The caller closes the descriptor.
 func Open(root int, rel string, flags int, perm uint32) (int, error) {
-	flags |= unix.O_CLOEXEC
-	fd, err := retry(func() (int, error) {
-		return unix.Openat2(root, rel, &unix.OpenHow{
-			Flags: uint64(flags), Mode: uint64(perm), Resolve: resolveFlags,
-		})
-	})
-	if errors.Is(err, unix.ENOSYS) {
-		fd, err = openStepwise(root, rel, flags, perm)
-	}
+	fd, err := confine.Open(root, rel, flags, perm, resolveFlags)
 	if err != nil {
 		return -1, &os.PathError{Op: "open", Path: "/" + rel, Err: err}
 	}
 	return fd, nil
-}
-
-// openStepwise does what Open does on a kernel, or under a filter, that does
-// not know openat2(2).
-func openStepwise(root int, rel string, flags int, perm uint32) (int, error) {
-	dir, name := path.Split(rel)
-	at, owned := root, false
-	for c := range strings.SplitSeq(strings.Trim(dir, "/"), "/") {
-		if c == "" {
-			continue
-		}
-		next, err := stepInto(at, c)
-		if owned {
-			_ = unix.Close(at)
-		}
-		if err != nil {
-			return -1, err
-		}
-		at, owned = next, true
-	}
-	if owned {
-		defer func() { _ = unix.Close(at) }()
-	}
-	if name == ".." {
-		return -1, unix.EXDEV
-	}
-	return retry(func() (int, error) { return unix.Openat(at, name, flags|unix.O_NOFOLLOW, perm) })
-}
-
-func stepInto(dir int, name string) (int, error) {
-	if name == ".." {
-		return -1, unix.EXDEV
-	}
-	return retry(func() (int, error) {
-		return unix.Openat(dir, name, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-	})
 }
 
 // OpenRegular opens the regular file that name means inside root, following
