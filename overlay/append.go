@@ -47,6 +47,13 @@ func appendLayers(m Mount) error {
 	return nil
 }
 
+// refused reports whether err is the answer of a kernel without the call, or of a
+// seccomp filter or a security module's rules that know mount(2) only. If the
+// refusal was meant, mount(2) is refused as well.
+func refused(err error) bool {
+	return errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES)
+}
+
 // takesLayers returns errNoAppend if the kernel does not take lower directories
 // one by one. The kernel does not change while the process runs, so it is asked
 // once. An error that says nothing of the kernel, such as EMFILE, is left to the
@@ -73,7 +80,16 @@ const unknownKey = "shale-unknown"
 // generic one, legacy_parse_param, collects every parameter, known or not, and
 // the mount fails at its creation. From 6.5 on an unknown parameter is refused
 // at once, and "lowerdir+" is unknown up to 6.7.
+//
+// A filter that refuses the rest of the way must be found before an overlay is
+// created: its work directory could not be used by mount(2) any more.
 func (fs fsContext) takesLayers() error {
+	if _, err := unix.Fsmount(-1, 0, 0); refused(err) {
+		return fmt.Errorf("%w: fsmount: %w", errNoAppend, err)
+	}
+	if err := unix.MoveMount(-1, "", -1, "", unix.MOVE_MOUNT_F_EMPTY_PATH); refused(err) {
+		return fmt.Errorf("%w: move_mount: %w", errNoAppend, err)
+	}
 	if unix.FsconfigSetString(int(fs.Fd()), unknownKey, "") == nil {
 		return fmt.Errorf("%w: its overlayfs collects parameters unread (before Linux 6.5)", errNoAppend)
 	}
@@ -94,8 +110,7 @@ func openContext() (fsContext, error) {
 	if err == nil {
 		return fsContext{os.NewFile(uintptr(fd), "overlay")}, nil
 	}
-	// EPERM is the answer of a seccomp filter that knows mount(2) only.
-	if errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EPERM) {
+	if refused(err) {
 		return fsContext{}, fmt.Errorf("%w: fsopen: %w", errNoAppend, err)
 	}
 	return fsContext{}, fmt.Errorf("fsopen: %w", err)

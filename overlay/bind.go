@@ -1,7 +1,6 @@
 package overlay
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"strconv"
@@ -52,14 +51,12 @@ type place struct {
 // binder is one way to have the kernel make a bind mount.
 type binder func(source *os.File, target place, o BindOptions) error
 
-// bind tries the ways in turn. A way that is missing says ENOSYS, or EPERM
-// where a seccomp filter knows mount(2) only; if EPERM was meant, the last
-// way says so again.
+// bind tries the ways in turn. If a refusal was meant, the last way says so again.
 func bind(source *os.File, target place, o BindOptions, ways ...binder) error {
 	var err error
 	for _, way := range ways {
 		err = way(source, target, o)
-		if !errors.Is(err, unix.ENOSYS) && !errors.Is(err, unix.EPERM) {
+		if !refused(err) {
 			return err
 		}
 	}

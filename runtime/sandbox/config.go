@@ -156,9 +156,10 @@ func (s *Spec) sysMount(initial bool) specs.Mount {
 }
 
 // readOnlyOption covers mounts below a bind too, where the kernel can
-// (mount_setattr(2), Linux 5.12).
+// (mount_setattr(2), Linux 5.12) and no filter refuses it. To change nothing
+// succeeds wherever the call is.
 func readOnlyOption() string {
-	if err := unix.MountSetattr(-1, "", 0, &unix.MountAttr{}); err == unix.ENOSYS {
+	if err := unix.MountSetattr(-1, "", 0, &unix.MountAttr{}); err != nil {
 		return "ro"
 	}
 	return "rro"
