@@ -1,6 +1,7 @@
 package sandbox
 
 import (
+	"errors"
 	"fmt"
 	"os"
 
@@ -22,22 +23,17 @@ func deviceCgroup() bool {
 
 // withoutDevices mounts rootfs once more, at dir, such that no device node in
 // it opens anything: the substitute for a device cgroup, at the price that
-// mknod is refused. Needs mount_setattr(2), Linux 5.12.
+// mknod is refused.
 func withoutDevices(rootfs, dir string) (release func() error, err error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
-	fd, err := unix.OpenTree(unix.AT_FDCWD, rootfs, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_RECURSIVE)
+	err = cloneWithoutDevices(rootfs, dir)
+	if errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EPERM) {
+		err = bindWithoutDevices(rootfs, dir)
+	}
 	if err != nil {
-		return nil, fmt.Errorf("clone mount %s: %w", rootfs, err)
-	}
-	defer unix.Close(fd) //nolint:errcheck // the tree is attached or given up
-	attr := &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_NODEV, Propagation: unix.MS_PRIVATE}
-	if err := unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH|unix.AT_RECURSIVE, attr); err != nil {
-		return nil, fmt.Errorf("forbid devices in %s: %w", rootfs, err)
-	}
-	if err := unix.MoveMount(fd, "", unix.AT_FDCWD, dir, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
-		return nil, fmt.Errorf("mount %s without devices: %w", rootfs, err)
+		return nil, err
 	}
 	return func() error {
 		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
@@ -45,4 +41,49 @@ func withoutDevices(rootfs, dir string) (release func() error, err error) {
 		}
 		return os.Remove(dir)
 	}, nil
+}
+
+// cloneWithoutDevices forbids devices before the mount can be seen. It needs
+// mount_setattr(2), Linux 5.12.
+func cloneWithoutDevices(rootfs, dir string) error {
+	fd, err := unix.OpenTree(unix.AT_FDCWD, rootfs, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_RECURSIVE)
+	if err != nil {
+		return fmt.Errorf("clone mount %s: %w", rootfs, err)
+	}
+	defer unix.Close(fd) //nolint:errcheck // the tree is attached or given up
+	attr := &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_NODEV, Propagation: unix.MS_PRIVATE}
+	if err := unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH|unix.AT_RECURSIVE, attr); err != nil {
+		return fmt.Errorf("forbid devices in %s: %w", rootfs, err)
+	}
+	if err := unix.MoveMount(fd, "", unix.AT_FDCWD, dir, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
+		return fmt.Errorf("mount %s without devices: %w", rootfs, err)
+	}
+	return nil
+}
+
+// bindWithoutDevices is cloneWithoutDevices by mount(2). Nothing is mounted below
+// rootfs yet.
+func bindWithoutDevices(rootfs, dir string) error {
+	var st unix.Statfs_t
+	if err := unix.Statfs(rootfs, &st); err != nil {
+		return fmt.Errorf("statfs %s: %w", rootfs, err)
+	}
+	flags := uintptr(unix.MS_BIND | unix.MS_REMOUNT | unix.MS_NODEV)
+	for has, add := range map[int64]uintptr{
+		unix.ST_RDONLY: unix.MS_RDONLY, unix.ST_NOSUID: unix.MS_NOSUID, unix.ST_NOEXEC: unix.MS_NOEXEC,
+		unix.ST_NOATIME: unix.MS_NOATIME, unix.ST_NODIRATIME: unix.MS_NODIRATIME, unix.ST_RELATIME: unix.MS_RELATIME,
+	} {
+		if st.Flags&has != 0 {
+			flags |= add
+		}
+	}
+	if err := unix.Mount(rootfs, dir, "", unix.MS_BIND, ""); err != nil {
+		return fmt.Errorf("bind %s: %w", rootfs, err)
+	}
+	for _, f := range []uintptr{unix.MS_PRIVATE, flags} {
+		if err := unix.Mount("", dir, "", f, ""); err != nil {
+			return errors.Join(fmt.Errorf("forbid devices in %s: %w", rootfs, err), unix.Unmount(dir, unix.MNT_DETACH))
+		}
+	}
+	return nil
 }

@@ -11,6 +11,7 @@ import (
 	"os"
 	"sync"
 
+	"github.com/opencontainers/runc/libcontainer/system"
 	"golang.org/x/sys/unix"
 
 	"github.com/shale-build/shale/runtime/sandbox/initproc"
@@ -56,14 +57,13 @@ var offerRunner = sync.OnceValues(func() (bool, error) {
 	return true, nil
 })
 
-// sealed makes a file in memory that nobody can change (memfd_create(2), Linux
-// 3.17).
+// sealed makes a program in memory that nobody can change (memfd_create(2), Linux
+// 3.17). With sysctl vm.memfd_noexec at 2 there can be none.
 func sealed(name string, content []byte) (*os.File, error) {
-	fd, err := unix.MemfdCreate(name, unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
+	f, err := system.ExecutableMemfd(name, unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
 	if err != nil {
 		return nil, fmt.Errorf("make file in memory: %w", err)
 	}
-	f := os.NewFile(uintptr(fd), name)
 	if _, err := f.Write(content); err != nil {
 		return nil, errors.Join(fmt.Errorf("fill file in memory: %w", err), f.Close())
 	}
