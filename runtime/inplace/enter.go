@@ -27,13 +27,13 @@ func Enter() error {
 		}
 		return settle()
 	}
-	fd, err := memoryCopy("/proc/self/exe")
+	fd, err := privateCopy("/proc/self/exe")
 	if err != nil {
-		return fmt.Errorf("build in place: copy the program to memory: %w", err)
+		return fmt.Errorf("build in place: copy the program: %w", err)
 	}
 	env := append(os.Environ(), envInside+"="+strconv.Itoa(os.Getpid()))
 	err = syscall.Exec("/proc/self/fd/"+strconv.Itoa(fd), os.Args, env)
-	return fmt.Errorf("build in place: execute the copy in memory: %w", err)
+	return fmt.Errorf("build in place: execute the copy: %w", err)
 }
 
 func settle() error {
@@ -49,16 +49,25 @@ func settle() error {
 		os.Setenv("_CONTAINERS_ROOTLESS_GID", "0"))
 }
 
-// memoryCopy returns a descriptor of a sealed copy of a file (memfd_create(2),
-// Linux 3.17).
-func memoryCopy(path string) (int, error) {
+// privateCopy returns a descriptor of a copy of a program that has no name and that
+// only this process can reach: in memory and sealed, or, where
+// sysctl vm.memfd_noexec is 2 (Linux 6.3), in a file.
+func privateCopy(path string) (int, error) {
 	in, err := os.Open(path)
 	if err != nil {
 		return -1, err
 	}
 	defer in.Close()
-	// The name is what ps shows.
-	fd, err := unix.MemfdCreate("shale", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
+	// The name is what ps shows. Without MFD_EXEC, which Linux before 6.3 does not
+	// know, sysctl vm.memfd_noexec at 1 makes a file that cannot be executed.
+	const flags = unix.MFD_CLOEXEC | unix.MFD_ALLOW_SEALING
+	fd, err := unix.MemfdCreate("shale", flags|unix.MFD_EXEC)
+	if errors.Is(err, unix.EINVAL) {
+		fd, err = unix.MemfdCreate("shale", flags)
+	}
+	if errors.Is(err, unix.EACCES) {
+		return fileCopy(in)
+	}
 	if err != nil {
 		return -1, os.NewSyscallError("memfd_create", err)
 	}
@@ -72,6 +81,51 @@ func memoryCopy(path string) (int, error) {
 	}
 	kept, err := unix.FcntlInt(out.Fd(), unix.F_DUPFD_CLOEXEC, 3)
 	return kept, errors.Join(err, out.Close())
+}
+
+// fileCopy is privateCopy in the directory for temporary files or in the root
+// directory: one of them can hold programs. The kernel lets nothing write to the
+// file while it is executed (ETXTBSY), and nothing opens it by /proc/PID/exe, as the
+// process is not dumpable.
+func fileCopy(in *os.File) (int, error) {
+	var errs []error
+	for _, dir := range []string{os.TempDir(), "/"} {
+		fd, err := copyInto(dir, in)
+		if err == nil {
+			return fd, nil
+		}
+		errs = append(errs, err)
+	}
+	return -1, errors.Join(errs...)
+}
+
+func copyInto(dir string, in *os.File) (int, error) {
+	var fs unix.Statfs_t
+	if err := unix.Statfs(dir, &fs); err != nil {
+		return -1, &os.PathError{Op: "statfs", Path: dir, Err: err}
+	}
+	if fs.Flags&unix.ST_NOEXEC != 0 {
+		return -1, &os.PathError{Op: "execute files in", Path: dir, Err: unix.EACCES}
+	}
+	out, err := os.CreateTemp(dir, ".shale-")
+	if err != nil {
+		return -1, err
+	}
+	defer func() { _ = out.Close() }() // written, or given up
+	if err := os.Remove(out.Name()); err != nil {
+		return -1, err
+	}
+	if err := out.Chmod(0o500); err != nil {
+		return -1, err
+	}
+	if _, err := in.Seek(0, io.SeekStart); err != nil {
+		return -1, err
+	}
+	if _, err := io.Copy(out, in); err != nil {
+		return -1, err
+	}
+	// A file that is open for writing cannot be executed.
+	return unix.Open("/proc/self/fd/"+strconv.Itoa(int(out.Fd())), unix.O_RDONLY|unix.O_CLOEXEC, 0)
 }
 
 // machinePIDs is the process ids' namespace of the machine itself, whose number
