@@ -32,6 +32,7 @@ func (e *ProbeError) Unwrap() error { return e.Err }
 
 const (
 	fixListener = "a Linux of 5.11 or later, and no seccomp profile around this process that refuses seccomp(2) or seccomp listeners, are needed; or give the user ranges of subordinate ids"
+	fixCalls    = "a Linux of 5.6 or later, and no seccomp profile around this process that does not know the call, are needed; or give the user ranges of subordinate ids"
 	fixPtrace   = "sysctl kernel.yama.ptrace_scope must be below 3, as steps' memory is read; or give the user ranges of subordinate ids"
 	fixXattr    = "put the store on a file system with user extended attributes, such as ext4, xfs or btrfs, with --root"
 	fixSlack    = "the kernel must let a namespace's root write /proc/PID/timerslack_ns"
@@ -49,7 +50,28 @@ func Probe(dir string) error {
 }
 
 // ProbeSystem is Probe but for the file system.
-func ProbeSystem() error { return probeListener() }
+func ProbeSystem() error {
+	if err := probeCalls(); err != nil {
+		return err
+	}
+	return probeListener()
+}
+
+// probeCalls finds out whether the calls that a Supervisor cannot do without are
+// there, and that a filter for all threads of a step's first process can have a
+// listener (Linux 5.7). None of them does anything here.
+func probeCalls() error {
+	const setModeFilter, flags = 1, 1<<0 | 1<<3 | 1<<4 // TSYNC, NEW_LISTENER, TSYNC_ESRCH
+	// Flags are looked at before the program, which is missing: EFAULT.
+	if _, _, errno := unix.RawSyscall(unix.SYS_SECCOMP, setModeFilter, flags, 0); errno != unix.EFAULT {
+		return &ProbeError{Probe: "seccomp listener for all threads", Err: errno, Fix: fixListener}
+	}
+	fd, err := unix.Openat2(unix.AT_FDCWD, "/", &unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_NO_MAGICLINKS})
+	if err != nil {
+		return &ProbeError{Probe: "openat2", Err: err, Fix: fixCalls}
+	}
+	return unix.Close(fd)
+}
 
 func probeAttribute(dir string) (err error) {
 	f, err := os.CreateTemp(dir, "probe-")
