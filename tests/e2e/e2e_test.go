@@ -31,6 +31,7 @@ func TestMain(m *testing.M) {
 		"tlsproxy":    main1(tlsproxy),
 		"recipe":      main1(recipe),
 		"forge":       main1(forge),
+		"without":     main1(without),
 	})
 }
 
