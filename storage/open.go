@@ -45,7 +45,10 @@ type Store struct {
 	// recorded is Options.Recorded.
 	recorded bool
 
+	// stagingBase is the directory of staging directories.
 	prepareOnce sync.Once
+	stagingBase string
+	prepareErr  error
 	reaping     sync.WaitGroup
 }
 
@@ -73,6 +76,8 @@ func open(l *Location, opts Options) (*Store, error) {
 		if err := l.withoutMounts(&so); err != nil {
 			return nil, openError(l.so.GraphRoot, err)
 		}
+	} else {
+		ownMount(&so, logger)
 	}
 	if err := mend(l.so.GraphRoot); err != nil {
 		logger.Warn("what a killed process began could not be put right", "error", err)
@@ -120,12 +125,7 @@ func (s *Store) GraphRoot() string { return s.graphRoot }
 func (s *Store) RunRoot() string { return s.runRoot }
 
 // Library is the store as containers/storage has it, for package registry.
-func (s *Store) Library() cstorage.Store {
-	if s.recorded {
-		return recordingLibrary{Store: s.lib, store: s}
-	}
-	return s.lib
-}
+func (s *Store) Library() cstorage.Store { return library{Store: s.lib, store: s} }
 
 // StateDir returns a directory for shale's own state beside the layers, private
 // to the owner of the store, and creates it.

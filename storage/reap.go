@@ -5,62 +5,110 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// unlockedAge is how old a staging directory without a lock file must be to be
-// taken for left behind: the driver makes the directory first and the lock right
-// after. An empty one has nothing to lose, and whoever was about to use it asks
-// for another.
+// unlockedAge is how old a staging directory of the driver without a lock file must
+// be to be taken for left behind: the driver makes the directory first and the lock
+// right after. An empty one has nothing to lose.
 const (
 	unlockedAge = time.Minute
 	emptyAge    = 250 * time.Millisecond
 )
 
-// stagingLock is the driver's name for the lock file of a staging directory.
+// stagingLock is the driver's name for the lock file in a staging directory.
 const stagingLock = "staging.lock"
 
-// prepareStaging readies the directory of staging directories, as the driver
-// would make it, and removes, in the background, those whose owners were killed.
-// One directory is listed, so it costs nothing when there is none.
+// prepareStaging readies the directory of staging directories and removes, in the
+// background, those whose owners were killed. Three directories are listed, two of
+// which are rarely there.
 func (s *Store) prepareStaging() {
-	base := filepath.Join(s.GraphRoot(), driverName, "staging")
-	if err := os.Mkdir(base, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
-		return // the driver says why
+	s.stagingBase, s.prepareErr = s.makeStagingBase()
+	if s.prepareErr != nil {
+		return
 	}
-	s.spread(base)
-	entries, err := os.ReadDir(base)
-	if err != nil || len(entries) == 0 {
+	home := layerHome(s.GraphRoot(), s.lib.ImageStore())
+	left := list(s.stagingBase)
+	if stray := strayBase(home); stray != s.stagingBase {
+		left = append(left, list(stray)...)
+	}
+	// The driver's own, where earlier versions of shale made layers.
+	driver := list(filepath.Join(home, driverName, "staging"))
+	if len(left)+len(driver) == 0 {
 		return
 	}
 	s.reaping.Go(func() {
-		for _, e := range entries {
-			if e.IsDir() {
-				s.reap(filepath.Join(base, e.Name()))
-			}
+		for _, path := range left {
+			s.reap(path, sweepOne)
+		}
+		for _, path := range driver {
+			s.reap(path, sweepDriver)
 		}
 	})
 }
 
-func (s *Store) reap(dir string) {
+// list returns the paths of what is in dir.
+func list(dir string) []string {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil
+	}
+	paths := make([]string, len(entries))
+	for i, e := range entries {
+		paths[i] = filepath.Join(dir, e.Name())
+	}
+	return paths
+}
+
+func (s *Store) reap(path string, sweep func(path string) error) {
+	err := sweep(path)
+	switch {
+	case errors.Is(err, errOwned), errors.Is(err, os.ErrNotExist):
+	case err != nil:
+		s.logger.Warn("a staging directory of a killed process stays behind", "path", path, "error", err)
+	default:
+		s.logger.Debug("removed staging directory of a killed process", "path", path)
+	}
+}
+
+// sweepOne removes a staging directory, named by its path or by that of its lock,
+// unless a process owns it.
+func sweepOne(path string) error {
+	path = strings.TrimSuffix(path, lockSuffix)
+	lock, err := os.OpenFile(path+lockSuffix, os.O_RDWR|unix.O_NOFOLLOW, 0)
+	if errors.Is(err, os.ErrNotExist) {
+		if _, err := os.Lstat(path); err != nil {
+			return err // both are gone
+		}
+		return removeTree(path)
+	}
+	if err != nil {
+		return fmt.Errorf("open lock of %s: %w", path, err)
+	}
+	if flock(lock) != nil {
+		_ = lock.Close()
+		return errOwned
+	}
+	return (&stagingDir{path: path, lock: lock}).remove()
+}
+
+// sweepDriver removes a staging directory of the driver unless a process owns it.
+func sweepDriver(dir string) error {
 	fd, err := openStagingLock(dir)
 	if err != nil {
-		return
+		return err
 	}
 	if fd >= 0 {
 		defer func() { _ = unix.Close(fd) }()
 	}
-	if err := removeStaging(dir); err != nil {
-		s.logger.Warn("a staging directory of a killed process stays behind", "path", dir, "error", err)
-		return
-	}
-	s.logger.Debug("removed staging directory of a killed process", "path", dir)
+	return removeStaging(dir)
 }
 
-// removeStaging removes a staging directory, its lock last: killed on the way, it
-// leaves one that others can tell to be abandoned.
+// removeStaging removes a staging directory of the driver, its lock last: killed on
+// the way, it leaves one that others can tell to be abandoned.
 func removeStaging(dir string) error {
 	if err := detach(dir); err != nil {
 		return err
@@ -82,7 +130,7 @@ func removeStaging(dir string) error {
 
 var errOwned = errors.New("staging directory belongs to a running process")
 
-// openStagingLock takes the lock of a directory that nobody owns and returns its
+// openStagingLock takes the lock of a directory of the driver that nobody owns and returns its
 // descriptor, -1 for a directory that never got a lock or lost it already.
 //
 // The driver locks with F_SETLK (fcntl(2)), which excludes other processes only

@@ -72,12 +72,7 @@ func (r *Records) Add(ctx context.Context, parent string, st *Staged) (Layer, er
 	if err != nil {
 		return Layer{}, fmt.Errorf("record layer: %w", err)
 	}
-	st.gone = true
-	// The driver leaves the directory behind, empty.
-	staging := filepath.Dir(st.out.Target)
-	if err := os.Remove(staging); err != nil && !errors.Is(err, os.ErrNotExist) {
-		r.store.logger.Warn("an empty staging directory stays behind", "path", staging, "error", err)
-	}
+	st.recorded()
 	return layerOf(l), nil
 }
 

@@ -2,7 +2,6 @@ package storage
 
 import (
 	"archive/tar"
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -67,46 +66,6 @@ func (s *Store) hasOtherOwners() (bool, error) {
 	return slices.ContainsFunc(layers, func(l cstorage.Layer) bool {
 		return slices.ContainsFunc(l.UIDs, other) || slices.ContainsFunc(l.GIDs, other)
 	}), nil
-}
-
-// recordingLibrary is the library with owners recorded.
-type recordingLibrary struct {
-	cstorage.Store
-	store *Store
-}
-
-// PullOptions forbids to unpack parts of layers, which the library does by itself.
-func (r recordingLibrary) PullOptions() map[string]string {
-	o := maps.Clone(r.Store.PullOptions())
-	if o == nil {
-		o = map[string]string{}
-	}
-	o["enable_partial_images"] = "false"
-	return o
-}
-
-// PutLayer implements cstorage.Store.
-func (r recordingLibrary) PutLayer(id, parent string, names []string, label string, writeable bool, o *cstorage.LayerOptions, diff io.Reader) (*cstorage.Layer, int64, error) {
-	if diff == nil || writeable {
-		return r.Store.PutLayer(id, parent, names, label, writeable, o, diff)
-	}
-	plain, err := archive.DecompressStream(diff)
-	if err != nil {
-		return nil, -1, fmt.Errorf("decompress layer: %w", err)
-	}
-	l, err := r.store.unpackLayer(context.Background(), parent, plain)
-	if err = errors.Join(err, plain.Close()); err != nil {
-		return nil, -1, err
-	}
-	made, err := r.Layer(l.ID)
-	return made, l.Size, err
-}
-
-// unpackLayer makes a layer on parent of an uncompressed tar.
-func (s *Store) unpackLayer(ctx context.Context, parent string, r io.Reader) (Layer, error) {
-	return s.CreateLayer(ctx, parent, func(ctx context.Context, st Staging) (Diff, error) {
-		return s.unpack(contextReader{ctx, r}, st)
-	})
 }
 
 // unpack unpacks a tar whose owners become records, and reads it to its end.

@@ -10,29 +10,39 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	graphdriver "go.podman.io/storage/drivers"
-	"go.podman.io/storage/pkg/archive"
 )
 
 // Staged is the content of a layer, complete and described, in its staging
 // directory. Records make it a layer; Drop ends it in any case. Until then the
-// directory is locked (fcntl(2)) as long as the process lives, so that others can
-// tell it from one that a killed process left behind.
+// directory is locked as long as the process lives, so that others can tell it
+// from one that a killed process left behind.
 type Staged struct {
 	store *Store
+	dir   *stagingDir
 	out   *graphdriver.DriverWithDifferOutput
-	// gone tells that nothing is left to drop: it was, or it became a layer.
+	// gone reports that nothing is left to drop: it was, or it became a layer.
 	gone bool
 }
 
 // Stage lets fill make the content of a layer in a staging directory. On error or
 // cancellation nothing remains. No lock of the store is held meanwhile.
 func (s *Store) Stage(ctx context.Context, fill FillFunc) (*Staged, error) {
+	if err := context.Cause(ctx); err != nil {
+		return nil, err
+	}
 	s.prepareOnce.Do(s.prepareStaging)
-	out, err := s.stage(ctx, fill)
+	if s.prepareErr != nil {
+		return nil, s.prepareErr
+	}
+	dir, err := newStagingDir(s.stagingBase)
 	if err != nil {
 		return nil, err
 	}
-	return &Staged{store: s, out: out}, nil
+	st := &Staged{store: s, dir: dir}
+	if err := st.fill(ctx, fill); err != nil {
+		return nil, err
+	}
+	return st, nil
 }
 
 // DiffID is the digest of the layer as an uncompressed tar stream.
@@ -44,66 +54,40 @@ func (st *Staged) Drop() error {
 		return nil
 	}
 	st.gone = true
-	if err := st.store.lib.CleanupStagedLayer(st.out); err != nil {
-		return fmt.Errorf("remove staging directory: %w", err)
+	var err error
+	if st.out.TarSplit != nil {
+		err = st.out.TarSplit.Close()
 	}
-	return nil
+	return errors.Join(err, st.dir.remove())
 }
 
-// stageAttempts bounds how often a staging directory is asked for again.
-const stageAttempts = 5
-
-// stage runs fill in a staging directory. The driver makes that directory before
-// it locks it, and another process that cleans up may take it away in between:
-// then fill has not been called yet and there is another attempt.
-func (s *Store) stage(ctx context.Context, fill FillFunc) (*graphdriver.DriverWithDifferOutput, error) {
-	for attempt := 1; ; attempt++ {
-		if err := context.Cause(ctx); err != nil {
-			return nil, err
-		}
-		d := &differ{ctx: ctx, fill: fill}
-		out, err := s.lib.PrepareStagedLayer(&graphdriver.ApplyDiffWithDifferOpts{}, d)
-		if err == nil {
-			return out, nil
-		}
-		if d.called || attempt == stageAttempts {
-			if d.fillErr != nil {
-				return nil, d.fillErr
-			}
-			return nil, fmt.Errorf("prepare layer: %w", err)
-		}
+// recorded says that the driver has renamed the content of the layer.
+func (st *Staged) recorded() {
+	st.gone = true
+	if err := st.dir.finish(); err != nil {
+		st.store.logger.Warn("an empty staging directory stays behind", "path", st.dir.path, "error", err)
 	}
 }
 
-// differ is a graphdriver.Differ that lets a FillFunc make the layer.
-type differ struct {
-	ctx     context.Context //nolint:containedctx // the interface has none
-	fill    FillFunc
-	called  bool
-	fillErr error
-}
-
-var _ graphdriver.Differ = (*differ)(nil)
-
-// Close has nothing to release.
-func (d *differ) Close() error { return nil }
-
-// ApplyDiff fills dest. On error nothing of the staging directory remains.
-func (d *differ) ApplyDiff(dest string, tar *archive.TarOptions, options *graphdriver.DifferOptions) (graphdriver.DriverWithDifferOutput, error) {
-	dir := filepath.Dir(dest)
-	diff, err := d.run(Staging{
-		Upper: dest, Work: filepath.Join(dir, "work"), Merged: filepath.Join(dir, "merged"),
-		options: *tar, flat: options.Format != graphdriver.DifferOutputFormatDir,
-	})
+// fill lets fill make the content of the layer. On error, and when fill panics,
+// nothing of the staging directory remains.
+func (st *Staged) fill(ctx context.Context, fill FillFunc) error {
+	filled := false
+	defer func() {
+		if !filled {
+			_ = st.dir.remove() // a panic goes on
+		}
+	}()
+	diff, target, err := st.run(ctx, fill)
+	filled = true
 	if err != nil {
 		if diff.TarSplit != nil {
 			err = errors.Join(err, diff.TarSplit.Close())
 		}
-		d.fillErr = errors.Join(err, removeStaging(dir))
-		return graphdriver.DriverWithDifferOutput{}, d.fillErr
+		return errors.Join(err, st.dir.remove())
 	}
-	return graphdriver.DriverWithDifferOutput{
-		Target:             dest,
+	st.out = &graphdriver.DriverWithDifferOutput{
+		Target:             target,
 		UncompressedDigest: diff.DiffID,
 		CompressedDigest:   diff.Blob,
 		RootDirMode:        diff.RootMode,
@@ -111,43 +95,54 @@ func (d *differ) ApplyDiff(dest string, tar *archive.TarOptions, options *graphd
 		UIDs:               diff.UIDs,
 		GIDs:               diff.GIDs,
 		TarSplit:           diff.TarSplit,
-	}, nil
+	}
+	return nil
 }
 
-func (d *differ) run(st Staging) (diff Diff, err error) {
-	// A panic in fill must not leave a directory and its lock behind either.
-	defer func() {
-		if p := recover(); p != nil {
-			_ = removeStaging(filepath.Dir(st.Upper))
-			panic(p)
-		}
-	}()
-	for _, dir := range []string{st.Work, st.Merged} {
-		if err := os.Mkdir(dir, 0o700); err != nil {
-			return Diff{}, fmt.Errorf("create staging directory: %w", err)
-		}
+func (st *Staged) run(ctx context.Context, fill FillFunc) (diff Diff, target string, err error) {
+	how, err := st.store.unpacking()
+	if err != nil {
+		return Diff{}, "", err
 	}
-	d.called = true
-	if diff, err = d.fill(d.ctx, st); err != nil {
-		return diff, err
+	in := Staging{
+		Upper: filepath.Join(st.dir.path, "dir"), Work: filepath.Join(st.dir.path, "work"), Merged: filepath.Join(st.dir.path, "merged"),
+		unpacking: how,
 	}
-	if err := context.Cause(d.ctx); err != nil {
-		return diff, err
+	if err := makeStaging(in); err != nil {
+		return Diff{}, "", err
+	}
+	if diff, err = fill(ctx, in); err != nil {
+		return diff, "", err
+	}
+	if err := context.Cause(ctx); err != nil {
+		return diff, "", err
 	}
 	if err := diff.check(); err != nil {
-		return diff, err
+		return diff, "", err
 	}
-	if err := checkUnmounted(filepath.Dir(st.Upper)); err != nil {
-		return diff, err
+	if err := checkUnmounted(st.dir.path); err != nil {
+		return diff, "", err
 	}
-	// Before the layer is recorded, so that whoever dies in between leaves an
-	// empty directory and no more.
-	for _, dir := range []string{st.Merged, st.Work} {
+	// Before the layer is recorded, so that a process killed in between leaves
+	// an empty directory and no more.
+	for _, dir := range []string{in.Merged, in.Work} {
 		if err := os.RemoveAll(dir); err != nil {
-			return diff, fmt.Errorf("remove staging directory: %w", err)
+			return diff, "", fmt.Errorf("remove staging directory: %w", err)
 		}
 	}
-	return diff, nil
+	return diff, in.Upper, nil
+}
+
+func makeStaging(st Staging) error {
+	for _, d := range []struct {
+		path string
+		mode os.FileMode
+	}{{st.Upper, st.rootMode()}, {st.Work, 0o700}, {st.Merged, 0o700}} {
+		if err := os.Mkdir(d.path, d.mode); err != nil {
+			return fmt.Errorf("create staging directory: %w", err)
+		}
+	}
+	return nil
 }
 
 func (d Diff) check() error {

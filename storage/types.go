@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"github.com/opencontainers/go-digest"
-	"go.podman.io/storage/pkg/archive"
 )
 
 // Layer is one layer of the store.
@@ -26,10 +25,7 @@ type Layer struct {
 type Staging struct {
 	Upper, Work, Merged string
 
-	// options are how the driver unpacks; flat tells that it wants files by their
-	// digests, as composefs has them.
-	options archive.TarOptions
-	flat    bool
+	unpacking
 }
 
 // Diff describes what is in the Upper directory of a Staging.

@@ -45,7 +45,7 @@ func (m *making) finish() {
 	if err := m.Close(); err != nil {
 		m.t.Error(err)
 	}
-	left, err := os.ReadDir(filepath.Join(m.store.GraphRoot(), "overlay", "staging"))
+	left, err := os.ReadDir(filepath.Join(m.store.GraphRoot(), "shale", "staging"))
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		m.t.Fatal(err)
 	}
@@ -56,7 +56,7 @@ func (m *making) finish() {
 	if err != nil {
 		m.t.Fatal(err)
 	}
-	if strings.Contains(string(mounts), m.store.GraphRoot()+"/overlay/staging/") {
+	if strings.Contains(string(mounts), m.store.GraphRoot()+"/shale/staging/") {
 		m.t.Error("an overlay is still mounted")
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/shale-build/shale/storage"
+	"github.com/shale-build/shale/storage/storetest"
 )
 
 // configure puts a storage.conf in the place of the system's, seen by this
@@ -54,7 +55,7 @@ func TestStorageConf(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			t.Cleanup(func() { _ = unix.Unmount(filepath.Join(s.GraphRoot(), "overlay"), unix.MNT_DETACH) })
+			t.Cleanup(func() { storetest.Unmount(s.GraphRoot()) })
 			if want := filepath.Join(home, test.want); s.GraphRoot() != want {
 				t.Errorf("graph root is %s, want %s", s.GraphRoot(), want)
 			}

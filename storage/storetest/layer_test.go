@@ -100,7 +100,7 @@ func create(t *testing.T, s *storage.Store, parent string, fill storage.FillFunc
 
 func checkNothingStaged(t *testing.T, s *storage.Store) {
 	t.Helper()
-	entries, err := os.ReadDir(filepath.Join(s.GraphRoot(), "overlay", "staging"))
+	entries, err := os.ReadDir(filepath.Join(s.GraphRoot(), "shale", "staging"))
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		t.Fatal(err)
 	}
@@ -288,11 +288,12 @@ func TestKilled(t *testing.T) {
 	if err := next.Close(); err != nil {
 		t.Fatal(err)
 	}
-	entries, err := os.ReadDir(filepath.Join(roots.Graph, "overlay", "staging"))
+	entries, err := os.ReadDir(filepath.Join(roots.Graph, "shale", "staging"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(entries) != 1 || entries[0].Name() != filepath.Base(filepath.Dir(alive)) {
+	name := filepath.Base(filepath.Dir(alive))
+	if len(entries) != 2 || entries[0].Name() != name || entries[1].Name() != name+".lock" {
 		t.Errorf("staging = %v, want only that of the running process, %s", entries, alive)
 	}
 	if err := stdin.Close(); err != nil {

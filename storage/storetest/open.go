@@ -42,10 +42,18 @@ func NewRoots(t testing.TB) Roots {
 		if err := os.RemoveAll(run); err != nil {
 			t.Error(err)
 		}
-		// The driver mounts its home on itself.
-		_ = unix.Unmount(filepath.Join(r.Graph, "overlay"), unix.MNT_DETACH)
+		Unmount(r.Graph)
 	})
 	return r
+}
+
+// Unmount takes away the mount of a store on itself, and what a test mounted on
+// its directory of layers.
+func Unmount(graphRoot string) {
+	for _, dir := range []string{graphRoot, filepath.Join(graphRoot, "overlay")} {
+		for unix.Unmount(dir, unix.MNT_DETACH) == nil {
+		}
+	}
 }
 
 // Open opens the store of r.

@@ -22,16 +22,17 @@ import (
 
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){
-		"gitserve":    main1(gitserve),
-		"layerls":     main1(layerls),
-		"ocicheck":    main1(ocicheck),
-		"mktree":      main1(mktree),
-		"sshkeys":     main1(sshkeys),
-		"registrylog": main1(registrylog),
-		"tlsproxy":    main1(tlsproxy),
-		"recipe":      main1(recipe),
-		"forge":       main1(forge),
-		"without":     main1(without),
+		"gitserve":     main1(gitserve),
+		"layerls":      main1(layerls),
+		"ocicheck":     main1(ocicheck),
+		"mktree":       main1(mktree),
+		"sshkeys":      main1(sshkeys),
+		"registrylog":  main1(registrylog),
+		"tlsproxy":     main1(tlsproxy),
+		"recipe":       main1(recipe),
+		"forge":        main1(forge),
+		"without":      main1(without),
+		"verifylayers": main1(verifyLayers),
 	})
 }
 

@@ -1,0 +1,178 @@
+package storage
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"go.podman.io/storage/pkg/mount"
+	"golang.org/x/sys/unix"
+)
+
+// Layers are made in staging directories of shale's own, not in those of the
+// driver below overlay/staging: podman and buildah with containers/storage before
+// v1.54.0 (podman before 5.1) remove overlay/staging with all that is in it when
+// one of their commands ends, whoever uses it (Driver.Cleanup, drivers/overlay).
+// What recording needs of a staging directory is that rename(2) leads from there
+// to the directory of layers.
+//
+// A staging directory NAME belongs to the process that holds NAME.lock beside it
+// locked by flock(2). The lock is made first and removed last, so a directory
+// without one, or with one that is not locked, was left by a killed process.
+
+// stagingState is the directory of staging directories in that of shale's state.
+const stagingState = "staging"
+
+const lockSuffix = ".lock"
+
+// stagingDir is one staging directory.
+type stagingDir struct {
+	path string
+	lock *os.File
+}
+
+// layerHome is the directory in which the driver keeps its directory of layers.
+func layerHome(graphRoot, imageStore string) string {
+	if imageStore != "" {
+		return imageStore
+	}
+	return graphRoot
+}
+
+// makeStagingBase makes the directory of staging directories and returns it.
+func (s *Store) makeStagingBase() (string, error) {
+	home := layerHome(s.GraphRoot(), s.lib.ImageStore())
+	layers := filepath.Join(home, driverName)
+	base := filepath.Join(home, stateDir, stagingState)
+	if apart(home, layers) {
+		base = strayBase(home)
+	}
+	err := os.Mkdir(base, 0o700)
+	if errors.Is(err, os.ErrExist) {
+		return base, nil
+	}
+	if err != nil {
+		err = os.MkdirAll(base, 0o700)
+	}
+	if err != nil {
+		return "", fmt.Errorf("create directory for layers in the making: %w", err)
+	}
+	s.spread(base)
+	if err := copyLabel(layers, base); err != nil {
+		s.logger.Debug("layers in the making do not have the label of layers", "error", err)
+	}
+	return base, nil
+}
+
+// strayBase is where layers are made when no rename leads to the driver's
+// directory from outside: when that is the root of another file system.
+func strayBase(home string) string { return filepath.Join(home, driverName, stateDir) }
+
+// apart reports whether renaming from home into its subdirectory layers fails
+// because they are on different file systems or mounts.
+func apart(home, layers string) bool {
+	var above, below unix.Stat_t
+	if unix.Stat(home, &above) != nil || unix.Stat(layers, &below) != nil {
+		return false
+	}
+	if above.Dev != below.Dev {
+		return true
+	}
+	mounted, err := mount.Mounted(layers)
+	return err == nil && mounted
+}
+
+const selinuxLabel = "security.selinux"
+
+// copyLabel gives the directory to the SELinux label of from, if that has one.
+// What is made in it inherits the label, as it would have in from: the policy has
+// a type for layers, which containers may read, and another one for the rest of
+// the graph root.
+func copyLabel(from, to string) error {
+	label := make([]byte, 256)
+	n, err := unix.Lgetxattr(from, selinuxLabel, label)
+	if errors.Is(err, unix.ENODATA) || errors.Is(err, unix.EOPNOTSUPP) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("read SELinux label of %s: %w", from, err)
+	}
+	if err := unix.Lsetxattr(to, selinuxLabel, label[:n], 0); err != nil {
+		return fmt.Errorf("set SELinux label of %s: %w", to, err)
+	}
+	return nil
+}
+
+// newStagingDir makes a staging directory in base and locks it.
+func newStagingDir(base string) (*stagingDir, error) {
+	for {
+		lock, err := os.CreateTemp(base, "*"+lockSuffix)
+		if err != nil {
+			return nil, fmt.Errorf("create staging directory: %w", err)
+		}
+		owned, err := lockNew(lock)
+		if err != nil {
+			return nil, errors.Join(fmt.Errorf("lock staging directory: %w", err), os.Remove(lock.Name()), lock.Close())
+		}
+		if !owned {
+			_ = lock.Close()
+			continue
+		}
+		d := &stagingDir{path: strings.TrimSuffix(lock.Name(), lockSuffix), lock: lock}
+		if err := os.Mkdir(d.path, 0o700); err != nil {
+			return nil, errors.Join(fmt.Errorf("create staging directory: %w", err), d.remove())
+		}
+		return d, nil
+	}
+}
+
+// lockNew locks a lock file that was just made. It reports false when another
+// process took it for left behind before it was locked.
+func lockNew(lock *os.File) (owned bool, err error) {
+	if err := flock(lock); errors.Is(err, unix.EWOULDBLOCK) {
+		return false, nil
+	} else if err != nil {
+		return false, err
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(int(lock.Fd()), &st); err != nil {
+		return false, err
+	}
+	return st.Nlink > 0, nil
+}
+
+func flock(f *os.File) error {
+	for {
+		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if !errors.Is(err, unix.EINTR) {
+			return err
+		}
+	}
+}
+
+// remove removes the directory with all that is in it, and its lock last.
+func (d *stagingDir) remove() error {
+	err := removeTree(d.path)
+	if err == nil {
+		err = d.release()
+	}
+	return errors.Join(err, d.lock.Close())
+}
+
+// finish removes the directory, of which nothing is left, and its lock.
+func (d *stagingDir) finish() error {
+	err := os.Remove(d.path)
+	if err == nil || errors.Is(err, os.ErrNotExist) {
+		err = d.release()
+	}
+	return errors.Join(err, d.lock.Close())
+}
+
+func (d *stagingDir) release() error {
+	if err := os.Remove(d.lock.Name()); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("remove lock of staging directory: %w", err)
+	}
+	return nil
+}

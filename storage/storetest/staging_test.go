@@ -1,0 +1,142 @@
+package storetest_test
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/shale-build/shale/storage"
+	"github.com/shale-build/shale/storage/storetest"
+)
+
+// podman and buildah before containers/storage 1.54 remove overlay/staging when a
+// command ends.
+func TestNeighbourRemovesStaging(t *testing.T) {
+	roots := storetest.NewRoots(t)
+	s := storetest.Open(t, roots)
+	l := create(t, s, "", func(ctx context.Context, st storage.Staging) (storage.Diff, error) {
+		fill := file("a", "1")
+		if err := errors.Join(os.RemoveAll(filepath.Join(roots.Graph, "overlay", "staging")), os.RemoveAll(filepath.Join(roots.Graph, "overlay", "tempdirs"))); err != nil {
+			return storage.Diff{}, err
+		}
+		if strings.HasPrefix(st.Upper, filepath.Join(roots.Graph, "overlay")+"/") {
+			t.Errorf("the layer is made in %s", st.Upper)
+		}
+		return fill(ctx, st)
+	})
+	checkFile(t, s, l, "a", "1")
+	checkNothingStaged(t, s)
+}
+
+// Renaming does not lead from one mount to another.
+func TestLayersOnAMount(t *testing.T) {
+	for _, test := range []struct {
+		name string
+		// mount is called before or after the store is opened.
+		before, after func(t *testing.T, layers string)
+		// in is where layers are made then.
+		in string
+	}{
+		{name: "podman mounted the directory of layers on itself", before: bindOnItself, in: "shale/staging"},
+		{name: "podman mounts it later", after: bindOnItself, in: "overlay/shale"},
+		{name: "it is on a file system of its own", before: mountTmpfs, in: "overlay/shale"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			roots := storetest.NewRoots(t)
+			layers := filepath.Join(roots.Graph, "overlay")
+			if err := os.MkdirAll(layers, 0o700); err != nil {
+				t.Fatal(err)
+			}
+			if test.before != nil {
+				test.before(t, layers)
+			}
+			s := storetest.Open(t, roots)
+			if test.after != nil {
+				test.after(t, layers)
+			}
+			l := create(t, s, "", func(ctx context.Context, st storage.Staging) (storage.Diff, error) {
+				if got := filepath.Dir(filepath.Dir(st.Upper)); got != filepath.Join(roots.Graph, test.in) {
+					t.Errorf("the layer is made in %s, want %s", got, test.in)
+				}
+				return file("a", "1")(ctx, st)
+			})
+			checkFile(t, s, l, "a", "1")
+			left, err := os.ReadDir(filepath.Join(roots.Graph, test.in))
+			if err != nil || len(left) > 0 {
+				t.Errorf("left behind are %v, %v", left, err)
+			}
+		})
+	}
+}
+
+func bindOnItself(t *testing.T, layers string) {
+	t.Helper()
+	if err := unix.Mount(layers, layers, "", unix.MS_BIND, ""); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func mountTmpfs(t *testing.T, layers string) {
+	t.Helper()
+	if err := unix.Mount("tmpfs", layers, "tmpfs", 0, ""); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// What is mounted on the machine while a build runs does not reach its store.
+func TestMountsDoNotSpread(t *testing.T) {
+	shared := filepath.Join(t.TempDir(), "shared")
+	if err := os.Mkdir(shared, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	outside := filepath.Join(t.TempDir(), "outside")
+	if err := os.Mkdir(outside, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	// Two peers of one mount: what is mounted in one appears in the other.
+	bindOnItself(t, shared)
+	if err := unix.Mount("", shared, "", unix.MS_SHARED, ""); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mount(shared, outside, "", unix.MS_BIND, ""); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		for _, dir := range []string{outside, shared} {
+			if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	roots := storetest.NewRoots(t)
+	roots.Graph = filepath.Join(shared, "graph")
+	s := storetest.Open(t, roots)
+	l := create(t, s, "", func(ctx context.Context, st storage.Staging) (storage.Diff, error) {
+		bindOnItself(t, filepath.Join(outside, "graph", "overlay"))
+		return file("a", "1")(ctx, st)
+	})
+	checkFile(t, s, l, "a", "1")
+	if err := unix.Unmount(filepath.Join(outside, "graph", "overlay"), unix.MNT_DETACH); err != nil {
+		t.Error(err)
+	}
+	if err := unix.Unmount(roots.Graph, unix.MNT_DETACH); err != nil {
+		t.Error(err)
+	}
+}
+
+func checkFile(t *testing.T, s *storage.Store, l storage.Layer, name, want string) {
+	t.Helper()
+	dir, err := s.LayerDir(l.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := os.ReadFile(filepath.Join(dir, name))
+	if err != nil || string(got) != want {
+		t.Errorf("%s = %q, %v; want %q", name, got, err, want)
+	}
+}
