@@ -21,7 +21,9 @@ const noSignatures = "{}"
 // CreateImage records an image under its ID, the sha256 of its config, in the
 // layout of the containers-storage transport: the config under its digest and the
 // manifest under two keys. Where the image exists already it gets the manifest and
-// the names. Names move here from the images that have them.
+// the names. Names move here from the images that have them. At no time is an image
+// that is to have names without any: a program that removes such images would take
+// it away.
 func (s *Store) CreateImage(ctx context.Context, spec ImageSpec) (Image, error) {
 	if err := context.Cause(ctx); err != nil {
 		return Image{}, err
@@ -39,13 +41,32 @@ func (s *Store) CreateImage(ctx context.Context, spec ImageSpec) (Image, error) 
 		return Image{}, err
 	}
 	err = s.recordImage(spec, config.Encoded(), data)
+	if err == nil {
+		err = s.AddNames(config.Encoded(), spec.Names...)
+	}
+	if err == nil && len(spec.Names) > 0 {
+		err = s.dropInterim(config.Encoded())
+	}
 	if err := errors.Join(err, done()); err != nil {
 		return Image{}, err
 	}
-	if err := s.AddNames(config.Encoded(), spec.Names...); err != nil {
-		return Image{}, err
-	}
 	return s.Image(config.Encoded())
+}
+
+// interimName is the name of an image from the moment it is recorded to the one in
+// which its names have been taken from another image. The library refuses to
+// record an image with a name that another one has.
+func interimName(id string) string { return "localhost/shale-unnamed:" + id }
+
+func (s *Store) dropInterim(id string) error {
+	img, err := s.libraryImage(id)
+	if err != nil {
+		return err
+	}
+	if name := interimName(id); slices.Contains(img.Names, name) {
+		return s.RemoveNames(id, name)
+	}
+	return nil
 }
 
 // configOf reads the digest of the config out of a manifest.
@@ -74,9 +95,11 @@ func bigData(spec ImageSpec, config digest.Digest) ([]cstorage.ImageBigDataOptio
 }
 
 func (s *Store) recordImage(spec ImageSpec, id string, data []cstorage.ImageBigDataOption) error {
-	_, err := s.lib.CreateImage(id, nil, spec.TopLayer, noSignatures, &cstorage.ImageOptions{
-		CreationDate: createdOf(spec.Config), BigData: data,
-	})
+	options := &cstorage.ImageOptions{CreationDate: createdOf(spec.Config), BigData: data, NamesHistory: spec.Names}
+	_, err := s.lib.CreateImage(id, spec.Names, spec.TopLayer, noSignatures, options)
+	if errors.Is(err, cstorage.ErrDuplicateName) {
+		_, err = s.lib.CreateImage(id, []string{interimName(id)}, spec.TopLayer, noSignatures, options)
+	}
 	switch {
 	case err == nil:
 		return nil

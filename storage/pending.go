@@ -158,7 +158,7 @@ func (s *Store) dropIncomplete(id string) error {
 	}
 	described := isIndex(img) || slices.Contains(img.BigDataNames, "sha256:"+id)
 	if described && slices.Contains(img.BigDataNames, cstorage.ImageDigestBigDataKey) {
-		return nil
+		return s.dropInterim(id)
 	}
 	return s.ForgetImage(id)
 }

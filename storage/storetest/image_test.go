@@ -7,7 +7,9 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -202,6 +204,49 @@ func TestRemoveImage(t *testing.T) {
 	if err != nil || len(images) != 1 || images[0].ID != one.ID {
 		t.Errorf("images = %+v, %v", images, err)
 	}
+}
+
+// Programs that remove images without names must not meet one that is about to get
+// its name, also where that name belongs to another image before.
+func TestNamedFromTheBeginning(t *testing.T) {
+	roots := storetest.NewRoots(t)
+	s, other := storetest.Open(t, roots), storetest.Open(t, roots)
+	var made atomic.Pointer[string]
+	stop := make(chan struct{})
+	looked := make(chan struct{})
+	go func() {
+		defer close(looked)
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			id := made.Load()
+			images, err := other.Images()
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			for _, img := range images {
+				if id != nil && made.Load() == id && img.ID == *id && len(img.Names) == 0 {
+					t.Errorf("image %s has no name", img.ID)
+				}
+			}
+		}
+	}()
+	const name = "localhost/app:latest"
+	for i := range 40 {
+		sp := spec(t, strconv.Itoa(i), nil, name)
+		id := digest.FromBytes(sp.Config).Encoded()
+		made.Store(&id)
+		if img := image(t, s, sp); !slices.Equal(img.Names, []string{name}) {
+			t.Errorf("names = %q", img.Names)
+		}
+		made.Store(nil)
+	}
+	close(stop)
+	<-looked
 }
 
 // tool runs podman and the like on the store of s, in the same namespaces.
