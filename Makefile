@@ -37,9 +37,11 @@ UPDATE ?=
 # store in the container's own root file system.
 ENV ?= docker docker-inside docker-nnp unshare unshare-inside unshare-readonly unshare-nnp unshare-user unshare-user-nnp
 EVERY ?=
-export CACHE RUN TAGS PKG UPDATE EVERY
+# MACHINE names machines of tests/kernels.
+MACHINE ?=
+export MACHINE CACHE RUN TAGS PKG UPDATE EVERY
 
-.PHONY: help setup build test unit unit-race e2e e2e-root environments conformance conformance-oneid conformance-native conformance-digests conformance-environments conformance-reference examples image demo bench bench-modes bench-scale cross fuzz lint fmt fmt-check vet tidy-check docs-check ci clean FORCE
+.PHONY: help setup build test unit unit-race e2e e2e-root environments conformance conformance-oneid conformance-native conformance-digests conformance-environments conformance-reference kernels examples image demo bench bench-modes bench-scale cross fuzz lint fmt fmt-check vet tidy-check docs-check ci clean FORCE
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-22s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -59,6 +61,9 @@ $(RUNNER): FORCE
 
 bin/testbed: FORCE
 	CGO_ENABLED=0 go build -o $@ ./tests/testbed
+
+bin/kernels: FORCE
+	CGO_ENABLED=0 go build -o $@ ./tests/kernels
 
 bin/tally: FORCE
 	CGO_ENABLED=0 go build -o $@ ./tests/tally
@@ -98,6 +103,9 @@ conformance-digests: ## every case with all ids and with one: the images have th
 
 conformance-reference: ## the same cases by the buildctl on PATH; UPDATE=1 records what they give
 	tests/run conformance-reference
+
+kernels: ## the tests' selection in virtual machines with Debian's kernels (as root); MACHINE=6.1-apparmor for one, RUN=user/store for some
+	tests/run kernels
 
 examples: ## build and try every image of examples/, as user and (when root) as root; RUN=go- for some
 	tests/run examples $(if $(filter 0,$(shell id -u)),examples-root)

@@ -30,9 +30,6 @@ type Twin struct {
 // Compare runs a case and returns what is different, "" for nothing. number is the
 // case's own.
 func (t *Twin) Compare(ctx context.Context, c *Case, number int, tmp string) (string, error) {
-	whole := *c
-	// These explain a difference, and stand in for the digest where content is random.
-	whole.Layers, whole.Times, whole.Manifest, whole.Log = true, true, true, c.Log
 	same := &Same{
 		Nonce: rand.Text(),
 		// An address that nobody else listens at in between.
@@ -40,19 +37,8 @@ func (t *Twin) Compare(ctx context.Context, c *Case, number int, tmp string) (st
 	}
 	var texts [2]string
 	for i, builder := range []*Shale{t.First, t.Second} {
-		summing := &summer{shale: builder, random: len(c.Varies) > 0}
-		runner := *t.Runner
-		runner.Builder, runner.Same = summing, same
-		outcomes, err := runner.Run(ctx, &whole, tmp)
-		if err != nil {
-			return "", err
-		}
-		encoded, err := Encode(outcomes)
-		if err != nil {
-			return "", err
-		}
-		texts[i] = string(encoded) + strings.Join(summing.sums, "\n") + "\n"
-		if err := os.RemoveAll(filepath.Join(tmp, "work")); err != nil {
+		var err error
+		if texts[i], err = describe(ctx, t.Runner, builder, c, same, tmp); err != nil {
 			return "", err
 		}
 	}
@@ -62,12 +48,40 @@ func (t *Twin) Compare(ctx context.Context, c *Case, number int, tmp string) (st
 	return string(diff.Diff("first", []byte(texts[0]), "second", []byte(texts[1]))), nil
 }
 
+// Sum runs a case and returns all that can be seen of what comes out, digests
+// included, with nothing in it that is another each time: what two machines give is
+// the same text. The registry must have one address on both.
+func Sum(ctx context.Context, runner *Runner, builder *Shale, c *Case, tmp string) (string, error) {
+	return describe(ctx, runner, builder, c, &Same{Nonce: c.Name, Server: "127.77.0.1:5078"}, tmp)
+}
+
+// describe runs a case with one builder, under SOURCE_DATE_EPOCH.
+func describe(ctx context.Context, runner *Runner, builder *Shale, c *Case, same *Same, tmp string) (string, error) {
+	whole := *c
+	// These explain a difference, and stand in for the digest where content is random.
+	whole.Layers, whole.Times, whole.Manifest, whole.Log = true, true, true, c.Log
+	summing := &summer{shale: builder, random: len(c.Varies) > 0, dir: tmp}
+	one := *runner
+	one.Builder, one.Same = summing, same
+	outcomes, err := one.Run(ctx, &whole, tmp)
+	if err != nil {
+		return "", err
+	}
+	encoded, err := Encode(outcomes)
+	if err != nil {
+		return "", err
+	}
+	return string(encoded) + strings.Join(summing.sums, "\n") + "\n", os.RemoveAll(filepath.Join(tmp, "work"))
+}
+
 // summer builds images of one time, and takes their digests.
 type summer struct {
 	shale *Shale
 	// random leaves the digests out: what the image has is another each time.
 	random bool
-	sums   []string
+	// dir is left out of the names of files.
+	dir  string
+	sums []string
 }
 
 // Build implements Builder.
@@ -100,7 +114,7 @@ func (s *summer) Build(ctx context.Context, req Request) (Said, error) {
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(files)) {
-		s.sums = append(s.sums, name+" "+files[name].String())
+		s.sums = append(s.sums, strings.TrimPrefix(name, s.dir)+" "+files[name].String())
 	}
 	return said, nil
 }

@@ -3,9 +3,12 @@
 package conformance
 
 import (
+	"encoding/json"
 	"os"
 	"path/filepath"
 	"testing"
+
+	"github.com/rogpeppe/go-internal/diff"
 )
 
 // TestDigests builds every case twice: with the ids of this user, and with one id,
@@ -57,5 +60,66 @@ func TestDigests(t *testing.T) {
 				t.Error(err)
 			}
 		})
+	}
+}
+
+// TestSums builds cases and holds what comes out against what another machine had,
+// in the file CONFORMANCE_WANT, or writes it to the file CONFORMANCE_SUMS.
+func TestSums(t *testing.T) {
+	write, read := os.Getenv("CONFORMANCE_SUMS"), os.Getenv("CONFORMANCE_WANT")
+	if write == "" {
+		need(t, "CONFORMANCE_WANT")
+	}
+	cases, err := Load(need(t, "CONFORMANCE_CASES"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	bases, err := LoadBases(need(t, "CONFORMANCE_IMAGES"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]string{}
+	if read != "" {
+		data, err := os.ReadFile(read)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := json.Unmarshal(data, &want); err != nil {
+			t.Fatal(err)
+		}
+	}
+	runner := &Runner{Bases: bases, Registry: need(t, "SHALE_REGISTRY")}
+	shale, err := NewShale(need(t, "SHALE_BIN"), t.TempDir(), runner.Registry, environment(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := shale.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	got := map[string]string{}
+	for _, c := range cases {
+		// One after the other: servers of all cases have one address.
+		t.Run(c.Name, func(t *testing.T) {
+			text, err := Sum(t.Context(), runner, shale, c, t.TempDir())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if read != "" && text != want[c.Name] {
+				t.Errorf("%s", diff.Diff("there", []byte(want[c.Name]), "here", []byte(text)))
+			}
+			got[c.Name] = text
+		})
+	}
+	if write == "" {
+		return
+	}
+	data, err := json.Marshal(got)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(write, data, 0o644); err != nil {
+		t.Fatal(err)
 	}
 }

@@ -2,9 +2,7 @@ package main
 
 import (
 	"archive/tar"
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -17,6 +15,8 @@ import (
 
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/shale-build/shale/tests/testbed/apt"
 )
 
 // recipeVersion is part of the cache's key: raise it when a recipe changes.
@@ -96,7 +96,7 @@ func makeOne(ctx context.Context, r recipe, final string) error {
 
 // cacheKey names everything that the images' contents depend on.
 func cacheKey() (string, error) {
-	release, err := codename()
+	release, err := apt.Codename()
 	if err != nil {
 		return "", err
 	}
@@ -240,11 +240,11 @@ func special(ctx context.Context, img *image) error {
 // debian is the smallest Debian (or relative of it) in which apt works, made
 // by mmdebstrap from the very sources this machine installs from.
 func debian(ctx context.Context, img *image) error {
-	release, err := codename()
+	release, err := apt.Codename()
 	if err != nil {
 		return err
 	}
-	sources, err := aptSources(ctx, release)
+	sources, err := apt.Sources(ctx, release)
 	if err != nil {
 		return err
 	}
@@ -282,43 +282,4 @@ func debian(ctx context.Context, img *image) error {
 		_, err := io.Copy(w, file)
 		return err
 	})
-}
-
-// aptSources lists this machine's sources of the release in sources.list form.
-func aptSources(ctx context.Context, release string) (string, error) {
-	format := `{"uri":"$(REPO_URI)","suite":"$(RELEASE)","component":"$(COMPONENT)"}`
-	out, err := exec.CommandContext(ctx, "apt-get", "indextargets", "--format", format, "Created-By: Packages").Output()
-	if err != nil {
-		return "", fmt.Errorf("list apt's sources: %w", err)
-	}
-	var lines []string
-	decoder := json.NewDecoder(bytes.NewReader(out))
-	for decoder.More() {
-		var target struct{ URI, Suite, Component string }
-		if err := decoder.Decode(&target); err != nil {
-			return "", fmt.Errorf("read apt's sources: %w", err)
-		}
-		line := fmt.Sprintf("deb %s %s %s", target.URI, target.Suite, target.Component)
-		if strings.HasPrefix(target.Suite, release) && target.Component == "main" && !slices.Contains(lines, line) {
-			lines = append(lines, line)
-		}
-	}
-	if len(lines) == 0 {
-		return "", fmt.Errorf("no apt source of %s, component main, is configured", release)
-	}
-	return strings.Join(lines, "\n") + "\n", nil
-}
-
-// codename is the name of this machine's release, such as "bookworm".
-func codename() (string, error) {
-	data, err := os.ReadFile("/etc/os-release")
-	if err != nil {
-		return "", err
-	}
-	for line := range strings.Lines(string(data)) {
-		if name, ok := strings.CutPrefix(strings.TrimSpace(line), "VERSION_CODENAME="); ok {
-			return strings.Trim(name, `"`), nil
-		}
-	}
-	return "", errors.New("read the release's name: no VERSION_CODENAME in /etc/os-release")
 }

@@ -1,0 +1,182 @@
+// Command guest runs the cases of /stage/plan.json in a virtual machine that
+// tests/kernels booted, as root and started by systemd, and writes a line of JSON
+// for each result to a virtio serial port. It is of no use elsewhere: it makes file
+// systems, an NFS server and containers, and leaves them all there.
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"time"
+
+	"github.com/shale-build/shale/tests/kernels/plan"
+)
+
+func main() {
+	if err := run(); err != nil {
+		fmt.Fprintln(os.Stderr, "guest:", err)
+		os.Exit(1)
+	}
+}
+
+// guest runs a plan.
+type guest struct {
+	plan    plan.Plan
+	chosen  *regexp.Regexp
+	results *json.Encoder
+	// images is the directory of the base images.
+	images string
+}
+
+func run() error {
+	if os.Getenv("SHALE_REGISTRY") == "" {
+		return serve()
+	}
+	port, err := os.OpenFile(filepath.Join("/dev/virtio-ports", plan.Port), os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	defer port.Close()
+	g := &guest{results: json.NewEncoder(port), images: os.Getenv(envImages)}
+	err = g.run()
+	last := plan.Result{Case: "end", Passed: err == nil, Done: true}
+	if err != nil {
+		last.Why = err.Error()
+	}
+	return g.results.Encode(last)
+}
+
+func (g *guest) run() error {
+	file, err := os.Open(filepath.Join(plan.Stage, plan.File))
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	if err := json.NewDecoder(file).Decode(&g.plan); err != nil {
+		return fmt.Errorf("read the plan: %w", err)
+	}
+	if g.chosen, err = regexp.Compile(g.plan.Run); err != nil {
+		return err
+	}
+	disks, err := g.makeDisks()
+	if err != nil {
+		return err
+	}
+	for _, name := range g.plan.Environments {
+		e, ok := environments[name]
+		if !ok {
+			return fmt.Errorf("unknown environment %q", name)
+		}
+		e.name = name
+		g.checks(e)
+		g.stores(e, disks)
+		g.suites(e)
+	}
+	return nil
+}
+
+// wants reports whether a case is to be run.
+func (g *guest) wants(e environment, name string) bool {
+	return g.chosen.MatchString(e.name + "/" + name)
+}
+
+// report sends a result. A port that takes none means that the host is gone.
+func (g *guest) report(r plan.Result) {
+	r.Why = tail(r.Why)
+	if err := g.results.Encode(r); err != nil {
+		fmt.Fprintln(os.Stderr, "guest:", err)
+	}
+}
+
+// try runs a script of guest/checks in an environment and reports it.
+func (g *guest) try(e environment, name, script string, args ...string) {
+	if !g.wants(e, name) {
+		return
+	}
+	began := time.Now()
+	cmd := e.command(append([]string{"sh", filepath.Join(plan.Stage, "checks", script+".sh")}, args...), "IMAGES="+g.images, "ENVIRONMENT="+e.name)
+	out, err := cmd.CombinedOutput()
+	r := plan.Result{Environment: e.name, Case: name, Passed: err == nil, Seconds: time.Since(began).Seconds()}
+	if r.Why = string(out); r.Passed {
+		r.Why = said(r.Why)
+	}
+	g.report(r)
+}
+
+// said returns what a script that passed wants to be known: its lines that begin
+// with "note: ".
+func said(output string) string {
+	var notes []string
+	for line := range strings.Lines(output) {
+		if note, ok := strings.CutPrefix(strings.TrimSpace(line), "note: "); ok {
+			notes = append(notes, note)
+		}
+	}
+	return strings.Join(notes, "; ")
+}
+
+// tail returns the end of an output, where the reason of a failure is.
+func tail(output string) string {
+	const most = 4000
+	output = strings.TrimSpace(output)
+	if len(output) > most {
+		output = "… " + output[len(output)-most:]
+	}
+	return output
+}
+
+func (g *guest) checks(e environment) {
+	for _, name := range g.plan.Checks {
+		if name == "limits" && e.container != "" || name == "network" && e.container != "" {
+			continue // of a container these are its engine's
+		}
+		g.try(e, "check/"+name, name)
+	}
+}
+
+func (g *guest) stores(e environment, disks map[string]disk) {
+	for _, name := range g.plan.Stores {
+		if d, ok := disks[name]; !ok || d.err != nil {
+			g.report(plan.Result{Environment: e.name, Case: "store/" + name, Why: fmt.Sprintf("the file system could not be made: %v", d.err)})
+			continue
+		}
+		g.try(e, "store/"+name, "store", filepath.Join(mounts, name, e.name))
+	}
+}
+
+// envImages names the directory of the base images.
+const envImages = "GUEST_IMAGES"
+
+// serve starts this program again with registries at its service, which have one
+// address in every machine and on the host, so that images come out the same.
+func serve() error {
+	images, err := baseImages()
+	if err != nil {
+		return err
+	}
+	cmd := command(filepath.Join(plan.Stage, "testbed"), "serve", "-addr", plan.Registry, "-images", images, "--", filepath.Join(plan.Stage, "guest"))
+	cmd.Env = append(os.Environ(), envImages+"="+images)
+	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+	return cmd.Run()
+}
+
+// baseImages returns the directory of the base images. Those of another processor
+// the host cannot make.
+func baseImages() (string, error) {
+	images := filepath.Join(plan.Stage, "images")
+	if _, err := os.Stat(images); err == nil {
+		return images, nil
+	}
+	for _, name := range []string{"busybox", "special", "foreign", "multi"} {
+		out, err := command(filepath.Join(plan.Stage, "testbed"), "images", "-cache", "/var/cache/images", "-only", name).Output()
+		if err != nil {
+			return "", fmt.Errorf("make base image %s: %w", name, err)
+		}
+		images = strings.TrimSpace(string(out))
+	}
+	return images, nil
+}

@@ -1,0 +1,153 @@
+package main
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/shale-build/shale/tests/kernels/plan"
+)
+
+// The table of docs/environments.md is what the results say.
+func TestTable(t *testing.T) {
+	document, err := os.ReadFile(filepath.Join("..", "..", "docs", "environments.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want, err := renderTable(document, "results")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(document, want) {
+		t.Error("docs/environments.md is not what tests/kernels/results says: run bin/kernels -document docs/environments.md -results tests/kernels/results and commit it")
+	}
+}
+
+// A case that is in no results of a machine, or fails there, has a reason: results
+// are of the whole selection, and what fails in them is in differences.json.
+func TestResults(t *testing.T) {
+	known, err := loadDifferences()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range machines {
+		results, err := readResults(filepath.Join("results", m.name+".tsv"))
+		if err != nil {
+			t.Errorf("%v: run MACHINE=%s make kernels and commit what it writes", err, m.name)
+			continue
+		}
+		if !slices.IsSortedFunc(results, plan.Compare) {
+			t.Errorf("%s.tsv is not sorted", m.name)
+		}
+		for _, r := range results {
+			if !r.Passed && !slices.ContainsFunc(known, func(d difference) bool { return d.has(m.name, r) && d.Why == r.Why }) {
+				t.Errorf("%s: %s fails, and differences.json does not say why", m.name, r.Key())
+			}
+		}
+	}
+}
+
+// What the selection names is there.
+func TestSelection(t *testing.T) {
+	whole, short, err := plan.Load()
+	if err != nil {
+		t.Fatal(err)
+	}
+	tests := filepath.Join("..")
+	for _, s := range []plan.Selection{whole, short} {
+		files := map[string][]string{
+			filepath.Join("guest", "checks", "*.sh"):                    s.Checks,
+			filepath.Join(tests, "conformance", "cases", "*/case.json"): slices.Concat(s.Conformance, s.Digests),
+			filepath.Join(tests, "scripts", "*.txtar"):                  s.Scenarios,
+			filepath.Join(tests, "environments", "scripts", "*.txtar"):  s.Containers,
+		}
+		for pattern, names := range files {
+			for _, name := range names {
+				if _, err := os.Stat(strings.Replace(pattern, "*", name, 1)); err != nil {
+					t.Error(err)
+				}
+			}
+		}
+	}
+	for _, name := range short.Digests {
+		if !slices.Contains(whole.Digests, name) {
+			t.Errorf("%s: the host has no digests for it", name)
+		}
+	}
+}
+
+func TestJudge(t *testing.T) {
+	known := []difference{{Machines: []string{"old"}, Environments: []string{"oneid"}, Cases: []string{"a/b"}, Why: "too old", Says: "^no such"}}
+	for _, test := range []struct {
+		name, machine string
+		result        plan.Result
+		fails         bool
+	}{
+		{"holds", "new", plan.Result{Environment: "oneid", Case: "a/b", Passed: true}, false},
+		{"fails", "new", plan.Result{Environment: "oneid", Case: "a/b", Why: "no such"}, true},
+		{"fails as known", "old", plan.Result{Environment: "oneid", Case: "a/b", Why: "x\nno such thing"}, false},
+		{"fails otherwise", "old", plan.Result{Environment: "oneid", Case: "a/b", Why: "other"}, true},
+		{"holds although known", "old", plan.Result{Environment: "oneid", Case: "a/b", Passed: true}, true},
+		{"of another environment", "old", plan.Result{Environment: "user", Case: "a/b", Why: "no such"}, true},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			if err := judge(known, test.machine, &test.result); (err != nil) != test.fails {
+				t.Errorf("judge: %v", err)
+			}
+		})
+	}
+}
+
+func TestResultsFile(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "m.tsv")
+	results := []plan.Result{
+		{Environment: "user", Case: "b", Passed: true, Why: "note", Seconds: 3},
+		{Environment: "root", Case: "a", Why: "first\tline\nsecond"},
+	}
+	if err := writeResults(file, results); err != nil {
+		t.Fatal(err)
+	}
+	got, err := readResults(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []plan.Result{{Environment: "root", Case: "a", Why: "first line"}, {Environment: "user", Case: "b", Passed: true, Why: "note"}}
+	if !slices.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+}
+
+func TestLoadOrder(t *testing.T) {
+	dir := t.TempDir()
+	dep := "kernel/fs/ext4/ext4.ko.xz: kernel/fs/jbd2/jbd2.ko.xz kernel/lib/crc16.ko.xz\nkernel/fs/jbd2/jbd2.ko.xz:\nkernel/lib/crc16.ko.xz:\n"
+	if err := os.WriteFile(filepath.Join(dir, "modules.dep"), []byte(dep), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	got, err := loadOrder(dir, []string{"builtin", "ext4", "jbd2"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := []string{"kernel/lib/crc16.ko.xz", "kernel/fs/jbd2/jbd2.ko.xz", "kernel/fs/ext4/ext4.ko.xz"}; !slices.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+}
+
+func TestArchive(t *testing.T) {
+	var out bytes.Buffer
+	a := &archive{w: &out}
+	a.file("d", 0o755, nil)
+	a.file("d/f", 0o644, []byte("hello"))
+	if err := a.close(); err != nil {
+		t.Fatal(err)
+	}
+	// As `cpio -o -H newc` writes it, but for devices and times.
+	if want := "070701" + "00000001" + "000041ED"; !strings.HasPrefix(out.String(), want) {
+		t.Errorf("got %q, want %s…", out.String()[:40], want)
+	}
+	if out.Len()%4 != 0 || !strings.Contains(out.String(), "hello\x00\x00\x00070701") {
+		t.Errorf("got %q", out.String())
+	}
+}

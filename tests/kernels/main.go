@@ -1,0 +1,104 @@
+// Command kernels boots virtual machines with Debian's kernels and has the tests'
+// selection run in each:
+//
+//	kernels -cache DIR -stage DIR [-short] [-run RE] [-results DIR] [MACHINE…]
+//	kernels -document FILE -results DIR
+//	kernels -digests
+//	kernels -names
+//
+// What machines are made of is kept in the cache. The stage has the programs and
+// cases (tests/run puts them there). Results are printed as go test's events, a
+// package for each machine; with -results, those of whole runs are written to
+// DIR/MACHINE.tsv. The second form writes the table of docs/environments.md from
+// them, the third prints which cases' digests are compared with this machine's, as a
+// pattern for -test.run; the fourth prints the machines. It must be started by root, who makes file systems.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"github.com/shale-build/shale/tests/kernels/plan"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	var o options
+	flag.StringVar(&o.cache, "cache", "", "directory that keeps root file systems and kernels")
+	flag.StringVar(&o.stage, "stage", "", "directory of programs and cases")
+	flag.StringVar(&o.results, "results", "", "directory of results")
+	flag.StringVar(&o.run, "run", "", "regular expression for ENVIRONMENT/CASE")
+	flag.BoolVar(&o.short, "short", false, "run the short selection")
+	flag.DurationVar(&o.timeout, "timeout", 3*time.Hour, "of each machine")
+	document := flag.String("document", "", "write the table of this document")
+	digests := flag.Bool("digests", false, "print the cases whose digests are compared")
+	names := flag.Bool("names", false, "print the machines' names")
+	flag.Parse()
+	var err error
+	switch {
+	case *names:
+		for _, m := range machines {
+			fmt.Println(m.name)
+		}
+	case *digests:
+		err = printDigests()
+	case *document != "":
+		err = writeTable(*document, o.results)
+	default:
+		err = o.machines(ctx, flag.Args())
+	}
+	stop()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "kernels:", err)
+		os.Exit(1)
+	}
+}
+
+// printDigests prints the cases of TestSums. There are no others in the short run.
+func printDigests() error {
+	whole, _, err := plan.Load()
+	if err != nil {
+		return err
+	}
+	fmt.Println(plan.Pattern("TestSums", whole.Digests))
+	return nil
+}
+
+type options struct {
+	cache, stage, results, run string
+	short                      bool
+	timeout                    time.Duration
+}
+
+// machines runs the tests in each machine. What fails in one keeps no other from
+// being run.
+func (o options) machines(ctx context.Context, names []string) error {
+	if o.cache == "" || o.stage == "" {
+		return errors.New("-cache and -stage are required; run make kernels")
+	}
+	list, err := choose(names)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, m := range list {
+		began := time.Now()
+		r := &recorder{machine: m, out: os.Stdout}
+		if err := o.machine(ctx, m, r); err != nil {
+			r.broken(err)
+			errs = append(errs, fmt.Errorf("%s: %w", m.name, err))
+		}
+		r.end(time.Since(began))
+		if o.results != "" && o.run == "" && !o.short && !r.incomplete {
+			errs = append(errs, writeResults(filepath.Join(o.results, m.name+".tsv"), r.results))
+		}
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,92 @@
+// Package plan is what the harness of the kernels' tests and the program in the
+// virtual machine say to each other.
+package plan
+
+import (
+	"bytes"
+	"cmp"
+	_ "embed"
+	"encoding/json"
+	"fmt"
+	"strings"
+)
+
+// Places in the virtual machine, known to both sides.
+const (
+	// Stage is where the programs and cases are mounted, read-only.
+	Stage = "/stage"
+	// File is the plan, below Stage.
+	File = "plan.json"
+	// Port is the virtio serial port that takes results, one line of JSON each.
+	Port = "shale.results"
+	// Registry is the address of the base images.
+	Registry = "127.77.0.1:5077"
+	// Outside is where a server answers with Hello, outside the machine.
+	Outside = "10.0.2.100:80"
+	// Hello is what it answers.
+	Hello = "shale-outside"
+)
+
+// Plan says what is run in one machine.
+type Plan struct {
+	Machine string
+	// Environments are names of guest/environments.go.
+	Environments []string
+	Selection
+	// Run is a regular expression for "ENVIRONMENT/CASE"; all if empty.
+	Run string
+}
+
+// Selection names the cases of each suite.
+type Selection struct {
+	// Checks are scripts of guest/checks, Stores the file systems of guest/stores.go.
+	Checks, Stores []string
+	// Conformance are cases of tests/conformance.
+	Conformance []string
+	// Digests are cases whose images are compared with the host's.
+	Digests []string
+	// Scenarios are scripts of tests/scripts, Containers those of
+	// tests/environments/scripts, which start containers as root.
+	Scenarios, Containers []string
+}
+
+//go:embed selection.json
+var selection []byte
+
+// Load returns what a whole run and what a short run has.
+func Load() (whole, short Selection, err error) {
+	var both struct{ Whole, Short Selection }
+	decoder := json.NewDecoder(bytes.NewReader(selection))
+	decoder.DisallowUnknownFields()
+	if err := decoder.Decode(&both); err != nil {
+		return whole, short, fmt.Errorf("read selection.json: %w", err)
+	}
+	return both.Whole, both.Short, nil
+}
+
+// Pattern selects subtests of a test, for -test.run.
+func Pattern(test string, cases []string) string {
+	var list []string
+	for _, c := range cases {
+		list = append(list, "^"+test+"$/^"+strings.ReplaceAll(c, "/", "$/^")+"$")
+	}
+	return strings.Join(list, "|")
+}
+
+// Result is what came of one case in one environment.
+type Result struct {
+	Environment, Case string
+	// Why is the end of the output of a case that failed, or what a case that
+	// passed has to say about how.
+	Why     string `json:",omitempty"`
+	Passed  bool
+	Seconds float64 `json:",omitempty"`
+	// Done is set in the last line, which is of no case.
+	Done bool `json:",omitempty"`
+}
+
+// Key is the environment and the case.
+func (r Result) Key() string { return r.Environment + "/" + r.Case }
+
+// Compare orders results by environment and case.
+func Compare(a, b Result) int { return cmp.Compare(a.Key(), b.Key()) }

@@ -1,0 +1,101 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/shale-build/shale/tests/kernels/plan"
+)
+
+// environmentsOf are the environments of guest/environments.go that a run has.
+func environmentsOf(short bool) []string {
+	if short {
+		return []string{"user", "oneid"}
+	}
+	return []string{"user", "oneid", "root", "unshare", "docker"}
+}
+
+// machine boots a machine and records what its guest reports.
+func (o options) machine(ctx context.Context, m machine, r *recorder) error {
+	cache := filepath.Join(o.cache, "kernels")
+	kernel, err := m.linux(ctx, cache)
+	if err != nil {
+		return err
+	}
+	root, err := m.root(ctx, cache)
+	if err != nil {
+		return err
+	}
+	stage, err := o.stageImage(ctx, m)
+	if err != nil {
+		return err
+	}
+	defer os.Remove(stage) //nolint:errcheck // below the stage, which the caller removes
+	ctx, cancel := context.WithTimeout(ctx, o.timeout)
+	defer cancel()
+	p := parts{
+		kernel: kernel.file("vmlinuz"), initrd: kernel.file("initrd"), modules: kernel.file("modules.ext4"),
+		root: root, stage: stage, log: filepath.Join(o.stage, m.name+".log"),
+	}
+	out, cmd, err := m.start(ctx, p)
+	if err != nil {
+		return err
+	}
+	ended := false
+	scanner := bufio.NewScanner(out)
+	scanner.Buffer(nil, 1<<20)
+	for scanner.Scan() {
+		var result plan.Result
+		if err := json.Unmarshal(scanner.Bytes(), &result); err != nil {
+			return errors.Join(fmt.Errorf("read a result %q: %w", scanner.Text(), err), cmd.Cancel(), cmd.Wait())
+		}
+		if result.Done {
+			if ended = result.Passed; !ended {
+				err = errors.New(result.Why)
+			}
+			// It would power off, which takes longer.
+			_ = cmd.Process.Kill()
+			continue
+		}
+		r.add(result)
+	}
+	waited := cmd.Wait()
+	if ended {
+		return nil
+	}
+	console, _ := os.ReadFile(p.log)
+	return fmt.Errorf("the machine ended before its tests did: %v\n%s", errors.Join(err, scanner.Err(), waited, ctx.Err()), console[max(0, len(console)-4000):]) //nolint:errorlint // there may be none
+}
+
+// stageImage makes the file system with the programs, the cases and the plan.
+func (o options) stageImage(ctx context.Context, m machine) (string, error) {
+	whole, short, err := plan.Load()
+	if err != nil {
+		return "", err
+	}
+	p := plan.Plan{Machine: m.name, Environments: environmentsOf(o.short), Selection: whole, Run: o.run}
+	if o.short {
+		p.Selection = short
+	}
+	dir := filepath.Join(o.stage, m.arch)
+	if m.foreign() {
+		p.Digests = nil // of another processor's images there are none to compare with
+	}
+	data, err := json.MarshalIndent(p, "", " ")
+	if err != nil {
+		return "", err
+	}
+	if err := os.WriteFile(filepath.Join(dir, plan.File), data, 0o644); err != nil { //nolint:gosec // for all users of the machine
+		return "", err
+	}
+	if err := label(dir, "system_u:object_r:bin_t:s0"); err != nil {
+		return "", err
+	}
+	file := filepath.Join(o.stage, m.name+".ext4")
+	return file, image(ctx, file, dir, "2G")
+}

@@ -1,0 +1,126 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/shale-build/shale/tests/kernels/plan"
+)
+
+// table is the table of docs/environments.md, with the line before it.
+var table = regexp.MustCompile(`(?m)^<!-- results of make kernels, by tests/kernels -->\n(?:\n|\|.*\n)*`)
+
+// groups are the columns: the first parts of the cases' names.
+var groups = []string{"check", "store", "conformance", "digests", "scenarios"}
+
+// environmentLetters are those of docs/environments.md.
+var environmentLetters = map[string]string{
+	"user": "A, user", "root": "A, root", "oneid": "B", "unshare": "C", "docker": "D",
+}
+
+// writeTable writes the table of a document anew.
+func writeTable(document, results string) error {
+	old, err := os.ReadFile(document)
+	if err != nil {
+		return err
+	}
+	made, err := renderTable(old, results)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(document, made, 0o644)
+}
+
+// renderTable returns a document with a table of the results in it.
+func renderTable(document []byte, dir string) ([]byte, error) {
+	var out bytes.Buffer
+	out.WriteString("<!-- results of make kernels, by tests/kernels -->\n| Linux | Security module | Environment |")
+	for _, g := range groups {
+		fmt.Fprintf(&out, " %s |", g)
+	}
+	out.WriteString("\n|---|---|---|" + strings.Repeat("---|", len(groups)) + "\n")
+	var failures bytes.Buffer
+	for _, m := range machines {
+		results, err := readResults(filepath.Join(dir, m.name+".tsv"))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		m.rows(&out, results)
+		m.failures(&failures, results)
+	}
+	if failures.Len() > 0 {
+		fmt.Fprintf(&out, "\n| Linux | Environment | Fails | Why |\n|---|---|---|---|\n%s", failures.String())
+	}
+	out.WriteString("\n")
+	if !table.Match(document) {
+		return nil, errors.New("the document has no line \"results of make kernels\"")
+	}
+	return table.ReplaceAllLiteral(document, out.Bytes()), nil
+}
+
+// title is the machine's first column.
+func (m machine) title() string {
+	version, _, _ := strings.Cut(m.name, "-")
+	if m.arch != "amd64" {
+		version += " (" + m.arch + ")"
+	}
+	return version
+}
+
+// rows writes how many cases of each group hold, a row for each environment.
+func (m machine) rows(out *bytes.Buffer, results []plan.Result) {
+	for _, environment := range environmentsOf(false) {
+		var cells []string
+		some := false
+		for _, group := range groups {
+			held, all := 0, 0
+			for _, r := range results {
+				if r.Environment == environment && strings.HasPrefix(r.Case, group+"/") {
+					all++
+					if r.Passed {
+						held++
+					}
+				}
+			}
+			cell := "—"
+			if all > 0 {
+				cell, some = fmt.Sprintf("%d of %d", held, all), true
+			}
+			cells = append(cells, cell)
+		}
+		if some {
+			fmt.Fprintf(out, "| %s | %s | %s | %s |\n", m.title(), m.module, environmentLetters[environment], strings.Join(cells, " | "))
+		}
+	}
+}
+
+// failures writes which cases fail, those of one reason and environment in a row.
+func (m machine) failures(out *bytes.Buffer, results []plan.Result) {
+	type row struct{ environment, why string }
+	var order []row
+	cases := map[row][]string{}
+	for _, r := range results {
+		if r.Passed {
+			continue
+		}
+		key := row{environmentLetters[r.Environment], r.Why}
+		if !slices.Contains(order, key) {
+			order = append(order, key)
+		}
+		cases[key] = append(cases[key], r.Case)
+	}
+	for _, key := range order {
+		why := strings.NewReplacer("|", `\|`, "<", "&lt;").Replace(key.why)
+		fmt.Fprintf(out, "| %s, %s | %s | %s | %s |\n", m.title(), m.module, key.environment, strings.Join(cases[key], ", "), why)
+	}
+}
