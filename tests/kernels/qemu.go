@@ -35,7 +35,7 @@ func (m machine) start(ctx context.Context, p parts) (io.ReadCloser, *exec.Cmd, 
 	}
 	cmd := exec.CommandContext(
 		ctx, system, "-M", board, "-accel", accel, "-cpu", cpu, "-smp", "2", "-m", "3000", "-display", "none", "-nodefaults",
-		"-kernel", p.kernel, "-initrd", p.initrd, "-append", "console="+console+" mitigations=off panic=-1 "+m.cmdline, "-no-reboot",
+		"-kernel", p.kernel, "-initrd", p.initrd, "-append", "console="+console+" mitigations=off panic=-1 loglevel=4 systemd.show_status=0 "+m.cmdline, "-no-reboot",
 		"-serial", "file:"+p.log,
 		"-drive", "if=virtio,format=raw,snapshot=on,cache=unsafe,file="+p.root,
 		"-drive", "if=virtio,format=raw,readonly=on,file="+p.modules,

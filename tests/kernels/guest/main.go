@@ -72,6 +72,12 @@ func (g *guest) run() error {
 			return fmt.Errorf("unknown environment %q", name)
 		}
 		e.name = name
+		if e.user != "" {
+			// Or each login would start the user's manager anew, and wait for it.
+			if out, err := command("loginctl", "enable-linger", e.user).CombinedOutput(); err != nil {
+				return fmt.Errorf("keep the manager of %s: %w: %s", e.user, err, out)
+			}
+		}
 		g.checks(e)
 		g.stores(e, disks)
 		g.suites(e)
