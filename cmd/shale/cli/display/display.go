@@ -55,6 +55,7 @@ type Display struct {
 	// pendingLog counts the bytes of output in pending.
 	pendingLog int
 	closed     bool
+	output     output
 
 	finished chan struct{}
 	warnings []client.VertexWarning
@@ -77,6 +78,7 @@ func New(opts Options) (*Display, error) {
 	}
 	d := &Display{opts: opts, pending: &client.SolveStatus{}, finished: make(chan struct{})}
 	d.changed = sync.NewCond(&d.mu)
+	d.output = newOutput(opts)
 
 	statuses := make(chan *client.SolveStatus)
 	go d.feed(statuses)
@@ -147,17 +149,29 @@ func isEmpty(s *client.SolveStatus) bool {
 
 // Vertex implements progress.Sink.
 func (d *Display) Vertex(v progress.Vertex) {
-	d.add(func(s *client.SolveStatus) { s.Vertexes = append(s.Vertexes, convertVertex(v)) })
+	d.add(func(s *client.SolveStatus) {
+		if rest := d.output.end(v); len(rest) > 0 {
+			s.Logs = append(s.Logs, convertLog(progress.Log{Vertex: v.Digest, Data: rest, Timestamp: *v.Completed}))
+		}
+		v.Name, v.Error = d.output.line(v.Name), d.output.line(v.Error)
+		s.Vertexes = append(s.Vertexes, convertVertex(v))
+	})
 }
 
 // Status implements progress.Sink.
 func (d *Display) Status(st progress.Status) {
-	d.add(func(s *client.SolveStatus) { s.Statuses = append(s.Statuses, convertStatus(st)) })
+	d.add(func(s *client.SolveStatus) {
+		st.ID, st.Name = d.output.line(st.ID), d.output.line(st.Name)
+		s.Statuses = append(s.Statuses, convertStatus(st))
+	})
 }
 
 // Warning implements progress.Sink.
 func (d *Display) Warning(w progress.Warning) {
-	d.add(func(s *client.SolveStatus) { s.Warnings = append(s.Warnings, convertWarning(w)) })
+	d.add(func(s *client.SolveStatus) {
+		w.Short, w.URL = d.output.line(w.Short), d.output.line(w.URL)
+		s.Warnings = append(s.Warnings, convertWarning(w))
+	})
 }
 
 // Log implements progress.Sink. It blocks while too much output waits to be
@@ -167,9 +181,13 @@ func (d *Display) Log(l progress.Log) {
 	for d.pendingLog > maxPendingLog && !d.closed {
 		d.changed.Wait()
 	}
-	d.pendingLog += len(l.Data)
 	d.mu.Unlock()
-	d.add(func(s *client.SolveStatus) { s.Logs = append(s.Logs, convertLog(l)) })
+	d.add(func(s *client.SolveStatus) {
+		if l.Data = d.output.text(l.Vertex, l.Data); len(l.Data) > 0 {
+			d.pendingLog += len(l.Data)
+			s.Logs = append(s.Logs, convertLog(l))
+		}
+	})
 }
 
 func (d *Display) add(to func(*client.SolveStatus)) {
