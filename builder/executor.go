@@ -101,6 +101,14 @@ func (e *executor) View(ctx context.Context, v *llb.Vertex, input int, snap solv
 	return local.Open(ctx, o)
 }
 
+// Prepare implements solve.Executor.
+func (e *executor) Prepare(ctx context.Context, v *llb.Vertex) error {
+	if v.Exec == nil {
+		return nil
+	}
+	return e.run.Prepare(ctx, v)
+}
+
 // Run implements solve.Executor.
 func (e *executor) Run(ctx context.Context, v *llb.Vertex, inputs []solve.Snapshot, report solve.Reporter) (solve.Snapshot, error) {
 	inputs, err := e.withBases(ctx, v, inputs)

@@ -64,6 +64,14 @@ type Executor struct {
 	devices *cdi.Registry
 }
 
+// Prepare sets up the network of v, and says which of its limits this machine
+// does not apply. It is called before Run.
+func (e *Executor) Prepare(ctx context.Context, v *llb.Vertex) error {
+	e.limits(v)
+	_, err := e.network(ctx, v.Exec.GetNetwork())
+	return err
+}
+
 // Run carries out v and returns the layer it makes on top of its root, which may
 // be a draft; what v mounts of other inputs is in the store.
 func (e *Executor) Run(ctx context.Context, v *llb.Vertex, inputs []solve.Snapshot, report solve.Reporter) (*rootfs.Draft, error) {

@@ -104,6 +104,9 @@ type Imports interface {
 type Executor interface {
 	// Source identifies a source vertex, fetching as little as it can.
 	Source(ctx context.Context, v *llb.Vertex, report Reporter) (Source, error)
+	// Prepare gets ready what a vertex needs of the machine, before it is shown
+	// as running: what is missing is said by then.
+	Prepare(ctx context.Context, v *llb.Vertex) error
 	// Run carries out an Exec, File or Merge vertex on the snapshots of its
 	// inputs. Both these and the result may be drafts.
 	Run(ctx context.Context, v *llb.Vertex, inputs []Snapshot, report Reporter) (Snapshot, error)

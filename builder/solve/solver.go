@@ -313,6 +313,9 @@ func (s *Solver) find(ctx context.Context, n *node, one cache.Key, k keys) (Snap
 // beside what follows.
 func (s *Solver) run(ctx context.Context, n *node, inputs []Snapshot, k keys) (Snapshot, error) {
 	s.tellWhy(ctx, n, inputs, k.content != "")
+	if err := s.exec.Prepare(ctx, n.v); err != nil {
+		return Snapshot{}, s.fail(n, err)
+	}
 	n.display.start()
 	snap, err := s.exec.Run(ctx, n.v, inputs, n.display)
 	if err != nil {

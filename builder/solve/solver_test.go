@@ -85,6 +85,8 @@ func (w *world) Source(_ context.Context, v *llb.Vertex, _ solve.Reporter) (solv
 	}, nil
 }
 
+func (w *world) Prepare(context.Context, *llb.Vertex) error { return nil }
+
 func (w *world) Run(ctx context.Context, v *llb.Vertex, inputs []solve.Snapshot, _ solve.Reporter) (solve.Snapshot, error) {
 	w.note(v.Name)
 	if f := w.before[v.Name]; f != nil {

@@ -2,9 +2,9 @@ package network
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
-	"os/exec"
 )
 
 // Mode is a network as users name it.
@@ -34,23 +34,14 @@ func ParseMode(s string) (Mode, error) {
 type Options struct {
 	Mode Mode
 	// Dir is an existing directory for the namespace's mount point; the
-	// caller removes it after Close.
+	// caller removes it after Close, or after the builder was killed.
 	Dir string
+	// Memory is the file in which Setup notes for Expect whether there is a
+	// private network, "" for none. Only the user may write to its directory.
+	Memory string
 	// Pasta is the program's path; empty looks in PATH.
 	Pasta  string
 	Logger *slog.Logger // may be nil
-}
-
-// Expect says, without setting anything up, what Setup is going to give for a
-// mode. Only a start can tell for sure.
-func Expect(mode Mode) Mode {
-	if mode != Default {
-		return mode
-	}
-	if _, err := exec.LookPath("pasta"); err != nil || CheckTun() != nil {
-		return Host
-	}
-	return Private
 }
 
 // Network is what one build's commands share.
@@ -58,14 +49,15 @@ type Network struct {
 	Mode Mode // Host, None or Private
 	// Path of the namespace when Private.
 	Path string
-	// Reason says why Default gave less than a private network.
+	// Reason is why Default gave less than a private network.
 	Reason string
 
 	close func() error
 }
 
 // Setup prepares the network of one build; Close ends it. It has to be called
-// inside the namespaces of package userns.
+// inside the namespaces of package userns. Private, where it cannot be had, is an
+// error; Default is the host's network then.
 func Setup(ctx context.Context, o Options) (*Network, error) {
 	switch o.Mode {
 	case Host, None:
@@ -75,19 +67,20 @@ func Setup(ctx context.Context, o Options) (*Network, error) {
 		return nil, fmt.Errorf("unknown network %q", o.Mode)
 	}
 	n, err := startPasta(ctx, o)
+	if ctx.Err() != nil {
+		if err == nil {
+			err = n.Close()
+		}
+		return nil, errors.Join(context.Cause(ctx), err)
+	}
+	note(o, err)
 	if err == nil {
 		return n, nil
-	}
-	if ctx.Err() != nil {
-		return nil, context.Cause(ctx)
 	}
 	if o.Mode == Private {
 		return nil, fmt.Errorf("private network: %w", err)
 	}
-	if o.Logger != nil {
-		o.Logger.DebugContext(ctx, "no private network", "error", err)
-	}
-	return &Network{Mode: Host, Reason: "no private network: " + err.Error()}, nil
+	return &Network{Mode: Host, Reason: err.Error()}, nil
 }
 
 // Close removes a private namespace and what serves it.

@@ -2,6 +2,7 @@ package network_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -23,23 +24,30 @@ func TestMain(m *testing.M) {
 	if !ok {
 		os.Exit(m.Run())
 	}
-	if err := inside(network.Mode(mode)); err != nil {
+	if err := inside(network.Mode(mode), os.Getenv("NETWORK_TEST_PASTA")); err != nil {
 		fmt.Println("error:", err)
 	}
 	os.Exit(0)
 }
 
-func inside(mode network.Mode) error {
+func inside(mode network.Mode, pasta string) error {
 	ctx := context.Background()
 	if _, err := userns.Enter(ctx, userns.Options{}); err != nil {
 		return err
 	}
-	dir, err := os.MkdirTemp("", "network-test-")
+	state, err := os.MkdirTemp("", "network-test-")
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(dir)
-	n, err := network.Setup(ctx, network.Options{Mode: mode, Dir: dir})
+	defer os.RemoveAll(state)
+	dir := filepath.Join(state, "dir")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return err
+	}
+	memory := filepath.Join(state, "memory")
+	fmt.Printf("expected %+v\n", network.Expect(mode, memory, pasta))
+	n, err := network.Setup(ctx, network.Options{Mode: mode, Dir: dir, Memory: memory, Pasta: pasta})
+	fmt.Printf("then %+v\n", network.Expect(mode, memory, pasta))
 	if err != nil {
 		return err
 	}
@@ -56,7 +64,7 @@ func inside(mode network.Mode) error {
 	return nil
 }
 
-func setup(t *testing.T, mode network.Mode) string {
+func setup(t *testing.T, mode network.Mode, env ...string) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("/tmp", "network-test-")
 	if err != nil {
@@ -76,7 +84,7 @@ func setup(t *testing.T, mode network.Mode) string {
 	}
 	cmd := exec.Command(exe)
 	cmd.Dir = "/"
-	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "NETWORK_TEST=" + string(mode)}
+	cmd.Env = append([]string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "NETWORK_TEST=" + string(mode)}, env...)
 	if os.Getuid() == 0 {
 		name := os.Getenv("SHALE_TEST_USER")
 		if name == "" {
@@ -99,26 +107,43 @@ func setup(t *testing.T, mode network.Mode) string {
 
 func TestHostAndNone(t *testing.T) {
 	for _, m := range []network.Mode{network.Host, network.None} {
-		if got, want := setup(t, m), fmt.Sprintf("mode=%s reason=\"\"\nleft []\n", m); got != want {
+		expected := fmt.Sprintf("{Mode:%s Reason: Tried:false}", m)
+		want := fmt.Sprintf("expected %s\nthen %s\nmode=%s reason=\"\"\nleft []\n", expected, expected, m)
+		if got := setup(t, m); got != want {
 			t.Errorf("got %s, want %s", got, want)
 		}
 	}
 }
 
-func TestPrivate(t *testing.T) {
+// openTun opens the device to all users for as long as a test lasts and reports
+// whether they may use it. Only root can do that: as another user, a test sees
+// what is said where it is closed.
+func openTun(t *testing.T) bool {
+	t.Helper()
 	fi, err := os.Stat("/dev/net/tun")
-	open := err == nil && fi.Mode().Perm()&0o006 == 0o006
-	if !open && os.Getuid() == 0 && err == nil {
-		if err := os.Chmod("/dev/net/tun", 0o666); err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() {
-			if err := os.Chmod("/dev/net/tun", fi.Mode().Perm()); err != nil {
-				t.Error(err)
-			}
-		})
-		open = true
+	if err != nil {
+		return false
 	}
+	mode := fi.Mode().Perm()
+	if mode&0o006 == 0o006 {
+		return true
+	}
+	if os.Getuid() != 0 {
+		return false
+	}
+	if err := os.Chmod("/dev/net/tun", 0o666); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := os.Chmod("/dev/net/tun", mode); err != nil {
+			t.Error(err)
+		}
+	})
+	return true
+}
+
+func TestPrivate(t *testing.T) {
+	open := openTun(t)
 	got := setup(t, network.Private)
 	if !open {
 		// The same test as root opens the device and sees the network.
@@ -127,7 +152,7 @@ func TestPrivate(t *testing.T) {
 		}
 		return
 	}
-	for _, want := range []string{"mode=private", "UNKNOWN", "<nil>", "left []"} {
+	for _, want := range []string{"mode=private", "UNKNOWN", "<nil>", "left []", "then {Mode:private Reason: Tried:true}"} {
 		if !strings.Contains(got, want) {
 			t.Errorf("%s lacks %q", got, want)
 		}
@@ -135,7 +160,145 @@ func TestPrivate(t *testing.T) {
 }
 
 func TestDefaultSaysWhy(t *testing.T) {
-	if got := setup(t, network.Default); !strings.Contains(got, "mode=private") && !strings.Contains(got, `mode=host reason="no private network: `) {
+	got := setup(t, network.Default)
+	if !strings.Contains(got, "mode=private") && (!strings.Contains(got, `mode=host reason="`) || strings.Contains(got, `reason=""`)) {
 		t.Errorf("got %s", got)
+	}
+}
+
+// rules are what a program called pasta may do, in the shell. It writes its
+// process id when it starts.
+const rules = `#!/bin/sh
+args=" $* "
+while [ $# -gt 0 ]; do
+	case $1 in
+	--netns) netns=$2 ;;
+	--pid) pid=$2 ;;
+	esac
+	shift
+done
+die() {
+	echo "a line before"
+	echo "$*"
+	exit 1
+}
+stat -f -c %t "$netns" | grep -q 6e736673 || die "$netns is no namespace"
+RULES
+echo $$ >"$pid"
+exec sleep 1000
+`
+
+// Each case is a pasta that some machine has: it refuses as that one does.
+func TestRefusals(t *testing.T) {
+	const (
+		// As the profiles of Debian 12 and Ubuntu.
+		appArmor = `case $netns in /run/user/[0-9]*/netns/*) ;; *) die "Couldn't open network namespace $netns: Permission denied" ;; esac
+case $pid in /tmp/*/* | /root/* | /home/*) die "PID file open: Permission denied" ;; /tmp/*) ;; *) die "PID file open: Permission denied" ;; esac`
+		noRoute = `case $args in *" -i lo "*) ;; *) die "External interface not usable" ;; esac`
+		// A policy that knows neither of the places in a view.
+		elsewhere = `case $netns in /run/user/0/*) die "Couldn't open network namespace $netns: Permission denied" ;; esac`
+	)
+	tests := []struct {
+		name, rules string
+		// mode is that of Default, reason why it is the host's.
+		mode, reason string
+	}{
+		{"AppArmor", appArmor, "private", ""},
+		{"no default route", noRoute, "private", ""},
+		{"AppArmor, no default route", appArmor + "\n" + noRoute, "private", ""},
+		{"other rules", elsewhere, "private", ""},
+		{"other rules, no default route", elsewhere + "\n" + noRoute, "private", ""},
+		{"nothing helps", `die "External interface not usable"`, "host", "pasta: External interface not usable"},
+		{"silent", "exit 3", "host", "pasta: exit status 3"},
+		{"ends without an error", "exit 0", "host", "pasta: ended at once"},
+		{"killed", "kill -9 $$", "host", "pasta: signal: killed"},
+	}
+	open := openTun(t)
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			pasta := fakePasta(t, tt.rules)
+			got := setup(t, network.Default, "NETWORK_TEST_PASTA="+pasta)
+			if !open {
+				tt.mode, tt.reason = "host", "open /dev/net/tun: "
+			}
+			wants := []string{"mode=" + tt.mode, tt.reason, "left []", "expected {Mode:private Reason: Tried:false}"}
+			if tt.mode == "private" {
+				wants = append(wants, "then {Mode:private Reason: Tried:true}")
+			} else {
+				wants = append(wants, "then {Mode:host Reason:"+tt.reason, `reason="`+tt.reason)
+			}
+			if !open {
+				wants = wants[:3]
+			}
+			for _, want := range wants {
+				if !strings.Contains(got, want) {
+					t.Errorf("%s lacks %q", got, want)
+				}
+			}
+			got = setup(t, network.Private, "NETWORK_TEST_PASTA="+pasta)
+			want := "mode=private"
+			if tt.mode == "host" {
+				want = "error: private network: " + tt.reason
+			}
+			if !strings.Contains(got, want) {
+				t.Errorf("asked for: %s lacks %q", got, want)
+			}
+		})
+	}
+}
+
+// fakePasta writes a program where a view does not hide it.
+func fakePasta(t *testing.T, text string) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("/var/tmp", "network-test-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	path := filepath.Join(dir, "pasta")
+	if err := errors.Join(os.Chmod(dir, 0o755), os.WriteFile(path, []byte(strings.ReplaceAll(rules, "RULES", text)), 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// What was noted holds for the program that it was noted of.
+func TestExpect(t *testing.T) {
+	if !openTun(t) && os.Getuid() != 0 {
+		if got := network.Expect(network.Default, "", "/bin/true"); got.Mode != network.Host || !strings.Contains(got.Reason, "/dev/net/tun") {
+			t.Errorf("without the device: %+v", got)
+		}
+		return // the same test as root opens it
+	}
+	memory := filepath.Join(t.TempDir(), "memory")
+	want := network.Outlook{Mode: network.Private}
+	for name, content := range map[string]string{
+		"no file":         "",
+		"garbage":         "{",
+		"other key":       `{"Key":"1","Reason":"other times"}`,
+		"not even a file": "dir",
+	} {
+		_ = os.RemoveAll(memory)
+		var err error
+		switch content {
+		case "":
+		case "dir":
+			err = os.Mkdir(memory, 0o700)
+		default:
+			err = os.WriteFile(memory, []byte(content), 0o600)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := network.Expect(network.Default, memory, "/bin/true"); got != want {
+			t.Errorf("%s: %+v", name, got)
+		}
+	}
+	t.Setenv("PATH", "/nonexistent")
+	if got := network.Expect(network.Default, memory, ""); got.Mode != network.Host || !strings.Contains(got.Reason, "pasta is not installed") {
+		t.Errorf("without pasta: %+v", got)
+	}
+	if got := network.Expect(network.Private, memory, ""); got != want {
+		t.Errorf("without pasta, asked for: %+v", got)
 	}
 }

@@ -79,6 +79,11 @@ func New(o Options) (*Runner, error) {
 	}, nil
 }
 
+// Dir returns the Runner's state directory, for what has to end with it: the
+// caller removes its files before Close, and New those of a builder that was
+// killed. Containers have the names of their IDs there.
+func (r *Runner) Dir() string { return r.stateDir }
+
 // Close removes the Runner's state directory; nothing may be running.
 func (r *Runner) Close() error {
 	return errors.Join(os.Remove(r.stateDir), r.lock.Close())

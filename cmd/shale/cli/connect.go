@@ -18,6 +18,7 @@ import (
 // that describe them.
 type services struct {
 	deps builder.Deps
+	net  *stepNetwork
 	// description and shortDescription tell in which environment steps run.
 	description, shortDescription string
 	close                         func() error
@@ -28,42 +29,44 @@ func newServices(c *cli.Context, s *session, network string) (*services, error) 
 	if s.inPlace() && s.ids.SingleID() {
 		return nil, errors.New("with a single id, owners cannot be recorded for steps that run in place: give the container more ids, or allow it to make namespaces")
 	}
-	runner, closeRunner, err := newRunner(s)
+	runner, dir, closeRunner, err := newRunner(s)
 	if err != nil {
 		return nil, err
 	}
-	net, netDescription, closeNetwork, err := newNetwork(c.Context, s, network)
+	net, netDescription, err := newNetwork(c.Context, s, dir, network)
 	if err != nil {
 		return nil, errors.Join(err, closeRunner())
 	}
 	mode := string(s.ids.Mode)
 	owners, tier, note, err := newOwners(c, s)
 	if err != nil {
-		return nil, errors.Join(err, closeNetwork(), closeRunner())
+		return nil, errors.Join(err, net.close(), closeRunner())
 	}
 	return &services{
 		deps: builder.Deps{
 			Store: s.store, Registry: registry.New(s.store, registryOptions(c, s)),
 			Runner: runner, Network: net, SingleID: s.ids.SingleID(), Owners: owners, Ownership: tier, Logger: s.logger,
 		},
+		net:              net,
 		description:      fmt.Sprintf("building with \"shale\" (%s)%s", describeMode(s, netDescription), note),
 		shortDescription: "shale:" + strings.ReplaceAll(mode, " ", "-"),
-		close:            func() error { return errors.Join(closeNetwork(), closeRunner()) },
+		close:            func() error { return errors.Join(net.close(), closeRunner()) },
 	}, nil
 }
 
-// newRunner returns what runs steps, and what ends it.
-func newRunner(s *session) (exec.Runner, func() error, error) {
+// newRunner returns what runs steps, a directory that ends with it, if only when
+// the next one starts, and what ends it.
+func newRunner(s *session) (_ exec.Runner, dir string, end func() error, err error) {
 	if s.inPlace() {
-		return sandbox.NewInPlace(s.logger, copyPlain), func() error { return nil }, nil
+		return sandbox.NewInPlace(s.logger, copyPlain), "", func() error { return nil }, nil
 	}
 	runner, err := sandbox.New(sandbox.Options{
 		StateDir: filepath.Join(s.store.RunRoot(), "shale"), Logger: s.logger,
 	})
 	if err != nil {
-		return nil, nil, err
+		return nil, "", nil, err
 	}
-	return runner, runner.Close, nil
+	return runner, runner.Dir(), runner.Close, nil
 }
 
 // describeMode is what the first line of a build says about where steps run.

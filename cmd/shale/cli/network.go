@@ -2,48 +2,71 @@ package cli
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"log/slog"
 	"net/netip"
-	"os"
+	"path/filepath"
 	"sync"
 
 	"github.com/shale-build/shale/builder/exec"
 	"github.com/shale-build/shale/runtime/network"
 	"github.com/shale-build/shale/runtime/sandbox"
-	"github.com/shale-build/shale/storage"
 )
 
 // stepNetwork is the network of one build or container. It is set up when the
 // first step needs it: a build that is wholly cached needs none.
 type stepNetwork struct {
-	store  *storage.Store
-	mode   network.Mode
+	opts   network.Options
 	logger *slog.Logger
+	// said is what the user was told to expect.
+	said network.Outlook
 
 	mu    sync.Mutex
 	ready *network.Network
 	err   error
-	dir   string
 }
 
 var _ exec.Network = (*stepNetwork)(nil)
 
-// newNetwork returns the network, what it is called and what ends it.
-func newNetwork(_ context.Context, s *session, name string) (*stepNetwork, string, func() error, error) {
+// networkMemory is the file of the store's volatile state that says whether
+// there is a private network.
+const networkMemory = "shale-network.json"
+
+// newNetwork returns the network, whose files are in dir, and what it is called.
+// One that the user insists on and that no build had yet is set up at once, so
+// that nothing is fetched or run where it cannot be had.
+func newNetwork(ctx context.Context, s *session, dir, name string) (*stepNetwork, string, error) {
 	mode, err := network.ParseMode(name)
 	if err != nil {
-		return nil, "", nil, err
+		return nil, "", err
 	}
 	if s.inPlace() {
 		if mode == network.None || mode == network.Private {
-			return nil, "", nil, &sandbox.NotInPlaceError{What: "--network=" + name}
+			return nil, "", &sandbox.NotInPlaceError{What: "--network=" + name}
 		}
 		mode = network.Host
 	}
-	n := &stepNetwork{store: s.store, mode: mode, logger: s.logger}
-	return n, string(network.Expect(mode)), n.close, nil
+	n := &stepNetwork{logger: s.logger, opts: network.Options{
+		Mode: mode, Dir: dir, Memory: filepath.Join(s.store.RunRoot(), networkMemory), Logger: s.logger,
+	}}
+	n.said = network.Expect(mode, n.opts.Memory, "")
+	if mode == network.Private && !n.said.Tried {
+		if _, err := n.Default(ctx); err != nil {
+			return nil, "", err
+		}
+	}
+	description := string(n.said.Mode)
+	if n.said.Reason != "" {
+		description += ", as " + n.said.Reason
+	}
+	return n, description, nil
+}
+
+// unsaid is for commands that do not print what to expect of the network: the
+// host's is then news.
+func (n *stepNetwork) unsaid() {
+	if n.opts.Mode == network.Default {
+		n.said = network.Outlook{Mode: network.Private}
+	}
 }
 
 // Default implements exec.Network.
@@ -67,19 +90,15 @@ func (n *stepNetwork) Default(ctx context.Context) (sandbox.Network, error) {
 }
 
 func (n *stepNetwork) setUp(ctx context.Context) (err error) {
-	if n.dir, err = os.MkdirTemp(n.store.RunRoot(), "shale-net-"); err != nil {
-		return fmt.Errorf("make the network's directory: %w", err)
-	}
-	n.ready, err = network.Setup(ctx, network.Options{Mode: n.mode, Dir: n.dir, Logger: n.logger})
-	if err != nil {
+	if n.ready, err = network.Setup(ctx, n.opts); err != nil {
 		return err
 	}
 	switch {
-	case n.ready.Reason == "":
-	case n.ready.Mode != network.Expect(n.mode):
-		n.logger.Warn("steps share the host's network, other than announced", "reason", n.ready.Reason)
+	case n.ready.Mode == n.said.Mode:
+	case n.ready.Mode == network.Host:
+		n.logger.Warn("steps share the host's network", "reason", n.ready.Reason)
 	default:
-		n.logger.Info("steps share the host's network", "reason", n.ready.Reason)
+		n.logger.Warn("steps have a private network, other than when it was last tried", "reason then", n.said.Reason)
 	}
 	return nil
 }
@@ -111,12 +130,8 @@ func (n *stepNetwork) ResolvConf(net sandbox.Network) ([]byte, error) {
 func (n *stepNetwork) close() error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	var err error
-	if n.ready != nil {
-		err = n.ready.Close()
+	if n.ready == nil {
+		return nil
 	}
-	if n.dir != "" {
-		err = errors.Join(err, os.Remove(n.dir))
-	}
-	return err
+	return n.ready.Close()
 }

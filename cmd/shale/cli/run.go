@@ -69,10 +69,16 @@ func runAction(c *cli.Context) error {
 	if err != nil {
 		return usageError(c, err.Error())
 	}
-	return withStore(c, func(s *session) error {
+	return withStore(c, func(s *session) (err error) {
 		if s.inPlace() {
 			return &sandbox.NotInPlaceError{What: "shale run"}
 		}
+		services, err := newServices(c, s, opts.network)
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, services.close()) }()
+		services.net.unsaid()
 		img, err := runImage(c, s, opts)
 		if err != nil {
 			return err
@@ -85,7 +91,7 @@ func runAction(c *cli.Context) error {
 		if err != nil {
 			return err
 		}
-		return runContainer(c, s, spec, opts)
+		return runContainer(c, s, services, spec, opts)
 	})
 }
 
@@ -259,12 +265,7 @@ next:
 }
 
 // runContainer connects the streams and runs.
-func runContainer(c *cli.Context, s *session, spec container.Spec, o runOptions) (err error) {
-	services, err := newServices(c, s, o.network)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, services.close()) }()
+func runContainer(c *cli.Context, s *session, services *services, spec container.Spec, o runOptions) error {
 	p := &spec.Process
 	p.Stdout, p.Stderr, p.SingleID = c.App.Writer, c.App.ErrWriter, s.ids.SingleID()
 	p.Owners, p.Ownership = services.deps.Owners, services.deps.Ownership
