@@ -66,6 +66,9 @@ func Setup(ctx context.Context, o Options) (*Network, error) {
 	default:
 		return nil, fmt.Errorf("unknown network %q", o.Mode)
 	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
 	n, err := startPasta(ctx, o)
 	if ctx.Err() != nil {
 		if err == nil {

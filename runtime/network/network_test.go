@@ -55,6 +55,8 @@ func inside(mode network.Mode, pasta string) error {
 	if n.Path != "" {
 		out, err := exec.Command("nsenter", "--net="+n.Path, "ip", "-br", "address").CombinedOutput()
 		fmt.Printf("%s%v\n", out, err)
+		out, err = exec.Command("nsenter", "--net="+n.Path, "ip", "-4", "route").CombinedOutput()
+		fmt.Printf("routes\n%s%v\n", out, err)
 	}
 	if err := n.Close(); err != nil {
 		return err
@@ -65,6 +67,13 @@ func inside(mode network.Mode, pasta string) error {
 }
 
 func setup(t *testing.T, mode network.Mode, env ...string) string {
+	t.Helper()
+	return setupIn(t, "", mode, env...)
+}
+
+// setupIn does it, when it is called by root and around is not empty, on a machine
+// whose network the shell commands around have made.
+func setupIn(t *testing.T, around string, mode network.Mode, env ...string) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("/tmp", "network-test-")
 	if err != nil {
@@ -96,7 +105,17 @@ func setup(t *testing.T, mode network.Mode, env ...string) string {
 		}
 		uid, _ := strconv.ParseUint(u.Uid, 10, 32)
 		gid, _ := strconv.ParseUint(u.Gid, 10, 32)
-		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}}
+		if around == "" {
+			cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}}
+		} else {
+			cmd.Args = []string{
+				"unshare", "--net", "sh", "-ec", around + "\nexec \"$@\"", "sh",
+				"setpriv", "--reuid", u.Uid, "--regid", u.Gid, "--clear-groups", exe,
+			}
+			if cmd.Path, err = exec.LookPath("unshare"); err != nil {
+				t.Fatal(err)
+			}
+		}
 	}
 	out, err := cmd.CombinedOutput()
 	if err != nil {
@@ -156,6 +175,31 @@ func TestPrivate(t *testing.T) {
 		if !strings.Contains(got, want) {
 			t.Errorf("%s lacks %q", got, want)
 		}
+	}
+}
+
+// Without a default route, steps reach what the machine does.
+func TestNoDefaultRoute(t *testing.T) {
+	if !openTun(t) || os.Getuid() != 0 {
+		return // the same test as root
+	}
+	tests := []struct {
+		name, around string
+		routes       string
+	}{
+		{"no network", "ip link set lo up", "192.0.2.0/30 dev eth0 proto kernel scope link src 192.0.2.2 \n"},
+		{
+			"a local network", "ip link set lo up; ip link add lan0 type bridge; ip address add 198.51.100.1/24 dev lan0; ip link set lan0 up; ip route add 203.0.113.0/24 via 198.51.100.2",
+			"192.0.2.0/30 dev eth0 proto kernel scope link src 192.0.2.2 \n198.51.100.0/24 via 192.0.2.1 dev eth0 \n203.0.113.0/24 via 192.0.2.1 dev eth0 \n",
+		},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			got := setupIn(t, tt.around, network.Private)
+			if !strings.Contains(got, "\nroutes\n"+tt.routes+"<nil>\n") || !strings.Contains(got, "mode=private") {
+				t.Errorf("got %s", got)
+			}
+		})
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -58,7 +59,7 @@ func startPasta(ctx context.Context, o Options) (_ *Network, err error) {
 	if err := makeNamespace(path); err != nil {
 		return nil, err
 	}
-	stop, err := tryPasta(ctx, program, path, o)
+	stop, err := tryPasta(ctx, program, path, o.Logger)
 	if err != nil {
 		return nil, errors.Join(err, removeNamespace(path))
 	}
@@ -69,8 +70,8 @@ func startPasta(ctx context.Context, o Options) (_ *Network, err error) {
 }
 
 // tryPasta starts pasta in the first way that works. The error is that of the
-// first one: the others are for special machines.
-func tryPasta(ctx context.Context, program, path string, o Options) (stop func(), err error) {
+// first one, as the others are for special machines, or of one that hung.
+func tryPasta(ctx context.Context, program, path string, logger *slog.Logger) (stop func(), err error) {
 	for _, p := range []pasta{
 		{},
 		{ownInterface: true},
@@ -78,18 +79,17 @@ func tryPasta(ctx context.Context, program, path string, o Options) (stop func()
 		{plain: true, ownInterface: true},
 	} {
 		p.program, p.namespace = program, path
-		stop, failure := p.start(ctx)
+		stop, failure := p.start(ctx, logger)
 		if failure == nil {
 			return stop, nil
 		}
-		if o.Logger != nil {
-			o.Logger.DebugContext(ctx, "pasta did not start", "plain", p.plain, "own interface", p.ownInterface, "error", failure)
+		logger.DebugContext(ctx, "pasta did not start", "plain", p.plain, "own interface", p.ownInterface, "error", failure)
+		if errors.Is(failure, errTooSlow) || ctx.Err() != nil {
+			err = failure
+			break
 		}
 		if err == nil {
 			err = failure
-		}
-		if errors.Is(failure, errTooSlow) || ctx.Err() != nil {
-			break
 		}
 	}
 	return nil, fmt.Errorf("pasta: %w", err)
@@ -125,7 +125,7 @@ func (p pasta) arguments(namespace, pidFile string) []string {
 		// copy from it, and no container could use, is given: the name, the
 		// hardware address, and addresses that no network has (RFC 5737).
 		args = append(args, "-4", "-i", "lo", "-I", "eth0",
-			"-a", "192.0.2.100", "-n", "24", "-g", "192.0.2.1", "-M", "52:54:00:12:35:02")
+			"-a", "192.0.2.2", "-n", "30", "-g", "192.0.2.1", "-M", "52:54:00:12:35:02")
 	}
 	if inInitialUserNS() {
 		// It would become nobody first, who may not open the namespace. It
@@ -141,7 +141,7 @@ const pidFile = "pasta.pid"
 // start starts pasta and waits until the interface is up, which is when it
 // writes its process id. It stays in the foreground, as a child that is killed
 // when the builder is.
-func (p pasta) start(ctx context.Context) (stop func(), err error) {
+func (p pasta) start(ctx context.Context, logger *slog.Logger) (stop func(), err error) {
 	var out bytes.Buffer
 	run := &running{started: make(chan error, 1), ended: make(chan error, 1)}
 	onOwnThread(func() { p.supervise(run, &out) })
@@ -153,6 +153,11 @@ func (p pasta) start(ctx context.Context) (stop func(), err error) {
 			return nil, err
 		}
 		return nil, explain(err, out.String())
+	}
+	if p.ownInterface {
+		if err := copyRoutes(p.namespace); err != nil {
+			logger.DebugContext(ctx, "steps wait for what cannot be reached", "error", err)
+		}
 	}
 	return func() { run.stop() }, nil
 }
