@@ -194,7 +194,7 @@ func (p pasta) launch(run *running, out io.Writer) (err error) {
 	if err != nil {
 		return fmt.Errorf("make a place for the network namespace: %w", err)
 	}
-	cmd := exec.Command(p.program, p.arguments(namespace, filepath.Join(dir, pidFile))...) //nolint:noctx,gosec // lives as long as the build, ended by stop
+	cmd := exec.Command(p.program, p.arguments(namespace, filepath.Join(dir, pidFile))...) //nolint:noctx // lives as long as the build, ended by stop
 	cmd.Dir = "/"
 	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: unix.SIGKILL}

@@ -93,9 +93,9 @@ func (n *stepNetwork) setUp(ctx context.Context) (err error) {
 	if n.ready, err = network.Setup(ctx, n.opts); err != nil {
 		return err
 	}
-	switch {
-	case n.ready.Mode == n.said.Mode:
-	case n.ready.Mode == network.Host:
+	switch n.ready.Mode {
+	case n.said.Mode:
+	case network.Host:
 		n.logger.Warn("steps share the host's network", "reason", n.ready.Reason)
 	default:
 		n.logger.Warn("steps have a private network, other than when it was last tried", "reason then", n.said.Reason)
