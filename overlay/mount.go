@@ -63,18 +63,15 @@ func (m Mount) mountShape(ways []strategy) error {
 	case len(m.Lower) == 1 && m.Upper == "":
 		return bindDir(m.Lower[0], m.Target, BindOptions{ReadOnly: true})
 	}
-	var unknown []error
+	// Of ways that the kernel does not know nothing is to be said once there was
+	// another answer.
+	var err error
 	for _, way := range ways {
-		err := way(m)
-		if err == nil {
-			return nil
-		}
-		unknown = append(unknown, err)
-		if !errors.Is(err, errNoAppend) {
+		if err = way(m); !errors.Is(err, errNoAppend) {
 			break
 		}
 	}
-	return errors.Join(unknown...)
+	return err
 }
 
 func (m Mount) validate() error {

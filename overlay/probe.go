@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -83,14 +84,19 @@ func newProbe(userXattr bool) *probe {
 }
 
 func (p *probe) run(dir string) (f Features, err error) {
-	tmp, err := os.MkdirTemp(dir, "overlay-probe-")
+	if err := sweep(dir); err != nil {
+		return f, fmt.Errorf("probe overlay: %w", err)
+	}
+	tmp, err := os.MkdirTemp(dir, probePrefix)
 	if err != nil {
-		return Features{}, fmt.Errorf("probe overlay: %w", err)
+		return f, fmt.Errorf("probe overlay: %w", err)
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(tmp)) }()
-	if unsupported := p.try(tmp); unsupported != nil {
-		unsupported.Release, unsupported.Label = p.release, p.label
-		return Features{}, fmt.Errorf("probe overlay in %s: %w", dir, unsupported)
+	if err := p.try(tmp); err != nil {
+		if unsupported, ok := errors.AsType[*UnsupportedError](err); ok {
+			unsupported.Release, unsupported.Label = p.release, p.label
+		}
+		return f, fmt.Errorf("probe overlay in %s: %w", dir, err)
 	}
 	if fd, err := unix.Fsopen("overlay", unix.FSOPEN_CLOEXEC); err == nil {
 		f.NewMountAPI = true
@@ -100,29 +106,64 @@ func (p *probe) run(dir string) (f Features, err error) {
 	return f, nil
 }
 
-// try returns nil if everything worked.
-func (p *probe) try(base string) (unsupported *UnsupportedError) {
+// probePrefix begins the names of the directories of trials.
+const probePrefix = "overlay-probe-"
+
+// abandonedAfter is how old the directory of a trial is whose process was killed.
+const abandonedAfter = time.Hour
+
+// sweep removes what killed processes left.
+func sweep(dir string) error {
+	found, err := filepath.Glob(filepath.Join(dir, probePrefix+"*"))
+	if err != nil {
+		return err
+	}
+	for _, d := range found {
+		if st, err := os.Lstat(d); err == nil && time.Since(st.ModTime()) > abandonedAfter {
+			if err := os.RemoveAll(d); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// try returns an UnsupportedError where an overlay does not work, and another
+// error where there was no room to find out.
+func (p *probe) try(base string) (err error) {
 	s, err := makeScene(base)
 	if err != nil {
-		return &UnsupportedError{Cause: FileSystem, Act: "make files for an overlay", Err: err}
+		return fmt.Errorf("make files: %w", err)
 	}
 	m := p.template
 	m.Lower = []string{s.at("l2"), s.at("l1")}
 	m.Upper, m.Work, m.Target = s.at("upper"), s.at("work"), s.at("merged")
 	if err := m.mountWith(p.ways...); err != nil {
+		if noRoom(err) {
+			return err
+		}
 		return &UnsupportedError{Cause: p.causeOf(err, m.Target), Act: "mount an overlay", Err: err}
 	}
-	defer func() {
-		if err := Unmount(m.Target); err != nil && unsupported == nil {
-			unsupported = &UnsupportedError{Cause: Refused, Act: "unmount an overlay", Err: err}
-		}
-	}()
+	defer func() { err = errors.Join(err, Unmount(m.Target)) }()
 	for _, a := range p.acts {
 		if err := a.do(s); err != nil {
+			if noRoom(err) {
+				return fmt.Errorf("%s: %w", a.name, err)
+			}
 			return &UnsupportedError{Cause: FileSystem, Act: a.name, Err: err}
 		}
 	}
 	return nil
+}
+
+// noRoom reports whether an error says nothing of overlays.
+func noRoom(err error) bool {
+	for _, e := range []error{unix.ENOSPC, unix.EDQUOT, unix.ENOMEM, unix.EMFILE, unix.ENFILE} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
 }
 
 // causeOf tells why an overlay could not be mounted.

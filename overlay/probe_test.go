@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
@@ -34,6 +35,24 @@ func TestProbe(t *testing.T) {
 				checkEmpty(t, dir)
 			})
 		}
+		t.Run("disk full", func(t *testing.T) {
+			dir := t.TempDir()
+			err := overlay.ProbeRefusing(dir, env.UserXattr, overlay.ProbeActs()[0], unix.ENOSPC)
+			if _, ok := errors.AsType[*overlay.UnsupportedError](err); ok || !errors.Is(err, unix.ENOSPC) {
+				t.Errorf("got %#v", err)
+			}
+			checkEmpty(t, dir)
+		})
+		t.Run("left by a killed process", func(t *testing.T) {
+			dir := t.TempDir()
+			left := filepath.Join(dir, "overlay-probe-1", "l1")
+			must(t, os.MkdirAll(left, 0o700))
+			then := time.Now().Add(-2 * time.Hour)
+			must(t, os.Chtimes(filepath.Dir(left), then, then))
+			_, err := overlay.Probe(dir, env.UserXattr)
+			must(t, err)
+			checkEmpty(t, dir)
+		})
 		t.Run("on an overlay", func(t *testing.T) {
 			merged := t.TempDir()
 			m := overlay.Mount{Lower: []string{t.TempDir(), t.TempDir()}, Upper: t.TempDir(), Target: merged, UserXattr: env.UserXattr}

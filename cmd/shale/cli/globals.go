@@ -98,7 +98,7 @@ func withStore(c *cli.Context, do func(*session) error) (err error) {
 	if err != nil {
 		return err
 	}
-	layers, err := chooseLayers(location, info, overlay.Probe)
+	layers, err := chooseLayers(location, info, overlay.Probe, logger)
 	if err != nil {
 		return err
 	}

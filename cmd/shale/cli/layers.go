@@ -3,6 +3,7 @@ package cli
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 
@@ -53,7 +54,7 @@ type probeOverlays func(dir string, userXattr bool) (overlay.Features, error)
 // inside the namespaces that info describes. What the probe finds is kept in the
 // store if it is good news: the reason for a refusal may end, as when the module
 // is loaded, so that is tried each time.
-func chooseLayers(l *storage.Location, info userns.Info, probe probeOverlays) (layersWay, error) {
+func chooseLayers(l *storage.Location, info userns.Info, probe probeOverlays, logger *slog.Logger) (layersWay, error) {
 	asked := os.Getenv(layersEnv)
 	switch asked {
 	case "", layersAuto, layersOverlay, layersNative:
@@ -72,7 +73,7 @@ func chooseLayers(l *storage.Location, info userns.Info, probe probeOverlays) (l
 	case asked == layersNative:
 		return layersWay{Native: true, Reason: reasonAskedFor, Detail: layersEnv + " asks for it"}, nil
 	}
-	return probeLayers(l, info, probe)
+	return probeLayers(l, info, probe, logger)
 }
 
 // layersGiven is what is decided without trying anything.
@@ -101,7 +102,7 @@ func layersGiven(l *storage.Location, info userns.Info) (layersWay, error) {
 const probeState = "overlay-works"
 
 // probeLayers asks the store first, then the kernel.
-func probeLayers(l *storage.Location, info userns.Info, probe probeOverlays) (layersWay, error) {
+func probeLayers(l *storage.Location, info userns.Info, probe probeOverlays, logger *slog.Logger) (layersWay, error) {
 	tmp, err := l.StateDir("tmp")
 	if err != nil {
 		return layersWay{}, err
@@ -120,12 +121,14 @@ func probeLayers(l *storage.Location, info userns.Info, probe probeOverlays) (la
 			Native: true, Reason: layersReason(unsupported.Cause), Detail: describeUnsupported(l, unsupported), Err: unsupported,
 		}, nil
 	}
-	if err != nil {
-		return layersWay{}, err
+	if err == nil {
+		// A half written file is no answer, so that it need not be made and renamed.
+		err = os.WriteFile(memory, []byte(conditions), 0o600)
 	}
-	// A half written file is no answer, so that it need not be made and renamed.
-	if err := os.WriteFile(memory, []byte(conditions), 0o600); err != nil {
-		return layersWay{}, fmt.Errorf("remember that overlays work: %w", err)
+	if err != nil {
+		// There is no room to try: a build will find that out, but not the
+		// commands that make room.
+		logger.Debug("overlays were not tried", "error", err)
 	}
 	return layersWay{}, nil
 }
@@ -150,7 +153,11 @@ func describeUnsupported(l *storage.Location, e *overlay.UnsupportedError) strin
 	case overlay.SecurityModule:
 		return fmt.Sprintf("the security module forbids overlays to %q", e.Label)
 	case overlay.Refused:
-		return "mounts are refused: " + e.Err.Error()
+		return fmt.Sprintf("mounts are refused: %v", e.Err)
 	}
-	return fmt.Sprintf("the file system of the store (%s) cannot hold an overlay: %v", l.FileSystem(), e)
+	answer := e.Err
+	if errno, ok := errors.AsType[unix.Errno](answer); ok {
+		answer = errno // without the path, which is gone
+	}
+	return fmt.Sprintf("the file system of the store (%s) cannot hold an overlay: %s: %v", l.FileSystem(), e.Act, answer)
 }
