@@ -38,7 +38,7 @@ func (c *Changes) into(ctx context.Context, upper string, w *writer) error {
 	moved := map[string]bool{}
 	for _, rel := range c.put {
 		if strings.HasPrefix(path.Base(rel), whiteoutPrefix) {
-			return fmt.Errorf("take /%s into the layer: %w", rel, diff.ErrReservedName)
+			return fmt.Errorf("pack the layer: /%s: %w", rel, diff.ErrReservedName) // as diff.Pack says it
 		}
 		if w.move && within(moved, rel) {
 			continue

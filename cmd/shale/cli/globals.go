@@ -102,6 +102,9 @@ func withStore(c *cli.Context, do func(*session) error) (err error) {
 	if err != nil {
 		return err
 	}
+	if err := checkOwners(location, info, layers); err != nil {
+		return err
+	}
 	store, err := location.Open(layers.Native)
 	if err != nil {
 		return err

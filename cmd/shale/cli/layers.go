@@ -143,6 +143,37 @@ func probeConditions(dir string, info userns.Info) (string, error) {
 	return fmt.Sprintf("kernel %s\ndevice %x\nids %s\nlabel %s\n", overlay.KernelRelease(), st.Dev, info.Mode, overlay.SecurityLabel()), nil
 }
 
+// checkOwners returns an error if files of the store cannot be given to the ids
+// of the namespace, as on NFS: the server knows nothing of subordinate ids and
+// refuses chown(2) to all users but root.
+func checkOwners(l *storage.Location, info userns.Info, way layersWay) error {
+	if info.Mode != userns.ModeFull || way.Reason != layersReason(overlay.FileSystem) {
+		return nil
+	}
+	tmp, err := l.StateDir("tmp")
+	if err != nil {
+		return err
+	}
+	dir, err := os.MkdirTemp(tmp, "owners-")
+	if err != nil {
+		return fmt.Errorf("try to change an owner: %w", err)
+	}
+	defer func() { _ = os.Remove(dir) }()
+	if err := os.Lchown(dir, 1, 1); err != nil {
+		return fmt.Errorf("the file system of the store (%s) does not let files be given to subordinate ids (chown: %w): use --isolation=recorded or %s=recorded, which need none, or put the store elsewhere with --root",
+			l.FileSystem(), errnoOf(err), isolationEnv)
+	}
+	return nil
+}
+
+// errnoOf leaves out paths that are gone.
+func errnoOf(err error) error {
+	if errno, ok := errors.AsType[unix.Errno](err); ok {
+		return errno
+	}
+	return err
+}
+
 // describeUnsupported is the reason in the words of a build's first line.
 func describeUnsupported(l *storage.Location, e *overlay.UnsupportedError) string {
 	switch e.Cause {
@@ -155,9 +186,5 @@ func describeUnsupported(l *storage.Location, e *overlay.UnsupportedError) strin
 	case overlay.Refused:
 		return fmt.Sprintf("mounts are refused: %v", e.Err)
 	}
-	answer := e.Err
-	if errno, ok := errors.AsType[unix.Errno](answer); ok {
-		answer = errno // without the path, which is gone
-	}
-	return fmt.Sprintf("the file system of the store (%s) cannot hold an overlay: %s: %v", l.FileSystem(), e.Act, answer)
+	return fmt.Sprintf("the file system of the store (%s) cannot hold an overlay: %s: %v", l.FileSystem(), e.Act, errnoOf(e.Err))
 }
