@@ -58,14 +58,20 @@ func ProbeRefusing(dir string, userXattr bool, name string, err error) error {
 }
 
 // ProbeUnmountable is Probe where mounting an overlay gives err, on a kernel of
-// the release; canMount is whether anything else can be mounted.
-func ProbeUnmountable(dir string, userXattr bool, release string, canMount bool, err error) error {
+// the release; anything is whether a tmpfs can be mounted, works whether an
+// overlay can be on that.
+func ProbeUnmountable(dir string, userXattr bool, release string, anything, works bool, err error) error {
 	p := newProbe(userXattr)
 	p.ways = []strategy{func(Mount) error { return err }}
 	p.release, p.label = release, "label"
-	p.canMount = func(string) bool { return canMount }
+	p.elsewhere = func(string, Mount) (bool, bool) { return anything, works }
 	_, got := p.run(dir)
 	return got
+}
+
+// MountElsewhere is what Probe tries where a mount was refused.
+func MountElsewhere(target string, userXattr bool) (anything, works bool) {
+	return mountElsewhere(target, Mount{UserXattr: userXattr})
 }
 
 var (

@@ -70,16 +70,17 @@ type probe struct {
 	template Mount
 	ways     []strategy
 	acts     []act
-	// canMount reports whether this process can mount anything at all.
-	canMount func(target string) bool
-	release  string
-	label    string
+	// elsewhere reports what this process can mount where no file system is in
+	// the way.
+	elsewhere func(target string, m Mount) (anything, overlay bool)
+	release   string
+	label     string
 }
 
 func newProbe(userXattr bool) *probe {
 	return &probe{
 		template: Mount{UserXattr: userXattr, Volatile: true}, ways: []strategy{appendLayers, optionString},
-		acts: stepActs, canMount: canMountTmpfs, release: KernelRelease(), label: SecurityLabel(),
+		acts: stepActs, elsewhere: mountElsewhere, release: KernelRelease(), label: SecurityLabel(),
 	}
 }
 
@@ -176,9 +177,13 @@ func (p *probe) causeOf(err error, target string) Cause {
 	case errors.Is(err, unix.ENODEV):
 		return NoModule
 	case errors.Is(err, unix.EPERM), errors.Is(err, unix.EACCES):
+		// A server's answer, too, to what an overlay makes on NFS.
+		anything, works := p.elsewhere(target, p.template)
 		switch {
-		case !p.canMount(target):
+		case !anything:
 			return Refused
+		case works:
+			return FileSystem
 		case old:
 			return KernelTooOld
 		}
@@ -189,12 +194,23 @@ func (p *probe) causeOf(err error, target string) Cause {
 	return FileSystem
 }
 
-// canMountTmpfs mounts what every kernel lets root of a user namespace mount.
-func canMountTmpfs(target string) bool {
-	if unix.Mount("tmpfs", target, "tmpfs", 0, "size=4k") != nil {
-		return false
+// mountElsewhere mounts a tmpfs, as every kernel lets root of a user namespace,
+// and an overlay that is only read over two directories of it.
+func mountElsewhere(target string, m Mount) (anything, works bool) {
+	if unix.Mount("tmpfs", target, "tmpfs", 0, "size=64k") != nil {
+		return false, false
 	}
-	return unix.Unmount(target, unix.MNT_DETACH) == nil
+	defer func() { _ = unix.Unmount(target, unix.MNT_DETACH) }()
+	m.Lower, m.Target = []string{filepath.Join(target, "l1"), filepath.Join(target, "l2")}, filepath.Join(target, "merged")
+	for _, dir := range append(m.Lower, m.Target) {
+		if os.Mkdir(dir, 0o700) != nil {
+			return true, false
+		}
+	}
+	if m.Mount() != nil {
+		return true, false
+	}
+	return true, Unmount(m.Target) == nil
 }
 
 // KernelRelease is the kernel's, as uname(2) has it.

@@ -53,6 +53,13 @@ func TestProbe(t *testing.T) {
 			must(t, err)
 			checkEmpty(t, dir)
 		})
+		t.Run("elsewhere", func(t *testing.T) {
+			dir := t.TempDir()
+			if anything, works := overlay.MountElsewhere(dir, env.UserXattr); !anything || !works {
+				t.Errorf("got %v, %v", anything, works)
+			}
+			checkEmpty(t, dir)
+		})
 		t.Run("on an overlay", func(t *testing.T) {
 			merged := t.TempDir()
 			m := overlay.Mount{Lower: []string{t.TempDir(), t.TempDir()}, Upper: t.TempDir(), Target: merged, UserXattr: env.UserXattr}
@@ -74,6 +81,7 @@ func TestProbeCause(t *testing.T) {
 		name             string
 		release          string
 		trusted, nothing bool
+		works            bool // an overlay on a tmpfs
 		err              error
 		want             overlay.Cause
 	}{
@@ -84,6 +92,7 @@ func TestProbeCause(t *testing.T) {
 		{name: "no module", release: "6.1.0", err: unix.ENODEV, want: overlay.NoModule},
 		{name: "no module on an old kernel", release: "4.18.0", err: unix.ENODEV, want: overlay.NoModule},
 		{name: "NFS", release: "6.1.0", err: unix.EINVAL, want: overlay.FileSystem},
+		{name: "server refuses", release: "6.1.0", works: true, err: unix.EACCES, want: overlay.FileSystem},
 		{name: "forbidden", release: "6.1.0", err: unix.EACCES, want: overlay.SecurityModule},
 		{name: "not permitted", release: "6.12.1+", err: unix.EPERM, want: overlay.SecurityModule},
 		{name: "no mounts at all", release: "6.1.0", nothing: true, err: unix.EPERM, want: overlay.Refused},
@@ -92,7 +101,7 @@ func TestProbeCause(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			dir := t.TempDir()
-			err := overlay.ProbeUnmountable(dir, !c.trusted, c.release, !c.nothing, c.err)
+			err := overlay.ProbeUnmountable(dir, !c.trusted, c.release, !c.nothing, c.works, c.err)
 			e, ok := errors.AsType[*overlay.UnsupportedError](err)
 			if !ok || e.Cause != c.want || e.Release != c.release || e.Label != "label" || !errors.Is(err, c.err) {
 				t.Errorf("got %#v, want %q", e, c.want)
