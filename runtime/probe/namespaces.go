@@ -33,7 +33,7 @@ func Main() {
 		if e, ok := errors.AsType[*userns.Error](err); ok {
 			why, fix = e.Step+": "+e.Err.Error(), e.Fix
 		}
-		fmt.Fprintf(os.Stdout, "error\t%s\t%s\n", oneLine(why), fix)
+		fmt.Fprintf(os.Stdout, "error\t%s\t%s\t%s\n", oneLine(why), fix, userns.AppArmorRefuses(err))
 		os.Exit(0) //nolint:forbidigo // a child of our own, which has no main
 	}
 	fmt.Fprintf(os.Stdout, "mode\t%s\t%d\t%s\n", info.Mode, info.UIDs, oneLine(info.Reason))
@@ -64,7 +64,7 @@ func tryProc() error {
 // tryRoot makes a tmpfs the root of a mount namespace that ends with the
 // process.
 func tryRoot() error {
-	dir := os.TempDir()
+	const dir = "/proc" // there is one wherever shale runs, whatever TMPDIR says
 	if err := unix.Mount("tmpfs", dir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "size=64k"); err != nil {
 		return fmt.Errorf("mount tmpfs: %w", err)
 	}
@@ -78,16 +78,22 @@ func tryRoot() error {
 }
 
 func namespaces(ctx context.Context) []Result {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	ctx, cancel := context.WithTimeoutCause(ctx, childTimeout, fmt.Errorf("no answer within %s", childTimeout))
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "/proc/self/exe") // #nosec G204 -- this program
 	cmd.Env = append(os.Environ(), envChild+"=1")
 	out, err := cmd.Output()
+	if ctx.Err() != nil {
+		err = context.Cause(ctx)
+	}
 	if err != nil {
 		out = []byte("error\t" + oneLine(err.Error()))
 	}
 	return readChild(string(out), unsupportedFix)
 }
+
+// childTimeout is far more than an emulated machine under load takes.
+const childTimeout = 2 * time.Minute
 
 const unsupportedFix = "allow unshare(2) and mount(2)"
 
@@ -107,9 +113,17 @@ func readChild(out, fix string) []Result {
 				fix = e[1]
 			}
 		}
+		refusal := ""
+		if e := lines["error"]; len(e) > 2 {
+			refusal = e[2]
+		}
+		if refusal != "" {
+			fix = "" // AppArmor's
+		}
 		const after = "cannot be tried without a user namespace"
 		return []Result{
 			{UserNS, Missing, why, fix},
+			appArmor(refusal),
 			{IDMap, Missing, after, ""},
 			{FreshProc, Missing, after, ""},
 			{PivotRoot, Missing, after, ""},
@@ -122,6 +136,7 @@ func readChild(out, fix string) []Result {
 	}
 	results := []Result{
 		{Name: UserNS, Status: OK, Detail: mode[0]},
+		appArmor(""),
 		ids,
 	}
 	if ids.Status == Degraded {

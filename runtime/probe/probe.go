@@ -21,6 +21,7 @@ const (
 // Names of the probes.
 const (
 	UserNS     = "user namespace"
+	AppArmor   = "AppArmor"
 	IDMap      = "id map"
 	Ownership  = "recorded ownership" // only where there is one id
 	InPlace    = "in place"           // only for root without namespaces
@@ -29,7 +30,6 @@ const (
 	Notify     = "seccomp notification"
 	Tun        = "/dev/net/tun"
 	Cgroup     = "cgroup"
-	AppArmor   = "AppArmor"
 	NoNewPrivs = "no_new_privs"
 	Container  = "container"
 )
@@ -51,7 +51,7 @@ func Run(ctx context.Context) []Result {
 	}) {
 		results = append(results, inPlace())
 	}
-	return append(results, notify(), tun(), cgroup(), appArmor(), noNewPrivs(), container())
+	return append(results, notify(), tun(), cgroup(), noNewPrivs(), container())
 }
 
 // Hopeless tells whether nothing can be built where the results were found.
@@ -75,7 +75,7 @@ func Mode(results []Result) (letter byte, explanation string) {
 	}
 	switch {
 	case by[AppArmor].Status == Missing:
-		return 'F', "AppArmor takes the capabilities from user namespaces: " + by[AppArmor].Fix
+		return 'F', by[AppArmor].Detail + "; " + by[AppArmor].Fix
 	case why.Status != OK && by[InPlace].Status == Missing:
 		return 'D', fmt.Sprintf("no namespaces in this container, and steps cannot run in its own root directory: %s; %s", by[InPlace].Detail, by[InPlace].Fix)
 	case why.Status != OK && isRoot():

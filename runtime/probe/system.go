@@ -1,7 +1,6 @@
 package probe
 
 import (
-	"errors"
 	"os"
 	"strings"
 	"unsafe"
@@ -50,16 +49,13 @@ func cgroup() Result {
 	return Result{Name: Cgroup, Status: OK, Detail: "version 2, delegated"}
 }
 
-func appArmor() Result {
-	b, err := os.ReadFile("/proc/sys/kernel/apparmor_restrict_unprivileged_userns")
-	if errors.Is(err, os.ErrNotExist) || err == nil && strings.TrimSpace(string(b)) == "0" || isRoot() {
-		return Result{Name: AppArmor, Status: OK, Detail: "no restriction of user namespaces"}
+// appArmor says what AppArmor has to do with what happened on the way into a user
+// namespace; why is userns.AppArmorRefuses's.
+func appArmor(why string) Result {
+	if why == "" {
+		return Result{Name: AppArmor, Status: OK, Detail: "does not forbid user namespaces"}
 	}
-	label, _ := os.ReadFile("/proc/self/attr/current")
-	if l := strings.TrimSpace(string(label)); l != "" && l != "unconfined" {
-		return Result{Name: AppArmor, Status: OK, Detail: "profile " + l}
-	}
-	return Result{AppArmor, Missing, "kernel.apparmor_restrict_unprivileged_userns is set", userns.AppArmorFix()}
+	return Result{AppArmor, Missing, why, userns.AppArmorFix()}
 }
 
 func noNewPrivs() Result {

@@ -57,6 +57,20 @@ var offerRunner = sync.OnceValues(func() (bool, error) {
 	return true, nil
 })
 
+// TrialProgram returns the program of a trial (package initproc): a static one that
+// needs no other file.
+func TrialProgram() ([]byte, error) {
+	program, err := runnerFiles.ReadFile(runnerName)
+	if errors.Is(err, fs.ErrNotExist) {
+		// This program is the same, and larger.
+		program, err = os.ReadFile("/proc/self/exe")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read the program of a trial: %w", err)
+	}
+	return program, nil
+}
+
 // sealed makes a program in memory that nobody can change (memfd_create(2), Linux
 // 3.17). With sysctl vm.memfd_noexec at 2 there can be none.
 func sealed(name string, content []byte) (*os.File, error) {

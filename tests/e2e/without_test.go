@@ -111,6 +111,7 @@ func refusal(text string) ([]unix.SockFilter, error) {
 var refusable = map[string]int{
 	"clone3": unix.SYS_CLONE3, "close_range": unix.SYS_CLOSE_RANGE, "copy_file_range": unix.SYS_COPY_FILE_RANGE,
 	"execveat": unix.SYS_EXECVEAT, "faccessat2": unix.SYS_FACCESSAT2, "fchmodat2": 452, "fsconfig": unix.SYS_FSCONFIG,
+	"linkat":  unix.SYS_LINKAT,
 	"fsmount": unix.SYS_FSMOUNT, "fsopen": unix.SYS_FSOPEN, "getrandom": unix.SYS_GETRANDOM, "ioctl": unix.SYS_IOCTL,
 	"listmount": 458, "memfd_create": unix.SYS_MEMFD_CREATE, "mount": unix.SYS_MOUNT, "mount_setattr": unix.SYS_MOUNT_SETATTR,
 	"move_mount": unix.SYS_MOVE_MOUNT, "name_to_handle_at": unix.SYS_NAME_TO_HANDLE_AT, "open_tree": unix.SYS_OPEN_TREE,

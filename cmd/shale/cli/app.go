@@ -50,7 +50,7 @@ func newApp(streams Streams) *cli.App {
 			infoCommand(),
 			versionCommand(),
 			doctorCommand(),
-			overlayProbeCommand(),
+			stepProbeCommand(),
 			completionCommand(),
 			manCommand(),
 		},

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"fmt"
+	"io"
 
 	"github.com/urfave/cli/v2"
 
@@ -11,27 +12,22 @@ import (
 
 func doctorCommand() *cli.Command {
 	return &cli.Command{
-		Name:        "doctor",
-		Usage:       "Find out what this machine lets shale do, and how to mend what it does not",
-		Description: "Every probe tries the thing itself; what it finds decides how builds run steps. The exit code is 0 when images can be built.",
-		Flags:       []cli.Flag{formatFlag("print with `FORMAT`: table, json or a Go template")},
+		Name:  "doctor",
+		Usage: "Find out what this machine lets shale do, and how to mend what it does not",
+		Description: `Every probe tries the thing itself, and a small image is built where images are
+built, offline, and removed again. The first line says whether you can build; the
+exit code is 0 only then.`,
+		Flags: []cli.Flag{formatFlag("print with `FORMAT`: table, json or a Go template")},
 		Action: func(c *cli.Context) error {
 			if err := noArguments(c); err != nil {
 				return err
 			}
-			results := probe.Run(c.Context)
-			letter, explanation := probe.Mode(results)
-			// In place, nothing is mounted.
-			hopeless := probe.Hopeless(results)
-			if !hopeless && letter != 'D' {
-				results = append(results, probeOverlay(c.Context, c))
-			}
-			d := diagnosis{Environment: string(letter), Explanation: explanation, Probes: results}
+			d := diagnose(c)
 			if err := writeDiagnosis(c, d); err != nil {
 				return err
 			}
-			if hopeless {
-				return toldError{fmt.Errorf("environment %s: %s", d.Environment, d.Explanation)}
+			if !d.CanBuild {
+				return toldError{fmt.Errorf("environment %s: %s", d.Environment, d.Verdict)}
 			}
 			return nil
 		},
@@ -40,9 +36,51 @@ func doctorCommand() *cli.Command {
 
 // diagnosis is what doctor prints.
 type diagnosis struct {
+	// CanBuild tells whether an image can be built, Verdict says so in words.
+	CanBuild bool
+	Verdict  string
+	// Environment is one of those of docs/environments.md.
 	Environment string
 	Explanation string
 	Probes      []probe.Result
+}
+
+// diagnose makes all probes.
+func diagnose(c *cli.Context) diagnosis {
+	results := probe.Run(c.Context)
+	letter, explanation := probe.Mode(results)
+	d := diagnosis{Environment: string(letter), Explanation: explanation, Probes: results}
+	reason := explanation
+	d.CanBuild = !probe.Hopeless(results)
+	// In place a step would move the container's own files.
+	if d.CanBuild && letter != 'D' {
+		report := trialStep(c.Context, c)
+		d.Probes = append(d.Probes, report.results()...)
+		d.CanBuild, reason = report.Step == "", report.Step
+	}
+	fixes := 0
+	for _, r := range d.Probes {
+		if r.Fix != "" {
+			fixes++
+		}
+	}
+	d.Verdict = verdict(d.CanBuild, reason, fixes)
+	return d
+}
+
+// verdict is doctor's first line.
+func verdict(canBuild bool, reason string, fixes int) string {
+	switch {
+	case !canBuild:
+		return "You cannot build: " + reason
+	case fixes == 0:
+		return "You can build."
+	case fixes == 1:
+		return "You can build. One thing is missing, which is optional."
+	case fixes == 2:
+		return "You can build. Two things are missing, both optional."
+	}
+	return fmt.Sprintf("You can build. %d things are missing, all optional.", fixes)
 }
 
 var probesListing = format.Listing{
@@ -57,23 +95,32 @@ func writeDiagnosis(c *cli.Context, d diagnosis) error {
 	} else if chosen != "" && chosen != "table" {
 		return format.Write(w, probesListing, chosen, d.Probes)
 	}
+	if _, err := fmt.Fprintf(w, "%s\n\n", d.Verdict); err != nil {
+		return err
+	}
 	if err := format.Write(w, probesListing, "", d.Probes); err != nil {
 		return err
 	}
+	if err := writeFixes(w, d.Probes); err != nil {
+		return err
+	}
+	_, err := fmt.Fprintf(w, "\nEnvironment %s: %s\n", d.Environment, d.Explanation)
+	return err
+}
+
+// writeFixes lists what is to be done.
+func writeFixes(w io.Writer, results []probe.Result) error {
 	var fixes []string
-	for _, r := range d.Probes {
+	for _, r := range results {
 		if r.Fix != "" {
 			fixes = append(fixes, r.Name+": "+r.Fix)
 		}
 	}
-	if len(fixes) > 0 {
-		if _, err := fmt.Fprintln(w, "\nTo do:"); err != nil {
-			return err
-		}
-		if err := printEach(w, "  - ", fixes); err != nil {
-			return err
-		}
+	if len(fixes) == 0 {
+		return nil
 	}
-	_, err := fmt.Fprintf(w, "\nEnvironment %s: %s\n", d.Environment, d.Explanation)
-	return err
+	if _, err := fmt.Fprintln(w, "\nTo do:"); err != nil {
+		return err
+	}
+	return printEach(w, "  - ", fixes)
 }

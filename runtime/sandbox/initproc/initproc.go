@@ -13,10 +13,11 @@ import (
 )
 
 // Main does not return when libcontainer started the process as a container's
-// first one, and does nothing otherwise. The variable keeps a user's "shale
+// first one, nor in the process of a trial, and does nothing otherwise. The variable keeps a user's "shale
 // init" out. It must run in package initialisation or first in main, on the
 // thread that will execute the command.
 func Main() {
+	trial()
 	if len(os.Args) < 2 || os.Args[1] != "init" || os.Getenv("_LIBCONTAINER_INITPIPE") == "" {
 		return
 	}

@@ -1,0 +1,258 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/shale-build/shale/builder"
+	"github.com/shale-build/shale/builder/frontend"
+	"github.com/shale-build/shale/builder/progress"
+	"github.com/shale-build/shale/builder/rootfs"
+	"github.com/shale-build/shale/overlay"
+	"github.com/shale-build/shale/runtime/probe"
+	"github.com/shale-build/shale/runtime/sandbox"
+	"github.com/shale-build/shale/runtime/sandbox/initproc"
+	"github.com/shale-build/shale/storage"
+)
+
+// stepProbe is the hidden command by which doctor builds a small image where
+// builds would: inside the namespaces, in the store's own file system, by the same
+// way of showing layers.
+const stepProbe = "probe-step"
+
+// trialReport is what the hidden command finds, as JSON on its standard output.
+type trialReport struct {
+	// GraphRoot is where the store is.
+	GraphRoot string
+	// Native: layers are shown without overlays, for the reason in Detail.
+	// LayersFix is what to do about it.
+	Native            bool
+	Detail, LayersFix string
+	// OneByOne: overlays take their layers so.
+	OneByOne bool
+	// VFSBeside: podman or buildah keep images of their own beside the store.
+	VFSBeside bool
+	// Step is why the image could not be built, "" if it could; StepFix is what
+	// to do about it.
+	Step, StepFix string
+}
+
+func stepProbeCommand() *cli.Command {
+	return &cli.Command{
+		Name:   stepProbe,
+		Hidden: true,
+		Action: func(c *cli.Context) error {
+			var report trialReport
+			err := withStore(c, func(s *session) error { return report.fill(c, s) })
+			if err != nil {
+				report.Step, report.StepFix = reasonOf(err), fixOf(err)
+			}
+			return json.NewEncoder(c.App.Writer).Encode(report)
+		},
+	}
+}
+
+// fill looks at the store and builds beside it.
+func (r *trialReport) fill(c *cli.Context, s *session) error {
+	r.GraphRoot = s.store.GraphRoot()
+	r.VFSBeside = hasVFS(r.GraphRoot)
+	r.Native, r.Detail = s.layers.Native, s.layers.Detail
+	r.LayersFix = fixOfLayers(s.layers)
+	tmp, err := s.store.StateDir("tmp")
+	if err != nil {
+		return err
+	}
+	if !r.Native {
+		features, err := overlay.Probe(tmp, s.store.UserXattr())
+		if err != nil {
+			return err // it worked a moment ago
+		}
+		r.OneByOne = features.LowerdirPlus
+	}
+	return tryStep(c, s, tmp)
+}
+
+// trialDockerfile is built with nothing but the trial's program. The second step
+// changes what is in a layer below.
+var trialDockerfile = `FROM scratch
+ENV ` + initproc.TrialVariable + `=1
+COPY trial /trial
+RUN ["/trial", "` + initproc.TrialMake + `"]
+RUN ["/trial", "` + initproc.TrialChange + `"]
+`
+
+// tryStep builds a small image in a store of its own, which lies in the state of the
+// real one and is removed again.
+func tryStep(c *cli.Context, s *session, tmp string) (err error) {
+	work, err := rootfs.OpenWorkspace(tmp)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, work.Remove()) }()
+	at := func(name string) string { return filepath.Join(work.Dir, name) }
+	program, err := sandbox.TrialProgram()
+	if err != nil {
+		return err
+	}
+	if err := os.Mkdir(at("context"), 0o700); err != nil {
+		return err
+	}
+	if err := os.WriteFile(at("context/trial"), program, 0o700); err != nil { //nolint:gosec // a program
+		return err
+	}
+	if err := os.WriteFile(at("context/Dockerfile"), []byte(trialDockerfile), 0o600); err != nil {
+		return err
+	}
+	// Where network namespaces may be, security modules have rules for.
+	run, err := os.MkdirTemp(s.store.RunRoot(), "shale-doctor-")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(run)) }()
+	location, err := storage.Locate(storage.Options{
+		GraphRoot: at("root"), RunRoot: run, Recorded: s.ids.SingleID(), Logger: s.logger,
+	})
+	if err != nil {
+		return err
+	}
+	store, err := location.Open(s.layers.Native)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		err = errors.Join(err, store.Close())
+		// The storage library mounts the driver's directory on itself.
+		if unmountErr := overlay.Unmount(at("root/overlay")); !errors.Is(unmountErr, overlay.ErrNotMounted) {
+			err = errors.Join(err, unmountErr)
+		}
+	}()
+	return buildTrial(c, &session{store: store, logger: s.logger, ids: s.ids, layers: s.layers}, at("context"))
+}
+
+func buildTrial(c *cli.Context, s *session, context string) error {
+	opts := builder.Options{Options: frontend.Options{Context: context, Network: "default", IgnoreRego: true}}
+	services, err := newServices(c, s, opts.Network)
+	if err != nil {
+		return err
+	}
+	if err := services.place(s, &opts); err != nil {
+		return errors.Join(err, services.close())
+	}
+	output := &stepOutput{Sink: progress.Discard}
+	services.deps.Progress = output
+	_, err = builder.Build(c.Context, opts, services.deps)
+	if err = errors.Join(err, services.close()); err == nil {
+		return nil
+	}
+	if said := output.last(); said != "" {
+		return &trialError{said: said, err: err}
+	}
+	return err
+}
+
+// trialError is the failure of a step that said why.
+type trialError struct {
+	said string
+	err  error
+}
+
+func (e *trialError) Error() string { return "in a step: " + e.said }
+
+func (e *trialError) Unwrap() error { return e.err }
+
+// stepOutput keeps what steps print.
+type stepOutput struct {
+	progress.Sink
+
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+// Log implements progress.Sink.
+func (o *stepOutput) Log(l progress.Log) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.text.Write(l.Data)
+}
+
+// last is the last line that was printed.
+func (o *stepOutput) last() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	lines := strings.Split(strings.TrimSpace(o.text.String()), "\n")
+	return lines[len(lines)-1]
+}
+
+func oneLine(err error) string { return strings.Join(strings.Fields(err.Error()), " ") }
+
+// trialStep runs the hidden command with the same global flags.
+func trialStep(ctx context.Context, c *cli.Context) trialReport {
+	self, err := os.Executable()
+	if err != nil {
+		return trialReport{Step: oneLine(err)}
+	}
+	args := []string{}
+	for _, name := range []string{rootFlag, runrootFlag} {
+		if value := c.String(name); value != "" {
+			args = append(args, "--"+name, value)
+		}
+	}
+	out, err := exec.CommandContext(ctx, self, append(args, stepProbe)...).Output()
+	var report trialReport
+	if err == nil {
+		err = json.Unmarshal(out, &report)
+	}
+	if exit, ok := errors.AsType[*exec.ExitError](err); ok && len(exit.Stderr) > 0 {
+		return trialReport{Step: strings.TrimPrefix(strings.Join(strings.Fields(string(exit.Stderr)), " "), "shale: ")}
+	}
+	if err != nil {
+		return trialReport{Step: oneLine(err)}
+	}
+	return report
+}
+
+// results are what the report says in doctor's table.
+func (r trialReport) results() []probe.Result {
+	layers := probe.Result{Name: "layers", Status: probe.OK, Detail: "overlays"}
+	switch {
+	case r.GraphRoot == "":
+		layers.Status, layers.Detail = probe.Missing, "cannot be tried: the store cannot be opened"
+	case r.Native:
+		layers.Status, layers.Fix = probe.Degraded, r.LayersFix
+		layers.Detail = "files are copied, which is slower: " + r.Detail
+	case !r.OneByOne:
+		layers.Status, layers.Detail = probe.Degraded, "overlays, without: layers one by one (Linux 6.8)"
+	}
+	podman := probe.Result{Name: "podman", Status: probe.OK}
+	if r.VFSBeside {
+		podman.Status, podman.Detail = probe.Degraded, "a vfs store beside the images"
+		podman.Fix = `so that podman and shale see the same images, put driver = "overlay" under [storage] in ~/.config/containers/storage.conf`
+	}
+	step := probe.Result{Name: stepResult, Status: probe.OK, Detail: "an image of two steps was built"}
+	if r.Step != "" {
+		step.Status, step.Detail, step.Fix = probe.Missing, r.Step, r.StepFix
+	}
+	if r.VFSBeside {
+		return []probe.Result{layers, step, podman}
+	}
+	return []probe.Result{layers, step}
+}
+
+// stepResult is the name of what decides whether images can be built.
+const stepResult = "step"
+
+// hasVFS reports whether a store has images that only podman's or buildah's vfs
+// driver sees, which Debian 12's choose unless told otherwise.
+func hasVFS(graphRoot string) bool {
+	_, err := os.Stat(filepath.Join(graphRoot, "vfs-images", "images.json"))
+	return err == nil
+}
