@@ -80,11 +80,29 @@ func Build(ctx context.Context, opts Options, deps Deps) (_ *Result, err error) 
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	b := &build{opts: opts, deps: deps, whole: whole}
-	defer func() { err = errors.Join(err, b.close()) }()
+	defer func() { err = b.end(err) }()
 	if err := b.open(ctx, cancel); err != nil {
 		return nil, err
 	}
 	return b.run(ctx)
+}
+
+// end closes the build, which had the outcome err. Where another program removed
+// what the build stands on, whatever a step or the store said then would send the
+// user to look in the wrong place, and the exit status of a step is not its own: the
+// error that is returned then says what was removed.
+func (b *build) end(err error) error {
+	closed := b.close()
+	if err == nil || b.mounts == nil || b.whole.Err() != nil {
+		return errors.Join(err, closed)
+	}
+	cause := b.mounts.Removed()
+	if cause == nil {
+		return errors.Join(err, closed)
+	}
+	b.deps.Logger.Debug("the build ended because of what was removed", "error", errors.Join(err, closed))
+	first, _, _ := strings.Cut(err.Error(), "\n")
+	return fmt.Errorf("%w: build again (%s)", cause, first)
 }
 
 func (b *build) open(ctx context.Context, abort context.CancelCauseFunc) error {

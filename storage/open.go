@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 
 	cstorage "go.podman.io/storage"
 	graphdriver "go.podman.io/storage/drivers"
@@ -49,6 +50,11 @@ type Store struct {
 	prepareOnce sync.Once
 	stagingBase string
 	prepareErr  error
+
+	// layers is the directory of layers, nil if it cannot be opened, and missing
+	// a directory that was removed while a layer was made in it.
+	layers  *os.File
+	missing atomic.Pointer[string]
 	reaping     sync.WaitGroup
 }
 
@@ -101,6 +107,7 @@ func open(l *Location, opts Options) (*Store, error) {
 		return nil, err
 	}
 	s.settle()
+	s.holdLayers()
 	return s, nil
 }
 

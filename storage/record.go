@@ -70,6 +70,7 @@ func (r *Records) Add(ctx context.Context, parent string, st *Staged) (Layer, er
 		return Layer{}, fmt.Errorf("record layer on %s, which was removed meanwhile: %w", short(parent), ErrLayerUnknown)
 	}
 	if err != nil {
+		r.store.noteMissing(st.out.Target)
 		return Layer{}, fmt.Errorf("record layer: %w", err)
 	}
 	st.recorded()

@@ -36,6 +36,7 @@ func (s *Store) Stage(ctx context.Context, fill FillFunc) (*Staged, error) {
 	}
 	dir, err := newStagingDir(s.stagingBase)
 	if err != nil {
+		s.noteMissing(s.stagingBase)
 		return nil, err
 	}
 	st := &Staged{store: s, dir: dir}
@@ -81,6 +82,7 @@ func (st *Staged) fill(ctx context.Context, fill FillFunc) error {
 	diff, target, err := st.run(ctx, fill)
 	filled = true
 	if err != nil {
+		st.store.noteMissing(st.dir.path)
 		if diff.TarSplit != nil {
 			err = errors.Join(err, diff.TarSplit.Close())
 		}

@@ -93,6 +93,19 @@ func (m *Mounter) Lowers(layer string) ([]string, error) {
 	return lower, nil
 }
 
+// Removed returns an error that wraps storage.ErrRemoved when another program
+// removed the store, or a layer that was built on.
+func (m *Mounter) Removed() error {
+	var dirs []string
+	m.mu.Lock()
+	for _, lower := range m.lowers {
+		dirs = append(dirs, lower...)
+	}
+	m.mu.Unlock()
+	slices.Sort(dirs)
+	return m.store.Removed(slices.Compact(dirs))
+}
+
 // lowersOver is Lowers for a layer of which the directories below it, topmost
 // first, are known: asking the store for a whole chain takes it two locks a layer.
 func (m *Mounter) lowersOver(layer string, below []string) ([]string, error) {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/shale-build/shale/builder"
 	"github.com/shale-build/shale/builder/frontend"
+	"github.com/shale-build/shale/storage"
 	"github.com/shale-build/shale/cmd/shale/cli/display"
 )
 
@@ -126,7 +127,10 @@ func show(c *cli.Context, services *services, results resultFiles, run func(buil
 	decisions := &decisions{Sink: shown}
 	deps.Progress, deps.Stdout = decisions, c.App.Writer
 	res, err := run(deps)
-	err = errors.Join(err, services.close())
+	// What is removed with the store cannot be taken down in order.
+	if closeErr := services.close(); !errors.Is(err, storage.ErrRemoved) {
+		err = errors.Join(err, closeErr)
+	}
 	if closeErr := shown.Close(); err == nil {
 		err = closeErr
 	}
