@@ -28,7 +28,7 @@ LINT := $(TOOLS)/golangci-lint-$(GOLANGCI_LINT)/golangci-lint
 RUNNER := runtime/sandbox/runner/shale-init
 
 # RUN selects scenarios (a regular expression), PKG packages, FUZZTIME the
-# length of one fuzz target.
+# length of one fuzz target, SOAK that of all rounds of make soak in minutes.
 RUN ?=
 PKG ?= ./...
 FUZZTIME ?= 10s
@@ -41,7 +41,7 @@ EVERY ?=
 MACHINE ?=
 export MACHINE CACHE RUN TAGS PKG UPDATE EVERY
 
-.PHONY: help setup build test unit unit-race e2e e2e-root environments conformance conformance-oneid conformance-native conformance-digests conformance-environments conformance-reference kernels examples image demo bench bench-modes bench-scale cross fuzz lint fmt fmt-check vet tidy-check docs-check ci clean FORCE
+.PHONY: help setup build test unit unit-race e2e e2e-root environments conformance conformance-oneid conformance-native conformance-digests conformance-environments conformance-reference kernels examples image demo bench bench-modes bench-scale cross fuzz soak lint fmt fmt-check vet tidy-check docs-check ci clean FORCE
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-22s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -134,6 +134,9 @@ cross: ## compile and vet everything for arm64, and start the binary in an emula
 
 fuzz: ## run every fuzz target for FUZZTIME each
 	tests/fuzz $(FUZZTIME)
+
+soak: ## repeat the scenarios whose failures depend on the moment, for SOAK minutes (60)
+	tests/soak
 
 # The linter reads sources where its cache, and Go's of what cgo made, say that
 # they are: neither may be another clone's, which trimmed paths would make it.
