@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/shale-build/shale/rmtree"
 )
 
 // unlockedAge is how old a staging directory of the driver without a lock file must
@@ -121,7 +123,7 @@ func removeStaging(dir string) error {
 		if e.Name() == stagingLock {
 			continue
 		}
-		if err := os.RemoveAll(filepath.Join(dir, e.Name())); err != nil {
+		if err := rmtree.Remove(filepath.Join(dir, e.Name())); err != nil {
 			return fmt.Errorf("remove staging directory: %w", err)
 		}
 	}

@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/shale-build/shale/rmtree"
 )
 
 // removeTree removes a directory of ours that failed half-way. Whatever is still
@@ -19,7 +21,7 @@ func removeTree(dir string) error {
 	if err := detach(dir); err != nil {
 		return err
 	}
-	if err := os.RemoveAll(dir); err != nil {
+	if err := rmtree.Remove(dir); err != nil {
 		return fmt.Errorf("remove staging directory: %w", err)
 	}
 	return nil

@@ -10,6 +10,8 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	graphdriver "go.podman.io/storage/drivers"
+
+	"github.com/shale-build/shale/rmtree"
 )
 
 // Staged is the content of a layer, complete and described, in its staging
@@ -128,7 +130,7 @@ func (st *Staged) run(ctx context.Context, fill FillFunc) (diff Diff, target str
 	// Before the layer is recorded, so that a process killed in between leaves
 	// an empty directory and no more.
 	for _, dir := range []string{in.Merged, in.Work} {
-		if err := os.RemoveAll(dir); err != nil {
+		if err := rmtree.Remove(dir); err != nil {
 			return diff, "", fmt.Errorf("remove staging directory: %w", err)
 		}
 	}

@@ -14,6 +14,8 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
+
+	"github.com/shale-build/shale/rmtree"
 )
 
 // Sharing is how several steps use one cache mount at a time.
@@ -201,7 +203,7 @@ func (c *Caches) prepare(ctx context.Context, key Key, slot string, req Request)
 		err = os.Rename(tmp, filepath.Join(slot, "data"))
 	}
 	if err != nil {
-		_ = os.RemoveAll(tmp)
+		_ = rmtree.Remove(tmp)
 	}
 	return err
 }
@@ -222,7 +224,7 @@ func touch(slot string) (done bool, err error) {
 func removeHalf(slot string) error {
 	left, err := filepath.Glob(filepath.Join(slot, "new-*"))
 	for _, dir := range left {
-		err = errors.Join(err, os.RemoveAll(dir))
+		err = errors.Join(err, rmtree.Remove(dir))
 	}
 	return err
 }
@@ -240,7 +242,7 @@ func (c *Caches) fill(ctx context.Context, key Key, slot string, req Request) (s
 		if err == nil && found {
 			return dir, nil
 		}
-		if err := errors.Join(context.Cause(ctx), os.RemoveAll(dir)); err != nil {
+		if err := errors.Join(context.Cause(ctx), rmtree.Remove(dir)); err != nil {
 			return dir, err
 		}
 	}

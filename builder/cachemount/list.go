@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/shale-build/shale/rmtree"
 )
 
 // Empty removes what is in the cache mounts called ids, whatever their seeds,
@@ -152,14 +154,14 @@ func inUse(slot string) bool {
 func diskUsage(dir string) (int64, error) {
 	var total int64
 	err := filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error {
-		if errors.Is(err, fs.ErrNotExist) {
+		if uncounted(err) {
 			return nil
 		}
 		if err != nil {
 			return err
 		}
 		fi, err := d.Info()
-		if errors.Is(err, fs.ErrNotExist) {
+		if uncounted(err) {
 			return nil
 		}
 		if err != nil {
@@ -171,6 +173,12 @@ func diskUsage(dir string) (int64, error) {
 		return nil
 	})
 	return total, err
+}
+
+// uncounted reports whether err is of a file that went away, or that is so deep
+// that no path leads there, which only removing reaches.
+func uncounted(err error) bool {
+	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENAMETOOLONG)
 }
 
 // Remove deletes a cache mount unless a step is using it, and tells whether it
@@ -190,7 +198,7 @@ func (c *Caches) Remove(m Mount) (bool, error) {
 	// The lock file stays: whoever waits for it must not be left with a lock
 	// on a file that has no name.
 	for _, name := range []string{"info.json", "data"} {
-		if err := os.RemoveAll(filepath.Join(m.dir, name)); err != nil {
+		if err := rmtree.Remove(filepath.Join(m.dir, name)); err != nil {
 			return false, fmt.Errorf("remove cache mount %q: %w", m.ID, err)
 		}
 	}

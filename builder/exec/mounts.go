@@ -17,6 +17,7 @@ import (
 	"github.com/shale-build/shale/builder/solve"
 	"github.com/shale-build/shale/confine"
 	"github.com/shale-build/shale/overlay"
+	"github.com/shale-build/shale/rmtree"
 	"github.com/shale-build/shale/runtime/sandbox"
 )
 
@@ -276,5 +277,5 @@ func (s *mountSet) close() error {
 	for _, v := range slices.Backward(s.undo) {
 		errs = append(errs, v())
 	}
-	return errors.Join(append(errs, os.RemoveAll(s.dir))...)
+	return errors.Join(append(errs, rmtree.Remove(s.dir))...)
 }

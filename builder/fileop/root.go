@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/shale-build/shale/builder/source/local/beneath"
+	"github.com/shale-build/shale/rmtree"
 )
 
 // root is a directory that is written to. Paths named rel are clean, relative
@@ -241,37 +242,11 @@ func (r *root) setTimesOf(dirs []string, t *time.Time) error {
 
 // remove removes rel with all below it; nothing there is fine.
 func (r *root) remove(rel string) error {
-	err := r.in(rel, func(dir int, name string) error { return removeAt(dir, name) })
+	err := r.in(rel, func(dir int, name string) error { return rmtree.At(dir, name) })
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("remove /%s: %w", rel, err)
 	}
 	return nil
-}
-
-func removeAt(dir int, name string) error {
-	err := unix.Unlinkat(dir, name, 0)
-	if err == nil || errors.Is(err, unix.ENOENT) {
-		return nil
-	}
-	if !isDirAt(dir, name) {
-		return err
-	}
-	fd, err := unix.Openat(dir, name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return err
-	}
-	f := os.NewFile(uintptr(fd), name)
-	defer func() { _ = f.Close() }()
-	names, err := f.Readdirnames(-1)
-	if err != nil {
-		return err
-	}
-	for _, n := range names {
-		if err := removeAt(fd, n); err != nil {
-			return err
-		}
-	}
-	return unix.Unlinkat(dir, name, unix.AT_REMOVEDIR)
 }
 
 // makeWay removes what is at name so that a file can be put there. A directory

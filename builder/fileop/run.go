@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/shale-build/shale/builder/source/local"
+	"github.com/shale-build/shale/rmtree"
 )
 
 // Input is one input of an operation. With neither field set it is the
@@ -188,7 +189,7 @@ func (r *runner) close() error {
 		errs = append(errs, r.dest.close())
 	}
 	for _, t := range r.temps {
-		errs = append(errs, t.close(), os.RemoveAll(t.dir))
+		errs = append(errs, t.close(), rmtree.Remove(t.dir))
 	}
 	return errors.Join(errs...)
 }

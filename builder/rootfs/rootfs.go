@@ -23,6 +23,7 @@ import (
 
 	"github.com/shale-build/shale/overlay"
 	"github.com/shale-build/shale/overlay/diff"
+	"github.com/shale-build/shale/rmtree"
 	"github.com/shale-build/shale/runtime/recorded"
 	"github.com/shale-build/shale/storage"
 )
@@ -209,9 +210,9 @@ func (m *Mounter) ScratchOf(ctx context.Context, lower []string) (path string, r
 	if m.plain != nil {
 		err := errors.Join(os.Chmod(dir, 0o755), m.plain.fill(ctx, dir, lower)) //nolint:gosec // as below
 		if err != nil {
-			return "", nil, errors.Join(err, os.RemoveAll(dir))
+			return "", nil, errors.Join(err, rmtree.Remove(dir))
 		}
-		return dir, func() error { return os.RemoveAll(dir) }, nil
+		return dir, func() error { return rmtree.Remove(dir) }, nil
 	}
 	st := storage.Staging{
 		Upper: filepath.Join(dir, "upper"), Work: filepath.Join(dir, "work"), Merged: filepath.Join(dir, "merged"),
@@ -222,10 +223,10 @@ func (m *Mounter) ScratchOf(ctx context.Context, lower []string) (path string, r
 		}
 	}
 	if err := m.mountOver(lower, st); err != nil {
-		return "", nil, errors.Join(err, os.RemoveAll(dir))
+		return "", nil, errors.Join(err, rmtree.Remove(dir))
 	}
 	return st.Merged, func() error {
-		return errors.Join(overlay.Unmount(st.Merged), os.RemoveAll(dir))
+		return errors.Join(overlay.Unmount(st.Merged), rmtree.Remove(dir))
 	}, nil
 }
 

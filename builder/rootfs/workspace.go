@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/shale-build/shale/rmtree"
 )
 
 // Workspace is a build's, or a container's, own directory in the store's file
@@ -72,7 +74,7 @@ func sweep(parent string) error {
 // Remove deletes the workspace. The caller has unmounted all that was mounted
 // in it.
 func (w *Workspace) Remove() error {
-	err := os.RemoveAll(w.Dir)
+	err := rmtree.Remove(w.Dir)
 	if err == nil {
 		err = os.Remove(w.lock.Name())
 	}

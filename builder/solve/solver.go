@@ -93,6 +93,7 @@ func (s *Solver) fail(n *node, err error) error {
 	if below, why := s.failedInput(n); below != nil {
 		return s.fail(below, why)
 	}
+	err = brief(err)
 	n.display.fail(err)
 	err = &vertexError{err: llb.WithSource(err, n.v)}
 	s.abort(err)

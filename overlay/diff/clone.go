@@ -11,6 +11,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/shale-build/shale/rmtree"
 )
 
 // Clone reproduces the upper directory src in dst, an empty directory,
@@ -44,7 +46,7 @@ func clone(ctx context.Context, src, dst string, link linker) error {
 	if !errors.Is(err, errNoLink) {
 		return err
 	}
-	if err := empty(dst, to); err != nil {
+	if err := empty(to); err != nil {
 		return err
 	}
 	c.link = nil
@@ -56,7 +58,7 @@ func clone(ctx context.Context, src, dst string, link linker) error {
 var errNoLink = errors.New("no hard link")
 
 // empty removes what was cloned so far.
-func empty(dst string, fd int) (err error) {
+func empty(fd int) error {
 	if _, err := unix.Seek(fd, 0, io.SeekStart); err != nil {
 		return err
 	}
@@ -64,13 +66,8 @@ func empty(dst string, fd int) (err error) {
 	if err != nil {
 		return err
 	}
-	root, err := os.OpenRoot(dst)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, root.Close()) }()
 	for _, e := range list {
-		if err := root.RemoveAll(e.name); err != nil {
+		if err := rmtree.At(fd, e.name); err != nil {
 			return err
 		}
 	}

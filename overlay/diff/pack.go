@@ -21,6 +21,9 @@ var (
 	// what lies below it (overlayfs's redirect_dir or metacopy): its own files
 	// are not the whole of the change.
 	ErrNotSelfContained = errors.New("the upper directory refers to its lower layers (redirect_dir or metacopy)")
+	// ErrPathTooLong is returned for a file at the end of a path of more than
+	// 16 KiB, four times what system calls take.
+	ErrPathTooLong = errors.New("the path is longer than 16 KiB")
 	// ErrChanged is returned when a file changes while it is read.
 	ErrChanged = errors.New("changed while being packed")
 )

@@ -156,8 +156,20 @@ func addHidden(list, upper []dirent, below []string) []dirent {
 	return list
 }
 
+// maxPath is the longest path of a layer. System calls take a quarter of it (PATH_MAX,
+// path_resolution(7)); a process makes longer ones by chdir(2), level by level.
+// Packing needs a descriptor for each level and memory for each name, which would
+// have no bound otherwise.
+const (
+	maxPath   = 16 << 10
+	shownPath = 64
+)
+
 func (w *walker) child(d *dirHandle, dir string, c dirent, at place) error {
 	e := entry{name: dir + c.name}
+	if len(e.name) > maxPath {
+		return fmt.Errorf("%s[...]: %w", e.name[:shownPath], ErrPathTooLong)
+	}
 	if c.kind == unix.DT_WHT {
 		if err := e.becomeWhiteout(); err != nil {
 			return fmt.Errorf("/%s: %w", e.name, err)

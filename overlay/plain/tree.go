@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/shale-build/shale/overlay/diff"
+	"github.com/shale-build/shale/rmtree"
 )
 
 // Tree is a directory that holds copies of what a listing shows. It is used by
@@ -334,6 +335,9 @@ func (p *placer) clear(dir int, rel, name string, r *record) (gone bool, err err
 	}
 	_, err = p.dir(fd, rel, r, nil)
 	_ = unix.Close(fd)
+	if errors.Is(err, unix.EMFILE) && !p.spared.Above(rel) {
+		return true, rmtree.At(dir, name) // it is deeper than there are descriptors
+	}
 	if err != nil {
 		return false, err
 	}

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/shale-build/shale/confine"
+	"github.com/shale-build/shale/rmtree"
 )
 
 // mover moves or removes trees of one file system, around what is spared.
@@ -324,10 +325,11 @@ func (m *mover) clear(dir int, rel string) error {
 	}
 	return m.each(dirs, func(name string) error {
 		p := path.Join(rel, name)
-		if err := m.removeDir(dir, name, p); err != nil {
-			return fmt.Errorf("remove /%s: %w", p, err)
+		err := m.removeDir(dir, name, p)
+		if err != nil && !errors.Is(err, unix.EMFILE) { // of which each level would tell
+			err = fmt.Errorf("remove /%s: %w", p, err)
 		}
-		return nil
+		return err
 	})
 }
 
@@ -349,12 +351,13 @@ func (m *mover) removeDir(dir int, name, rel string) error {
 	if err != nil {
 		return err
 	}
-	defer func() { _ = unix.Close(sub) }()
-	if err := m.clear(sub, rel); err != nil {
-		return err
+	err = m.clear(sub, rel)
+	_ = unix.Close(sub)
+	if errors.Is(err, unix.EMFILE) && !m.above[rel] {
+		return rmtree.At(dir, name) // it is deeper than there are descriptors
 	}
-	if m.above[rel] {
-		return nil
+	if err != nil || m.above[rel] {
+		return err
 	}
 	return unix.Unlinkat(dir, name, unix.AT_REMOVEDIR)
 }

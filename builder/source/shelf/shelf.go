@@ -18,6 +18,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/shale-build/shale/rmtree"
 )
 
 // lockName is the file that is locked. It stays when an entry is removed:
@@ -96,7 +98,7 @@ func (e *Entry) Empty(keep ...string) error {
 		if n.Name() == lockName || slices.Contains(keep, n.Name()) {
 			continue
 		}
-		if err := os.RemoveAll(filepath.Join(e.Dir, n.Name())); err != nil {
+		if err := rmtree.Remove(filepath.Join(e.Dir, n.Name())); err != nil {
 			return fmt.Errorf("empty cache entry: %w", err)
 		}
 	}
