@@ -22,7 +22,8 @@ func (b *build) importCaches(ctx context.Context) {
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	im := &remotecache.Importer{
-		Store: b.deps.Store, Logger: b.deps.Logger, Pulling: b.pulling, Imported: b.imported, Unpacked: b.deps.Registry.Unpacked,
+		Store: b.deps.Store, Owners: b.deps.Owners, Logger: b.deps.Logger,
+		Pulling: b.pulling, Imported: b.imported, Unpacked: b.deps.Registry.Unpacked,
 	}
 	for _, s := range b.cacheSources {
 		im.Add(func() (remotecache.Source, bool) { return b.openCache(ctx, s) })

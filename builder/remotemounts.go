@@ -147,7 +147,7 @@ func (x *cacheExport) packMount(ctx context.Context, m cachemount.Mount, old rem
 	defer func() { done(err) }()
 	if old.DiffID != "" {
 		plain := &counted{w: io.Discard, hash: digest.Canonical.Digester()}
-		if _, err := cachemount.Pack(ctx, lease.Dir, plain); err != nil {
+		if _, err := cachemount.Pack(ctx, lease.Dir, plain, x.deps.Owners); err != nil {
 			return old, err
 		}
 		if plain.hash.Digest() == old.DiffID {
@@ -176,7 +176,7 @@ func (x *cacheExport) compressMount(ctx context.Context, m cachemount.Mount, dir
 		return out, err
 	}
 	plain := &counted{w: zw, hash: digest.Canonical.Digester()}
-	left, err := cachemount.Pack(ctx, dir, plain)
+	left, err := cachemount.Pack(ctx, dir, plain, x.deps.Owners)
 	if err := errors.Join(err, zw.Close()); err != nil {
 		if errors.Is(err, errMountTooLarge) {
 			return out, errMountTooLarge

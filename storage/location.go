@@ -41,18 +41,46 @@ func (l *Location) StateDir(name string) (string, error) {
 
 // Statfs describes the file system that the store is on or will be created on.
 func (l *Location) Statfs() (unix.Statfs_t, error) {
-	path := l.so.GraphRoot
-	for {
-		var st unix.Statfs_t
-		err := unix.Statfs(path, &st)
-		if err == nil {
-			return st, nil
+	var st unix.Statfs_t
+	path, err := l.existing()
+	if err == nil {
+		if err = unix.Statfs(path, &st); err != nil {
+			err = &os.PathError{Op: "statfs", Path: path, Err: err}
 		}
-		if up := filepath.Dir(path); !errors.Is(err, unix.ENOENT) || up == path {
-			return st, &os.PathError{Op: "statfs", Path: path, Err: err}
-		}
-		path = filepath.Dir(path)
 	}
+	return st, err
+}
+
+// existing is the graph root or the nearest directory above it that exists.
+func (l *Location) existing() (string, error) {
+	for path := l.so.GraphRoot; ; path = filepath.Dir(path) {
+		var st unix.Stat_t
+		err := unix.Stat(path, &st)
+		if err == nil {
+			return path, nil
+		}
+		if !errors.Is(err, unix.ENOENT) || filepath.Dir(path) == path {
+			return "", &os.PathError{Op: "stat", Path: path, Err: err}
+		}
+	}
+}
+
+// OwnersBeside is Store.OwnersBeside. A store of which it was true once stays so,
+// also where it is moved to: nothing tells which of its files have attributes.
+func (l *Location) OwnersBeside() (bool, error) {
+	if !l.opts.Recorded {
+		return false, nil
+	}
+	mark, err := os.ReadFile(filepath.Join(l.so.GraphRoot, stateDir, ownershipFile))
+	if err == nil && string(mark) == ownersAllBeside {
+		return true, nil
+	}
+	path, err := l.existing()
+	if err != nil {
+		return false, err
+	}
+	_, err = unix.Getxattr(path, ownerRecord, nil)
+	return errors.Is(err, unix.ENOTSUP), nil
 }
 
 // FileSystem is the name of the file system that the store is on or will be on.

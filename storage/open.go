@@ -43,8 +43,10 @@ type Store struct {
 	// others, see withoutMounts.
 	graphRoot, runRoot string
 	logger             *slog.Logger
-	// recorded is Options.Recorded.
-	recorded bool
+	// recorded is Options.Recorded, beside that of Store.OwnersBeside.
+	recorded, beside bool
+	// warnOnce is for warnLost.
+	warnOnce sync.Once
 
 	// stagingBase is the directory of staging directories.
 	prepareOnce sync.Once
@@ -102,6 +104,9 @@ func open(l *Location, opts Options) (*Store, error) {
 	}
 	s := &Store{
 		lib: lib, driver: driver, graphRoot: l.so.GraphRoot, runRoot: l.so.RunRoot, logger: logger, recorded: opts.Recorded,
+	}
+	if s.beside, err = l.OwnersBeside(); err != nil {
+		return nil, err
 	}
 	if err := s.checkOwnership(); err != nil {
 		return nil, err

@@ -19,6 +19,7 @@ import (
 	"go.podman.io/storage/pkg/archive"
 	"go.podman.io/storage/pkg/chrootarchive"
 	"go.podman.io/storage/pkg/tarlog"
+	"golang.org/x/sys/unix"
 )
 
 // StageTar unpacks the uncompressed tar of a layer into a staging directory while it
@@ -49,7 +50,7 @@ func (s *Store) unpack(r io.Reader, st Staging) (_ Diff, err error) {
 	}()
 	lines := bufio.NewWriterSize(recipe, 64<<10)
 	sum := &measure{digester: digest.Canonical.Digester()}
-	found := &owners{uids: map[uint32]bool{}, gids: map[uint32]bool{}}
+	found := &owners{uids: map[uint32]bool{}, gids: map[uint32]bool{}, beside: s.beside}
 	log, err := tarlog.NewLogger(found.note)
 	if err != nil {
 		return Diff{}, fmt.Errorf("take apart the layer: %w", err)
@@ -59,6 +60,10 @@ func (s *Store) unpack(r io.Reader, st Staging) (_ Diff, err error) {
 		return Diff{}, errors.Join(fmt.Errorf("take apart the layer: %w", err), log.Close())
 	}
 	if s.recorded {
+		if s.beside {
+			_, err := unix.Getxattr(st.Upper, capability, nil)
+			found.noCapabilities = errors.Is(err, unix.ENOTSUP)
+		}
 		err = found.unpack(entries, st.Upper, st.options.WhiteoutFormat)
 	} else if err = chrootarchive.UntarUncompressed(entries, st.Upper, &st.options); err == nil {
 		// Zeros behind the end, which tar-split wants to see.
@@ -72,6 +77,7 @@ func (s *Store) unpack(r io.Reader, st Staging) (_ Diff, err error) {
 	if err := errors.Join(err, log.Close()); err != nil {
 		return Diff{}, fmt.Errorf("unpack the layer: %w", err)
 	}
+	s.warnLost(found.lost)
 	if err := lines.Flush(); err != nil {
 		return Diff{}, fmt.Errorf("write tar-split: %w", err)
 	}
@@ -100,6 +106,11 @@ func (m *measure) Write(p []byte) (int, error) {
 type owners struct {
 	uids, gids map[uint32]bool
 	root       *os.FileMode
+	// beside: owners are not recorded in attributes, for the file system has none
+	// that are the user's. noCapabilities: it has none for capabilities either.
+	beside, noCapabilities bool
+	// lost is the first attribute of a file that is not kept, "" for none.
+	lost string
 }
 
 func (o *owners) note(h *tar.Header) {

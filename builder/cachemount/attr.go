@@ -100,9 +100,16 @@ func setAttrs(f *os.File, h *tar.Header) error {
 
 // setOwner gives a new file or directory its owner, recorded where this user
 // namespace does not have it.
-func setOwner(f *os.File, uid, gid int, mode int64) error {
+func (u *unpacker) setOwner(f *os.File, uid, gid int, mode int64) error {
 	err := f.Chown(uid, gid)
 	if !unmapped(err) {
+		return err
+	}
+	if u.owners.Beside() {
+		// A user without a namespace can give it to nobody.
+		if err = u.owners.Chown(int(f.Fd()), "", uint32(uid), uint32(gid)); unmapped(err) {
+			return nil
+		}
 		return err
 	}
 	info, err := f.Stat()

@@ -48,14 +48,15 @@ func (c *Caches) Hold(ctx context.Context, m Mount) (*Lease, error) {
 // for the same content, names sorted, times of files to the nanosecond, owners as numbers of
 // this user namespace, or as recorded where there is but one. It returns how many files are left out because they would
 // mean more than their bytes elsewhere: devices, sockets, FIFOs, and programs with
-// set-id bits or capabilities. A cache does without.
-func Pack(ctx context.Context, dir string, w io.Writer) (left int, err error) {
+// set-id bits or capabilities. A cache does without. owners is that of the build, nil
+// where no owners are recorded.
+func Pack(ctx context.Context, dir string, w io.Writer, owners *recorded.Owners) (left int, err error) {
 	root, err := os.OpenRoot(dir)
 	if err != nil {
 		return 0, fmt.Errorf("pack cache mount: %w", err)
 	}
 	defer root.Close() //nolint:errcheck // only reads
-	p := &packer{ctx: ctx, tar: tar.NewWriter(w), links: map[[2]uint64]string{}, owners: recorded.New()}
+	p := &packer{ctx: ctx, tar: tar.NewWriter(w), links: map[[2]uint64]string{}, owners: owners.Fresh()}
 	err = p.owners.RestoreLinks(Links(dir))
 	if err == nil {
 		err = p.dir(root, "")
@@ -72,7 +73,7 @@ type packer struct {
 	left int
 	// links are the first names of files that have several.
 	links map[[2]uint64]string
-	// owners are those of symbolic links.
+	// owners are those that are not in attributes.
 	owners *recorded.Owners
 }
 
@@ -106,7 +107,7 @@ func (p *packer) dirEntry(d *os.Root, name string) (names []string, err error) {
 	if err != nil {
 		return nil, err
 	}
-	attrs, err := readAttrs(f)
+	attrs, err := p.attributes(f)
 	if err != nil {
 		return nil, err
 	}
@@ -144,6 +145,25 @@ func (p *packer) entry(d *os.Root, name, at string) error {
 	}
 	p.left++
 	return nil
+}
+
+// attributes reads those of a file or directory, with its owner if that is recorded.
+func (p *packer) attributes(f *os.File) (attributes, error) {
+	a, err := readAttrs(f)
+	if err != nil || !p.owners.Beside() {
+		return a, err
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+		return a, err
+	}
+	kind := st.Mode & unix.S_IFMT
+	if err := p.owners.Lookup(int(f.Fd()), "", &st); err != nil {
+		return a, err
+	}
+	a.owner = &recorded.Record{UID: st.Uid, GID: st.Gid}
+	a.special = a.special || st.Mode&unix.S_IFMT != kind
+	return a, nil
 }
 
 // linkOwner is who a symbolic link belongs to, if that is recorded.
@@ -185,7 +205,7 @@ func (p *packer) file(d *os.Root, name, at string, info fs.FileInfo) error {
 	if now, err := f.Stat(); err != nil || !os.SameFile(info, now) {
 		return errors.Join(errors.New("changed while it was packed"), err)
 	}
-	attrs, err := readAttrs(f)
+	attrs, err := p.attributes(f)
 	if err != nil {
 		return err
 	}

@@ -23,7 +23,7 @@ import (
 func pack(t *testing.T, dir string) (data []byte, left int) {
 	t.Helper()
 	var buf bytes.Buffer
-	left, err := cachemount.Pack(t.Context(), dir, &buf)
+	left, err := cachemount.Pack(t.Context(), dir, &buf, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -83,7 +83,7 @@ func TestPackUnpack(t *testing.T) {
 		}
 	}
 	to := t.TempDir()
-	do(t, cachemount.Unpack(t.Context(), bytes.NewReader(data), to, int64(len(data))))
+	do(t, cachemount.Unpack(t.Context(), bytes.NewReader(data), to, int64(len(data)), nil))
 
 	again, left := pack(t, to)
 	if left != 0 || !bytes.Equal(data, again) {
@@ -222,7 +222,7 @@ func TestUnpackHostile(t *testing.T) {
 				test.headers[i].Linkname = strings.ReplaceAll(h.Linkname, "OUTSIDE", outside)
 			}
 			data := archive(t, test.headers...)
-			err := cachemount.Unpack(t.Context(), bytes.NewReader(data), dir, int64(len(data)))
+			err := cachemount.Unpack(t.Context(), bytes.NewReader(data), dir, int64(len(data)), nil)
 			if (err != nil) != test.refused {
 				t.Fatalf("error %v, refused is %v", err, test.refused)
 			}
@@ -254,7 +254,7 @@ func TestUnpackHostile(t *testing.T) {
 
 func TestUnpackBounds(t *testing.T) {
 	data := archive(t, tar.Header{Typeflag: tar.TypeReg, Name: strings.Repeat("x", 90)})
-	if err := cachemount.Unpack(t.Context(), bytes.NewReader(data), t.TempDir(), int64(len(data))-1); err == nil {
+	if err := cachemount.Unpack(t.Context(), bytes.NewReader(data), t.TempDir(), int64(len(data))-1, nil); err == nil {
 		t.Error("a tar that is longer than it is said to be is unpacked")
 	}
 	// 1 TiB of nothing in a few bytes, as GNU tar writes it in the PAX format.
@@ -267,7 +267,7 @@ func TestUnpackBounds(t *testing.T) {
 	_, err := w.Write(append([]byte(content), make([]byte, 512-len(content))...))
 	do(t, err, w.Close())
 	raw := gnuSparse(t, "1099511627776", sparse.Bytes())
-	err = cachemount.Unpack(t.Context(), bytes.NewReader(raw), t.TempDir(), 1<<20)
+	err = cachemount.Unpack(t.Context(), bytes.NewReader(raw), t.TempDir(), 1<<20, nil)
 	if err == nil || !strings.Contains(err.Error(), "larger than the whole") {
 		t.Errorf("a sparse file of 1 TiB: %v", err)
 	}

@@ -25,22 +25,22 @@ const maxEntries = 10_000_000
 // Unpack fills dir, which is empty, with what Pack wrote, and no more than size
 // bytes of tar. The tar may come from anybody: nothing outside dir is touched, and
 // what Pack leaves out is not made. Owners that this user namespace does not have
-// are recorded beside the files. What was written is on disk afterwards.
-func Unpack(ctx context.Context, r io.Reader, dir string, size int64) error {
-	if err := unpack(ctx, r, dir, size); err != nil {
+// are recorded as owners, which may be nil, does it. What was written is on disk afterwards.
+func Unpack(ctx context.Context, r io.Reader, dir string, size int64, owners *recorded.Owners) error {
+	if err := unpack(ctx, r, dir, size, owners.Fresh()); err != nil {
 		return fmt.Errorf("unpack cache mount: %w", err)
 	}
 	return nil
 }
 
-func unpack(ctx context.Context, r io.Reader, dir string, size int64) error {
+func unpack(ctx context.Context, r io.Reader, dir string, size int64, owners *recorded.Owners) error {
 	root, err := os.OpenRoot(dir)
 	if err != nil {
 		return err
 	}
 	defer root.Close() //nolint:errcheck // a handle on a directory
 	limited := &io.LimitedReader{R: r, N: size + 1}
-	u := &unpacker{root: root, room: size, owners: recorded.New()}
+	u := &unpacker{root: root, room: size, owners: owners}
 	err = u.all(ctx, tar.NewReader(limited))
 	if err == nil {
 		// To the end, where the digest is checked.
@@ -72,7 +72,7 @@ type unpacker struct {
 	room int64
 	// dirs are completed when all is in them.
 	dirs []directory
-	// owners are those that links cannot be given.
+	// owners are those that files cannot be given, and have no attribute for.
 	owners *recorded.Owners
 }
 
@@ -187,7 +187,7 @@ func (u *unpacker) file(name string, h *tar.Header, r io.Reader) (err error) {
 	if err := setAttrs(f, h); err != nil {
 		return err
 	}
-	if err := setOwner(f, h.Uid, h.Gid, h.Mode); err != nil {
+	if err := u.setOwner(f, h.Uid, h.Gid, h.Mode); err != nil {
 		return err
 	}
 	if err := f.Chmod(fs.FileMode(h.Mode & 0o777)); err != nil {
@@ -217,7 +217,7 @@ func (u *unpacker) own(d directory) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(setOwner(f, d.uid, d.gid, d.mode), f.Close())
+	return errors.Join(u.setOwner(f, d.uid, d.gid, d.mode), f.Close())
 }
 
 // fileMode spells a directory's mode in Go's way.

@@ -55,7 +55,8 @@ func TestViewOfLayer(t *testing.T) {
 			l, err := plain.Stack([]string{base})
 			must(t, err)
 			must(t, l.Link(view))
-			must(t, Run(t.Context(), o, Options{Dest: view, Inputs: []Input{{}, {Root: src}}, TempDir: t.TempDir(), Part: plain.Part}))
+			part := func(dir int, name string) error { return plain.Part(nil, dir, name) }
+			must(t, Run(t.Context(), o, Options{Dest: view, Inputs: []Input{{}, {Root: src}}, TempDir: t.TempDir(), Part: part}))
 			must(t, run(t, o, src, copied))
 			if diff := cmp.Diff(before, list(t, base)); diff != "" {
 				t.Errorf("the layer changed:\n%s", diff)

@@ -14,6 +14,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/shale-build/shale/builder/cache"
+	"github.com/shale-build/shale/runtime/recorded"
 	"github.com/shale-build/shale/storage"
 )
 
@@ -52,7 +53,9 @@ type Importer struct {
 	// Unpacked is told of each blob that was read to its end, and so verified,
 	// and of the layer that it turned out to be. It may be nil.
 	Unpacked func(blob ocispec.Descriptor, diffID digest.Digest)
-	Logger   *slog.Logger
+	// Owners is the build's, nil where no owners are recorded.
+	Owners *recorded.Owners
+	Logger *slog.Logger
 
 	sources []func() (Source, bool)
 	opening sync.WaitGroup

@@ -113,5 +113,5 @@ func (im *Importer) unpack(ctx context.Context, src Source, m Mount, dir string)
 		return err
 	}
 	defer func() { err = errors.Join(err, r.Close()) }()
-	return cachemount.Unpack(ctx, r, dir, m.Size)
+	return cachemount.Unpack(ctx, r, dir, m.Size, im.Owners)
 }

@@ -68,7 +68,7 @@ func (m *Mounter) Part() func(dir int, name string) error {
 	if m.plain == nil {
 		return nil
 	}
-	return plain.Part
+	return func(dir int, name string) error { return plain.Part(m.plain.owners, dir, name) }
 }
 
 // Expect says how often Create will be called at most. Then it is known after the

@@ -130,8 +130,8 @@ func (m *Mounter) lowersOver(layer string, below []string) ([]string, error) {
 	return lower, nil
 }
 
-// loadOwners makes known who owns the links in a chain of layers, whose directories
-// are given topmost first.
+// loadOwners makes known the owners in a chain of layers that are not in attributes of
+// files. The directories of the layers are given topmost first.
 func (m *Mounter) loadOwners(layer string, lower []string) error {
 	if m.owners == nil || len(lower) == 0 {
 		return nil
@@ -145,7 +145,7 @@ func (m *Mounter) loadOwners(layer string, lower []string) error {
 			list, err := m.store.NamedOwners(l.ID)
 			named := make([]recorded.Named, len(list))
 			for k, n := range list {
-				named[k] = recorded.Named(n)
+				named[k] = recorded.Named{Path: n.Path, Record: recorded.Record{UID: n.UID, GID: n.GID, Type: n.Type, Rdev: n.Rdev}}
 			}
 			return named, err
 		})

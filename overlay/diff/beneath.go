@@ -147,10 +147,10 @@ func (b *beneath) has(upper int, name string) (bool, error) {
 	return st.Mode&unix.S_IFMT == unix.S_IFIFO, nil
 }
 
-// sameOwner compares what is recorded about two files.
-func (b *beneath) sameOwner(one, two xattrs) bool {
+// sameOwner compares what is recorded about two open files.
+func (b *beneath) sameOwner(fds [2]int, attrs [2]xattrs) bool {
 	var x, y unix.Stat_t
-	err := errors.Join(asRecorded(b.owners, one, &x), asRecorded(b.owners, two, &y))
+	err := errors.Join(asRecorded(b.owners, attrs[0], fds[0], &x), asRecorded(b.owners, attrs[1], fds[1], &y))
 	return err == nil && x == y
 }
 
@@ -175,7 +175,7 @@ func (b *beneath) sameFile(upper, lower int, name string, size int64) bool {
 			return false
 		}
 	}
-	if attrs[0].whiteout || attrs[0].reference || !b.sameOwner(attrs[0], attrs[1]) || !sameRecords(attrs[0].records, attrs[1].records) {
+	if attrs[0].whiteout || attrs[0].reference || !b.sameOwner(fds, attrs) || !sameRecords(attrs[0].records, attrs[1].records) {
 		return false
 	}
 	one, two := make([]byte, min(size, slabSize)), make([]byte, min(size, slabSize))

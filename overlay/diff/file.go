@@ -54,7 +54,7 @@ func (e *entry) load(buf []byte, prefix string, owners Owners) (int, error) {
 	if attrs.whiteout && e.stat.Size == 0 {
 		return 0, e.becomeWhiteout()
 	}
-	if err := asRecorded(owners, attrs, &e.stat); err != nil {
+	if err := asRecorded(owners, attrs, fd, &e.stat); err != nil {
 		return 0, err
 	}
 	if err := e.describe("", attrs.records); err != nil {

@@ -95,7 +95,7 @@ func (l *lowers) add(d *lowerDir, i int, rel string) (more bool, err error) {
 		if err := unix.Fstat(fd, &d.stat); err != nil {
 			return false, err
 		}
-		if err := asRecorded(l.owners, attrs, &d.stat); err != nil {
+		if err := asRecorded(l.owners, attrs, fd, &d.stat); err != nil {
 			return false, err
 		}
 		d.xattrs = attrs

@@ -56,13 +56,21 @@ type Owners interface {
 	// Value reads the attribute user.containers.override_stat of the file.
 	Value(value []byte, st *unix.Stat_t) error
 	// Special is asked about what can have no attribute: name in dir, which
-	// is not followed.
+	// is not followed, or, for "", what dir is.
 	Special(dir int, name string, st *unix.Stat_t) error
+	// Beside reports whether Special is to be asked about all files, and
+	// attributes are not read.
+	Beside() bool
 }
 
-// asRecorded applies the recorded owner of a file or directory.
-func asRecorded(o Owners, attrs xattrs, st *unix.Stat_t) error {
-	if o == nil || attrs.owner == nil {
+// asRecorded applies the recorded owner of an open file or directory.
+func asRecorded(o Owners, attrs xattrs, fd int, st *unix.Stat_t) error {
+	switch {
+	case o == nil:
+		return nil
+	case o.Beside():
+		return o.Special(fd, "", st)
+	case attrs.owner == nil:
 		return nil
 	}
 	return o.Value(attrs.owner, st)

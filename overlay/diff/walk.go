@@ -234,7 +234,7 @@ func (w *walker) directory(parent *dirHandle, e entry, base string, at place) er
 		err = ErrNotSelfContained
 	}
 	if err == nil {
-		err = asRecorded(w.owners, attrs, &e.stat)
+		err = asRecorded(w.owners, attrs, fd, &e.stat)
 	}
 	if err != nil {
 		return fmt.Errorf("/%s: %w", e.name, err)

@@ -196,3 +196,37 @@ func TestRecordedOwners(t *testing.T) {
 		}
 	}
 }
+
+// A file that is parted from its layer keeps the owner that is recorded.
+func TestPartOwner(t *testing.T) {
+	for _, beside := range []bool{false, true} {
+		owners := &fakeOwners{beside: beside, owners: map[uint64]string{}}
+		lower := layer(t, base)
+		owners.chown(t, lower, "usr/bin/x=1:2", "etc/l=3:4")
+		l, err := plain.EmptyOf(owners).Over(lower)
+		if err != nil {
+			t.Fatal(err)
+		}
+		view := t.TempDir()
+		if err := l.Link(view); err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range []string{"usr/bin/x", "etc/l"} {
+			dir, err := os.Open(filepath.Dir(filepath.Join(view, name)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := plain.Part(owners, int(dir.Fd()), filepath.Base(name)); err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+			_ = dir.Close()
+		}
+		owners.chown(t, view, "usr/bin/x=5:6", "etc/l=7:8")
+		if got, want := owners.list(t, view), "etc/l=7:8 usr/bin/x=5:6 usr/bin/y=1:2"; got != want {
+			t.Errorf("beside %v: view %q, want %q", beside, got, want)
+		}
+		if got, want := owners.list(t, lower), "etc/l=3:4 usr/bin/x=1:2 usr/bin/y=1:2"; got != want {
+			t.Errorf("beside %v: layer %q, want %q", beside, got, want)
+		}
+	}
+}

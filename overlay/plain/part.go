@@ -13,14 +13,14 @@ import (
 // Part gives what name is in an open directory, anything but a directory, an inode
 // of its own, with the same content and metadata: in what Link made its inode is
 // the layer's, so that a change of owner, mode or time would be one of the layer.
-// The times of the directory stay.
-func Part(dir int, name string) error {
+// The times of the directory stay. owners may be nil.
+func Part(owners Owners, dir int, name string) error {
 	var st unix.Stat_t
 	if err := unix.Fstat(dir, &st); err != nil {
 		return &os.PathError{Op: "stat", Path: ".", Err: err}
 	}
 	temp := ".part-" + rand.Text()
-	if err := diff.CopyFile(dir, name, dir, temp); err != nil {
+	if err := copied(owners, dir, name, dir, temp, diff.CopyFile(dir, name, dir, temp)); err != nil {
 		_ = unix.Unlinkat(dir, temp, 0)
 		return err
 	}

@@ -5,7 +5,8 @@
 // not be made, its type and number. Records of files and directories are kept in
 // an extended attribute of theirs (Attribute), which overlayfs copies up with the
 // file; symbolic links, FIFOs and sockets can have none (xattr(7)) and are
-// written down in a Table by inode and time of birth. Who unpacks, copies and
+// written down in a Table by inode and time of birth. Where the file system has no user
+// attributes, the Table has all files (NewBeside). Who unpacks, copies and
 // packs layers reads and writes records through an Owners.
 //
 // A Supervisor does the same for the programs of a step: a seccomp filter

@@ -14,8 +14,9 @@ import (
 )
 
 // The owners of links, FIFOs and sockets in a directory that outlives the build, as
-// that of a cache mount, are kept in a file beside it. It names them by inode and
-// birth: what is at their place another time is not taken for them.
+// that of a cache mount, are kept in a file beside it; with Beside, those of all files.
+// It names them by inode and birth, or handle: what is at their place another time is
+// not taken for them.
 
 // linkRecord is such a file.
 type linkRecord struct {
@@ -24,6 +25,9 @@ type linkRecord struct {
 	Nsec  uint32 `json:"nsec"`
 	UID   uint32 `json:"uid"`
 	GID   uint32 `json:"gid"`
+	// Type and Rdev are those of a file that stands for a device.
+	Type uint32 `json:"type,omitempty"`
+	Rdev uint64 `json:"rdev,omitempty"`
 }
 
 // RestoreLinks makes known what file has, if it is there.
@@ -43,7 +47,7 @@ func (o *Owners) RestoreLinks(file string) error {
 			o.restored = map[key]bool{}
 		}
 		o.restored[k] = true
-		if err := o.table.set(k, Record{UID: l.UID, GID: l.GID}); err != nil {
+		if err := o.table.set(k, Record{UID: l.UID, GID: l.GID, Type: l.Type, Rdev: l.Rdev}); err != nil {
 			return fmt.Errorf("restore the owners in %s: %w", file, err)
 		}
 	}
@@ -93,10 +97,10 @@ func (o *Owners) SaveLinks(dir, file string) error {
 // linksIn finds them without following any.
 func (o *Owners) linksIn(dir string) ([]linkRecord, error) {
 	list := []linkRecord{}
-	err := eachSpecial(dir, func(fd int, _ string) error {
-		k, err := keyOfFD(fd)
+	err := o.each(dir, func(fd int, _ string) error {
+		k, err := o.table.key(fd, "", 0)
 		if r, ok := o.table.get(k); ok && err == nil && k.major == 0 && k.minor == 0 {
-			list = append(list, linkRecord{Inode: k.ino, Sec: k.sec, Nsec: k.nsec, UID: r.UID, GID: r.GID})
+			list = append(list, linkRecord{Inode: k.ino, Sec: k.sec, Nsec: k.nsec, UID: r.UID, GID: r.GID, Type: r.Type, Rdev: r.Rdev})
 		}
 		return err
 	})
@@ -104,26 +108,26 @@ func (o *Owners) linksIn(dir string) ([]linkRecord, error) {
 }
 
 // CopyLinks gives the links, FIFOs and sockets below the directory to the owners of
-// those of the same names below from.
+// those of the same names below from; with Beside, all files.
 func (o *Owners) CopyLinks(from, to string) error {
 	if o.table.empty() {
 		return nil
 	}
 	owners := map[string]Record{}
-	err := eachSpecial(from, func(fd int, name string) error {
-		k, err := keyOfFD(fd)
+	err := o.each(from, func(fd int, name string) error {
+		k, err := o.table.key(fd, "", 0)
 		if r, ok := o.table.get(k); ok && err == nil {
 			owners[name] = r
 		}
 		return err
 	})
 	if err == nil && len(owners) > 0 {
-		err = eachSpecial(to, func(fd int, name string) error {
+		err = o.each(to, func(fd int, name string) error {
 			r, ok := owners[name]
 			if !ok {
 				return nil
 			}
-			k, err := keyOfFD(fd)
+			k, err := o.table.key(fd, "", 0)
 			if err != nil {
 				return err
 			}
@@ -136,9 +140,9 @@ func (o *Owners) CopyLinks(from, to string) error {
 	return nil
 }
 
-// eachSpecial calls fn with every file below dir, open with O_PATH, that can have no
-// attribute, and its path. No link is followed.
-func eachSpecial(dir string, fn func(fd int, name string) error) error {
+// each calls fn with every file below dir, open with O_PATH, whose record is in the
+// table if it has one, and its path. No link is followed.
+func (o *Owners) each(dir string, fn func(fd int, name string) error) error {
 	root, err := os.OpenRoot(dir)
 	if err != nil {
 		return err
@@ -153,7 +157,7 @@ func eachSpecial(dir string, fn func(fd int, name string) error) error {
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil // another step removed it
 		}
-		if err != nil || entry.IsDir() || entry.Type().IsRegular() {
+		if err != nil || !o.table.beside && (entry.IsDir() || entry.Type().IsRegular()) {
 			return err
 		}
 		fd, err := confine.Open(int(top.Fd()), name, unix.O_PATH|unix.O_NOFOLLOW, 0, confine.Beneath|confine.NoSymlinks)

@@ -38,7 +38,7 @@ func TestLinksKept(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer unix.Close(fd)
-		k, err := keyOfFD(fd)
+		k, err := o.table.key(fd, "", 0)
 		if err == nil {
 			err = o.table.set(k, r)
 		}

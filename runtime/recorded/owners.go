@@ -25,15 +25,33 @@ type Owners struct {
 // New returns Owners that know of no links and FIFOs yet.
 func New() *Owners { return &Owners{loaded: map[string]bool{}} }
 
-// Named is the owner of a symbolic link, a FIFO or a socket by its path in a
-// layer.
-type Named struct {
-	Path     string
-	UID, GID uint32
+// NewBeside returns Owners that keep nothing in attributes, for file systems without
+// them (see ProbeBeside), and know of no file yet.
+func NewBeside() *Owners {
+	o := New()
+	o.table.beside = true
+	return o
 }
 
-// Load makes known what layer id, whose files are in dir, has of such files,
-// once. list tells.
+// Fresh returns Owners that know of no file and keep records where o does. o may be
+// nil.
+func (o *Owners) Fresh() *Owners {
+	fresh := New()
+	fresh.table.beside = o != nil && o.table.beside
+	return fresh
+}
+
+// Beside reports whether nothing is kept in attributes.
+func (o *Owners) Beside() bool { return o.table.beside }
+
+// Named is the record of a file by its path in a layer.
+type Named struct {
+	Path string
+	Record
+}
+
+// Load makes known the records of layer id, whose files are in dir, that are not in
+// attributes, once. list returns them.
 func (o *Owners) Load(id, dir string, list func() ([]Named, error)) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -46,7 +64,7 @@ func (o *Owners) Load(id, dir string, list func() ([]Named, error)) error {
 	}
 	if len(names) > 0 {
 		if err := o.load(dir, names); err != nil {
-			return fmt.Errorf("look up owners of links in a layer: %w", err)
+			return fmt.Errorf("look up owners in a layer: %w", err)
 		}
 	}
 	o.loaded[id] = true
@@ -67,24 +85,16 @@ func (o *Owners) load(dir string, names []Named) error {
 		if err != nil {
 			return &os.PathError{Op: "open", Path: n.Path, Err: err}
 		}
-		k, err := keyOfFD(fd)
+		k, err := o.table.key(fd, "", 0)
 		_ = unix.Close(fd) // O_PATH
 		if err == nil {
-			err = o.table.set(k, Record{UID: n.UID, GID: n.GID})
+			err = o.table.set(k, n.Record)
 		}
 		if err != nil {
 			return err
 		}
 	}
 	return nil
-}
-
-func keyOfFD(fd int) (key, error) {
-	var st unix.Statx_t
-	if err := unix.Statx(fd, "", unix.AT_EMPTY_PATH, keyMask, &st); err != nil {
-		return key{}, fmt.Errorf("statx: %w", err)
-	}
-	return keyOf(&st), nil
 }
 
 // below names an entry of an open directory for calls that take a path only. The
@@ -99,6 +109,9 @@ func below(dir int, name string) string {
 // Lookup makes st, which fstatat(2) gave for name in dir, what is recorded. No
 // link is followed.
 func (o *Owners) Lookup(dir int, name string, st *unix.Stat_t) error {
+	if o.table.beside {
+		return o.Special(dir, name, st)
+	}
 	switch st.Mode & unix.S_IFMT {
 	case unix.S_IFREG, unix.S_IFDIR:
 		var buf [64]byte
@@ -128,19 +141,14 @@ func (o *Owners) Value(value []byte, st *unix.Stat_t) error {
 	return nil
 }
 
-// Special is Lookup for what is no file and no directory.
+// Special is Lookup for what is no file and no directory, and, with Beside, for all
+// files. name may be "" for what dir is.
 func (o *Owners) Special(dir int, name string, st *unix.Stat_t) error {
-	if o.table.empty() {
-		return nil
-	}
-	var x unix.Statx_t
-	if err := unix.Statx(dir, name, unix.AT_SYMLINK_NOFOLLOW, keyMask, &x); err != nil {
-		return fmt.Errorf("statx %s: %w", name, err)
-	}
-	if r, ok := o.table.get(keyOf(&x)); ok {
+	r, ok, err := o.table.find(dir, name, unix.AT_SYMLINK_NOFOLLOW)
+	if ok {
 		r.Override(st)
 	}
-	return nil
+	return err
 }
 
 // OwnerOf returns the owner of name in dir, which st describes, and makes st what
@@ -151,13 +159,15 @@ func (o *Owners) OwnerOf(dir int, name string, st *unix.Stat_t) (uid, gid uint32
 }
 
 // Chown records the owner of name in dir, which is not followed. As chown(2) it
-// clears set-id bits and file capabilities, and an id of all ones stays as it is.
+// clears set-id bits and file capabilities, and an id of all ones stays as it is. With
+// Beside, name may be "" for what dir is.
 func (o *Owners) Chown(dir int, name string, uid, gid uint32) error {
+	flags := unix.AT_SYMLINK_NOFOLLOW | unix.AT_EMPTY_PATH
 	var st unix.Stat_t
-	if err := unix.Fchownat(dir, name, 0, 0, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+	if err := unix.Fchownat(dir, name, 0, 0, flags); err != nil {
 		return err
 	}
-	if err := unix.Fstatat(dir, name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+	if err := unix.Fstatat(dir, name, &st, flags); err != nil {
 		return err
 	}
 	was := st
@@ -165,41 +175,40 @@ func (o *Owners) Chown(dir int, name string, uid, gid uint32) error {
 		return err
 	}
 	r := Record{UID: pick(uid, was.Uid), GID: pick(gid, was.Gid)}
-	switch st.Mode & unix.S_IFMT {
-	case unix.S_IFREG, unix.S_IFDIR:
-		if was.Mode&unix.S_IFMT != st.Mode&unix.S_IFMT {
-			r.Type, r.Rdev = was.Mode&unix.S_IFMT, was.Rdev
-		}
-		err := writeAttribute(below(dir, name), r, st.Mode)
+	if was.Mode&unix.S_IFMT != st.Mode&unix.S_IFMT {
+		r.Type, r.Rdev = was.Mode&unix.S_IFMT, was.Rdev
+	}
+	return o.write(dir, name, r, st.Mode)
+}
+
+// write records r for name in dir, a file of that mode, which is not followed.
+func (o *Owners) write(dir int, name string, r Record, mode uint32) error {
+	if kind := mode & unix.S_IFMT; !o.table.beside && (kind == unix.S_IFREG || kind == unix.S_IFDIR) {
+		err := writeAttribute(below(dir, name), r, mode)
 		if !errors.Is(err, unix.ENOTSUP) {
 			return err
 		}
 	}
-	var x unix.Statx_t
-	if err := unix.Statx(dir, name, unix.AT_SYMLINK_NOFOLLOW, keyMask, &x); err != nil {
+	k, err := o.table.key(dir, name, unix.AT_SYMLINK_NOFOLLOW)
+	if err != nil {
 		return err
 	}
-	return o.table.set(keyOf(&x), r)
+	return o.table.set(k, r)
 }
 
 // Copied gives newName in to, which is a copy of name in from, extended attributes
 // included, the owner of that one. Neither is followed; "." is the directory itself.
 func (o *Owners) Copied(from int, name string, to int, newName string) error {
-	if o.table.empty() {
-		return nil
+	r, ok, err := o.table.find(from, name, unix.AT_SYMLINK_NOFOLLOW)
+	// A directory may have been there before, with another owner.
+	if err != nil || !ok && (newName != "." || !o.table.beside) {
+		return err
 	}
-	var x unix.Statx_t
-	if err := unix.Statx(from, name, unix.AT_SYMLINK_NOFOLLOW, keyMask, &x); err != nil {
-		return fmt.Errorf("statx %s: %w", name, err)
+	k, err := o.table.key(to, newName, unix.AT_SYMLINK_NOFOLLOW)
+	if err != nil {
+		return err
 	}
-	r, ok := o.table.get(keyOf(&x))
-	if !ok {
-		return nil
-	}
-	if err := unix.Statx(to, newName, unix.AT_SYMLINK_NOFOLLOW, keyMask, &x); err != nil {
-		return fmt.Errorf("statx %s: %w", newName, err)
-	}
-	return o.table.set(keyOf(&x), r)
+	return o.table.set(k, r)
 }
 
 // Mknod makes name in dir stand for a device.
@@ -212,7 +221,7 @@ func (o *Owners) Mknod(dir int, name string, mode uint32, dev uint64) error {
 	if err := unix.Mknodat(dir, name, unix.S_IFREG|mode&0o7777, 0); err != nil {
 		return err
 	}
-	return writeAttribute(below(dir, name), Record{Type: mode & unix.S_IFMT, Rdev: dev}, mode)
+	return o.write(dir, name, Record{Type: mode & unix.S_IFMT, Rdev: dev}, unix.S_IFREG|mode&0o7777)
 }
 
 // writeAttribute records r at path, whose last component is not followed.

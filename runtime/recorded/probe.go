@@ -35,6 +35,7 @@ const (
 	fixCalls    = "a Linux of 5.6 or later, and no seccomp profile around this process that does not know the call, are needed; or give the user ranges of subordinate ids"
 	fixPtrace   = "sysctl kernel.yama.ptrace_scope must be below 3, as steps' memory is read; or give the user ranges of subordinate ids"
 	fixXattr    = "put the store on a file system with user extended attributes, such as ext4, xfs or btrfs, with --root"
+	fixHandle   = "put the store on a local file system, such as ext4, xfs or btrfs, with --root"
 	fixSlack    = "the kernel must let a namespace's root write /proc/PID/timerslack_ns"
 )
 
@@ -47,6 +48,57 @@ func Probe(dir string) error {
 		return &ProbeError{Probe: "extended attribute " + Attribute + " in " + dir, Err: err, Fix: fixXattr}
 	}
 	return ProbeSystem()
+}
+
+// ProbeBeside is Probe for Owners that keep nothing in attributes.
+func ProbeBeside(dir string) error {
+	if err := probeHandles(dir); err != nil {
+		return &ProbeError{Probe: "files of " + dir + ", which has no user attributes, told apart by their handles", Err: err, Fix: fixHandle}
+	}
+	return ProbeSystem()
+}
+
+// errHandles says that the file system has handles, but not for good.
+var errHandles = errors.New("its file handles are not those of one file")
+
+// probeHandles tries whether a file has the same handle by another name, and the next
+// file another one. FUSE and 9P forget a file that is not used, and number it anew.
+func probeHandles(dir string) error {
+	var fs unix.Statfs_t
+	if err := unix.Statfs(dir, &fs); err != nil {
+		return err
+	}
+	if fs.Type == unix.FUSE_SUPER_MAGIC || fs.Type == unix.V9FS_MAGIC {
+		return errHandles
+	}
+	at, err := os.MkdirTemp(dir, "probe-")
+	if err != nil {
+		return err
+	}
+	defer func() { _ = os.RemoveAll(at) }()
+	one, two := filepath.Join(at, "one"), filepath.Join(at, "two")
+	var sums [4]int64
+	for i, step := range []func() error{
+		func() error { return os.WriteFile(one, nil, 0o600) },
+		func() error { return os.Rename(one, two) },
+		func() error { return os.Link(two, one) },
+		func() error { return errors.Join(os.Remove(two), os.Remove(one), os.WriteFile(one, nil, 0o600)) },
+	} {
+		name := one
+		if i == 1 {
+			name = two
+		}
+		if err := step(); err != nil {
+			return err
+		}
+		if sums[i], err = handleSum(unix.AT_FDCWD, name, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+			return err
+		}
+	}
+	if sums[0] != sums[1] || sums[1] != sums[2] || sums[2] == sums[3] {
+		return errHandles
+	}
+	return nil
 }
 
 // ProbeSystem is Probe but for the file system.

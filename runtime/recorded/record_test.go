@@ -112,7 +112,7 @@ func TestOwners(t *testing.T) {
 	}
 	// What a layer has is found by its path.
 	other := New()
-	named := []Named{{Path: "link", UID: 9, GID: 8}, {Path: "gone", UID: 1}, {Path: "../../etc", UID: 1}}
+	named := []Named{{"link", Record{UID: 9, GID: 8}}, {"gone", Record{UID: 1}}, {"../../etc", Record{UID: 1}}}
 	if err := other.Load("layer", dir, func() ([]Named, error) { return named, nil }); err != nil {
 		t.Fatal(err)
 	}

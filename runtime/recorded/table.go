@@ -1,6 +1,7 @@
 package recorded
 
 import (
+	"errors"
 	"fmt"
 	"sync"
 
@@ -11,12 +12,16 @@ import (
 // not take the builder's memory.
 const tableMax = 1 << 20
 
+// besideMax is tableMax for a table that has all files.
+const besideMax = 1 << 22
+
 // errTableFull is ENOSPC to a step.
-var errTableFull = fmt.Errorf("more than %d symbolic links and FIFOs with recorded owners: %w", tableMax, unix.ENOSPC)
+var errTableFull = fmt.Errorf("too many files with recorded owners: %w", unix.ENOSPC)
 
 // key identifies a file: its inode number and time of birth, which no later file
 // of the same number has. A file system that knows no such times is told apart by
-// its device number, and only holds for one step.
+// its device number, and only holds for one step. In a table that has all files it is
+// the inode number and what the file's handle comes to, see Table.beside.
 type key struct {
 	ino   uint64
 	sec   int64
@@ -38,6 +43,14 @@ func keyOf(st *unix.Statx_t) key {
 // Table has the records of files that cannot hold one. It is safe for concurrent
 // use; the zero value is empty.
 type Table struct {
+	// beside is set where the file system has no user attributes, and the table
+	// has the records of all files. Then the time of birth does not do: a file that
+	// is made, given away and removed within one tick of the clock has the number
+	// and the time of the next one. A file handle has the generation of the inode
+	// as well (name_to_handle_at(2)), and file systems without times of birth, such
+	// as NFS 3, have handles.
+	beside bool
+
 	index tableIndex
 	mu    sync.RWMutex
 	m     map[key]Record
@@ -65,7 +78,7 @@ func (t *Table) set(k key, r Record) error {
 		if t.m == nil {
 			t.m = map[key]Record{}
 		}
-		if _, ok := t.m[k]; !ok && len(t.m) >= tableMax {
+		if _, ok := t.m[k]; !ok && len(t.m) >= t.most() {
 			return errTableFull
 		}
 		t.index.add(k.ino)
@@ -73,4 +86,44 @@ func (t *Table) set(k key, r Record) error {
 	}
 	t.index.setSize(len(t.m))
 	return nil
+}
+
+func (t *Table) most() int {
+	if t.beside {
+		return besideMax
+	}
+	return tableMax
+}
+
+// key identifies name in the directory dir; "" is dir itself. Of flags
+// AT_SYMLINK_NOFOLLOW counts.
+func (t *Table) key(dir int, name string, flags int) (key, error) {
+	var st unix.Statx_t
+	if err := unix.Statx(dir, name, flags|unix.AT_EMPTY_PATH, keyMask, &st); err != nil {
+		return key{}, fmt.Errorf("statx %s: %w", name, err)
+	}
+	if t.beside {
+		h, err := handleSum(dir, name, flags)
+		switch {
+		case err == nil:
+			return key{ino: st.Ino, sec: h}, nil
+		case !errors.Is(err, unix.EOPNOTSUPP) && !errors.Is(err, unix.EOVERFLOW):
+			return key{}, err
+		}
+		// In a step there are others than the store's, /proc above all.
+	}
+	return keyOf(&st), nil
+}
+
+// find returns the record of name in the directory dir, as key finds it.
+func (t *Table) find(dir int, name string, flags int) (Record, bool, error) {
+	if t.empty() {
+		return Record{}, false, nil
+	}
+	k, err := t.key(dir, name, flags)
+	if err != nil {
+		return Record{}, false, err
+	}
+	r, ok := t.get(k)
+	return r, ok, nil
 }

@@ -262,6 +262,14 @@ var attributeName = append([]byte(Attribute), 0)
 
 // record reads the record of the file of that name, NUL at its end.
 func (s *Supervisor) record(name []byte, follow bool) (Record, bool) {
+	flags := unix.AT_SYMLINK_NOFOLLOW
+	if follow {
+		flags = 0
+	}
+	if s.table.beside {
+		r, ok, err := s.table.find(s.proc, string(name[:len(name)-1]), flags)
+		return r, ok && err == nil
+	}
 	call := uintptr(unix.SYS_LGETXATTR)
 	if follow {
 		call = unix.SYS_GETXATTR
@@ -272,18 +280,11 @@ func (s *Supervisor) record(name []byte, follow bool) (Record, bool) {
 		r, err := Parse(s.attr[:n])
 		return r, err == nil
 	}
-	if s.table.empty() || errno == unix.ENOENT {
+	if errno == unix.ENOENT {
 		return Record{}, false
 	}
-	flags := unix.AT_SYMLINK_NOFOLLOW
-	if follow {
-		flags = 0
-	}
-	var st unix.Statx_t
-	if unix.Statx(s.proc, string(name[:len(name)-1]), flags, keyMask, &st) != nil {
-		return Record{}, false
-	}
-	return s.table.get(keyOf(&st))
+	r, ok, err := s.table.find(s.proc, string(name[:len(name)-1]), flags)
+	return r, ok && err == nil
 }
 
 // recordOf reads the record of an open file.
@@ -294,8 +295,7 @@ func (s *Supervisor) recordOf(fd int) (Record, bool) {
 // setRecord records r for an open file of that mode.
 func (s *Supervisor) setRecord(fd int, mode uint32, r Record) error {
 	var err error
-	switch mode & unix.S_IFMT {
-	case unix.S_IFREG, unix.S_IFDIR:
+	if kind := mode & unix.S_IFMT; !s.table.beside && (kind == unix.S_IFREG || kind == unix.S_IFDIR) {
 		if r.plain() {
 			err = unix.Removexattr(own(fd), Attribute)
 		} else {
@@ -311,7 +311,7 @@ func (s *Supervisor) setRecord(fd int, mode uint32, r Record) error {
 	if r.plain() && s.table.empty() {
 		return nil
 	}
-	k, err := keyOfFD(fd)
+	k, err := s.table.key(fd, "", 0)
 	if err != nil {
 		return err
 	}
@@ -340,7 +340,7 @@ func (s *Supervisor) keyBelow(fd int, shown key) (key, bool) {
 		return key{}, false
 	}
 	defer unix.Close(real) //nolint:errcheck // O_PATH
-	k, err := keyOfFD(real)
+	k, err := s.table.key(real, "", 0)
 	// The time of birth is the upper file's in both views.
 	return k, err == nil && k != shown && k.sec == shown.sec && k.nsec == shown.nsec
 }

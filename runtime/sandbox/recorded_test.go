@@ -2,8 +2,12 @@ package sandbox_test
 
 import (
 	"bytes"
+	"io/fs"
+	"path/filepath"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/shale-build/shale/runtime/recorded"
 	"github.com/shale-build/shale/runtime/sandbox"
@@ -57,26 +61,49 @@ func TestRecordedOwnership(t *testing.T) {
 		{name: "link into a set-gid directory", script: `mkdir /tmp/d; chown 0:50 /tmp/d; chmod 2775 /tmp/d; ln -s d/f /tmp/l; echo 1 >/tmp/l; echo 2 >>/tmp/l; stat -c %u:%g:%a /tmp/d/f; cat /tmp/l; ln -s /tmp/g /tmp/d/m; echo 3 >/tmp/d/m; stat -c %u:%g /tmp/g`, want: "0:50:644\n1\n2\n0:0\n"},
 		{name: "chroot", script: `mkdir -p /tmp/r/bin /tmp/r/etc; cp /bin/busybox /tmp/r/bin/; touch /tmp/r/etc/f /etc/f; busybox chroot /tmp/r /bin/busybox chown 9:9 /etc/f; stat -c %u /tmp/r/etc/f /etc/f`, want: "9\n0\n"},
 	}
-	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) {
-			root := newRootfs(t)
-			for _, n := range []string{"chown", "cp"} {
-				link(t, root, n)
-			}
-			s := recordedSpec(root, tt.script)
-			s.UID, s.GID, s.AdditionalGIDs = tt.uid, tt.gid, tt.groups
-			if tt.name == "set-uid program" {
-				setuid(t, root)
-			}
-			var out bytes.Buffer
-			s.Stdout, s.Stderr = &out, &out
-			code, err := r.Run(t.Context(), s)
-			if err != nil || code != 0 {
-				t.Fatalf("code %d, %v\n%s", code, err, out.String())
-			}
-			if got := out.String(); got != tt.want {
-				t.Errorf("got\n%s\nwant\n%s", strings.TrimSpace(got), tt.want)
-			}
-		})
+	for name, owners := range map[string]func() *recorded.Owners{"in attributes": recorded.New, "beside": recorded.NewBeside} {
+		for _, tt := range tests {
+			t.Run(name+"/"+tt.name, func(t *testing.T) {
+				root := newRootfs(t)
+				for _, n := range []string{"chown", "cp"} {
+					link(t, root, n)
+				}
+				s := recordedSpec(root, tt.script)
+				s.Owners = owners()
+				s.UID, s.GID, s.AdditionalGIDs = tt.uid, tt.gid, tt.groups
+				if tt.name == "set-uid program" {
+					setuid(t, root)
+				}
+				var out bytes.Buffer
+				s.Stdout, s.Stderr = &out, &out
+				code, err := r.Run(t.Context(), s)
+				if err != nil || code != 0 {
+					t.Fatalf("code %d, %v\n%s", code, err, out.String())
+				}
+				if got := out.String(); got != tt.want {
+					t.Errorf("got\n%s\nwant\n%s", strings.TrimSpace(got), tt.want)
+				}
+				if s.Owners.Beside() {
+					withoutRecords(t, root)
+				}
+			})
+		}
+	}
+}
+
+// withoutRecords checks that no file has an attribute with its owner.
+func withoutRecords(t *testing.T, root string) {
+	t.Helper()
+	err := filepath.WalkDir(root, func(name string, _ fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if _, err := unix.Lgetxattr(name, recorded.Attribute, nil); err == nil {
+			t.Errorf("%s has a record", name)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Error(err)
 	}
 }

@@ -44,6 +44,8 @@ func TestDigests(t *testing.T) {
 			}
 		})
 	}
+	// SHALE_LAYERS is for the second one.
+	twin.First.env = append(twin.First.env, "SHALE_LAYERS=auto")
 	twin.Second.env = append(twin.Second.env, "SHALE_ISOLATION=recorded")
 	every := every(t)
 	for i, c := range cases {

@@ -48,6 +48,9 @@ func NewShale(binary, dir, registry string, environment Environment) (*Shale, er
 		cleanEnv(), "HOME="+s.home, "XDG_RUNTIME_DIR="+run, "TMPDIR="+tmp,
 		"CONTAINERS_STORAGE_CONF="+filepath.Join(conf, "storage.conf"),
 	)
+	if layers := os.Getenv("SHALE_LAYERS"); layers != "" {
+		s.env = append(s.env, "SHALE_LAYERS="+layers)
+	}
 	if environment.Name != "" && environment.Inside {
 		s.env = append(s.env, "XDG_CACHE_HOME="+insideStore)
 	}

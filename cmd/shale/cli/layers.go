@@ -45,6 +45,7 @@ const (
 	reasonAskedFor     layersReason = "asked for"
 	reasonOnOverlay    layersReason = "store on an overlay"
 	reasonMountProgram layersReason = "mount program"
+	reasonOwnersBeside layersReason = "owners beside the files"
 )
 
 // probeOverlays is overlay.Probe; tests have others.
@@ -87,6 +88,16 @@ func layersGiven(l *storage.Location, info userns.Info) (layersWay, error) {
 	}
 	if st.Type == unix.OVERLAYFS_SUPER_MAGIC {
 		return layersWay{Native: true, Reason: reasonOnOverlay, Detail: "the store lies on an overlay"}, nil
+	}
+	beside, err := l.OwnersBeside()
+	if err != nil {
+		return layersWay{}, err
+	}
+	if beside {
+		return layersWay{
+			Native: true, Reason: reasonOwnersBeside,
+			Detail: "the owners of files are recorded beside them, as the store's file system has, or had, no user attributes",
+		}, nil
 	}
 	if l.ForMountProgram() {
 		return layersWay{

@@ -27,7 +27,11 @@ func newOwners(c *cli.Context, s *session) (*recorded.Owners, recorded.Tier, str
 	if err != nil {
 		return nil, "", "", err
 	}
-	if err := recorded.Probe(dir); err != nil {
+	owners, probe := recorded.New(), recorded.Probe
+	if s.store.OwnersBeside() {
+		owners, probe = recorded.NewBeside(), recorded.ProbeBeside
+	}
+	if err := probe(dir); err != nil {
 		return nil, "", "", err
 	}
 	note := "; no subordinate ids: owners are recorded, not enforced"
@@ -38,5 +42,5 @@ func newOwners(c *cli.Context, s *session) (*recorded.Owners, recorded.Tier, str
 	case recorded.TierSquash:
 		note = "; no subordinate ids: what steps give away stays root's (--ownership=squash)"
 	}
-	return recorded.New(), tier, note, nil
+	return owners, tier, note, nil
 }
