@@ -12,6 +12,7 @@ import (
 	"sync"
 
 	"github.com/urfave/cli/v2"
+	"golang.org/x/sys/unix"
 
 	"github.com/shale-build/shale/builder"
 	"github.com/shale-build/shale/builder/frontend"
@@ -129,13 +130,23 @@ func tryStep(c *cli.Context, s *session, tmp string) (err error) {
 		return err
 	}
 	defer func() {
-		err = errors.Join(err, store.Close())
-		// The storage library mounts the driver's directory on itself.
-		if unmountErr := overlay.Unmount(at("root/overlay")); !errors.Is(unmountErr, overlay.ErrNotMounted) {
-			err = errors.Join(err, unmountErr)
-		}
+		err = errors.Join(err, store.Close(), unmountAll(at("root/overlay")), unmountAll(at("root")))
 	}()
 	return buildTrial(c, &session{store: store, logger: s.logger, ids: s.ids, layers: s.layers}, at("context"))
+}
+
+// unmountAll takes away the mounts at dir. A store, and the driver of its layers,
+// mounts its directory on itself.
+func unmountAll(dir string) error {
+	for {
+		err := overlay.Unmount(dir)
+		if errors.Is(err, overlay.ErrNotMounted) || errors.Is(err, unix.ENOENT) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
 }
 
 func buildTrial(c *cli.Context, s *session, context string) error {
