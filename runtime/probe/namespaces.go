@@ -89,7 +89,11 @@ func namespaces(ctx context.Context) []Result {
 	if err != nil {
 		out = []byte("error\t" + oneLine(err.Error()))
 	}
-	return readChild(string(out), unsupportedFix)
+	subIDsFix := ""
+	if !isRoot() {
+		subIDsFix = userns.SubIDsFix(ctx)
+	}
+	return readChild(string(out), unsupportedFix, subIDsFix)
 }
 
 // childTimeout is far more than an emulated machine under load takes.
@@ -98,7 +102,7 @@ const childTimeout = 2 * time.Minute
 const unsupportedFix = "allow unshare(2) and mount(2)"
 
 // readChild turns the child's report into results.
-func readChild(out, fix string) []Result {
+func readChild(out, fix, subIDsFix string) []Result {
 	lines := map[string][]string{}
 	for line := range strings.Lines(out) {
 		f := strings.Split(strings.TrimSuffix(line, "\n"), "\t")
@@ -132,7 +136,7 @@ func readChild(out, fix string) []Result {
 	ids := Result{Name: IDMap, Status: OK, Detail: mode[0] + ", " + mode[1] + " ids"}
 	if mode[0] == string(userns.ModeSingle) || mode[1] == "1" {
 		ids.Status, ids.Detail = Degraded, mode[2]
-		ids.Fix = "install the package uidmap and run: usermod --add-subuids 100000-165535 --add-subgids 100000-165535 USER"
+		ids.Fix = subIDsFix
 	}
 	results := []Result{
 		{Name: UserNS, Status: OK, Detail: mode[0]},

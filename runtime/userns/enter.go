@@ -10,6 +10,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"os/user"
 	"strconv"
 	"strings"
 	"syscall"
@@ -194,7 +195,7 @@ func settle(o Options) (Info, error) {
 		if mode, reason, err = settleMaps(mode, reason, i); err != nil {
 			return Info{}, err
 		}
-		if err := markRootless(i); err != nil {
+		if err := errors.Join(markRootless(i), keepHome(i)); err != nil {
 			return Info{}, &Error{Step: "environment", Err: err}
 		}
 	}
@@ -235,6 +236,20 @@ func markRootless(i Info) error {
 		os.Setenv("_CONTAINERS_ROOTLESS_GID", strconv.Itoa(i.OuterGID)))
 }
 
+// keepHome sets HOME where there is none to the user's home directory: libraries
+// would look up that of uid 0, which the process seems to be. Without an entry in
+// passwd(5) it is the root directory, as in containers, and never root's.
+func keepHome(i Info) error {
+	if os.Getenv("HOME") != "" {
+		return nil
+	}
+	home := "/"
+	if u, err := user.LookupId(strconv.Itoa(i.OuterUID)); err == nil && u.HomeDir != "" {
+		home = u.HomeDir
+	}
+	return os.Setenv("HOME", home)
+}
+
 // settleMaps waits for the helper and falls back to a single id where it had
 // no success.
 func settleMaps(mode Mode, reason string, i Info) (Mode, string, error) {
@@ -250,7 +265,7 @@ func settleMaps(mode Mode, reason string, i Info) (Mode, string, error) {
 	}
 	if countIDs("/proc/self/uid_map") != 0 || countIDs("/proc/self/gid_map") != 0 {
 		// Half a map cannot be taken back.
-		return mode, reason, &Error{Step: mapStep(mode), Err: errors.New(report), Fix: fixSubIDs}
+		return mode, reason, &Error{Step: mapStep(mode), Err: errors.New(report), Fix: "the ranges in /etc/subuid and in /etc/subgid must both be usable, see subuid(5)"}
 	}
 	if err := writeSingle(i); err != nil {
 		return mode, reason, err

@@ -9,8 +9,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-const fixSubIDs = "give the user ranges with: usermod --add-subuids 100000-165535 --add-subgids 100000-165535 USER"
-
 // WaysOut are what to do in a container that allows no namespaces.
 const WaysOut = "in a container build as root, which works in place (runAsUser: 0, docker's --user 0), " +
 	"or let it make namespaces (seccompProfile: {type: Unconfined}, docker's --security-opt seccomp=unconfined)"

@@ -89,7 +89,7 @@ func choose(f facts, force Mode) (plan, error) {
 	case ModeFull:
 		if why := noFullMap(f); why != "" {
 			if force != "" {
-				return plan{}, &Error{Step: "newuidmap", Err: errors.New(why), Fix: fixSubIDs}
+				return plan{}, &Error{Step: "newuidmap", Err: errors.New(why), Fix: f.fix(programDirs, "/etc/subuid", "/etc/subgid")}
 			}
 			return plan{mode: ModeSingle, reason: why, how: "self"}, nil
 		}
