@@ -119,7 +119,7 @@ func keepAttribute(s *scene) error {
 }
 
 func setIDBit(s *scene) error {
-	if err := os.Chmod(s.merged("attr"), 0o755|os.ModeSetuid); err != nil { //nolint:gosec // as it says
+	if err := os.Chmod(s.merged("attr"), 0o755|os.ModeSetuid); err != nil {
 		return err
 	}
 	st, err := os.Lstat(s.merged("attr"))

@@ -57,7 +57,7 @@ type Store struct {
 	// a directory that was removed while a layer was made in it.
 	layers  *os.File
 	missing atomic.Pointer[string]
-	reaping     sync.WaitGroup
+	reaping sync.WaitGroup
 }
 
 // Reexec runs one of the helpers that containers/storage starts by executing

@@ -59,7 +59,7 @@ func (l *Location) withoutMounts(so *types.StoreOptions) error {
 	if err := linkDirs(l.so.RunRoot, so.RunRoot, runDirs); err != nil {
 		return err
 	}
-	if unshare.IsRootless() && isNetwork(int64(st.Type)) {
+	if unshare.IsRootless() && isNetwork(st.Type) {
 		// The driver refuses to work on it, or hides the modes of files from
 		// the server, by what statfs(2) says of the graph root.
 		if so.GraphRoot, err = l.elsewhere(so.RunRoot); err != nil {

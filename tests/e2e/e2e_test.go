@@ -185,7 +185,7 @@ func cleanUp(t *testing.T, env *testscript.Env) {
 	remove := []string{"rm", "-rf", env.Getenv("SCENARIO"), runtimeDir}
 	if os.Geteuid() != 0 {
 		mapped := []string{"unshare", "--map-root-user", "--map-auto"}
-		if exec.Command(mapped[0], append(mapped[1:], "true")...).Run() != nil { //nolint:noctx // immediate
+		if exec.Command(mapped[0], append(mapped[1:], "true")...).Run() != nil {
 			mapped = mapped[:2] // a user without subordinate ids
 		}
 		remove = append(mapped, remove...)

@@ -12,8 +12,8 @@ import (
 
 	"github.com/shale-build/shale/builder"
 	"github.com/shale-build/shale/builder/frontend"
-	"github.com/shale-build/shale/storage"
 	"github.com/shale-build/shale/cmd/shale/cli/display"
+	"github.com/shale-build/shale/storage"
 )
 
 func buildCommand() *cli.Command {

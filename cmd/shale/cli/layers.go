@@ -196,6 +196,7 @@ func describeUnsupported(l *storage.Location, e *overlay.UnsupportedError) strin
 		return fmt.Sprintf("the security module forbids overlays to %q", e.Label)
 	case overlay.Refused:
 		return fmt.Sprintf("mounts are refused: %v", e.Err)
+	case overlay.FileSystem:
 	}
 	return fmt.Sprintf("the file system of the store (%s) cannot hold an overlay: %s: %v", l.FileSystem(), e.Act, errnoOf(e.Err))
 }

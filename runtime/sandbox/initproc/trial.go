@@ -48,7 +48,7 @@ const trialOwner = 1
 var trialActs = map[string][]act{
 	TrialMake: {
 		{"make directories", func() error {
-			return errors.Join(os.MkdirAll("/t/replaced/sub", 0o755), os.MkdirAll("/t/renamed/sub", 0o755))
+			return errors.Join(os.MkdirAll("/t/replaced/sub", 0o750), os.MkdirAll("/t/renamed/sub", 0o750))
 		}},
 		{"make files", func() error {
 			return errors.Join(writeTrial("/t/gone"), writeTrial("/t/linked"), writeTrial("/t/owned"), writeTrial("/t/replaced/sub/f"))
@@ -60,7 +60,7 @@ var trialActs = map[string][]act{
 	TrialChange: {
 		{"delete a file", func() error { return os.Remove("/t/gone") }},
 		{"replace a directory", func() error {
-			if err := errors.Join(os.RemoveAll("/t/replaced"), os.Mkdir("/t/replaced", 0o755)); err != nil {
+			if err := errors.Join(os.RemoveAll("/t/replaced"), os.Mkdir("/t/replaced", 0o750)); err != nil {
 				return err
 			}
 			left, err := os.ReadDir("/t/replaced")
@@ -90,7 +90,7 @@ func writeTrial(path string) error { return os.WriteFile(path, []byte("x"), 0o60
 func moveTrialDirectory() error {
 	err := os.Rename("/t/renamed", "/t/moved")
 	if errors.Is(err, syscall.EXDEV) {
-		err = errors.Join(os.MkdirAll("/t/moved/sub", 0o755), os.RemoveAll("/t/renamed"))
+		err = errors.Join(os.MkdirAll("/t/moved/sub", 0o750), os.RemoveAll("/t/renamed"))
 	}
 	return err
 }

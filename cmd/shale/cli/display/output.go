@@ -48,6 +48,7 @@ func newOutput(opts Options) output {
 		o.live = o.terminal
 	case progressui.QuietMode, progressui.RawJSONMode:
 		return output{}
+	case progressui.DefaultMode, progressui.PlainMode:
 	}
 	o.steps = map[digest.Digest]*written{}
 	return o
