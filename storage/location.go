@@ -92,7 +92,7 @@ func (l *Location) FileSystem() string {
 	if st.Type == unix.EXT4_SUPER_MAGIC {
 		return "ext4"
 	}
-	if name, ok := graphdriver.FsNames[graphdriver.FsMagic(st.Type)]; ok { //nolint:gosec // as the library converts it
+	if name, ok := graphdriver.FsNames[graphdriver.FsMagic(st.Type)]; ok {
 		return name
 	}
 	return fmt.Sprintf("type %#x", st.Type)
