@@ -37,7 +37,7 @@ type Runner interface {
 	// Run runs one command, see sandbox.Runner.
 	Run(ctx context.Context, s sandbox.Spec) (int, error)
 	// Unavailable returns those of the limits that cannot be applied, and why.
-	Unavailable(l sandbox.Limits) (names []string, why string)
+	Unavailable(ctx context.Context, l sandbox.Limits) (names []string, why string)
 }
 
 // Executor runs the RUN steps of one build. It is safe for concurrent use.
@@ -67,7 +67,7 @@ type Executor struct {
 // Prepare sets up the network of v, and says which of its limits this machine
 // does not apply. It is called before Run.
 func (e *Executor) Prepare(ctx context.Context, v *llb.Vertex) error {
-	e.limits(v)
+	e.limits(ctx, v)
 	_, err := e.network(ctx, v.Exec.GetNetwork())
 	return err
 }
@@ -165,7 +165,7 @@ func (e *Executor) spec(ctx context.Context, v *llb.Vertex, root string, mounts 
 		Mounts:         mounts.list,
 		ShmSize:        mounts.shmSize,
 		Rlimits:        ulimits,
-		Limits:         e.limits(v),
+		Limits:         e.limits(ctx, v),
 		Privileged:     v.Exec.GetSecurity() == pb.SecurityMode_INSECURE,
 		SingleID:       e.SingleID,
 		Owners:         e.Mounts.Owners(),

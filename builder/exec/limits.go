@@ -1,6 +1,7 @@
 package exec
 
 import (
+	"context"
 	"fmt"
 	"strings"
 
@@ -30,14 +31,14 @@ func rlimits(list []*pb.Ulimit) ([]sandbox.Rlimit, error) {
 
 // limits are those of the step's control group. What this machine cannot apply
 // is said once in a build, and the steps run without.
-func (e *Executor) limits(v *llb.Vertex) sandbox.Limits {
+func (e *Executor) limits(ctx context.Context, v *llb.Vertex) sandbox.Limits {
 	r := v.Resources
 	l := sandbox.Limits{
 		Memory: r.GetMemory(), MemorySwap: r.GetMemorySwap(),
 		CPUShares: r.GetCpuShares(), CPUPeriod: r.GetCpuPeriod(), CPUQuota: r.GetCpuQuota(),
 		CPUs: r.GetCpusetCpus(), Mems: r.GetCpusetMems(), Parent: v.Exec.GetMeta().GetCgroupParent(),
 	}
-	names, why := e.Runner.Unavailable(l)
+	names, why := e.Runner.Unavailable(ctx, l)
 	if len(names) == 0 {
 		return l
 	}

@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/shale-build/shale/runtime/scope"
 	"github.com/shale-build/shale/runtime/userns"
 )
 
@@ -43,10 +44,13 @@ func cgroup() Result {
 		return Result{Cgroup, Degraded, err.Error(), ""}
 	}
 	_, path, _ := strings.Cut(strings.TrimSpace(string(b)), "0::")
-	if err := unix.Access("/sys/fs/cgroup"+path, unix.W_OK); err != nil {
-		return Result{Cgroup, Degraded, "version 2, not delegated", "start with: systemd-run --user --scope -p Delegate=yes shale"}
+	if unix.Access("/sys/fs/cgroup"+path, unix.W_OK) == nil {
+		return Result{Name: Cgroup, Status: OK, Detail: "version 2, delegated"}
 	}
-	return Result{Name: Cgroup, Status: OK, Detail: "version 2, delegated"}
+	if err := scope.Offered(os.Getuid()); err != nil {
+		return Result{Cgroup, Degraded, "version 2, not delegated, so no limits for steps: " + err.Error(), ""}
+	}
+	return Result{Name: Cgroup, Status: OK, Detail: "version 2, delegated by the user's systemd when steps have limits"}
 }
 
 // appArmor says what AppArmor has to do with what happened on the way into a user

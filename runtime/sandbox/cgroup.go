@@ -2,12 +2,14 @@ package sandbox
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/opencontainers/cgroups"
@@ -117,6 +119,9 @@ type cgroup struct {
 	own      string
 }
 
+// delegation is what a user's systemd is told to hand on for the rest.
+const delegation = "Delegate=cpu cpuset io memory pids"
+
 // findCgroup looks for a place that this process may use. A user has one in
 // version 2 when the parent of the own cgroup was delegated, as systemd does
 // with user@.service: a cgroup with processes cannot have children with
@@ -127,10 +132,10 @@ func findCgroup(all bool) cgroup {
 		return c
 	}
 	if !c.unified {
-		c.why = "this machine has cgroups of version 1, which a user cannot be given"
+		c.why = "this machine has cgroups of version 1, which a user cannot be given (boot with systemd.unified_cgroup_hierarchy=1)"
 		return c
 	}
-	c.own = ownCgroup()
+	c.own = OwnCgroup()
 	if c.own == "" {
 		c.why = "the process's own cgroup is not known"
 		return c
@@ -139,7 +144,7 @@ func findCgroup(all bool) cgroup {
 	for _, name := range []string{".", "cgroup.procs", "cgroup.subtree_control"} {
 		path := filepath.Join(cgroupRoot, parent, name)
 		if unix.Access(path, unix.W_OK) != nil {
-			c.why = fmt.Sprintf("the cgroup %s is not delegated to the user; start the build with: systemd-run --user --scope -- shale build …", parent)
+			c.why = fmt.Sprintf("the cgroup %s is not delegated to the user", parent)
 			return c
 		}
 	}
@@ -147,8 +152,51 @@ func findCgroup(all bool) cgroup {
 	return c
 }
 
-// ownCgroup is this process's in version 2.
-func ownCgroup() string {
+// place returns where cgroups can be made for containers with limits l. The first
+// time that it takes a scope, the process moves into one.
+func (r *Runner) place(ctx context.Context, l Limits) cgroup {
+	r.placing.Lock()
+	defer r.placing.Unlock()
+	wanted := len(l.wanted()) > 0 || l.Parent != "" && !filepath.IsAbs(l.Parent)
+	if c := r.cgroup; wanted && c.unified && !c.all && c.dir == "" && r.scope != nil {
+		r.cgroup = c.enter(ctx, r.scope)
+		r.scope = nil
+	}
+	return r.cgroup
+}
+
+// current is the last answer of place.
+func (r *Runner) current() cgroup {
+	r.placing.Lock()
+	defer r.placing.Unlock()
+	return r.cgroup
+}
+
+// enter moves the process into a scope. Its cgroup is the parent of those of
+// containers, so the process itself goes one further down.
+func (c cgroup) enter(ctx context.Context, scope func(context.Context) (string, error)) cgroup {
+	dir, err := scope(ctx)
+	if err != nil {
+		c.why += ", and no scope could be made for the build: " + err.Error()
+		return c
+	}
+	c.own = filepath.Join(dir, "builder")
+	path := filepath.Join(cgroupRoot, c.own)
+	err = os.Mkdir(path, 0o755) //nolint:gosec // as are all cgroups
+	if err == nil {
+		err = os.WriteFile(filepath.Join(path, "cgroup.procs"), []byte(strconv.Itoa(os.Getpid())), 0)
+	}
+	if err != nil {
+		c.own, c.why = dir, fmt.Sprintf("the scope %s cannot be divided: %v", dir, err)
+		return c
+	}
+	c.dir, c.why = dir, ""
+	return c
+}
+
+// OwnCgroup returns this process's cgroup in version 2, as a path from the root of
+// the hierarchy, or "" if it is not known.
+func OwnCgroup() string {
 	f, err := os.Open("/proc/self/cgroup")
 	if err != nil {
 		return ""
@@ -164,7 +212,10 @@ func ownCgroup() string {
 
 // Unavailable returns those of the limits that cannot be applied, named as
 // docker's flags, and why. A container that is asked for them runs without.
-func (r *Runner) Unavailable(l Limits) (names []string, why string) {
+// The first time that limits are wanted, the process may move into another cgroup
+// (see Options.Scope).
+func (r *Runner) Unavailable(ctx context.Context, l Limits) (names []string, why string) {
+	place := r.place(ctx, l)
 	var reasons []string
 	note := func(name, reason string) {
 		if reason == "" {
@@ -176,9 +227,9 @@ func (r *Runner) Unavailable(l Limits) (names []string, why string) {
 		}
 	}
 	for name, controller := range l.wanted() {
-		note(name, r.cgroup.lacks(controller))
+		note(name, place.lacks(controller))
 	}
-	note("cgroup-parent", r.cgroup.refuses(l.Parent))
+	note("cgroup-parent", place.refuses(l.Parent))
 	slices.Sort(names)
 	slices.Sort(reasons)
 	return names, strings.Join(reasons, "; ")
@@ -199,7 +250,10 @@ func (c cgroup) lacks(controller string) string {
 			return ""
 		}
 	}
-	return fmt.Sprintf("the cgroup controller %s is not available", controller)
+	if c.all {
+		return fmt.Sprintf("the cgroup controller %s is not available", controller)
+	}
+	return fmt.Sprintf("the cgroup controller %s is not delegated to users (as root, set %s for user@.service)", controller, delegation)
 }
 
 // refuses says why no cgroup can be made in parent, "" being no wish.

@@ -22,7 +22,7 @@ func TestLimitsOfAUser(t *testing.T) {
 		return // TestLimitsOfRoot
 	}
 	r, root := newRunner(t), newRootfs(t)
-	names, why := r.Unavailable(all)
+	names, why := r.Unavailable(t.Context(), all)
 	want := []string{"cgroup-parent", "cpu-period", "cpu-quota", "cpu-shares", "cpuset-cpus", "cpuset-mems", "memory", "memory-swap"}
 	if _, err := os.Stat("/sys/fs/cgroup/cgroup.controllers"); err == nil {
 		want = names
@@ -35,7 +35,7 @@ func TestLimitsOfAUser(t *testing.T) {
 	if got := output(t, r, s); got != "ran\n" {
 		t.Errorf("output %q", got)
 	}
-	if names, why := r.Unavailable(sandbox.Limits{}); names != nil || why != "" {
+	if names, why := r.Unavailable(t.Context(), sandbox.Limits{}); names != nil || why != "" {
 		t.Errorf("no limit is not available: %q, %s", names, why)
 	}
 }
@@ -45,7 +45,7 @@ func TestLimitsOfRoot(t *testing.T) {
 		return // TestLimitsOfAUser
 	}
 	r, root := newRunner(t), newRootfs(t)
-	names, why := r.Unavailable(all)
+	names, why := r.Unavailable(t.Context(), all)
 	s := shell(root, `cd /sys/fs/cgroup
 for f in memory/memory.limit_in_bytes cpu/cpu.shares cpu/cpu.cfs_quota_us cpuset/cpuset.cpus memory.max cpu.weight cpu.max cpuset.cpus; do
 	! test -e $f || echo $f $(cat $f)

@@ -44,7 +44,7 @@ func (e *NotInPlaceError) Error() string {
 }
 
 // Unavailable returns all limits that are asked for.
-func (*InPlace) Unavailable(l Limits) (names []string, why string) {
+func (*InPlace) Unavailable(_ context.Context, l Limits) (names []string, why string) {
 	for name := range l.wanted() {
 		names = append(names, name)
 	}

@@ -33,6 +33,10 @@ type Options struct {
 	// NoDeviceCgroup makes the machine's root do without the device cgroup,
 	// as happens by itself where the cgroups are read-only.
 	NoDeviceCgroup bool
+	// Scope moves the process into a cgroup of version 2 that is the user's to
+	// divide, and returns it. It is called at most once, when limits are wanted
+	// that cannot be applied below the cgroup that the process is in. May be nil.
+	Scope func(ctx context.Context) (cgroup string, err error)
 }
 
 // Runner runs containers; safe for concurrent use.
@@ -42,7 +46,11 @@ type Runner struct {
 	log      *slog.Logger
 	initial  bool
 	devices  bool
-	cgroup   cgroup
+
+	placing sync.Mutex
+	cgroup  cgroup
+	scope   func(ctx context.Context) (string, error) // nil once it was called
+
 	// boundProc: no fresh /proc can be mounted here.
 	boundProc atomic.Bool
 }
@@ -76,6 +84,7 @@ func New(o Options) (*Runner, error) {
 		initial:  initial,
 		devices:  devices,
 		cgroup:   findCgroup(devices),
+		scope:    o.Scope,
 	}, nil
 }
 
@@ -159,9 +168,10 @@ func (r *Runner) Run(ctx context.Context, s Spec) (int, error) {
 
 // run prepares the root filesystem, runs and cleans up.
 func (r *Runner) run(ctx context.Context, s *Spec) (code int, err error) {
-	left, _ := r.Unavailable(s.Limits)
+	left, _ := r.Unavailable(ctx, s.Limits)
 	s.Limits = s.Limits.without(left)
-	env := environment{initial: r.initial, devices: r.devices, rootfs: s.Rootfs, cgroup: r.cgroup.path(s.ID, s.Limits), cgroupNS: r.cgroup.shown() && r.cgroup.unified}
+	place := r.place(ctx, s.Limits)
+	env := environment{initial: r.initial, devices: r.devices, rootfs: s.Rootfs, cgroup: place.path(s.ID, s.Limits), cgroupNS: place.shown() && place.unified}
 	if r.initial && !r.devices && !s.Privileged {
 		env.rootfs = filepath.Join(r.stateDir, s.ID+".rootfs")
 		release, err := withoutDevices(s.Rootfs, env.rootfs)
@@ -208,8 +218,8 @@ func (r *Runner) run(ctx context.Context, s *Spec) (code int, err error) {
 // mounts lists all mounts in order, with resolved targets that exist.
 func (s *Spec) mounts(st *stubs, r *Runner) ([]specs.Mount, error) {
 	out := s.standardMounts(r.initial)
-	if r.cgroup.shown() {
-		out = append(out, r.cgroup.mount(s.Privileged))
+	if c := r.current(); c.shown() {
+		out = append(out, c.mount(s.Privileged))
 	}
 	for _, p := range []string{"/proc", "/dev", "/sys"} {
 		if err := st.placeSpecial(p); err != nil {

@@ -24,6 +24,7 @@ func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){
 		"gitserve":     main1(gitserve),
 		"layerls":      main1(layerls),
+		"usersystemd":  main1(usersystemd),
 		"ocicheck":     main1(ocicheck),
 		"mktree":       main1(mktree),
 		"sshkeys":      main1(sshkeys),

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -11,6 +12,7 @@ import (
 	"github.com/shale-build/shale/builder"
 	"github.com/shale-build/shale/builder/exec"
 	"github.com/shale-build/shale/runtime/sandbox"
+	"github.com/shale-build/shale/runtime/scope"
 	"github.com/shale-build/shale/storage/registry"
 )
 
@@ -62,6 +64,9 @@ func newRunner(s *session) (_ exec.Runner, dir string, end func() error, err err
 	}
 	runner, err := sandbox.New(sandbox.Options{
 		StateDir: filepath.Join(s.store.RunRoot(), "shale"), Logger: s.logger,
+		Scope: func(ctx context.Context) (string, error) {
+			return scope.Enter(ctx, scope.Options{UID: s.ids.OuterUID, Cgroup: sandbox.OwnCgroup})
+		},
 	})
 	if err != nil {
 		return nil, "", nil, err
