@@ -187,6 +187,7 @@ func (b *build) openGrants() (err error) {
 
 // openState opens the directories that a build keeps beside the layers.
 func (b *build) openState(ctx context.Context) error {
+	b.deps.Store.Sweep()
 	tmp, err := b.deps.Store.StateDir(tempState)
 	if err != nil {
 		return err

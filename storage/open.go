@@ -52,6 +52,7 @@ type Store struct {
 	prepareOnce sync.Once
 	stagingBase string
 	prepareErr  error
+	sweepOnce   sync.Once
 
 	// layers is the directory of layers, nil if it cannot be opened, and missing
 	// a directory that was removed while a layer was made in it.

@@ -24,19 +24,24 @@ const (
 // stagingLock is the driver's name for the lock file in a staging directory.
 const stagingLock = "staging.lock"
 
-// prepareStaging readies the directory of staging directories and removes, in the
-// background, those whose owners were killed. Three directories are listed, two of
-// which are rarely there.
+// prepareStaging readies the directory of staging directories.
 func (s *Store) prepareStaging() {
 	s.stagingBase, s.prepareErr = s.makeStagingBase()
-	if s.prepareErr != nil {
-		return
+	s.sweepOnce.Do(s.sweep)
+}
+
+// Sweep removes, in the background, staging directories whose owners were killed.
+// Making a layer does so too; a build that makes none calls Sweep. One directory is
+// listed when there is nothing to do.
+func (s *Store) Sweep() {
+	if len(list(ownBase(layerHome(s.GraphRoot(), s.lib.ImageStore())))) > 0 {
+		s.sweepOnce.Do(s.sweep)
 	}
+}
+
+func (s *Store) sweep() {
 	home := layerHome(s.GraphRoot(), s.lib.ImageStore())
-	left := list(s.stagingBase)
-	if stray := strayBase(home); stray != s.stagingBase {
-		left = append(left, list(stray)...)
-	}
+	left := append(list(ownBase(home)), list(strayBase(home))...)
 	// The driver's own, where earlier versions of shale made layers.
 	driver := list(filepath.Join(home, driverName, "staging"))
 	if len(left)+len(driver) == 0 {

@@ -45,7 +45,7 @@ func layerHome(graphRoot, imageStore string) string {
 func (s *Store) makeStagingBase() (string, error) {
 	home := layerHome(s.GraphRoot(), s.lib.ImageStore())
 	layers := filepath.Join(home, driverName)
-	base := filepath.Join(home, stateDir, stagingState)
+	base := ownBase(home)
 	if apart(home, layers) {
 		base = strayBase(home)
 	}
@@ -65,6 +65,9 @@ func (s *Store) makeStagingBase() (string, error) {
 	}
 	return base, nil
 }
+
+// ownBase is where layers are made.
+func ownBase(home string) string { return filepath.Join(home, stateDir, stagingState) }
 
 // strayBase is where layers are made when no rename leads to the driver's
 // directory from outside: when that is the root of another file system.

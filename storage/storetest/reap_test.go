@@ -51,3 +51,22 @@ func TestReapUnlocked(t *testing.T) {
 		t.Errorf("left are %q, want %q", left, want)
 	}
 }
+
+// A build that makes no layer removes what killed ones left, too.
+func TestSweep(t *testing.T) {
+	roots := storetest.NewRoots(t)
+	storetest.Open(t, roots)
+	if err := storetest.Command(t, "die", roots.Graph, roots.Run).Run(); err == nil {
+		t.Fatal("helper was not killed")
+	}
+	base := filepath.Join(roots.Graph, "shale", "staging")
+	if left, err := os.ReadDir(base); err != nil || len(left) != 2 {
+		t.Fatalf("the killed process left %v, %v; want a directory and its lock", left, err)
+	}
+	s := storetest.Open(t, roots)
+	s.Sweep()
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	checkNothingStaged(t, s)
+}
