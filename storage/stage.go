@@ -10,6 +10,7 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	graphdriver "go.podman.io/storage/drivers"
+	"golang.org/x/sys/unix"
 
 	"github.com/shale-build/shale/rmtree"
 )
@@ -145,6 +146,19 @@ func makeStaging(st Staging) error {
 		if err := os.Mkdir(d.path, d.mode); err != nil {
 			return fmt.Errorf("create staging directory: %w", err)
 		}
+	}
+	return letFill(st.Upper)
+}
+
+// letFill lets the owner of a layer's directory, which has mode 0555 as those of the
+// driver, write to it where that counts: a file server knows no capabilities of users.
+// The mode stays, as renaming a directory is writing to it, too.
+func letFill(dir string) error {
+	if unix.Access(dir, unix.W_OK) == nil {
+		return nil
+	}
+	if err := os.Chmod(dir, 0o755); err != nil { //nolint:gosec // the root of a file system is world-readable
+		return fmt.Errorf("create staging directory: %w", err)
 	}
 	return nil
 }
