@@ -55,12 +55,12 @@ func TestResults(t *testing.T) {
 
 // What the selection names is there.
 func TestSelection(t *testing.T) {
-	whole, short, err := plan.Load()
+	all, err := plan.Load()
 	if err != nil {
 		t.Fatal(err)
 	}
 	tests := filepath.Join("..")
-	for _, s := range []plan.Selection{whole, short} {
+	for _, s := range []plan.Selection{all.Whole, all.Part, all.Short} {
 		files := map[string][]string{
 			filepath.Join("guest", "checks", "*.sh"):                    s.Checks,
 			filepath.Join(tests, "conformance", "cases", "*/case.json"): slices.Concat(s.Conformance, s.Digests),
@@ -75,8 +75,8 @@ func TestSelection(t *testing.T) {
 			}
 		}
 	}
-	for _, name := range short.Digests {
-		if !slices.Contains(whole.Digests, name) {
+	for _, name := range slices.Concat(all.Part.Digests, all.Short.Digests) {
+		if !slices.Contains(all.Whole.Digests, name) {
 			t.Errorf("%s: the host has no digests for it", name)
 		}
 	}

@@ -12,14 +12,6 @@ import (
 	"github.com/shale-build/shale/tests/kernels/plan"
 )
 
-// environmentsOf are the environments of guest/environments.go that a run has.
-func environmentsOf(short bool) []string {
-	if short {
-		return []string{"user", "oneid"}
-	}
-	return []string{"user", "oneid", "root", "unshare", "docker"}
-}
-
 // machine boots a machine and records what its guest reports.
 func (o options) machine(ctx context.Context, m machine, r *recorder) error {
 	cache := filepath.Join(o.cache, "kernels")
@@ -74,18 +66,17 @@ func (o options) machine(ctx context.Context, m machine, r *recorder) error {
 
 // stageImage makes the file system with the programs, the cases and the plan.
 func (o options) stageImage(ctx context.Context, m machine) (string, error) {
-	whole, short, err := plan.Load()
-	if err != nil {
+	p := plan.Plan{Run: o.run}
+	var err error
+	if p.Environments, err = plan.For(o.short); err != nil {
 		return "", err
 	}
-	p := plan.Plan{Machine: m.name, Environments: environmentsOf(o.short), Selection: whole, Run: o.run}
-	if o.short {
-		p.Selection = short
+	if m.foreign() {
+		for i := range p.Environments {
+			p.Environments[i].Digests = nil // of another processor's images there are none to compare with
+		}
 	}
 	dir := filepath.Join(o.stage, m.arch)
-	if m.foreign() {
-		p.Digests = nil // of another processor's images there are none to compare with
-	}
 	data, err := json.MarshalIndent(p, "", " ")
 	if err != nil {
 		return "", err

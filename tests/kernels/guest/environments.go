@@ -11,6 +11,8 @@ import (
 // environment is somebody who builds.
 type environment struct {
 	name string
+	// selected are its cases.
+	selected plan.Selection
 	// user logs in by ssh, for a session as pam_systemd makes it.
 	user string
 	// container is an environment of tests/environments/container, entered as root.

@@ -66,12 +66,12 @@ func (g *guest) run() error {
 	if err != nil {
 		return err
 	}
-	for _, name := range g.plan.Environments {
-		e, ok := environments[name]
+	for _, selected := range g.plan.Environments {
+		e, ok := environments[selected.Name]
 		if !ok {
-			return fmt.Errorf("unknown environment %q", name)
+			return fmt.Errorf("unknown environment %q", selected.Name)
 		}
-		e.name = name
+		e.name, e.selected = selected.Name, selected.Selection
 		if e.user != "" {
 			// Or each login would start the user's manager anew, and wait for it.
 			if out, err := command("loginctl", "enable-linger", e.user).CombinedOutput(); err != nil {
@@ -136,7 +136,7 @@ func tail(output string) string {
 }
 
 func (g *guest) checks(e environment) {
-	for _, name := range g.plan.Checks {
+	for _, name := range e.selected.Checks {
 		if name == "limits" && e.container != "" || name == "network" && e.container != "" {
 			continue // of a container these are its engine's
 		}
@@ -145,7 +145,7 @@ func (g *guest) checks(e environment) {
 }
 
 func (g *guest) stores(e environment, disks map[string]disk) {
-	for _, name := range g.plan.Stores {
+	for _, name := range e.selected.Stores {
 		if d, ok := disks[name]; !ok || d.err != nil {
 			g.report(plan.Result{Environment: e.name, Case: "store/" + name, Why: fmt.Sprintf("the file system could not be made: %v", d.err)})
 			continue

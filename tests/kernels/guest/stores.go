@@ -4,7 +4,9 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
+	"slices"
+
+	"github.com/shale-build/shale/tests/kernels/plan"
 )
 
 // mounts is the directory with the file systems for stores.
@@ -42,7 +44,7 @@ func (g *guest) makeDisks() (map[string]disk, error) {
 	}
 	made := map[string]disk{}
 	for _, d := range disks {
-		if !strings.Contains(" "+strings.Join(g.plan.Stores, " ")+" ", " "+d.name+" ") {
+		if !slices.ContainsFunc(g.plan.Environments, func(e plan.Environment) bool { return slices.Contains(e.Stores, d.name) }) {
 			continue
 		}
 		d.err = g.mount(d)
@@ -57,10 +59,10 @@ func (g *guest) mount(d disk) error {
 	if out, err := command("sh", "-c", script, "sh", point, file).CombinedOutput(); err != nil {
 		return fmt.Errorf("%w: %s", err, out)
 	}
-	for _, name := range g.plan.Environments {
-		dir := filepath.Join(point, name)
+	for _, e := range g.plan.Environments {
+		dir := filepath.Join(point, e.Name)
 		script := `mkdir "$1"; [ -z "$2" ] || chown "$2:" "$1"`
-		if out, err := command("sh", "-ec", script, "sh", dir, environments[name].user).CombinedOutput(); err != nil {
+		if out, err := command("sh", "-ec", script, "sh", dir, environments[e.Name].user).CombinedOutput(); err != nil {
 			return fmt.Errorf("%w: %s", err, out)
 		}
 	}

@@ -29,15 +29,15 @@ func (g *guest) suites(e environment) {
 	if e.container != "" {
 		conformance = append(conformance, "CONFORMANCE_CONTAINER="+plan.Stage+"/container", "CONFORMANCE_ROOTFS="+plan.Stage+"/rootfs")
 	}
-	g.suite(e, suite{name: "conformance", binary: "conformance.test", test: "TestCases", cases: g.plan.Conformance, env: conformance})
+	g.suite(e, suite{name: "conformance", binary: "conformance.test", test: "TestCases", cases: e.selected.Conformance, env: conformance})
 	digests := append(slices.Clone(conformance), "CONFORMANCE_WANT="+plan.Stage+"/sums.json")
-	g.suite(e, suite{name: "digests", binary: "conformance.test", test: "TestSums", cases: g.plan.Digests, env: digests})
+	g.suite(e, suite{name: "digests", binary: "conformance.test", test: "TestSums", cases: e.selected.Digests, env: digests})
 	scenarios := suite{name: "scenarios", binary: "e2e.test", test: "TestScripts", env: []string{"SHALE_EXAMPLES=" + plan.Stage + "/examples"}}
 	switch {
 	case e.container == "":
-		scenarios.cases, scenarios.env = g.plan.Scenarios, append(scenarios.env, "SHALE_SCRIPTS="+plan.Stage+"/scripts")
+		scenarios.cases, scenarios.env = e.selected.Scenarios, append(scenarios.env, "SHALE_SCRIPTS="+plan.Stage+"/scripts")
 	case e.name == "docker":
-		scenarios.cases = g.plan.Containers
+		scenarios.cases = e.selected.Containers
 		scenarios.env = append(scenarios.env, "SHALE_SCRIPTS="+plan.Stage+"/environments", "SHALE_CONTAINER="+plan.Stage+"/container", "SHALE_ROOTFS="+plan.Stage+"/rootfs")
 	}
 	g.suite(e, scenarios)

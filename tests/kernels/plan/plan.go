@@ -29,12 +29,16 @@ const (
 
 // Plan says what is run in one machine.
 type Plan struct {
-	Machine string
-	// Environments are names of guest/environments.go.
-	Environments []string
-	Selection
+	// Environments are names of guest/environments.go, each with its cases.
+	Environments []Environment
 	// Run is a regular expression for "ENVIRONMENT/CASE"; all if empty.
 	Run string
+}
+
+// Environment is what is run in one environment.
+type Environment struct {
+	Name string
+	Selection
 }
 
 // Selection names the cases of each suite.
@@ -53,15 +57,31 @@ type Selection struct {
 //go:embed selection.json
 var selection []byte
 
-// Load returns what a whole run and what a short run has.
-func Load() (whole, short Selection, err error) {
-	var both struct{ Whole, Short Selection }
+// Selections are what a user's environments have, what those of root and containers
+// have, and what make ci runs.
+type Selections struct{ Whole, Part, Short Selection }
+
+// Load returns the selections.
+func Load() (Selections, error) {
+	var all Selections
 	decoder := json.NewDecoder(bytes.NewReader(selection))
 	decoder.DisallowUnknownFields()
-	if err := decoder.Decode(&both); err != nil {
-		return whole, short, fmt.Errorf("read selection.json: %w", err)
+	if err := decoder.Decode(&all); err != nil {
+		return all, fmt.Errorf("read selection.json: %w", err)
 	}
-	return both.Whole, both.Short, nil
+	return all, nil
+}
+
+// For returns the environments of a run with their cases.
+func For(short bool) ([]Environment, error) {
+	all, err := Load()
+	if err != nil {
+		return nil, err
+	}
+	if short {
+		return []Environment{{"user", all.Short}, {"oneid", all.Short}}, nil
+	}
+	return []Environment{{"user", all.Whole}, {"oneid", all.Whole}, {"root", all.Part}, {"unshare", all.Part}, {"docker", all.Part}}, nil
 }
 
 // Pattern selects subtests of a test, for -test.run.
