@@ -3,7 +3,7 @@
 //
 //	kernels -cache DIR -stage DIR [-short] [-run RE] [-results DIR] [MACHINE…]
 //	kernels -document FILE -results DIR
-//	kernels -digests
+//	kernels -digests [-short]
 //	kernels -names
 //
 // What machines are made of is kept in the cache. The stage has the programs and
@@ -48,7 +48,7 @@ func main() {
 			fmt.Println(m.name)
 		}
 	case *digests:
-		err = printDigests()
+		err = o.printDigests()
 	case *document != "":
 		err = writeTable(*document, o.results)
 	default:
@@ -59,16 +59,6 @@ func main() {
 		fmt.Fprintln(os.Stderr, "kernels:", err)
 		os.Exit(1)
 	}
-}
-
-// printDigests prints the cases of TestSums. The other selections have none beside them.
-func printDigests() error {
-	all, err := plan.Load()
-	if err != nil {
-		return err
-	}
-	fmt.Println(plan.Pattern("TestSums", all.Whole.Digests))
-	return nil
 }
 
 type options struct {
@@ -101,4 +91,14 @@ func (o options) machines(ctx context.Context, names []string) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// printDigests prints the cases of TestSums.
+func (o options) printDigests() error {
+	environments, err := plan.For(o.short)
+	if err != nil {
+		return err
+	}
+	fmt.Println(plan.Pattern("TestSums", environments[0].Digests))
+	return nil
 }

@@ -2,7 +2,10 @@ package main
 
 import (
 	"context"
+	"fmt"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 
 	"github.com/shale-build/shale/tests/kernels/plan"
@@ -35,7 +38,7 @@ func (e environment) command(args []string, env ...string) *exec.Cmd {
 	args = append([]string{"env", "SHALE=" + plan.Stage + "/shale"}, append(env, args...)...)
 	if e.container != "" {
 		return command(plan.Stage+"/container", append([]string{
-			"-env", e.container, "-rootfs", plan.Stage + "/rootfs", "-bind", plan.Stage, "-bind", mounts, "--",
+			"-env", e.container, "-rootfs", rootfs(), "-bind", plan.Stage, "-bind", mounts, "--",
 		}, args...)...)
 	}
 	return session(e.user, args)
@@ -52,4 +55,33 @@ func session(user string, args []string) *exec.Cmd {
 
 func command(name string, args ...string) *exec.Cmd {
 	return exec.CommandContext(context.Background(), name, args...)
+}
+
+// bundle is where the root file system of containers is made when the host cannot.
+const bundle = "/var/lib/guest"
+
+// rootfs is the directory that containers start with.
+func rootfs() string {
+	if dir := filepath.Join(plan.Stage, "rootfs"); exists(dir) {
+		return dir
+	}
+	return filepath.Join(bundle, "rootfs")
+}
+
+// makeRootfs makes that directory, of busybox and shale, on another processor than
+// the host's.
+func makeRootfs(images string) error {
+	if exists(rootfs()) {
+		return nil
+	}
+	script := `umoci unpack --image "$1/busybox:latest" "$2" && mkdir -p "$2/rootfs/usr/local/bin" && cp "$3/shale" "$2/rootfs/usr/local/bin/"`
+	if out, err := command("sh", "-c", script, "sh", images, bundle, plan.Stage).CombinedOutput(); err != nil {
+		return fmt.Errorf("make the root file system of containers: %w: %s", err, out)
+	}
+	return nil
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
 }

@@ -164,6 +164,9 @@ func serve() error {
 	if err != nil {
 		return err
 	}
+	if err := makeRootfs(images); err != nil {
+		return err
+	}
 	cmd := command(filepath.Join(plan.Stage, "testbed"), "serve", "-addr", plan.Registry, "-images", images, "--", filepath.Join(plan.Stage, "guest"))
 	cmd.Env = append(os.Environ(), envImages+"="+images)
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
@@ -174,7 +177,7 @@ func serve() error {
 // the host cannot make.
 func baseImages() (string, error) {
 	images := filepath.Join(plan.Stage, "images")
-	if _, err := os.Stat(images); err == nil {
+	if exists(images) {
 		return images, nil
 	}
 	for _, name := range []string{"busybox", "special", "foreign", "multi"} {

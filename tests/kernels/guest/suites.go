@@ -27,7 +27,7 @@ func (g *guest) suites(e environment) {
 		"CONFORMANCE_CASES=" + plan.Stage + "/cases", "CONFORMANCE_IMAGES=" + g.images, "CONFORMANCE_ENVIRONMENT=" + e.conformance,
 	}
 	if e.container != "" {
-		conformance = append(conformance, "CONFORMANCE_CONTAINER="+plan.Stage+"/container", "CONFORMANCE_ROOTFS="+plan.Stage+"/rootfs")
+		conformance = append(conformance, "CONFORMANCE_CONTAINER="+plan.Stage+"/container", "CONFORMANCE_ROOTFS="+rootfs())
 	}
 	g.suite(e, suite{name: "conformance", binary: "conformance.test", test: "TestCases", cases: e.selected.Conformance, env: conformance})
 	digests := append(slices.Clone(conformance), "CONFORMANCE_WANT="+plan.Stage+"/sums.json")
@@ -38,7 +38,7 @@ func (g *guest) suites(e environment) {
 		scenarios.cases, scenarios.env = e.selected.Scenarios, append(scenarios.env, "SHALE_SCRIPTS="+plan.Stage+"/scripts")
 	case e.name == "docker":
 		scenarios.cases = e.selected.Containers
-		scenarios.env = append(scenarios.env, "SHALE_SCRIPTS="+plan.Stage+"/environments", "SHALE_CONTAINER="+plan.Stage+"/container", "SHALE_ROOTFS="+plan.Stage+"/rootfs")
+		scenarios.env = append(scenarios.env, "SHALE_SCRIPTS="+plan.Stage+"/environments", "SHALE_CONTAINER="+plan.Stage+"/container", "SHALE_ROOTFS="+rootfs())
 	}
 	g.suite(e, scenarios)
 }

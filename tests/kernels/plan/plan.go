@@ -72,7 +72,8 @@ func Load() (Selections, error) {
 	return all, nil
 }
 
-// For returns the environments of a run with their cases.
+// For returns the environments of a run with their cases. No other has a digest that
+// the first has not.
 func For(short bool) ([]Environment, error) {
 	all, err := Load()
 	if err != nil {
