@@ -1,7 +1,7 @@
 // Command kernels boots virtual machines with Debian's kernels and has the tests'
 // selection run in each:
 //
-//	kernels -cache DIR -stage DIR [-short] [-run RE] [-results DIR] [MACHINE…]
+//	kernels -cache DIR -stage DIR [-short] [-run RE] [-results DIR] [-ssh PORT] [MACHINE…]
 //	kernels -document FILE -results DIR
 //	kernels -digests [-short]
 //	kernels -names
@@ -35,6 +35,7 @@ func main() {
 	flag.StringVar(&o.stage, "stage", "", "directory of programs and cases")
 	flag.StringVar(&o.results, "results", "", "directory of results")
 	flag.StringVar(&o.run, "run", "", "regular expression for ENVIRONMENT/CASE")
+	flag.StringVar(&o.ssh, "ssh", "", "port of loopback to be forwarded to the machine's sshd, to look into it")
 	flag.BoolVar(&o.short, "short", false, "run the short selection")
 	flag.DurationVar(&o.timeout, "timeout", 3*time.Hour, "of each machine")
 	document := flag.String("document", "", "write the table of this document")
@@ -62,9 +63,9 @@ func main() {
 }
 
 type options struct {
-	cache, stage, results, run string
-	short                      bool
-	timeout                    time.Duration
+	cache, stage, results, run, ssh string
+	short                           bool
+	timeout                         time.Duration
 }
 
 // machines runs the tests in each machine. What fails in one keeps no other from

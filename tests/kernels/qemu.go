@@ -21,6 +21,8 @@ type parts struct {
 	// root, modules and stage are images of file systems; what is written to the
 	// first is thrown away.
 	root, modules, stage string
+	// ssh is a port of loopback for the machine's sshd, none if empty.
+	ssh string
 	// log gets what the kernel writes to its console.
 	log string
 }
@@ -33,6 +35,10 @@ func (m machine) start(ctx context.Context, p parts) (io.ReadCloser, *exec.Cmd, 
 	if m.arch == "arm64" {
 		system, board, console = "qemu-system-aarch64", "virt", "ttyAMA0"
 	}
+	network := "user,id=net,guestfwd=tcp:" + plan.Outside + "-cmd:echo " + plan.Hello
+	if p.ssh != "" {
+		network += ",hostfwd=tcp:127.0.0.1:" + p.ssh + "-:22"
+	}
 	cmd := exec.CommandContext(
 		ctx, system, "-M", board, "-accel", accel, "-cpu", cpu, "-smp", "2", "-m", "3000", "-display", "none", "-nodefaults",
 		"-kernel", p.kernel, "-initrd", p.initrd, "-append", "console="+console+" mitigations=off panic=-1 loglevel=4 systemd.show_status=0 "+m.cmdline, "-no-reboot",
@@ -41,7 +47,7 @@ func (m machine) start(ctx context.Context, p parts) (io.ReadCloser, *exec.Cmd, 
 		"-drive", "if=virtio,format=raw,readonly=on,file="+p.modules,
 		"-drive", "if=virtio,format=raw,readonly=on,file="+p.stage,
 		"-device", "virtio-serial-pci", "-chardev", "stdio,id=results,signal=off", "-device", "virtserialport,chardev=results,name="+plan.Port,
-		"-netdev", "user,id=net,guestfwd=tcp:"+plan.Outside+"-cmd:echo "+plan.Hello, "-device", "virtio-net-pci,netdev=net",
+		"-netdev", network, "-device", "virtio-net-pci,netdev=net",
 		"-device", "virtio-rng-pci",
 	)
 	// The snapshot is a file of this directory, removed at once.

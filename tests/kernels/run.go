@@ -32,7 +32,7 @@ func (o options) machine(ctx context.Context, m machine, r *recorder) error {
 	defer cancel()
 	p := parts{
 		kernel: kernel.file("vmlinuz"), initrd: kernel.file("initrd"), modules: kernel.file("modules.ext4"),
-		root: root, stage: stage, log: filepath.Join(o.stage, m.name+".log"),
+		root: root, stage: stage, ssh: o.ssh, log: filepath.Join(o.stage, m.name+".log"),
 	}
 	out, cmd, err := m.start(ctx, p)
 	if err != nil {

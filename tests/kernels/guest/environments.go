@@ -35,7 +35,8 @@ var environments = map[string]environment{
 
 // command returns a command that runs in the environment with more variables.
 func (e environment) command(args []string, env ...string) *exec.Cmd {
-	args = append([]string{"env", "SHALE=" + plan.Stage + "/shale"}, append(env, args...)...)
+	// Without KVM a build takes a minute, on a busy machine several.
+	args = append([]string{"timeout", "-k", "10", "900", "env", "SHALE=" + plan.Stage + "/shale"}, append(env, args...)...)
 	if e.container != "" {
 		return command(plan.Stage+"/container", append([]string{
 			"-env", e.container, "-rootfs", rootfs(), "-bind", plan.Stage, "-bind", mounts, "--",
