@@ -4,11 +4,14 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"runtime"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -35,7 +38,7 @@ func (m machine) start(ctx context.Context, p parts) (io.ReadCloser, *exec.Cmd, 
 	if m.arch == "arm64" {
 		system, board, console = "qemu-system-aarch64", "virt", "ttyAMA0"
 	}
-	network := "user,id=net,guestfwd=tcp:" + plan.Outside + "-cmd:echo " + plan.Hello
+	network := "user,id=net"
 	if p.ssh != "" {
 		network += ",hostfwd=tcp:127.0.0.1:" + p.ssh + "-:22"
 	}
@@ -103,4 +106,19 @@ func kvm() bool {
 		return false
 	}
 	return unix.Close(vm) == nil
+}
+
+// outside starts a web server for a machine's steps and returns its address as the
+// machine, whose network qemu makes, sees it.
+func outside(ctx context.Context) (address string, stop func() error, err error) {
+	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", nil, err
+	}
+	server := &http.Server{ReadHeaderTimeout: time.Minute, Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		fmt.Fprintln(w, plan.Hello)
+	})}
+	go server.Serve(listener) //nolint:errcheck // ends with Close
+	_, port, err := net.SplitHostPort(listener.Addr().String())
+	return net.JoinHostPort("10.0.2.2", port), server.Close, err
 }

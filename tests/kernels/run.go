@@ -23,7 +23,12 @@ func (o options) machine(ctx context.Context, m machine, r *recorder) error {
 	if err != nil {
 		return err
 	}
-	stage, err := o.stageImage(ctx, m)
+	server, stop, err := outside(ctx)
+	if err != nil {
+		return err
+	}
+	defer stop() //nolint:errcheck // nothing is under way
+	stage, err := o.stageImage(ctx, m, server)
 	if err != nil {
 		return err
 	}
@@ -65,8 +70,8 @@ func (o options) machine(ctx context.Context, m machine, r *recorder) error {
 }
 
 // stageImage makes the file system with the programs, the cases and the plan.
-func (o options) stageImage(ctx context.Context, m machine) (string, error) {
-	p := plan.Plan{Run: o.run}
+func (o options) stageImage(ctx context.Context, m machine, server string) (string, error) {
+	p := plan.Plan{Run: o.run, Outside: server}
 	var err error
 	if p.Environments, err = plan.For(o.short); err != nil {
 		return "", err

@@ -21,9 +21,7 @@ const (
 	Port = "shale.results"
 	// Registry is the address of the base images.
 	Registry = "127.77.0.1:5077"
-	// Outside is where a server answers with Hello, outside the machine.
-	Outside = "10.0.2.100:80"
-	// Hello is what it answers.
+	// Hello is what the server outside the machine answers.
 	Hello = "shale-outside"
 )
 
@@ -31,6 +29,8 @@ const (
 type Plan struct {
 	// Environments are names of guest/environments.go, each with its cases.
 	Environments []Environment
+	// Outside is the address, as the machine sees it, of a web server on the host.
+	Outside string
 	// Run is a regular expression for "ENVIRONMENT/CASE"; all if empty.
 	Run string
 }
