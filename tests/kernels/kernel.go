@@ -9,6 +9,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/ulikunitz/xz"
@@ -134,10 +135,10 @@ func loadOrder(dir string, names []string) ([]string, error) {
 			}
 			// depmod lists what must be loaded first last.
 			list := append([]string{file}, strings.Fields(depends)...)
-			for i := len(list) - 1; i >= 0; i-- {
-				if !added[list[i]] {
-					added[list[i]] = true
-					order = append(order, list[i])
+			for _, module := range slices.Backward(list) {
+				if !added[module] {
+					added[module] = true
+					order = append(order, module)
 				}
 			}
 		}

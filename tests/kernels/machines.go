@@ -17,8 +17,6 @@ type machine struct {
 	// labelled gives the root file system SELinux's labels, and has the policy
 	// enforced.
 	labelled bool
-	// restricted has AppArmor refuse user namespaces to what no profile allows them.
-	restricted bool
 }
 
 const appArmor = "apparmor=1 security=apparmor"

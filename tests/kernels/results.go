@@ -145,7 +145,7 @@ func writeResults(file string, results []plan.Result) error {
 		why, _, _ := strings.Cut(strings.TrimSpace(r.Why), "\n")
 		fmt.Fprintf(&out, "%s\t%s\t%s\t%s\n", r.Environment, r.Case, word, strings.ReplaceAll(why, "\t", " "))
 	}
-	return os.WriteFile(file, []byte(out.String()), 0o644) //nolint:gosec // part of the sources
+	return os.WriteFile(file, []byte(out.String()), 0o644)
 }
 
 // readResults reads what writeResults wrote.

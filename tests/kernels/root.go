@@ -102,7 +102,7 @@ func (m machine) bootstrap(ctx context.Context, work, dir string) error {
 		return err
 	}
 	hook, list := filepath.Join(work, "root.sh"), filepath.Join(work, "sources.list")
-	if err := errors.Join(os.WriteFile(hook, []byte(customize), 0o755), os.WriteFile(list, []byte(sources), 0o644)); err != nil { //nolint:gosec // a script
+	if err := errors.Join(os.WriteFile(hook, []byte(customize), 0o755), os.WriteFile(list, []byte(sources), 0o644)); err != nil {
 		return err
 	}
 	cmd := exec.CommandContext(

@@ -86,7 +86,7 @@ func (o options) stageImage(ctx context.Context, m machine, server string) (stri
 	if err != nil {
 		return "", err
 	}
-	if err := os.WriteFile(filepath.Join(dir, plan.File), data, 0o644); err != nil { //nolint:gosec // for all users of the machine
+	if err := os.WriteFile(filepath.Join(dir, plan.File), data, 0o644); err != nil {
 		return "", err
 	}
 	if err := label(dir, "system_u:object_r:bin_t:s0"); err != nil {

@@ -32,7 +32,7 @@ var disks = []disk{
 }
 
 // nfs exports a directory to the machine itself.
-const nfs = `mkdir "$2.d"; systemctl start nfs-server; exportfs -o rw,no_root_squash,no_subtree_check,insecure,fsid=$(od -An -N2 -tu2 /dev/urandom | tr -d ' ') "127.0.0.1:$2.d"; `
+const nfs = `mkdir "$2.d"; systemctl start nfs-server; exportfs -o rw,no_root_squash,no_subtree_check,insecure,fsid=$(od -An -N2 -tu2 /dev/urandom | tr -d ' ') "127.0.0.1:$2.d"; ` //nolint:misspell // a program
 
 // makeDisks mounts the plan's file systems, each with a directory for each
 // environment. One that cannot be had fails its own cases only.
