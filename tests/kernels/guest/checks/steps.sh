@@ -6,7 +6,7 @@ echo secret >token
 # In place there is no network to go without, and nothing to run an image with.
 none='RUN --network=none test "$(ls /sys/class/net)" = lo'
 [ "$ENVIRONMENT" != docker ] || none='RUN true'
-case $ENVIRONMENT in unshare) none='RUN --network=none ! wget -T 5 -q -O - http://127.77.0.1:5077/v2/' ;; esac
+case $ENVIRONMENT in unshare) none='RUN --network=none ! timeout 20 wget -q -O - http://127.77.0.1:5077/v2/' ;; esac
 { sed "s,^NONE\$,$none," >kept; } <<'D'
 FROM busybox AS made
 RUN id && mkdir /d && echo x >/d/f && chown 1:50 /d/f && chmod 6755 /d/f && ln /d/f /d/g
