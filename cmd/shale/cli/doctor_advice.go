@@ -19,7 +19,7 @@ func fixOfLayers(way layersWay) string {
 		return "put the store on a volume or on a disk (--root): an overlay cannot have its changes on another"
 	case reasonMountProgram:
 		return "use another store (--root), or one that podman does not use by a mount program (mount_program in storage.conf)"
-	case reasonInPlace, reasonAskedFor:
+	case reasonInPlace, reasonAskedFor, reasonOwnersBeside:
 		return ""
 	}
 	if way.Err == nil {

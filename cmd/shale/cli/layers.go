@@ -189,6 +189,9 @@ func errnoOf(err error) error {
 func describeUnsupported(l *storage.Location, e *overlay.UnsupportedError) string {
 	switch e.Cause {
 	case overlay.KernelTooOld:
+		if !l.UserXattr() {
+			return "Linux " + e.Release + " has no volatile overlays; 5.10 or later is needed"
+		}
 		return "Linux " + e.Release + " has overlays for root only; 5.11 or later is needed"
 	case overlay.NoModule:
 		return "the kernel has no overlay module loaded, and loads none (as root: modprobe overlay)"
