@@ -20,7 +20,7 @@
 // what it acts on by itself, in the step's own mount namespace, and never acts on
 // a path without having it open.
 //
-// Needs Linux 5.11 (overlayfs in user namespaces); 5.19 keeps signals from
+// Needs Linux 5.7 (a listener for all threads); 5.19 keeps signals from
 // interrupting calls (SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV), 6.6 makes a call
 // five times cheaper (SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP). Probe tells what is
 // missing.

@@ -31,7 +31,7 @@ func (e *ProbeError) Error() string {
 func (e *ProbeError) Unwrap() error { return e.Err }
 
 const (
-	fixListener = "a Linux of 5.11 or later, and no seccomp profile around this process that refuses seccomp(2) or seccomp listeners, are needed; or give the user ranges of subordinate ids"
+	fixListener = "a Linux of 5.7 or later, and no seccomp profile around this process that refuses seccomp(2) or seccomp listeners, are needed; or give the user ranges of subordinate ids"
 	fixCalls    = "a Linux of 5.6 or later, and no seccomp profile around this process that does not know the call, are needed; or give the user ranges of subordinate ids"
 	fixPtrace   = "sysctl kernel.yama.ptrace_scope must be below 3, as steps' memory is read; or give the user ranges of subordinate ids"
 	fixXattr    = "put the store on a file system with user extended attributes, such as ext4, xfs or btrfs, with --root"
