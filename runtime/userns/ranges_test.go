@@ -34,7 +34,8 @@ func TestFix(t *testing.T) {
 		"no tools":    {ranges, []string{"/nowhere"}, nil, "install newuidmap and newgidmap (package uidmap; shadow-utils on Fedora and RHEL)"},
 		"off PATH":    {ranges, []string{"/nowhere", dir}, nil, "add " + dir + " to PATH, where newuidmap and newgidmap are"},
 		"both there": {
-			facts{uid: 1000, newUIDMap: "/x", newGIDMap: "/x", subUIDs: all, subGIDs: all}, nil, nil,
+			facts{uid: 1000, newUIDMap: "/x", newGIDMap: "/x", subUIDs: all, subGIDs: all},
+			nil, nil,
 			"give newuidmap and newgidmap their set-user-ID bit, or the capabilities cap_setuid and cap_setgid, and run without no-new-privileges",
 		},
 	} {
