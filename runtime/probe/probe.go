@@ -51,7 +51,7 @@ func Run(ctx context.Context) []Result {
 	}) {
 		results = append(results, inPlace())
 	}
-	return append(results, notify(), tun(), cgroup(), noNewPrivs(), container())
+	return append(results, notify(), tun(), cgroup(ctx), noNewPrivs(), container())
 }
 
 // Hopeless tells whether nothing can be built where the results were found.

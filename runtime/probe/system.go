@@ -1,6 +1,7 @@
 package probe
 
 import (
+	"context"
 	"os"
 	"strings"
 	"unsafe"
@@ -31,7 +32,7 @@ func tun() Result {
 	return Result{Name: Tun, Status: OK}
 }
 
-func cgroup() Result {
+func cgroup(ctx context.Context) Result {
 	var st unix.Statfs_t
 	if err := unix.Statfs("/sys/fs/cgroup", &st); err != nil {
 		return Result{Cgroup, Degraded, err.Error(), ""}
@@ -47,7 +48,7 @@ func cgroup() Result {
 	if unix.Access("/sys/fs/cgroup"+path, unix.W_OK) == nil {
 		return Result{Name: Cgroup, Status: OK, Detail: "version 2, delegated"}
 	}
-	if err := scope.Offered(os.Getuid()); err != nil {
+	if err := scope.Offered(ctx, os.Getuid()); err != nil {
 		return Result{Cgroup, Degraded, "version 2, not delegated, so no limits for steps: " + err.Error(), ""}
 	}
 	return Result{Name: Cgroup, Status: OK, Detail: "version 2, delegated by the user's systemd when steps have limits"}

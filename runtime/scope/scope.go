@@ -69,9 +69,10 @@ func Enter(ctx context.Context, o Options) (cgroup string, err error) {
 
 // Offered returns nil if a systemd of the user's can be asked for a scope, else an
 // error that wraps ErrNoManager.
-func Offered(uid int) error {
+func Offered(ctx context.Context, uid int) error {
+	var d net.Dialer
 	for _, s := range userSockets(uid) {
-		conn, err := net.Dial("unix", s)
+		conn, err := d.DialContext(ctx, "unix", s)
 		if err == nil {
 			return conn.Close()
 		}
@@ -139,7 +140,7 @@ func start(ctx context.Context, socket string, uid int, name string) error {
 	}
 	properties := []property{
 		{"Description", dbus.MakeVariant("shale, with limits for its steps")},
-		{"PIDs", dbus.MakeVariant([]uint32{uint32(os.Getpid())})}, //nolint:gosec // never negative
+		{"PIDs", dbus.MakeVariant([]uint32{uint32(os.Getpid())})},
 		// All controllers that the user has. A step that runs out of memory
 		// does not end the scope then, either (OOMPolicy in systemd.scope(5)).
 		{"Delegate", dbus.MakeVariant(true)},
