@@ -12,7 +12,7 @@ import (
 	graphdriver "go.podman.io/storage/drivers"
 	"golang.org/x/sys/unix"
 
-	"github.com/shale-build/shale/rmtree"
+	"github.com/shale-build/shale/internal/rmtree"
 )
 
 // Staged is the content of a layer, complete and described, in its staging

@@ -14,7 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/shale-build/shale/rmtree"
+	"github.com/shale-build/shale/internal/rmtree"
 )
 
 // Empty removes what is in the cache mounts called ids, whatever their seeds,

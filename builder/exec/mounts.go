@@ -15,9 +15,9 @@ import (
 	"github.com/shale-build/shale/builder/cachemount"
 	"github.com/shale-build/shale/builder/llb"
 	"github.com/shale-build/shale/builder/solve"
-	"github.com/shale-build/shale/confine"
+	"github.com/shale-build/shale/internal/confine"
+	"github.com/shale-build/shale/internal/rmtree"
 	"github.com/shale-build/shale/overlay"
-	"github.com/shale-build/shale/rmtree"
 	"github.com/shale-build/shale/runtime/sandbox"
 )
 

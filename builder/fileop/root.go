@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/shale-build/shale/builder/source/local/beneath"
-	"github.com/shale-build/shale/rmtree"
+	"github.com/shale-build/shale/internal/rmtree"
 )
 
 // root is a directory that is written to. Paths named rel are clean, relative

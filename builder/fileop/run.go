@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/shale-build/shale/builder/source/local"
-	"github.com/shale-build/shale/rmtree"
+	"github.com/shale-build/shale/internal/rmtree"
 )
 
 // Input is one input of an operation. With neither field set it is the

@@ -21,9 +21,9 @@ import (
 	"sync"
 	"time"
 
+	"github.com/shale-build/shale/internal/rmtree"
 	"github.com/shale-build/shale/overlay"
 	"github.com/shale-build/shale/overlay/diff"
-	"github.com/shale-build/shale/rmtree"
 	"github.com/shale-build/shale/runtime/recorded"
 	"github.com/shale-build/shale/storage"
 )

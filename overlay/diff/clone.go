@@ -12,7 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/shale-build/shale/rmtree"
+	"github.com/shale-build/shale/internal/rmtree"
 )
 
 // Clone reproduces the upper directory src in dst, an empty directory,

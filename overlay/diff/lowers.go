@@ -9,7 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/shale-build/shale/confine"
+	"github.com/shale-build/shale/internal/confine"
 )
 
 // lowers answers what a directory of the upper lies over.

@@ -13,7 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/shale-build/shale/confine"
+	"github.com/shale-build/shale/internal/confine"
 	"github.com/shale-build/shale/overlay/diff"
 )
 

@@ -14,8 +14,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/shale-build/shale/internal/rmtree"
 	"github.com/shale-build/shale/overlay/diff"
-	"github.com/shale-build/shale/rmtree"
 )
 
 // Tree is a directory that holds copies of what a listing shows. It is used by

@@ -11,8 +11,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/shale-build/shale/confine"
-	"github.com/shale-build/shale/rmtree"
+	"github.com/shale-build/shale/internal/confine"
+	"github.com/shale-build/shale/internal/rmtree"
 )
 
 // mover moves or removes trees of one file system, around what is spared.

@@ -10,7 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/shale-build/shale/confine"
+	"github.com/shale-build/shale/internal/confine"
 )
 
 // The owners of links, FIFOs and sockets in a directory that outlives the build, as

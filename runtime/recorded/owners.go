@@ -9,7 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/shale-build/shale/confine"
+	"github.com/shale-build/shale/internal/confine"
 )
 
 // Owners reads and writes records for a builder. It is safe for concurrent use.

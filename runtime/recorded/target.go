@@ -8,7 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/shale-build/shale/confine"
+	"github.com/shale-build/shale/internal/confine"
 )
 
 const (
