@@ -36,7 +36,7 @@ exit code is 0 only then.`,
 
 // diagnosis is what doctor prints.
 type diagnosis struct {
-	// CanBuild tells whether an image can be built, Verdict says so in words.
+	// CanBuild reports whether an image can be built; Verdict is the same in words.
 	CanBuild bool
 	Verdict  string
 	// Environment is one of those of docs/environments.md.
