@@ -91,7 +91,7 @@ func TestCopyLabel(t *testing.T) {
 	}
 	const label = "system_u:object_r:container_ro_file_t:s0\x00"
 	err := unix.Lsetxattr(from, selinuxLabel, []byte(label), 0)
-	if errors.Is(err, fs.ErrPermission) || errors.Is(err, unix.EOPNOTSUPP) {
+	if os.Geteuid() != 0 && (errors.Is(err, fs.ErrPermission) || errors.Is(err, unix.EOPNOTSUPP)) {
 		t.Skip("setting attributes named security.* needs root:", err)
 	}
 	if err != nil {
