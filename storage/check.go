@@ -12,6 +12,11 @@ import (
 	cstorage "go.podman.io/storage"
 )
 
+// MaxLayers is the largest number of layers of an image that can be built on or
+// run: one overlay has at most that many lower directories (OVL_MAX_STACK of the
+// kernel).
+const MaxLayers = 500
+
 // DiffIDs returns the digests of layers that a config names, base first. It
 // refuses what no layer can have: a config is what an image says of itself.
 func DiffIDs(config []byte) ([]digest.Digest, error) {

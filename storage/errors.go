@@ -27,6 +27,8 @@ var (
 	// ErrOtherLayers is returned for an image that has other layers than its
 	// config names.
 	ErrOtherLayers = errors.New("the layers are not those of the image's config")
+	// ErrTooManyLayers is returned for an image of more than MaxLayers layers.
+	ErrTooManyLayers = errors.New("too many layers")
 	// ErrOtherDigest is returned for a name with the digest of another image.
 	ErrOtherDigest = errors.New("the name has the digest of another image")
 )

@@ -167,6 +167,7 @@ func TestImagesThatLie(t *testing.T) {
 		"layer nocolon":         {forge(t, 6, two, setLayer("digest", "nocolon")), `layer 1: digest "nocolon"`, false},
 		"layer without digest":  {forge(t, 6, two, setLayer("digest", "")), `layer 1: digest ""`, false},
 		"layer of -1 bytes":     {forge(t, 6, two, setLayer("size", -1)), "has -1 bytes", false},
+		"501 layers":            {forge(t, 1, slices.Repeat(one, 501), nil), "too many layers: the image has 501", false},
 		"schema 1":              {raw("application/vnd.docker.distribution.manifest.v1+json", schema1), "schema 1 are not supported", false},
 		"schema 1 unnamed":      {raw("application/json", schema1), "schema 1 are not supported", false},
 		"null":                  {raw(ocispec.MediaTypeImageManifest, "null"), "config: digest", false},

@@ -86,6 +86,10 @@ func offered(m manifest.Manifest, config []byte) ([]*wanted, error) {
 	if len(infos) != len(diffIDs) {
 		return nil, fmt.Errorf("%w: the manifest has %d layers and the config names %d", storage.ErrOtherLayers, len(infos), len(diffIDs))
 	}
+	// The store would refuse the last ones when all others are unpacked.
+	if len(infos) > storage.MaxLayers {
+		return nil, fmt.Errorf("%w: the image has %d, and at most %d can be mounted", storage.ErrTooManyLayers, len(infos), storage.MaxLayers)
+	}
 	list := make([]*wanted, len(infos))
 	for i, info := range infos {
 		w := &wanted{diffID: diffIDs[i], blob: ocispec.Descriptor{MediaType: layerTypes[info.MediaType], Digest: info.Digest, Size: info.Size}}
