@@ -181,6 +181,12 @@ func (b *build) openGrants() (err error) {
 	if b.secrets, err = secrets.New(b.opts.Secrets, os.LookupEnv); err != nil {
 		return err
 	}
+	if b.deps.Place != nil {
+		// At the same paths there are the image's files when a step runs.
+		if err := b.secrets.Load(); err != nil {
+			return err
+		}
+	}
 	b.agents, err = sshagent.New(b.withOwnAgent(b.opts.SSH), os.LookupEnv)
 	return err
 }

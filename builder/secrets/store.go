@@ -98,6 +98,16 @@ func (st *Store) Get(id string) ([]byte, error) {
 	return st.values[id]()
 }
 
+// Load reads all secrets, whose files may be out of reach later.
+func (st *Store) Load() error {
+	for _, id := range st.IDs() {
+		if _, err := st.Get(id); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // IDs lists the secrets there are, sorted.
 func (st *Store) IDs() []string {
 	if st == nil {

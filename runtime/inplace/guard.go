@@ -18,6 +18,12 @@ import (
 // envGuard makes the program a guard.
 const envGuard = "_SHALE_INPLACE_GUARD"
 
+// envVault tells a guard that it was given a vault, as vaultFD.
+const (
+	envVault = "_SHALE_INPLACE_VAULT"
+	vaultFD  = 4
+)
+
 // guard is a process that outlives a builder that is killed, and then puts the
 // container's own files back: without it they would stay hidden until the next
 // build, for which the program itself would be missing.
@@ -27,7 +33,7 @@ type guard struct {
 	line *os.File
 }
 
-func startGuard(protected []string) (*guard, error) {
+func startGuard(protected []string, v *vault) (*guard, error) {
 	request, err := json.Marshal(protected)
 	if err != nil {
 		return nil, err
@@ -41,6 +47,10 @@ func startGuard(protected []string) (*guard, error) {
 	cmd.Env = []string{envGuard + "=" + string(request), "GOMAXPROCS=1"}
 	cmd.Dir, cmd.Stderr = "/", os.Stderr
 	cmd.ExtraFiles = []*os.File{theirs}
+	if v != nil {
+		cmd.ExtraFiles = append(cmd.ExtraFiles, v.file)
+		cmd.Env = append(cmd.Env, envVault+"=1")
+	}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	err = errors.Join(cmd.Start(), theirs.Close())
 	if err != nil {
@@ -82,7 +92,11 @@ func watch(request []byte, line *os.File) error {
 	if err != nil {
 		return err
 	}
-	return root.Close()
+	if os.Getenv(envVault) != "" {
+		root.vault = &vault{file: os.NewFile(vaultFD, "logins")}
+		err = root.vault.empty(root.fd)
+	}
+	return errors.Join(err, root.Close())
 }
 
 // guardDelay is how long after the builder its steps take to end.

@@ -58,12 +58,16 @@ func first() report {
 	return report{Code: await(pid, stop)}
 }
 
-// restrict applies to this process what the command inherits.
+// restrict applies to this process what the command inherits. Without CAP_SETPCAP,
+// which the container's other processes have, a step can neither trace them nor
+// read their memory, variables and descriptors (cap_ptrace_access_check in the
+// kernel's security/commoncap.c): it would get at the shell of a CI job, at the
+// logins in its variables and at what it runs next.
 func restrict(c *Command) error {
 	unix.Umask(0o022)
 	keep := map[int]bool{}
 	for _, n := range c.Keep {
-		keep[n] = true
+		keep[n] = n != unix.CAP_SETPCAP
 	}
 	for n := 0; n <= unix.CAP_LAST_CAP; n++ {
 		if keep[n] {
@@ -76,12 +80,28 @@ func restrict(c *Command) error {
 			return fmt.Errorf("give up capability %d: %w", n, err)
 		}
 	}
+	if err := inheritNothing(); err != nil {
+		return err
+	}
 	for resource, l := range c.Limits {
 		if err := unix.Setrlimit(resource, &unix.Rlimit{Cur: l.Soft, Max: l.Hard}); err != nil {
 			return fmt.Errorf("set limit %d: %w", resource, err)
 		}
 	}
 	return nil
+}
+
+// inheritNothing clears the inheritable capabilities of this thread, which start
+// forks: a program that root executes gets them, even those that the bounding set
+// lacks. Docker before 20.10.14 gives some.
+func inheritNothing() error {
+	hdr := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var data [2]unix.CapUserData
+	if err := unix.Capget(&hdr, &data[0]); err != nil {
+		return os.NewSyscallError("capget", err)
+	}
+	data[0].Inheritable, data[1].Inheritable = 0, 0
+	return os.NewSyscallError("capset", unix.Capset(&hdr, &data[0]))
 }
 
 // start starts the command.

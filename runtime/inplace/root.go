@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 )
@@ -32,10 +33,19 @@ type Root struct {
 	protected []string
 	log       *slog.Logger
 	guard     *guard
+	// vault, if not nil, keeps files with logins from steps.
+	vault *vault
 
 	mu sync.RWMutex
 	// at says which files are in place.
 	at state
+	// before is what the container's own files were when they made way for the
+	// image's, but for those in open. changed is set when a step changed them, told
+	// when a caller knows.
+	before  *imprints
+	open    inodes
+	changed *ChangedError
+	told    atomic.Bool
 	// discarding runs after Discard, one at a time; it leaves its error behind.
 	discarding sync.WaitGroup
 	discard    sync.Mutex
@@ -239,7 +249,11 @@ func (r *Root) Nursery() string { return filepath.Join(r.dir, hidden, newName) }
 // who needs the container's own files, goes on before End.
 func (r *Root) Begin() error {
 	r.mu.Lock()
-	if err := r.swapIn(); err != nil {
+	err := r.unchanged()
+	if err == nil {
+		err = r.swapIn()
+	}
+	if err != nil {
 		r.mu.Unlock()
 		return err
 	}
@@ -251,8 +265,31 @@ func (r *Root) Begin() error {
 func (r *Root) End() { r.mu.Unlock() }
 
 // Own puts the container's own files in place and keeps them there until
-// release is called.
+// release is called. It returns a ChangedError when a step changed them, and so
+// does everything after that but Close, to which the container's files matter most.
 func (r *Root) Own() (release func(), err error) {
+	release, err = r.ownAsTheyAre()
+	if err != nil {
+		return nil, err
+	}
+	if err := r.unchanged(); err != nil {
+		release()
+		return nil, err
+	}
+	return release, nil
+}
+
+// unchanged returns the ChangedError that there is, while mu is held.
+func (r *Root) unchanged() error {
+	if r.changed == nil {
+		return nil
+	}
+	r.told.Store(true)
+	return r.changed
+}
+
+// ownAsTheyAre is Own whatever a step did to the files.
+func (r *Root) ownAsTheyAre() (release func(), err error) {
 	for {
 		r.mu.RLock()
 		if r.at == ownFiles {
@@ -275,7 +312,7 @@ func (r *Root) Leave() error {
 		return err
 	}
 	r.Discard()
-	return nil
+	return r.unchanged()
 }
 
 // Discard says that no step follows yet. While the container's own files are
@@ -336,6 +373,12 @@ func (r *Root) leave(m *mover, own int) error {
 	if err == nil {
 		err = unmark(own)
 	}
+	if err == nil && r.vault != nil {
+		err = r.vault.fill(own)
+	}
+	if err == nil {
+		err = r.witness(m, own)
+	}
 	if err != nil {
 		return errors.Join(err, r.restore(m, own))
 	}
@@ -365,6 +408,9 @@ func (r *Root) swapOut() error {
 		if r.at == ownPartly {
 			return r.restore(m, own)
 		}
+		if err := r.compare(m, own); err != nil {
+			return errors.Join(err, r.restore(m, own))
+		}
 		if err := m.out(r.fd, img, ""); err != nil {
 			return err
 		}
@@ -383,7 +429,10 @@ func (r *Root) restore(m *mover, own int) error {
 	if err := m.restore(r.fd, own); err != nil {
 		return err
 	}
-	r.at = ownFiles
+	r.at, r.before = ownFiles, nil
+	if r.vault != nil {
+		return r.vault.empty(r.fd)
+	}
 	return nil
 }
 
@@ -394,7 +443,7 @@ func (r *Root) Guard() (err error) {
 	for i, p := range r.protected {
 		protected[i] = "/" + p
 	}
-	r.guard, err = startGuard(protected)
+	r.guard, err = startGuard(protected, r.vault)
 	return err
 }
 
@@ -402,11 +451,15 @@ func (r *Root) Guard() (err error) {
 // first cannot be done nothing is removed: the guard tries again once this process
 // has ended, and then every other build.
 func (r *Root) Close() error {
-	release, err := r.Own()
+	release, err := r.ownAsTheyAre()
 	if err != nil {
 		return errors.Join(err, r.release())
 	}
 	release()
+	var changed error
+	if r.changed != nil && !r.told.Load() {
+		changed = r.changed
+	}
 	r.discarding.Wait()
 	if r.discarded != nil {
 		r.log.Debug("the files of steps were not removed at once", "error", r.discarded)
@@ -425,13 +478,16 @@ func (r *Root) Close() error {
 	if r.guard != nil {
 		err = errors.Join(err, r.guard.dismiss())
 	}
-	return errors.Join(err, r.release())
+	return errors.Join(changed, err, r.release())
 }
 
 func (r *Root) release() error {
 	err := unix.Close(r.fd)
 	if r.lock != nil {
 		err = errors.Join(err, r.lock.Close())
+	}
+	if r.vault != nil {
+		err = errors.Join(err, r.vault.file.Close())
 	}
 	return err
 }

@@ -91,7 +91,7 @@ func build(c *cli.Context, s *session, opts builder.Options, results resultFiles
 	if err != nil {
 		return err
 	}
-	if err := services.place(s, &opts); err != nil {
+	if err := services.place(s, &opts, c.String("authfile")); err != nil {
 		return errors.Join(err, services.close())
 	}
 	return show(c, services, results, func(deps builder.Deps) (*builder.Result, error) {

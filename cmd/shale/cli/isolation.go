@@ -110,8 +110,9 @@ func (i isolation) enter(ctx context.Context, logger *slog.Logger) (userns.Info,
 const envWhyInPlace = "_SHALE_WHY_INPLACE"
 
 // place prepares a build in place: the root directory of the container, but for
-// what the build itself reads and writes, becomes that of the steps.
-func (s *services) place(session *session, opts *builder.Options) error {
+// what the build itself reads and writes, becomes that of the steps. authFiles are
+// files of logins that were asked for.
+func (s *services) place(session *session, opts *builder.Options, authFiles ...string) error {
 	s.deps.NoMounts = session.layers.Native
 	if !session.inPlace() {
 		return nil
@@ -123,6 +124,9 @@ func (s *services) place(session *session, opts *builder.Options) error {
 	s.deps.Place, s.deps.Own = root, root.Own
 	closeRest := s.close
 	s.close = func() error { return errors.Join(root.Close(), closeRest()) }
+	if err := root.Conceal(loginFiles(opts, authFiles, os.Getenv)); err != nil {
+		return err
+	}
 	return root.Guard()
 }
 

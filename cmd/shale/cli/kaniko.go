@@ -87,7 +87,7 @@ func kanikoBuild(c *cli.Context, s *session, command *kaniko.Command) (err error
 		if err != nil {
 			return err
 		}
-		if err := services.place(s, &opts); err != nil {
+		if err := services.place(s, &opts, plan.LoginFiles...); err != nil {
 			return errors.Join(err, services.close())
 		}
 		services.deps.Registry = registry.New(s.store, plan.Registry)

@@ -32,6 +32,8 @@ type Plan struct {
 	Builds []builder.Options
 	// Registry is how registries are talked to.
 	Registry registry.Options
+	// LoginFiles are where logins were looked for.
+	LoginFiles []string
 
 	closers []func() error
 }
@@ -104,6 +106,7 @@ func (c *Command) prepareRegistries(p *Plan) error {
 	}
 	p.closers = append(p.closers, release)
 	p.Registry.AuthFile = path
+	p.LoginFiles = c.authFiles()
 	p.Registry.PushRetries, p.Registry.PullRetries = c.pushRetry, max(c.downloadRetry, c.extractRetry)
 	p.Registry.IgnoreImmutableTags = c.ignoreImmutable
 	if c.insecurePull || c.skipVerifyPull {
