@@ -27,6 +27,7 @@ import (
 	"github.com/shale-build/shale/builder/source"
 	"github.com/shale-build/shale/builder/source/local"
 	"github.com/shale-build/shale/builder/sshagent"
+	"github.com/shale-build/shale/storage"
 )
 
 // Names of the directories below the store's state directory that outlive a
@@ -36,8 +37,9 @@ const (
 	CacheMountState = "cachemounts"
 )
 
-// explainState holds what steps were made of.
-const explainState = "explain"
+// explainState holds what steps were made of. A full disk may cost it, see
+// storage.Location.OpenToRemove.
+const explainState = storage.ExplainState
 
 // tempState holds the directories of running builds.
 const tempState = "tmp"
@@ -98,11 +100,21 @@ func (b *build) end(err error) error {
 	}
 	cause := b.mounts.Removed()
 	if cause == nil {
-		return errors.Join(err, closed)
+		return errors.Join(b.deps.Store.NoSpace(err, b.places()...), closed)
 	}
 	b.deps.Logger.Debug("the build ended because of what was removed", "error", errors.Join(err, closed))
 	first, _, _ := strings.Cut(err.Error(), "\n")
 	return fmt.Errorf("%w: build again (%s)", cause, first)
+}
+
+// places are where a build writes that is not in the store.
+func (b *build) places() (paths []string) {
+	for _, o := range b.outs {
+		if o.Dest != "" && o.Dest != "-" {
+			paths = append(paths, o.Dest)
+		}
+	}
+	return paths
 }
 
 func (b *build) open(ctx context.Context, abort context.CancelCauseFunc) error {

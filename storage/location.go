@@ -126,3 +126,11 @@ func (l *Location) Open(noMounts bool) (*Store, error) {
 	opts.NoMounts = noMounts
 	return open(l, opts)
 }
+
+// OpenToRemove is Open for a caller who removes layers or images. It gives the
+// caller the reserve, so that this works on a full disk; the caller ends with
+// Store.KeepReserve.
+func (l *Location) OpenToRemove(noMounts bool) (*Store, error) {
+	l.freeReserve()
+	return l.Open(noMounts)
+}

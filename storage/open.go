@@ -59,6 +59,10 @@ type Store struct {
 	layers  *os.File
 	missing atomic.Pointer[string]
 	reaping sync.WaitGroup
+	// full is how the first failure of a layer for want of space was found.
+	full atomic.Pointer[FullError]
+	// reserveOnce is for makeReserve.
+	reserveOnce sync.Once
 }
 
 // Reexec runs one of the helpers that containers/storage starts by executing

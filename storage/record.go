@@ -33,6 +33,7 @@ func (s *Store) OpenRecords() (*Records, error) {
 	if err != nil {
 		return nil, err
 	}
+	s.reserveOnce.Do(s.makeReserve)
 	done, err := s.AnnounceLayers()
 	if err != nil {
 		unlock()

@@ -86,6 +86,7 @@ func (st *Staged) fill(ctx context.Context, fill FillFunc) error {
 	filled = true
 	if err != nil {
 		st.store.noteMissing(st.dir.path)
+		st.store.noteFull(st.dir.path, err)
 		if diff.TarSplit != nil {
 			err = errors.Join(err, diff.TarSplit.Close())
 		}

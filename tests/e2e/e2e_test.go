@@ -152,8 +152,9 @@ func setup(t *testing.T, env *testscript.Env) error {
 	env.Setenv("EXAMPLES", need(t, "SHALE_EXAMPLES"))
 	env.Setenv("CONTAINER", filepath.Join(filepath.Dir(need(t, "SHALE_BIN")), "container"))
 	env.Setenv("RECIPES", filepath.Join(need(t, "SHALE_EXAMPLES"), "..", "ci"))
-	// Where packages come from, for what runs inside builds.
-	for _, name := range []string{"GOPROXY", "GOSUMDB", "GOROOT", "NPM_CONFIG_REGISTRY", "CA_FILE"} {
+	// Where packages come from, for what runs inside builds; and how long a scenario
+	// of make soak goes on.
+	for _, name := range []string{"GOPROXY", "GOSUMDB", "GOROOT", "NPM_CONFIG_REGISTRY", "CA_FILE", "POINTS"} {
 		if value := os.Getenv("SHALE_" + name); value != "" {
 			env.Setenv(name, value)
 		}

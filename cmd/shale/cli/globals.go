@@ -3,6 +3,7 @@ package cli
 import (
 	"fmt"
 	"log/slog"
+	"os"
 
 	"github.com/sirupsen/logrus"
 	"github.com/urfave/cli/v2"
@@ -87,7 +88,20 @@ type session struct {
 func (s *session) inPlace() bool { return s.ids.Mode == modeInPlace }
 
 // withStore enters the namespaces, opens the store and closes it after do.
-func withStore(c *cli.Context, do func(*session) error) (err error) {
+func withStore(c *cli.Context, do func(*session) error) error {
+	return openStore(c, (*storage.Location).Open, do)
+}
+
+// withStoreToRemove is withStore for commands that remove images or layers, for
+// which the store has a reserve on a full disk.
+func withStoreToRemove(c *cli.Context, do func(*session) error) error {
+	return openStore(c, (*storage.Location).OpenToRemove, func(s *session) error {
+		defer s.store.KeepReserve()
+		return do(s)
+	})
+}
+
+func openStore(c *cli.Context, open func(*storage.Location, bool) (*storage.Store, error), do func(*session) error) (err error) {
 	info, logger, err := enter(c)
 	if err != nil {
 		return err
@@ -98,6 +112,11 @@ func withStore(c *cli.Context, do func(*session) error) (err error) {
 	if err != nil {
 		return err
 	}
+	defer func() {
+		if c.Context.Err() == nil {
+			err = storage.NoSpace(err, location.GraphRoot(), os.TempDir())
+		}
+	}()
 	layers, err := chooseLayers(location, info, overlay.Probe, logger)
 	if err != nil {
 		return err
@@ -105,7 +124,7 @@ func withStore(c *cli.Context, do func(*session) error) (err error) {
 	if err := checkOwners(location, info, layers); err != nil {
 		return err
 	}
-	store, err := location.Open(layers.Native)
+	store, err := open(location, layers.Native)
 	if err != nil {
 		return err
 	}

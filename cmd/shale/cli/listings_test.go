@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"io"
 	"path/filepath"
@@ -195,6 +196,16 @@ func TestPruneImages(t *testing.T) {
 			}
 		})
 	}
+}
+
+// pruneCacheOf is builder prune.
+func pruneCacheOf(ctx context.Context, w io.Writer, built buildCache, opts pruneOptions) (int64, error) {
+	fetched, err := pruneFetchedOf(w, built, opts)
+	if err != nil {
+		return fetched, err
+	}
+	steps, err := pruneSteps(ctx, w, built, opts)
+	return fetched + steps, err
 }
 
 func TestPruneCache(t *testing.T) {

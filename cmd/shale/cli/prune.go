@@ -66,7 +66,7 @@ func systemPruneCommand() *cli.Command {
 					return "all images no container is made of, all of the build cache and all cache mounts"
 				}
 				return "all images without a name and all of the build cache"
-			}, pruneImages, pruneCache)
+			}, pruneFetched, pruneImages, pruneStepsOfStore)
 		},
 	}
 }
@@ -98,7 +98,7 @@ func builderPruneCommand() *cli.Command {
 					return "all of the build cache and all cache mounts"
 				}
 				return "all of the build cache"
-			}, pruneCache)
+			}, pruneFetched, pruneStepsOfStore)
 		},
 	}
 }
@@ -132,7 +132,7 @@ func prune(c *cli.Context, what func(all bool) string, pruners ...pruner) error 
 	if err != nil {
 		return usageError(c, err.Error())
 	}
-	return withStore(c, func(s *session) error {
+	return withStoreToRemove(c, func(s *session) error {
 		if !c.Bool("force") && !opts.dryRun {
 			yes, err := confirm(c.Context, c.App.Reader, c.App.ErrWriter, what(opts.all))
 			if err != nil || !yes {
@@ -293,26 +293,21 @@ func pruneOne(ctx context.Context, w io.Writer, store imageStore, img storage.Im
 	return err == nil, err
 }
 
-func pruneCache(ctx context.Context, w io.Writer, store *storage.Store, opts pruneOptions) (int64, error) {
+// pruneFetched removes what was fetched or is fetched again by steps. It comes
+// first, as it needs no space; to remove images and layers takes some.
+func pruneFetched(_ context.Context, w io.Writer, store *storage.Store, opts pruneOptions) (int64, error) {
 	built, err := openCache(store)
 	if err != nil {
 		return 0, err
 	}
-	return pruneCacheOf(ctx, w, built, opts)
+	return pruneFetchedOf(w, built, opts)
 }
 
-// pruneCacheOf removes what opts take of each kind. --keep-storage holds for every
-// kind by itself.
-func pruneCacheOf(ctx context.Context, w io.Writer, built buildCache, opts pruneOptions) (freed int64, err error) {
-	if opts.takes(typeStep) {
-		if freed, err = pruneSteps(ctx, w, built, opts); err != nil {
-			return freed, err
-		}
-	}
+// pruneFetchedOf removes what opts take of sources and cache mounts. --keep-storage
+// holds for each kind by itself.
+func pruneFetchedOf(w io.Writer, built buildCache, opts pruneOptions) (freed int64, err error) {
 	if opts.takes(typeSource) && len(opts.ids) == 0 {
-		n, err := pruneSources(w, built, opts)
-		freed += n
-		if err != nil {
+		if freed, err = pruneSources(w, built, opts); err != nil {
 			return freed, err
 		}
 	}
@@ -323,7 +318,18 @@ func pruneCacheOf(ctx context.Context, w io.Writer, built buildCache, opts prune
 	return freed, nil
 }
 
+func pruneStepsOfStore(ctx context.Context, w io.Writer, store *storage.Store, opts pruneOptions) (int64, error) {
+	built, err := openCache(store)
+	if err != nil {
+		return 0, err
+	}
+	return pruneSteps(ctx, w, built, opts)
+}
+
 func pruneSteps(ctx context.Context, w io.Writer, built buildCache, opts pruneOptions) (freed int64, err error) {
+	if !opts.takes(typeStep) {
+		return 0, nil
+	}
 	policy := cache.Policy{Until: opts.until, KeepBytes: opts.keep, DryRun: opts.dryRun}
 	if len(opts.ids) > 0 {
 		policy.Match = func(u cache.Usage) bool { return opts.named(u.Layer) }

@@ -25,7 +25,7 @@ func rmiCommand() *cli.Command {
 			if err := wantArguments(c, 1, -1); err != nil {
 				return err
 			}
-			return withStore(c, func(s *session) error {
+			return withStoreToRemove(c, func(s *session) error {
 				kept, err := builtLayers(s.store)
 				if err != nil {
 					return err

@@ -1,0 +1,260 @@
+package storage
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"github.com/docker/go-units"
+	"go.podman.io/storage/pkg/mount"
+	"golang.org/x/sys/unix"
+)
+
+// A file system counts as full when less than this is free. A program that met the
+// end of the disk may have removed part of what it wrote before it ended.
+const (
+	fullBytes  = 1 << 20
+	fullInodes = 8
+)
+
+// Space is how much of a file system is free, see statfs(2).
+type Space struct {
+	// Path is where it was asked for.
+	Path string
+	// Size and Free are in bytes; Free is what users may take.
+	Size, Free uint64
+	// Inodes is 0 where a file system makes them as they are needed.
+	Inodes, FreeInodes uint64
+}
+
+// SpaceOf returns the space of the file system that path is on, or will be on.
+func SpaceOf(path string) (Space, error) {
+	var st unix.Statfs_t
+	for {
+		err := unix.Statfs(path, &st)
+		if err == nil {
+			break
+		}
+		if up := filepath.Dir(path); errors.Is(err, unix.ENOENT) && up != path {
+			path = up
+			continue
+		}
+		return Space{}, &os.PathError{Op: "statfs", Path: path, Err: err}
+	}
+	block := uint64(max(0, st.Frsize)) //nolint:gosec // not negative
+	if block == 0 {
+		block = uint64(max(0, st.Bsize)) //nolint:gosec // not negative
+	}
+	return Space{
+		Path: path, Size: st.Blocks * block, Free: st.Bavail * block, Inodes: st.Files, FreeInodes: st.Ffree,
+	}, nil
+}
+
+// Full reports whether there is hardly space left, or hardly an inode.
+func (sp Space) Full() bool { return sp.Free < fullBytes || sp.noInodes() }
+
+func (sp Space) noInodes() bool { return sp.Inodes > 0 && sp.FreeInodes < fullInodes }
+
+// String names the file system and what is free.
+func (sp Space) String() string {
+	where := "the file system of " + sp.Path
+	if at, device := mountOf(sp.Path); at != "" {
+		where = fmt.Sprintf("the file system %s (%s)", at, device)
+	}
+	if sp.noInodes() && sp.Free >= fullBytes {
+		return fmt.Sprintf("%s has no inodes left: %d of %d are free, and %s of %s", where, sp.FreeInodes, sp.Inodes, size(sp.Free), size(sp.Size))
+	}
+	return fmt.Sprintf("%s is full: %s of %s are free", where, size(sp.Free), size(sp.Size))
+}
+
+func size(bytes uint64) string { return units.HumanSizeWithPrecision(float64(bytes), 3) }
+
+// mountOf returns the mount point that path is below, and what is mounted there. It
+// is that of the innermost mount that is on the same file system, and not one that
+// a store makes of its own directory.
+func mountOf(path string) (at, device string) {
+	mounts, err := mount.GetMounts()
+	if err != nil {
+		return "", ""
+	}
+	var here unix.Stat_t
+	if unix.Stat(path, &here) != nil {
+		return "", ""
+	}
+	for _, m := range mounts {
+		var st unix.Stat_t
+		below := m.Mountpoint == "/" || path == m.Mountpoint || strings.HasPrefix(path, m.Mountpoint+"/")
+		if !below || m.Root != "/" && at != "" || len(m.Mountpoint) < len(at) {
+			continue
+		}
+		if unix.Stat(m.Mountpoint, &st) == nil && st.Dev == here.Dev {
+			at, device = m.Mountpoint, m.Source
+		}
+	}
+	return at, device
+}
+
+// FullError is the failure of something for want of space. It has an exit code of
+// its own, so that a step that failed for it is not taken to be wrong itself.
+type FullError struct {
+	// Space is what was free when it failed.
+	Space Space
+	// Quota reports that it is the user's quota that is used up.
+	Quota bool
+	// Store reports that the store is on this file system.
+	Store bool
+	// Written is how many bytes the layer that was being made took by then, 0 when
+	// it was none.
+	Written int64
+	// Err is what failed.
+	Err error
+}
+
+func (e *FullError) Error() string {
+	first, _, _ := strings.Cut(e.Err.Error(), "\n")
+	what := e.Space.String()
+	if e.Quota {
+		what = "the quota of disk space, or of files, is used up on the file system of " + e.Space.Path
+	}
+	if e.Written > 0 && !e.Space.noInodes() {
+		what += fmt.Sprintf("; the layer that was being made needs more than the %s it took", units.HumanSizeWithPrecision(float64(e.Written), 3))
+	}
+	if e.Store {
+		what += "; shale system prune frees what no named image needs, shale system prune --all what nothing uses"
+	}
+	return first + ": " + what
+}
+
+// Unwrap returns the errors that the want of space is, and Err.
+func (e *FullError) Unwrap() []error {
+	if e.Quota {
+		return []error{unix.EDQUOT, e.Err}
+	}
+	return []error{unix.ENOSPC, e.Err}
+}
+
+// ExitCode is that of failures which are not a step's.
+func (e *FullError) ExitCode() int { return 125 }
+
+// NoSpace returns err as a FullError if want of space is its cause, and err itself
+// otherwise. Where err does not say where space is missing it is looked for in
+// graphRoot, the store's, and in dirs.
+func NoSpace(err error, graphRoot string, dirs ...string) error {
+	if _, ok := errors.AsType[*FullError](err); ok || err == nil {
+		return err
+	}
+	quota := says(err, unix.EDQUOT)
+	if !quota && !says(err, unix.ENOSPC) {
+		return err
+	}
+	sp := fullest(append(append(pathsOf(err), graphRoot), dirs...), quota)
+	store, storeErr := SpaceOf(graphRoot)
+	return &FullError{Space: sp, Quota: quota, Store: storeErr == nil && sameDevice(store.Path, sp.Path), Err: err}
+}
+
+// sameDevice reports whether both paths, which exist, are on one file system.
+func sameDevice(a, b string) bool {
+	var sa, sb unix.Stat_t
+	return unix.Stat(a, &sa) == nil && unix.Stat(b, &sb) == nil && sa.Dev == sb.Dev
+}
+
+// says reports whether err is errno, or the text of one that has lost its number on
+// the way, as that of a helper process.
+func says(err error, errno unix.Errno) bool {
+	return errors.Is(err, errno) || strings.Contains(err.Error(), errno.Error())
+}
+
+// fullest returns the first file system that is full, or else that of the first
+// path. With a quota none needs to be.
+func fullest(paths []string, quota bool) (first Space) {
+	for i, path := range paths {
+		sp, err := SpaceOf(path)
+		if err != nil {
+			continue
+		}
+		if sp.Full() && !quota {
+			return sp
+		}
+		if i == 0 || first.Path == "" {
+			first = sp
+		}
+	}
+	return first
+}
+
+// pathsOf returns the absolute paths that errors in err's tree name.
+func pathsOf(err error) (paths []string) {
+	switch e := err.(type) { //nolint:errorlint // every node is looked at by itself
+	case *fs.PathError:
+		paths = []string{e.Path}
+	case *os.LinkError:
+		paths = []string{e.New, e.Old}
+	case interface{ Unwrap() []error }:
+		for _, inner := range e.Unwrap() {
+			paths = append(paths, pathsOf(inner)...)
+		}
+		return paths
+	default:
+		if inner := errors.Unwrap(err); inner != nil {
+			return pathsOf(inner)
+		}
+		return nil
+	}
+	absolute := paths[:0]
+	for _, p := range paths {
+		if filepath.IsAbs(p) {
+			absolute = append(absolute, p)
+		}
+	}
+	return absolute
+}
+
+// noteFull remembers for NoSpace that err came when a layer was being made in dir
+// and the file system was full. What is there goes with the layer.
+func (s *Store) noteFull(dir string, err error) {
+	sp, spErr := SpaceOf(dir)
+	if spErr != nil {
+		return
+	}
+	quota := says(err, unix.EDQUOT)
+	if !quota && !says(err, unix.ENOSPC) && !sp.Full() {
+		return
+	}
+	sp.Path = s.GraphRoot()
+	s.full.CompareAndSwap(nil, &FullError{Space: sp, Quota: quota, Store: true, Written: taken(dir)})
+}
+
+// taken returns how many bytes of disk the files in dir take.
+func taken(dir string) (total int64) {
+	_ = filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return nil //nolint:nilerr // what cannot be seen is not counted
+		}
+		if info, err := d.Info(); err == nil {
+			if st, ok := info.Sys().(*syscall.Stat_t); ok {
+				total += st.Blocks * 512 // stat(2): blocks of 512 bytes, whatever the file system's
+			}
+		}
+		return nil
+	})
+	return total
+}
+
+// NoSpace returns err as a FullError if it is one for want of space, or if the file
+// system was full when a step failed that made a layer; err itself otherwise. dirs
+// are further places that were written to.
+func (s *Store) NoSpace(err error, dirs ...string) error {
+	if _, ok := errors.AsType[*FullError](err); ok || err == nil {
+		return err
+	}
+	if noted := s.full.Load(); noted != nil {
+		full := *noted
+		full.Err = err
+		return &full
+	}
+	return NoSpace(err, s.GraphRoot(), append(dirs, s.RunRoot(), os.TempDir())...)
+}
