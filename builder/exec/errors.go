@@ -1,9 +1,27 @@
 package exec
 
 import (
+	"errors"
 	"fmt"
 	"strings"
+	"time"
 )
+
+// ErrTerminated is, for the cause of a cancelled context, a wish for an orderly end:
+// running steps get SIGTERM and some time before they are killed. After any other cause
+// they are killed at once.
+var ErrTerminated = errors.New("terminated")
+
+// stepGrace is how long a step has after SIGTERM.
+const stepGrace = 3 * time.Second
+
+// grace is that of sandbox.Spec.
+func grace(cause error) time.Duration {
+	if errors.Is(cause, ErrTerminated) {
+		return stepGrace
+	}
+	return 0
+}
 
 // ExitError is a RUN whose process failed.
 type ExitError struct {

@@ -171,6 +171,7 @@ func (e *Executor) spec(ctx context.Context, v *llb.Vertex, root string, mounts 
 		Owners:         e.Mounts.Owners(),
 		Ownership:      e.Ownership,
 		Upper:          e.Mounts.Upper(root),
+		Grace:          grace,
 	}
 	if e.Mounts.InPlace() && !slices.ContainsFunc(spec.Env, func(kv string) bool { return strings.HasPrefix(kv, "HOME=") }) {
 		// As libcontainer does.

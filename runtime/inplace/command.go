@@ -9,7 +9,6 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"strconv"
 	"syscall"
 	"time"
 
@@ -28,6 +27,11 @@ type Command struct {
 	Limits map[int]Limit
 	// Keep are the numbers of the capabilities that the command may have.
 	Keep []int
+
+	// Grace returns how long all processes of the command have after a SIGTERM
+	// before they are killed, given the cause of the end of Run's context; 0 kills
+	// at once, as does nil.
+	Grace func(cause error) time.Duration `json:"-"`
 
 	Stdin          io.Reader `json:"-"`
 	Stdout, Stderr io.Writer `json:"-"`
@@ -96,7 +100,7 @@ func Run(ctx context.Context, c Command) (int, error) {
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = c.Stdin, c.Stdout, c.Stderr
 	cmd.ExtraFiles = []*os.File{in, theirs}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	cmd.Cancel = func() error { return cmd.Process.Signal(unix.SIGTERM) }
+	cmd.Cancel = func() error { return c.stop(cmd.Process, context.Cause(ctx)) }
 	cmd.WaitDelay = patience
 	err = cmd.Start()
 	closeErr := errors.Join(in.Close(), theirs.Close())
@@ -123,6 +127,26 @@ func Run(ctx context.Context, c Command) (int, error) {
 	return r.Code, nil
 }
 
+// Signals that the first process takes.
+const (
+	// askAll makes it send SIGTERM to all processes of the command.
+	askAll = unix.SIGHUP
+	// killAllNow makes it kill them. It is also what the builder's end gives.
+	killAllNow = unix.SIGTERM
+)
+
+// stop has the first process end the command: at once, or after asking it and giving
+// it some time.
+func (c *Command) stop(first *os.Process, cause error) error {
+	if c.Grace != nil {
+		if grace := c.Grace(cause); grace > 0 {
+			time.AfterFunc(grace, func() { _ = first.Signal(killAllNow) })
+			return first.Signal(askAll)
+		}
+	}
+	return first.Signal(killAllNow)
+}
+
 // requestFile holds the request in memory: it has the step's variables, some of
 // which are secret.
 func requestFile(request []byte) (*os.File, error) {
@@ -146,5 +170,3 @@ func exitCode(ws unix.WaitStatus) int {
 	}
 	return ws.ExitStatus()
 }
-
-func procPath(pid int, name string) string { return "/proc/" + strconv.Itoa(pid) + "/" + name }

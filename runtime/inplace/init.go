@@ -9,12 +9,13 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime"
-	"strconv"
 	"strings"
 	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/shale-build/shale/runtime/procs"
 )
 
 // init is the first process of a step: the parent of all that the command
@@ -40,14 +41,14 @@ func first() report {
 			os.NewSyscallError("prctl", unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)),
 			// The builder's end is ours; the command's parent may not be
 			// looked into either.
-			os.NewSyscallError("prctl", unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGTERM), 0, 0, 0)),
+			os.NewSyscallError("prctl", unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(killAllNow), 0, 0, 0)),
 			os.NewSyscallError("prctl", unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0)))
 	}
 	if err != nil {
 		return report{Broken: err.Error()}
 	}
-	stop := make(chan os.Signal, 1)
-	signal.Notify(stop, unix.SIGTERM)
+	stop := make(chan os.Signal, 2)
+	signal.Notify(stop, askAll, killAllNow)
 	if err := restrict(&c); err != nil {
 		return report{Broken: err.Error()}
 	}
@@ -208,18 +209,29 @@ func await(pid int, stop <-chan os.Signal) int {
 			}
 		}
 	}()
-	var code int
-	select {
-	case code = <-ended:
-	case <-stop:
-		killAll()
-		code = <-ended
-	}
+	code := obey(ended, stop)
 	for end := time.Now().Add(patience); killAll() > 0 && time.Now().Before(end); {
 		reap()
 		time.Sleep(time.Millisecond)
 	}
 	return code
+}
+
+// obey does as the builder says until the command has ended, and returns its code.
+func obey(ended <-chan int, stop <-chan os.Signal) int {
+	for {
+		select {
+		case code := <-ended:
+			return code
+		case s := <-stop:
+			if s == askAll {
+				procs.SignalAll(os.Getpid(), unix.SIGTERM)
+				continue
+			}
+			killAll()
+			return <-ended
+		}
+	}
 }
 
 func reap() {
@@ -234,46 +246,4 @@ func reap() {
 // killAll kills the processes that descend from this one and returns how many
 // it met. Those that appear meanwhile are met the next time: whoever is left has
 // this process as its parent in the end.
-func killAll() int {
-	parents := map[int]int{}
-	entries, err := os.ReadDir("/proc")
-	if err != nil {
-		return 0
-	}
-	for _, e := range entries {
-		pid, err := strconv.Atoi(e.Name())
-		if err != nil {
-			continue
-		}
-		if up, ok := parentOf(pid); ok {
-			parents[pid] = up
-		}
-	}
-	self, met := os.Getpid(), 0
-	for pid := range parents {
-		for up := parents[pid]; up > 1; up = parents[up] {
-			if up == self {
-				met++
-				_ = unix.Kill(pid, unix.SIGKILL)
-				break
-			}
-		}
-	}
-	return met
-}
-
-// parentOf reads the fourth field of proc_pid_stat(5); the second is a name in
-// parentheses that may hold anything.
-func parentOf(pid int) (int, bool) {
-	b, err := os.ReadFile(procPath(pid, "stat"))
-	if err != nil {
-		return 0, false
-	}
-	_, rest, ok := strings.Cut(string(b[strings.LastIndexByte(string(b), ')')+1:]), " ")
-	fields := strings.Fields(rest)
-	if !ok || len(fields) < 2 {
-		return 0, false
-	}
-	up, err := strconv.Atoi(fields[1])
-	return up, err == nil
-}
+func killAll() int { return procs.SignalAll(os.Getpid(), unix.SIGKILL) }

@@ -82,7 +82,7 @@ func (r *InPlace) Run(ctx context.Context, s Spec) (code int, err error) {
 	}
 	c := inplace.Command{
 		Args: s.Args, Env: s.Env, Dir: path.Join(s.Rootfs, s.cwd()), UID: s.UID, GID: s.GID, Groups: s.AdditionalGIDs,
-		Limits: map[int]inplace.Limit{}, Stdin: s.Stdin, Stdout: s.Stdout, Stderr: s.Stderr,
+		Limits: map[int]inplace.Limit{}, Grace: s.Grace, Stdin: s.Stdin, Stdout: s.Stdout, Stderr: s.Stderr,
 	}
 	for _, l := range s.Rlimits {
 		c.Limits[rlimits[l.Type]] = inplace.Limit{Soft: l.Soft, Hard: l.Hard}

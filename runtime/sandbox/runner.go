@@ -14,7 +14,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
-	"time"
 
 	"github.com/opencontainers/runc/libcontainer"
 	"github.com/opencontainers/runc/libcontainer/configs"
@@ -302,7 +301,7 @@ func (r *Runner) contain(ctx context.Context, s *Spec, cfg *configs.Config, oci 
 		return startError(errors.Join(err, watch.failure()))
 	}
 	ended := make(chan struct{})
-	stop := context.AfterFunc(ctx, func() { r.stop(c, s, ended) })
+	stop := context.AfterFunc(ctx, func() { r.stop(c, s, p, context.Cause(ctx), ended) })
 	defer stop()
 	sio.started()
 	code = exitCode(p)
@@ -315,20 +314,6 @@ func (r *Runner) contain(ctx context.Context, s *Spec, cfg *configs.Config, oci 
 		return execErr.Code, execErr
 	}
 	return code, copyErr
-}
-
-// stop ends the command: at once, or after asking it and giving it some time.
-func (r *Runner) stop(c *libcontainer.Container, s *Spec, ended <-chan struct{}) {
-	if s.StopSignal != 0 {
-		r.signal(c, s, s.StopSignal)
-		select {
-		case <-ended:
-			return
-		case <-time.After(s.StopTimeout):
-		}
-	}
-	// The first process of a pid namespace takes all others along.
-	r.signal(c, s, unix.SIGKILL)
 }
 
 func (r *Runner) signal(c *libcontainer.Container, s *Spec, number syscall.Signal) {

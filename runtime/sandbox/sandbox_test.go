@@ -177,6 +177,50 @@ func TestStopSignal(t *testing.T) {
 	}
 }
 
+// Where the cause of the end asks for it, all processes get SIGTERM and some time, and
+// the first process does not go on without those that it waited for.
+func TestGrace(t *testing.T) {
+	gentle, harsh := errors.New("gentle"), errors.New("harsh")
+	for _, tt := range []struct {
+		name, script string
+		cause        error
+		grace        time.Duration
+		code         int
+		want         string
+	}{
+		{"obeyed", "trap 'echo bye; exit 3' TERM; echo up; sleep 983; echo on", gentle, time.Minute, 3, "up\nbye\n"},
+		{"obeyed by a child", "sh -c \"trap 'echo bye; exit' TERM; echo up; sleep 983 & wait\"; echo on; sleep 983", gentle, time.Minute, 137, "up\nbye\n"},
+		{"no handler", "echo up; sleep 983; echo on; sleep 983", gentle, time.Minute, 137, "up\n"},
+		{"no child", "echo up; exec sleep 983", gentle, time.Minute, 137, "up\n"},
+		{"ignored", "trap '' TERM; echo up; sleep 983", gentle, 300 * time.Millisecond, 137, "up\n"},
+		{"ignored by a child", "sh -c \"trap '' TERM; echo up; sleep 983\"; echo on", gentle, 300 * time.Millisecond, 137, "up\n"},
+		{"another cause", "trap 'echo bye; exit 3' TERM; echo up; sleep 983", harsh, time.Minute, 137, "up\n"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			r := newRunner(t)
+			ctx, cancel := context.WithCancelCause(t.Context())
+			out := &watched{mark: "up\n", seen: func() { cancel(tt.cause) }}
+			s := shell(newRootfs(t), tt.script)
+			s.Stdout = out
+			s.Grace = func(cause error) time.Duration {
+				if errors.Is(cause, gentle) {
+					return tt.grace
+				}
+				return 0
+			}
+			start := time.Now()
+			code, err := r.Run(ctx, s)
+			if !errors.Is(err, tt.cause) || code != tt.code || out.text.String() != tt.want {
+				t.Errorf("code %d, error %v, output %q", code, err, out.text.String())
+			}
+			if d := time.Since(start); d > 30*time.Second {
+				t.Errorf("took %v", d)
+			}
+			noProcess(t, "sleep\x00983")
+		})
+	}
+}
+
 // watched calls seen when it was written mark.
 type watched struct {
 	text bytes.Buffer

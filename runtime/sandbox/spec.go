@@ -87,6 +87,10 @@ type Spec struct {
 	// StopTimeout it is killed nevertheless. 0 kills at once.
 	StopSignal  syscall.Signal
 	StopTimeout time.Duration
+	// Grace returns how long all processes of the command have after a SIGTERM
+	// before they are killed, given the cause of the end of Run's context; 0 kills
+	// at once. It is asked where StopSignal is 0; nil is as one that returns 0.
+	Grace func(cause error) time.Duration
 
 	// Terminal gives the command a terminal; Stderr is not used then.
 	Terminal bool
