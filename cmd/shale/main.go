@@ -29,7 +29,7 @@ func main() {
 	}
 	// Or the child of a doctor's probe.
 	probe.Main()
-	ctx, stop := cli.Signals(context.Background())
+	ctx, stop := cli.Signals(context.Background(), os.Stderr)
 	code := cli.Main(ctx, os.Args, cli.Streams{In: os.Stdin, Out: os.Stdout, Err: os.Stderr})
 	stop()
 	os.Exit(code)

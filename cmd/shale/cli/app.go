@@ -7,13 +7,14 @@ import (
 )
 
 const description = `shale turns a Dockerfile into an OCI image without a daemon and without root.
-Images are kept in the store podman, buildah and skopeo use. A name without a
-registry means an image that was built here, and only where there is none one
-of docker.io or of the registries that registries.conf names.
+Images are kept in the store podman, buildah and skopeo use.
 
 Exit codes: 0 on success; the exit status of the step when a RUN failed, and of
 the container for shale run; 130 and 143 when ended by SIGINT and SIGTERM; 125
-for every other failure.`
+for every other failure.
+
+SIGTERM gives the running steps of a build three seconds to end, SIGINT none. Ten
+seconds after a signal a build has ended; a second signal ends it at once.`
 
 // newApp defines the command line.
 func newApp(streams Streams) *cli.App {

@@ -5,10 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"os/exec"
-	"os/signal"
-	"syscall"
 )
 
 // Exit codes.
@@ -74,33 +71,3 @@ func report(ctx context.Context, w io.Writer, err error) {
 type toldError struct{ error }
 
 func (e toldError) Unwrap() error { return e.error }
-
-// signalError is the cause of a cancellation by signal.
-type signalError struct{ signal syscall.Signal }
-
-func (e signalError) Error() string { return "stopped by " + e.signal.String() }
-
-// Is makes what a signal ends a cancellation like any other.
-func (e signalError) Is(target error) bool { return target == context.Canceled }
-
-// Signals returns a context that is cancelled by the first SIGINT, SIGTERM or
-// SIGHUP. From then on the signals have their default effect: the second one
-// ends the process. stop undoes all of it.
-func Signals(parent context.Context) (ctx context.Context, stop func()) {
-	ctx, cancel := context.WithCancelCause(parent)
-	received := make(chan os.Signal, 1)
-	signal.Notify(received, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
-	go func() {
-		select {
-		case s := <-received:
-			signal.Stop(received)
-			number, _ := s.(syscall.Signal)
-			cancel(signalError{number})
-		case <-ctx.Done():
-		}
-	}()
-	return ctx, func() {
-		signal.Stop(received)
-		cancel(nil)
-	}
-}

@@ -20,7 +20,6 @@ import (
 	"github.com/urfave/cli/v2"
 	"golang.org/x/term"
 
-	"github.com/shale-build/shale/builder"
 	"github.com/shale-build/shale/cmd/shale/cli/container"
 	"github.com/shale-build/shale/runtime/sandbox"
 	"github.com/shale-build/shale/storage"
@@ -31,6 +30,9 @@ const defaultPath = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbi
 
 // stopTimeout is what a command that is asked to stop gets, as from docker.
 const stopTimeout = 10 * time.Second
+
+// runEndTime is how long after a signal run has ended at the latest.
+const runEndTime = stopTimeout + 5*time.Second
 
 func runCommand() *cli.Command {
 	return &cli.Command{
@@ -173,13 +175,10 @@ func parseHosts(values []string) ([][2]string, error) {
 
 // runImage finds the image, pulling it as far as it may.
 func runImage(c *cli.Context, s *session, o runOptions) (storage.Image, error) {
-	img, name, err := find(s.store, o.image)
-	// A name without a registry that means an image built here does so in FROM with
-	// --pull, too: there is none to pull it from.
-	built := err == nil && strings.HasPrefix(name, localRegistry+"/") && !builder.HasRegistry(o.image)
-	if o.pull == "always" && !built {
+	if o.pull == "always" {
 		return pull(c, s, o.image, o.platform)
 	}
+	img, _, err := find(s.store, o.image)
 	if errors.Is(err, storage.ErrImageUnknown) && o.pull == "missing" {
 		return pull(c, s, o.image, o.platform)
 	}
@@ -287,6 +286,7 @@ func runContainer(c *cli.Context, s *session, services *services, spec container
 	if err != nil {
 		return err
 	}
+	allowTime(c.Context, func(syscall.Signal) time.Duration { return runEndTime })
 	code, err := container.Run(c.Context, container.Services{
 		Store: s.store, Runner: services.deps.Runner, Network: services.deps.Network, StateDir: dir, NoMounts: s.layers.Native,
 	}, spec)
@@ -329,9 +329,11 @@ func attachTerminal(ctx context.Context, c *cli.Context, p *sandbox.Spec) (resto
 	sizes := make(chan sandbox.WinSize, 1)
 	p.Size, p.Resize = windowSize(fd), sizes
 	go followSize(ctx, fd, sizes)
+	reset := func() { _ = term.Restore(fd, state) }
+	atEnd(ctx, reset)
 	return func() {
 		cancel()
-		_ = term.Restore(fd, state)
+		reset()
 	}, nil
 }
 
