@@ -5,6 +5,8 @@ import (
 	"strings"
 
 	"github.com/distribution/reference"
+
+	"github.com/shale-build/shale/builder/frontend"
 )
 
 // storeName is how an image built as tag is called in the store. A name without
@@ -50,9 +52,5 @@ func withoutTag(name string) string {
 	return name
 }
 
-// HasRegistry tells whether a name begins with a host, by docker's rule: the
-// part before the first slash has a dot or a colon, or is localhost.
-func HasRegistry(name string) bool {
-	host, _, found := strings.Cut(name, "/")
-	return found && (strings.ContainsAny(host, ".:") || host == "localhost")
-}
+// HasRegistry reports whether a name begins with a host, by docker's rule.
+func HasRegistry(name string) bool { return frontend.HasRegistry(name) }

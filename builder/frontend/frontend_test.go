@@ -45,6 +45,9 @@ var fakeConfigs = map[string]string{
 }
 
 func (f *fakeImages) Resolve(_ context.Context, ref string, p *ocispec.Platform, pull bool) (string, digest.Digest, []byte, error) {
+	if !HasRegistry(ref) {
+		ref = "docker.io/library/" + ref
+	}
 	name := strings.TrimSuffix(strings.TrimPrefix(ref, "docker.io/library/"), ":latest")
 	f.mu.Lock()
 	if f.calls == nil {

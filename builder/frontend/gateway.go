@@ -36,6 +36,7 @@ type gateway struct {
 	roots    *roots
 	warnings *warnings
 	args     *declared
+	names    *spellings
 	activity *activity
 	// abandoned is set when nobody waits for the front end any more.
 	abandoned bool
@@ -53,15 +54,17 @@ func newGateway(in *Inputs, svc Services) (*gateway, error) {
 	}
 	act := &activity{}
 	args := &declared{}
+	names := newSpellings(in)
 	return &gateway{
 		in:       in,
 		svc:      svc,
 		platform: in.platform,
 		opts:     maps.Clone(in.opts),
-		roots:    &roots{local: local, svc: svc, cells: map[digest.Digest]*cell{}, activity: act, dockerfile: in.Filename, args: args},
+		roots:    &roots{local: local, svc: svc, cells: map[digest.Digest]*cell{}, activity: act, dockerfile: in.Filename, args: args, names: names},
 		activity: act,
 		warnings: &warnings{sink: svc.Progress},
 		args:     args,
+		names:    names,
 	}, nil
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"path"
+	"strings"
 	"sync"
 
 	buildkitllb "github.com/moby/buildkit/client/llb"
@@ -72,8 +73,10 @@ func (r *ref) ReadFile(ctx context.Context, req client.ReadRequest) ([]byte, err
 		offset, length = int64(req.Range.Offset), int64(req.Range.Length)
 	}
 	data, err := root.ReadFile(req.Filename, offset, length)
-	if err == nil && req.Filename == r.from.dockerfile {
+	// The front end looks for a name in small letters, too.
+	if err == nil && strings.EqualFold(req.Filename, r.from.dockerfile) {
 		r.from.args.read(data)
+		data = r.from.names.read(data)
 	}
 	return data, err
 }
@@ -143,6 +146,7 @@ type roots struct {
 	// dockerfile is the name of the Dockerfile, args what is told of it.
 	dockerfile string
 	args       *declared
+	names      *spellings
 
 	activity *activity
 }

@@ -2,6 +2,7 @@ package frontend
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -26,10 +27,22 @@ func (g *gateway) ResolveImageConfig(ctx context.Context, ref string, opt source
 		step.done(err)
 		return "", "", nil, err
 	}
-	pinned, dgst, config, err := g.resolveImage(ctx, allowed, opt)
+	names := []string{allowed}
+	if allowed == ref && opt.OCILayoutOpt == nil {
+		names = g.names.spelled(ref, opt.LogName)
+	}
+	pinned, dgst, config, err := g.resolveImage(ctx, names[0], opt)
+	if err == nil && len(names) > 1 {
+		err = g.checkSame(ctx, ref, opt)
+	}
 	if err == nil {
 		g.args.resolved(config)
 		err = checkTriggers(ref, config)
+	}
+	if err == nil {
+		for _, name := range g.names.resolved(config) {
+			err = errors.Join(err, g.checkSame(ctx, name, opt))
+		}
 	}
 	step.done(err)
 	return pinned, dgst, config, err
@@ -41,11 +54,16 @@ func (g *gateway) applyPolicy(ctx context.Context, ref string, opt sourceresolve
 	if opt.OCILayoutOpt != nil {
 		scheme = llb.SchemeLayout
 	}
-	op := &pb.SourceOp{Identifier: scheme + "://" + ref}
+	// Rules are about complete names.
+	complete := g.names.original(ref)
+	op := &pb.SourceOp{Identifier: scheme + "://" + complete}
 	if err := g.in.policy.Source(ctx, op); err != nil {
 		return "", fmt.Errorf("failed to resolve source metadata for %s: could not resolve image due to policy: %w", ref, err)
 	}
-	if updated, rest := llb.SplitSource(op); updated == scheme {
+	switch updated, rest := llb.SplitSource(op); {
+	case updated == scheme && rest == complete:
+		return ref, nil
+	case updated == scheme:
 		return rest, nil
 	}
 	return "", &imageutil.ResolveToNonImageError{Ref: ref, Updated: respell(op.Identifier, opt.LogName)}
@@ -85,6 +103,27 @@ func (g *gateway) resolveImage(ctx context.Context, ref string, opt sourceresolv
 		pinned = ref
 	}
 	return pinned, dgst, config, err
+}
+
+// checkSame reports an error unless a complete name, which one build spells with its
+// registry and without, means the same image both times. Only a name in an ONBUILD
+// trigger needs this: others are told apart.
+func (g *gateway) checkSame(ctx context.Context, complete string, opt sourceresolver.Opt) error {
+	full, _, _, err := g.resolveImage(ctx, complete, opt)
+	if err != nil {
+		return err
+	}
+	bare, _, _, err := g.resolveImage(ctx, familiarName(complete), opt)
+	if err != nil || bare == full {
+		return err
+	}
+	return fmt.Errorf("image %s is %s, and %s is another: this build names both, one of them in an ONBUILD trigger; name them in the same way",
+		familiarName(complete), trimDigest(bare), complete)
+}
+
+func trimDigest(pinned string) string {
+	name, _, _ := strings.Cut(pinned, "@")
+	return name
 }
 
 func (g *gateway) resolveLayout(ctx context.Context, ref string, opt *sourceresolver.ResolveOCILayoutOpt) (digest.Digest, []byte, error) {

@@ -29,11 +29,12 @@ type Services struct {
 
 // Images finds images in registries and in the local store.
 type Images interface {
-	// Resolve returns the config of the image ref, a complete name with tag
-	// or digest, for a platform (nil for the machine's own). pull asks the
-	// registry even if a local image has the name. pinned is ref with the
-	// digest that the source of the graph will be asked for, "" for ref as
-	// it is.
+	// Resolve returns the config of the image ref for a platform (nil for
+	// the machine's own). ref has a tag or digest; it is spelled with a
+	// registry only where the user did so (HasRegistry). pull asks the
+	// registry even if a local image has the name. pinned is the complete
+	// name with the digest that the source of the graph will be asked for,
+	// "" for ref as it is.
 	Resolve(ctx context.Context, ref string, platform *ocispec.Platform, pull bool) (pinned string, dgst digest.Digest, config []byte, err error)
 }
 

@@ -15,6 +15,7 @@ import (
 	"github.com/opencontainers/image-spec/identity"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/shale-build/shale/builder/frontend"
 	"github.com/shale-build/shale/storage"
 	"github.com/shale-build/shale/storage/registry"
 )
@@ -56,8 +57,9 @@ func NewImages(store *storage.Store, reg *registry.Client, logger *slog.Logger) 
 }
 
 // Resolve returns the config of the image that ref names for a platform, nil
-// being this machine's, and ref pinned to a digest. With pull a registry is
-// asked even when the store has an image of that name.
+// being this machine's, and its complete name pinned to a digest. A name without a
+// registry means an image that was built here, if there is one (candidates). With
+// pull a registry is asked even when the store has an image of that name.
 func (im *Images) Resolve(ctx context.Context, ref string, platform *ocispec.Platform, pull bool) (string, digest.Digest, []byte, error) {
 	b, err := im.resolve(ctx, ref, wanted(platform), pull)
 	if err != nil {
@@ -79,14 +81,18 @@ func (im *Images) resolve(ctx context.Context, ref string, platform ocispec.Plat
 		return base{}, fmt.Errorf("image name %q: %w", ref, err)
 	}
 	named = reference.TagNameOnly(named)
+	bare := !frontend.HasRegistry(ref)
 	key := cacheKey(named.String(), platform)
+	if bare {
+		key = cacheKey(reference.FamiliarString(named), platform)
+	}
 	im.mu.Lock()
 	b, ok := im.known[key]
 	im.mu.Unlock()
 	if ok {
 		return b, nil
 	}
-	b, err = im.find(ctx, named, platform, pull)
+	b, err = im.find(ctx, named, bare, platform, pull)
 	if err != nil {
 		return base{}, err
 	}
@@ -102,13 +108,14 @@ func cacheKey(name string, platform ocispec.Platform) string {
 	return name + "|" + platforms.FormatAll(platform)
 }
 
-func (im *Images) find(ctx context.Context, named reference.Named, platform ocispec.Platform, pull bool) (base, error) {
-	names, err := im.candidates(named)
-	if err != nil {
-		return base{}, err
+func (im *Images) find(ctx context.Context, named reference.Named, bare bool, platform ocispec.Platform, pull bool) (base, error) {
+	names := []string{named.String()}
+	var unclear error
+	if bare {
+		names, unclear = im.candidates(named)
 	}
 	var unusable []error
-	for _, name := range append([]string{named.String()}, names...) {
+	for _, name := range names {
 		// What was built here can be had from nowhere else.
 		if pull && !strings.HasPrefix(name, localPrefix) {
 			continue
@@ -120,6 +127,9 @@ func (im *Images) find(ctx context.Context, named reference.Named, platform ocis
 		if !errors.Is(err, errNotHere) {
 			unusable = append(unusable, err)
 		}
+	}
+	if unclear != nil {
+		return base{}, errors.Join(append(unusable, unclear)...)
 	}
 	errs := []error{fmt.Errorf("image %s for %s: not in the store", reference.FamiliarString(named), platforms.Format(platform))}
 	for _, name := range names {
@@ -141,20 +151,18 @@ func (im *Images) find(ctx context.Context, named reference.Named, platform ocis
 	return base{}, errors.Join(append(unusable, errs...)...)
 }
 
-// candidates are the complete names that ref may stand for, in order. The front
-// end has put docker.io before a short name already; what registries.conf says
-// about short names still counts, and so do images built here, whose names
-// begin with localhost.
+// candidates returns the complete names that one without a registry may stand for, in
+// order: that of an image built here, which begins with localhost, then what
+// registries.conf says about short names, docker.io where it says nothing. An error
+// about registries.conf comes with the first of them.
 func (im *Images) candidates(named reference.Named) ([]string, error) {
 	familiar := reference.FamiliarString(named)
-	if familiar == named.String() {
-		return []string{named.String()}, nil
-	}
+	local := []string{localPrefix + familiar}
 	names, err := im.registry.Candidates(familiar)
 	if err != nil {
-		return nil, fmt.Errorf("short name %q: %w", familiar, err)
+		return local, fmt.Errorf("short name %q: %w", familiar, err)
 	}
-	return append([]string{localPrefix + familiar}, names...), nil
+	return append(local, names...), nil
 }
 
 // errNotHere says that the store has no image of that name and platform.

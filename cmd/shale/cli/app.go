@@ -7,7 +7,9 @@ import (
 )
 
 const description = `shale turns a Dockerfile into an OCI image without a daemon and without root.
-Images are kept in the store podman, buildah and skopeo use.
+Images are kept in the store podman, buildah and skopeo use. A name without a
+registry means an image that was built here, and only where there is none one
+of docker.io or of the registries that registries.conf names.
 
 Exit codes: 0 on success; the exit status of the step when a RUN failed, and of
 the container for shale run; 130 and 143 when ended by SIGINT and SIGTERM; 125

@@ -20,6 +20,7 @@ import (
 	"github.com/urfave/cli/v2"
 	"golang.org/x/term"
 
+	"github.com/shale-build/shale/builder"
 	"github.com/shale-build/shale/cmd/shale/cli/container"
 	"github.com/shale-build/shale/runtime/sandbox"
 	"github.com/shale-build/shale/storage"
@@ -175,10 +176,13 @@ func parseHosts(values []string) ([][2]string, error) {
 
 // runImage finds the image, pulling it as far as it may.
 func runImage(c *cli.Context, s *session, o runOptions) (storage.Image, error) {
-	if o.pull == "always" {
+	img, name, err := find(s.store, o.image)
+	// A name without a registry that means an image built here does so in FROM with
+	// --pull, too: there is none to pull it from.
+	built := err == nil && strings.HasPrefix(name, localRegistry+"/") && !builder.HasRegistry(o.image)
+	if o.pull == "always" && !built {
 		return pull(c, s, o.image, o.platform)
 	}
-	img, _, err := find(s.store, o.image)
 	if errors.Is(err, storage.ErrImageUnknown) && o.pull == "missing" {
 		return pull(c, s, o.image, o.platform)
 	}
