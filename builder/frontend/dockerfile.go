@@ -30,8 +30,8 @@ var defaultNames = []string{
 	containerfile,
 }
 
-// What podman and buildah call the Dockerfile and its ignore file. They count
-// only where docker would find nothing.
+// What podman and buildah call the Dockerfile and its ignore file. The first counts by
+// itself only where docker would find nothing, the second only with the first.
 const (
 	containerfile   = "Containerfile"
 	containerIgnore = ".containerignore"
@@ -56,20 +56,25 @@ func (in *Inputs) findDockerfile(dir, shown string) error {
 		if err != nil {
 			return inputErrorf("read Dockerfile in %s: %w", shown, err)
 		}
-		if err := in.setDockerfile(name, data, root); err != nil || name != containerfile {
-			return err
-		}
-		return in.findContainerIgnore(root, dir, shown)
+		return in.setDockerfile(name, data, root)
 	}
 	return inputErrorf("open Dockerfile: no such file or directory in %s; name it with -f", shown)
 }
 
-// findContainerIgnore takes the ignore file that podman would, if there is one,
-// for the Containerfile's own.
-func (in *Inputs) findContainerIgnore(root Root, dir, shown string) error {
-	if _, ok := in.files[containerfile+ignoreSuffix]; ok {
-		return nil
+// isContainerfile reports whether a Dockerfile has the name that podman and buildah give
+// it, Containerfile.dev and web.containerfile among them.
+func isContainerfile(name string) bool {
+	return strings.Contains(strings.ToLower(name), strings.ToLower(containerfile))
+}
+
+// findContainerIgnore takes .containerignore in the context dir, if it is there, for the
+// Containerfile's own ignore file, as podman does.
+func (in *Inputs) findContainerIgnore(dir, shown string) error {
+	root, err := OpenDir(dir, nil)
+	if err != nil {
+		return inputErrorf("open build context: %w", err)
 	}
+	defer func() { _ = root.Close() }()
 	data, err := readSmall(root, containerIgnore)
 	if errors.Is(err, fs.ErrNotExist) {
 		if isLink(filepath.Join(dir, containerIgnore)) {
@@ -80,7 +85,7 @@ func (in *Inputs) findContainerIgnore(root Root, dir, shown string) error {
 	if err != nil {
 		return inputErrorf("read ignore file in %s: %w", shown, err)
 	}
-	in.files[containerfile+ignoreSuffix] = data
+	in.files[in.Filename+ignoreSuffix] = data
 	return checkPatterns(containerIgnore, data)
 }
 
@@ -136,22 +141,29 @@ func dockerfileError(path string, err error) error {
 }
 
 // setDockerfile keeps the Dockerfile and the ignore file that stands beside it
-// in root.
+// in root: NAME.dockerignore, or else, for a Containerfile, NAME.containerignore.
 func (in *Inputs) setDockerfile(name string, data []byte, root Root) error {
 	in.setFilename(name)
 	in.files[name] = data
 	if _, err := root.StatFile(name + policySuffix); err == nil {
 		in.rego = name + policySuffix
 	}
-	ignore, err := readSmall(root, name+ignoreSuffix)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
+	suffixes := []string{ignoreSuffix}
+	if isContainerfile(name) {
+		suffixes = append(suffixes, containerIgnore)
 	}
-	if err != nil {
-		return inputErrorf("read ignore file: %w", err)
+	for _, suffix := range suffixes {
+		ignore, err := readSmall(root, name+suffix)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return inputErrorf("read ignore file: %w", err)
+		}
+		in.files[name+ignoreSuffix] = ignore
+		return checkPatterns(name+suffix, ignore)
 	}
-	in.files[name+ignoreSuffix] = ignore
-	return checkPatterns(name+ignoreSuffix, ignore)
+	return nil
 }
 
 func (in *Inputs) readStdinDockerfile(stdin io.Reader) error {

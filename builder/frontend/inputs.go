@@ -165,6 +165,13 @@ func (in *Inputs) openDirectory(ctx context.Context, o Options) error {
 	if err != nil {
 		return err
 	}
+	if isContainerfile(in.Filename) {
+		if _, ok := in.files[in.Filename+ignoreSuffix]; !ok {
+			if err := in.findContainerIgnore(dir, o.Context); err != nil {
+				return err
+			}
+		}
+	}
 	if _, ok := in.files[in.Filename+ignoreSuffix]; ok {
 		return nil
 	}

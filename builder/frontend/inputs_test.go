@@ -109,22 +109,36 @@ func TestOpenDirectory(t *testing.T) {
 	}
 }
 
-// TestContainerfile has what podman's users have: it counts only where docker
-// would find nothing.
+// TestContainerfile has what podman's users have: the Containerfile counts by itself only
+// where docker would find nothing, its ignore file also when -f names it.
 func TestContainerfile(t *testing.T) {
+	elsewhere := tree(t, map[string]string{
+		"Containerfile": "FROM scratch", ".containerignore": "e",
+		"own.Containerfile": "FROM scratch", "own.Containerfile.containerignore": "p",
+	})
 	for _, tc := range []struct {
 		name  string
 		files map[string]string
 		want  string
+		file  string
 	}{
-		{"none", map[string]string{"Containerfile": "FROM scratch"}, ""},
-		{"podman's", map[string]string{"Containerfile": "FROM scratch", ".containerignore": "c", ".dockerignore": "d"}, "c"},
-		{"docker's", map[string]string{"Containerfile": "FROM scratch", ".dockerignore": "d"}, ""},
-		{"its own", map[string]string{"Containerfile": "FROM scratch", "Containerfile.dockerignore": "o", ".containerignore": "c"}, "o"},
-		{"of a Dockerfile", map[string]string{"Dockerfile": "FROM scratch", ".containerignore": "c"}, ""},
+		{"none", map[string]string{"Containerfile": "FROM scratch"}, "", ""},
+		{"podman's", map[string]string{"Containerfile": "FROM scratch", ".containerignore": "c", ".dockerignore": "d"}, "c", ""},
+		{"docker's", map[string]string{"Containerfile": "FROM scratch", ".dockerignore": "d"}, "", ""},
+		{"its own", map[string]string{"Containerfile": "FROM scratch", "Containerfile.dockerignore": "o", ".containerignore": "c"}, "o", ""},
+		{"its own by podman's name", map[string]string{"Containerfile": "FROM scratch", "Containerfile.containerignore": "p", ".containerignore": "c"}, "p", ""},
+		{"its own by both names", map[string]string{"Containerfile": "FROM scratch", "Containerfile.containerignore": "p", "Containerfile.dockerignore": "o"}, "o", ""},
+		{"of a Dockerfile", map[string]string{"Dockerfile": "FROM scratch", ".containerignore": "c"}, "", ""},
+		{"of a Dockerfile that is named", map[string]string{"Dockerfile": "FROM scratch", ".containerignore": "c"}, "", "Dockerfile"},
+		{"named", map[string]string{"Containerfile": "FROM scratch", ".containerignore": "c"}, "c", "Containerfile"},
+		{"named beside a Dockerfile", map[string]string{"Dockerfile": "FROM scratch", "Containerfile": "FROM scratch", ".containerignore": "c"}, "c", "./Containerfile"},
+		{"named below", map[string]string{"sub/web.containerfile": "FROM scratch", ".containerignore": "c"}, "c", "sub/web.containerfile"},
+		{"named, its own", map[string]string{"Containerfile.dev": "FROM scratch", "Containerfile.dev.dockerignore": "o", ".containerignore": "c"}, "o", "Containerfile.dev"},
+		{"elsewhere", map[string]string{".containerignore": "c"}, "c", elsewhere + "/Containerfile"},
+		{"elsewhere, its own", map[string]string{".containerignore": "c"}, "p", elsewhere + "/own.Containerfile"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			in, err := Open(t.Context(), Options{Context: tree(t, tc.files)})
+			in, err := Open(t.Context(), Options{Context: tree(t, tc.files), Dockerfile: tc.file})
 			if err != nil {
 				t.Fatal(err)
 			}
