@@ -66,7 +66,7 @@ func buildAction(c *cli.Context) error {
 
 // refuseConsole keeps archives off the terminal.
 func refuseConsole(exports []builder.Export, stdout io.Writer) error {
-	f, ok := stdout.(*os.File)
+	f, ok := display.Raw(stdout).(*os.File)
 	if !ok || !writesToStdout(exports) || !term.IsTerminal(int(f.Fd())) {
 		return nil
 	}
@@ -125,7 +125,7 @@ func show(c *cli.Context, services *services, results resultFiles, run func(buil
 	}
 	deps := services.deps
 	decisions := &decisions{Sink: shown}
-	deps.Progress, deps.Stdout = decisions, c.App.Writer
+	deps.Progress, deps.Stdout = decisions, display.Raw(c.App.Writer)
 	res, err := run(deps)
 	// What is removed with the store cannot be taken down in order.
 	if closeErr := services.close(); !errors.Is(err, storage.ErrRemoved) {

@@ -8,6 +8,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/shale-build/shale/cmd/shale/cli/argv"
+	"github.com/shale-build/shale/cmd/shale/cli/display"
 )
 
 // Streams are the standard streams of the process.
@@ -21,6 +22,7 @@ type Streams struct {
 // a signal received through Signals, decides the exit code of what it ends.
 func Main(ctx context.Context, args []string, streams Streams) int {
 	args, kaniko := asKaniko(args)
+	streams.Out, streams.Err = display.Text(streams.Out), display.Text(streams.Err)
 	err := run(ctx, args, streams)
 	report(ctx, streams.Err, err)
 	code := exitCode(ctx, err)

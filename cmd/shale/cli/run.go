@@ -22,6 +22,7 @@ import (
 
 	"github.com/shale-build/shale/builder"
 	"github.com/shale-build/shale/cmd/shale/cli/container"
+	"github.com/shale-build/shale/cmd/shale/cli/display"
 	"github.com/shale-build/shale/runtime/sandbox"
 	"github.com/shale-build/shale/storage"
 )
@@ -274,7 +275,7 @@ next:
 // runContainer connects the streams and runs.
 func runContainer(c *cli.Context, s *session, services *services, spec container.Spec, o runOptions) error {
 	p := &spec.Process
-	p.Stdout, p.Stderr, p.SingleID = c.App.Writer, c.App.ErrWriter, s.ids.SingleID()
+	p.Stdout, p.Stderr, p.SingleID = display.Raw(c.App.Writer), display.Raw(c.App.ErrWriter), s.ids.SingleID()
 	p.Owners, p.Ownership = services.deps.Owners, services.deps.Ownership
 	if o.interactive {
 		p.Stdin = c.App.Reader

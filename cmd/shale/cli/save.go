@@ -10,6 +10,7 @@ import (
 	"github.com/urfave/cli/v2"
 	"golang.org/x/term"
 
+	"github.com/shale-build/shale/cmd/shale/cli/display"
 	"github.com/shale-build/shale/storage"
 	"github.com/shale-build/shale/storage/registry"
 )
@@ -37,7 +38,7 @@ func saveCommand() *cli.Command {
 				opts.Format = registry.FormatOCI
 			}
 			output := c.String("output")
-			if f, ok := c.App.Writer.(*os.File); ok && output == "" && term.IsTerminal(int(f.Fd())) {
+			if f, ok := display.Raw(c.App.Writer).(*os.File); ok && output == "" && term.IsTerminal(int(f.Fd())) {
 				return usageError(c, "refusing to write an archive to the terminal: use --output or redirect standard output")
 			}
 			return withStore(c, func(s *session) error { return save(c, s, output, opts) })
@@ -58,7 +59,7 @@ func save(c *cli.Context, s *session, output string, opts registry.SaveOptions) 
 		})
 	}
 	if output == "" {
-		return write(c.App.Writer)
+		return write(display.Raw(c.App.Writer))
 	}
 	return replaceFile(output, write)
 }

@@ -70,7 +70,7 @@ func New(opts Options) (*Display, error) {
 	if err != nil {
 		return nil, err
 	}
-	opts.Mode = mode
+	opts.Mode, opts.Out = mode, Raw(opts.Out)
 	drawn, err := progressui.NewDisplay(opts.Out, progressui.DisplayMode(mode),
 		progressui.WithDesc(opts.Description, opts.ShortDescription))
 	if err != nil {

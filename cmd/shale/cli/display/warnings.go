@@ -29,12 +29,12 @@ func printWarnings(w io.Writer, warnings []client.VertexWarning, expand bool) {
 	}
 	before, after := highlight(w)
 	var b bytes.Buffer
-	fmt.Fprintf(&b, "\n %s%d %s found%s\n%s", before, len(warnings), noun, hint, after)
+	// A terminal that is gone cannot be told so.
+	_, _ = fmt.Fprintf(w, "\n %s%d %s found%s\n%s", before, len(warnings), noun, hint, after)
 	for i := range warnings {
 		writeWarning(&b, &warnings[i], expand)
 	}
-	// A terminal that is gone cannot be told so.
-	_, _ = w.Write(b.Bytes())
+	_, _ = Text(w).Write(b.Bytes())
 }
 
 // highlight is what makes text yellow: nothing but on a terminal, and there

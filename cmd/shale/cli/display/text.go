@@ -1,0 +1,45 @@
+package display
+
+import (
+	"io"
+	"os"
+	"sync"
+
+	"golang.org/x/term"
+)
+
+// Text returns a writer to w for what is not meant to control a terminal: names,
+// histories and labels of images, lines of Dockerfiles, answers of registries. If w is a
+// terminal, their control characters are shown as less(1) shows them; else all is
+// written as it is, as programs read it.
+func Text(w io.Writer) io.Writer {
+	if f, ok := w.(*os.File); ok {
+		return &text{file: f, terminal: sync.OnceValue(func() bool { return term.IsTerminal(int(f.Fd())) })}
+	}
+	return w
+}
+
+// Raw returns the writer that Text was given, for what draws on the terminal itself and
+// for content.
+func Raw(w io.Writer) io.Writer {
+	if t, ok := w.(*text); ok {
+		return t.file
+	}
+	return w
+}
+
+type text struct {
+	file     *os.File
+	terminal func() bool
+}
+
+// Write implements io.Writer. Callers write whole characters.
+func (t *text) Write(p []byte) (int, error) {
+	if !t.terminal() {
+		return t.file.Write(p)
+	}
+	if _, err := t.file.WriteString(visible(string(p))); err != nil {
+		return 0, err
+	}
+	return len(p), nil
+}
