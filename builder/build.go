@@ -82,7 +82,10 @@ func Build(ctx context.Context, opts Options, deps Deps) (_ *Result, err error) 
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	b := &build{opts: opts, deps: deps, whole: whole}
-	defer func() { err = b.end(err) }()
+	defer func() {
+		err = b.end(err)
+		b.collect(whole, err)
+	}()
 	if err := b.open(ctx, cancel); err != nil {
 		return nil, err
 	}

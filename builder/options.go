@@ -6,6 +6,7 @@ import (
 
 	"github.com/shale-build/shale/builder/exec"
 	"github.com/shale-build/shale/builder/frontend"
+	"github.com/shale-build/shale/builder/gc"
 	"github.com/shale-build/shale/builder/progress"
 	"github.com/shale-build/shale/builder/rootfs"
 	"github.com/shale-build/shale/builder/secrets"
@@ -38,6 +39,8 @@ type Options struct {
 	Squash bool
 	// Exports are the -o values; none keeps the image in the store.
 	Exports []Export
+	// GC bounds the build cache; nil lets it grow.
+	GC *gc.Limits
 	// CacheFrom are caches to find results in, CacheTo where to write them.
 	CacheFrom []CacheImport
 	CacheTo   []CacheExport

@@ -61,6 +61,8 @@ type Store struct {
 	reaping sync.WaitGroup
 	// full is how the first failure of a layer for want of space was found.
 	full atomic.Pointer[FullError]
+	// recordedOne is for Recorded.
+	recordedOne atomic.Bool
 	// reserveOnce is for makeReserve.
 	reserveOnce sync.Once
 }

@@ -75,8 +75,12 @@ func (r *Records) Add(ctx context.Context, parent string, st *Staged) (Layer, er
 		return Layer{}, fmt.Errorf("record layer: %w", err)
 	}
 	st.recorded()
+	r.store.recordedOne.Store(true)
 	return layerOf(l), nil
 }
+
+// Recorded reports whether a layer has been added to the store since it was opened.
+func (s *Store) Recorded() bool { return s.recordedOne.Load() }
 
 // newLayerID is the ID under which containers/image would record the layer
 // (storage/storage_dest.go, layerID): pulling an image that was built here

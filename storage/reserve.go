@@ -34,10 +34,15 @@ const reserveRoom = 2 * reserveFiles * reserveBytes
 // it opens the store. A store without one may have no space for that: then what
 // was remembered of former builds for build --explain goes, which nothing needs.
 // Store.KeepReserve makes the reserve again.
-func (l *Location) freeReserve() {
-	state := filepath.Join(l.so.GraphRoot, stateDir)
+func (l *Location) freeReserve() { freeReserve(l.so.GraphRoot) }
+
+// FreeReserve gives the reserve to a build that removes layers at its end.
+func (s *Store) FreeReserve() { freeReserve(s.GraphRoot()) }
+
+func freeReserve(graphRoot string) {
+	state := filepath.Join(graphRoot, stateDir)
 	if len(list(filepath.Join(state, reserveState))) == 0 {
-		if sp, err := SpaceOf(l.so.GraphRoot); err == nil && sp.Full() {
+		if sp, err := SpaceOf(graphRoot); err == nil && sp.Full() {
 			_ = rmtree.Remove(filepath.Join(state, ExplainState))
 		}
 		return

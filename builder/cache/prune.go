@@ -88,12 +88,24 @@ func Collect(dir string, layers LayerStore) ([]Usage, error) {
 			u.Used, u.Description = e.Used, e.Description
 		}
 	}
+	useBelow(found)
 	usages := make([]Usage, 0, len(found))
 	for _, u := range found {
 		usages = append(usages, *u)
 	}
 	slices.SortFunc(usages, func(a, b Usage) int { return a.Used.Compare(b.Used) })
 	return usages, nil
+}
+
+// useBelow makes a layer as recently used as those that are built on it: a step that
+// is found in the cache asks for nothing below.
+func useBelow(found map[string]*Usage) {
+	for _, u := range found {
+		used := u.Used
+		for below := found[u.Parent]; below != nil && below.Used.Before(used); below = found[below.Parent] {
+			below.Used = used
+		}
+	}
 }
 
 // Policy says what Prune may remove.

@@ -97,7 +97,7 @@ func builderCommand() *cli.Command {
 	return &cli.Command{
 		Name:        "builder",
 		Usage:       "Manage builds",
-		Subcommands: []*cli.Command{named(buildCommand(), "build"), builderPruneCommand()},
+		Subcommands: []*cli.Command{named(buildCommand(), "build"), builderDuCommand(), builderPruneCommand()},
 	}
 }
 

@@ -31,6 +31,7 @@ func buildFlags() []cli.Flag {
 		&cli.BoolFlag{Name: "explain", Usage: "say of every step whether it ran or came from the cache, and why"},
 		&cli.StringFlag{Name: "file", Aliases: []string{"f"}, Usage: "read the Dockerfile from `FILE` or URL, - for standard input (default: CONTEXT/Dockerfile)"},
 		&cli.StringFlag{Name: "format", Value: "oci", EnvVars: []string{"BUILDAH_FORMAT"}, Usage: "media types of the image: oci or docker"},
+		gcFlag(),
 		&cli.StringFlag{Name: "iidfile", Usage: "write the image ID, or the digest of an index, to `FILE`"},
 		isolationFlag(),
 		&cli.StringSliceFlag{Name: "label", Usage: "add a label `KEY=VALUE` to the image"},

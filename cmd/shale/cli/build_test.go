@@ -19,6 +19,7 @@ import (
 
 	"github.com/shale-build/shale/builder"
 	"github.com/shale-build/shale/builder/frontend"
+	"github.com/shale-build/shale/builder/gc"
 	"github.com/shale-build/shale/builder/secrets"
 	"github.com/shale-build/shale/builder/sshagent"
 	"github.com/shale-build/shale/cmd/shale/cli/argv"
@@ -168,7 +169,9 @@ func TestBuildOptions(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	limits := gc.Default()
 	want := builder.Options{
+		GC: &limits,
 		Options: frontend.Options{
 			Context: ".", Dockerfile: "D", Target: "final", Pull: true, Network: "none", Epoch: &epoch,
 			BuildArgs:     map[string]string{"A": "1=2", "FROM_ENV": "yes", "EMPTY": ""},

@@ -2,11 +2,13 @@ package cli
 
 import (
 	"context"
+	"math"
 	"time"
 
 	"github.com/shale-build/shale/builder"
 	"github.com/shale-build/shale/builder/cache"
 	"github.com/shale-build/shale/builder/cachemount"
+	"github.com/shale-build/shale/builder/gc"
 	"github.com/shale-build/shale/builder/source/shelf"
 	"github.com/shale-build/shale/storage"
 )
@@ -25,42 +27,24 @@ type buildCache interface {
 	Sources() ([]shelf.Usage, error)
 	// PruneSources removes those that are not in use.
 	PruneSources(policy shelf.Policy) ([]shelf.Usage, error)
+	// Free returns how many bytes are free where the cache is.
+	Free() (int64, error)
 }
 
 // storeCache is the build cache of a store.
-type storeCache struct {
-	store  *storage.Store
-	dir    string
-	mounts *cachemount.Caches
-	// sources are where builds keep what they fetched.
-	sources []shelf.Shelf
+type storeCache struct{ *gc.Cache }
+
+var _ buildCache = storeCache{}
+
+func openCache(store *storage.Store) (storeCache, error) {
+	c, err := builder.OpenCache(store)
+	return storeCache{c}, err
 }
 
-var _ buildCache = (*storeCache)(nil)
-
-func openCache(store *storage.Store) (*storeCache, error) {
-	dir, err := store.StateDir(builder.CacheState)
-	if err != nil {
-		return nil, err
-	}
-	mounts, err := store.StateDir(builder.CacheMountState)
-	if err != nil {
-		return nil, err
-	}
-	c := &storeCache{store: store, dir: dir, mounts: cachemount.New(mounts)}
-	for _, name := range []string{builder.GitState, builder.DownloadState} {
-		dir, err := store.StateDir(name)
-		if err != nil {
-			return nil, err
-		}
-		c.sources = append(c.sources, shelf.Shelf(dir))
-	}
-	return c, nil
-}
-
-func (c *storeCache) Sources() ([]shelf.Usage, error) {
+// Sources implements buildCache.
+func (c storeCache) Sources() ([]shelf.Usage, error) {
 	var list []shelf.Usage
-	for _, s := range c.sources {
+	for _, s := range c.Cache.Sources {
 		entries, err := s.List()
 		if err != nil {
 			return list, err
@@ -70,9 +54,10 @@ func (c *storeCache) Sources() ([]shelf.Usage, error) {
 	return list, nil
 }
 
-func (c *storeCache) PruneSources(policy shelf.Policy) ([]shelf.Usage, error) {
+// PruneSources implements buildCache.
+func (c storeCache) PruneSources(policy shelf.Policy) ([]shelf.Usage, error) {
 	var list []shelf.Usage
-	for _, s := range c.sources {
+	for _, s := range c.Cache.Sources {
 		removed, err := s.Trim(policy)
 		if err != nil {
 			return list, err
@@ -82,15 +67,25 @@ func (c *storeCache) PruneSources(policy shelf.Policy) ([]shelf.Usage, error) {
 	return list, nil
 }
 
-func (c *storeCache) Steps() ([]cache.Usage, error) { return cache.Collect(c.dir, c.store) }
+// Steps implements buildCache.
+func (c storeCache) Steps() ([]cache.Usage, error) { return cache.Collect(c.Index, c.Store) }
 
-func (c *storeCache) PruneSteps(ctx context.Context, policy cache.Policy) ([]cache.Usage, error) {
-	return cache.Prune(ctx, c.dir, c.store, policy)
+// PruneSteps implements buildCache.
+func (c storeCache) PruneSteps(ctx context.Context, policy cache.Policy) ([]cache.Usage, error) {
+	return cache.Prune(ctx, c.Index, c.Store, policy)
 }
 
-func (c *storeCache) Mounts() ([]cachemount.Mount, error) { return c.mounts.List() }
+// Mounts implements buildCache.
+func (c storeCache) Mounts() ([]cachemount.Mount, error) { return c.Cache.Mounts.List() }
 
-func (c *storeCache) RemoveMount(m cachemount.Mount) (bool, error) { return c.mounts.Remove(m) }
+// RemoveMount implements buildCache.
+func (c storeCache) RemoveMount(m cachemount.Mount) (bool, error) { return c.Cache.Mounts.Remove(m) }
+
+// Free implements buildCache.
+func (c storeCache) Free() (int64, error) {
+	sp, err := storage.SpaceOf(c.Store.GraphRoot())
+	return int64(min(sp.Free, math.MaxInt64)), err //nolint:gosec // bounded
+}
 
 // usedBefore says whether something last used at used falls under until; a
 // zero until takes everything.

@@ -252,10 +252,14 @@ func (r trialReport) results() []probe.Result {
 	if r.Step != "" {
 		step.Status, step.Detail, step.Fix = probe.Missing, r.Step, r.StepFix
 	}
+	results := []probe.Result{layers, step}
 	if r.VFSBeside {
-		return []probe.Result{layers, step, podman}
+		results = append(results, podman)
 	}
-	return []probe.Result{layers, step}
+	if r.GraphRoot != "" {
+		results = append(results, gcResult(r.GraphRoot, os.Getenv(gcEnv)))
+	}
+	return results
 }
 
 // stepResult is the name of what decides whether images can be built.

@@ -84,15 +84,15 @@ func TestTrialResults(t *testing.T) {
 	}{
 		"all well": {
 			trialReport{GraphRoot: "/s", OneByOne: true},
-			map[string]probe.Status{"layers": probe.OK, "step": probe.OK},
+			map[string]probe.Status{"layers": probe.OK, "step": probe.OK, "build cache": probe.OK},
 		},
 		"older kernel": {
 			trialReport{GraphRoot: "/s", VFSBeside: true},
-			map[string]probe.Status{"layers": probe.Degraded, "step": probe.OK, "podman": probe.Degraded},
+			map[string]probe.Status{"layers": probe.Degraded, "step": probe.OK, "podman": probe.Degraded, "build cache": probe.OK},
 		},
 		"native": {
 			trialReport{GraphRoot: "/s", Native: true},
-			map[string]probe.Status{"layers": probe.Degraded, "step": probe.OK},
+			map[string]probe.Status{"layers": probe.Degraded, "step": probe.OK, "build cache": probe.OK},
 		},
 		"no store": {
 			trialReport{Step: "why"},

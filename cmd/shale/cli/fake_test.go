@@ -142,6 +142,10 @@ type fakeCache struct {
 	mounts []cachemount.Mount
 	policy cache.Policy
 	pruned bool
+	free   int64
+	// sourceUsed is when the only source was used, and sourceGone that it was removed.
+	sourceUsed time.Time
+	sourceGone bool
 }
 
 var _ buildCache = (*fakeCache)(nil)
@@ -166,10 +170,23 @@ func (c *fakeCache) PruneSteps(_ context.Context, policy cache.Policy) ([]cache.
 func (c *fakeCache) Mounts() ([]cachemount.Mount, error) { return c.mounts, nil }
 
 func (c *fakeCache) Sources() ([]shelf.Usage, error) {
-	return []shelf.Usage{{Name: "0123456789abcdef", Size: 1234}}, nil
+	if c.sourceGone {
+		return nil, nil
+	}
+	return []shelf.Usage{{Name: "0123456789abcdef", Size: 1234, Used: c.sourceUsed}}, nil
 }
 
-func (c *fakeCache) PruneSources(shelf.Policy) ([]shelf.Usage, error) { return c.Sources() }
+func (c *fakeCache) PruneSources(policy shelf.Policy) ([]shelf.Usage, error) {
+	removed, err := c.Sources()
+	if !usedBefore(c.sourceUsed, policy.Until) {
+		return nil, err
+	}
+	c.sourceGone = true
+	return removed, err
+}
+
+func (c *fakeCache) Free() (int64, error) { return c.free, nil }
+
 func (c *fakeCache) RemoveMount(m cachemount.Mount) (bool, error) {
 	if m.InUse {
 		return false, nil

@@ -13,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/shale-build/shale/builder/cachemount"
+	"github.com/shale-build/shale/builder/gc"
 	"github.com/shale-build/shale/storage"
 )
 
@@ -211,12 +212,12 @@ func pruneCacheOf(ctx context.Context, w io.Writer, built buildCache, opts prune
 func TestPruneCache(t *testing.T) {
 	var b bytes.Buffer
 	built := newFakeCache()
-	opts := pruneOptions{all: true, keep: 5, until: now}
+	opts := pruneOptions{all: true, until: now}
 	freed, err := pruneCacheOf(t.Context(), &b, built, opts)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if freed != 178_001_234 || len(built.mounts) != 0 || built.policy.KeepBytes != 5 || !built.policy.Until.Equal(now) {
+	if freed != 178_001_234 || len(built.mounts) != 0 || !built.policy.Until.Equal(now) {
 		t.Errorf("freed %d with %+v, %d mounts left", freed, built.policy, len(built.mounts))
 	}
 	built = newFakeCache()
@@ -225,6 +226,42 @@ func TestPruneCache(t *testing.T) {
 	}
 	if len(built.mounts) != 1 {
 		t.Error("a cache mount that was used meanwhile is removed")
+	}
+}
+
+// What was used least recently of all kinds goes, whatever its kind.
+func TestPruneBounds(t *testing.T) {
+	first, second, recent := now.Add(-24*time.Hour), now.Add(-2*time.Hour), now.Add(-time.Minute)
+	const step, source, rest = 120_000_000, 1234, 3_000_000 + 55_000_000
+	tests := map[string]struct {
+		bounds gc.Policy
+		free   int64
+		// want is what steps are pruned until, zero for not at all, and mounts how
+		// many cache mounts stay.
+		want   time.Time
+		source bool // is removed
+		mounts int
+	}{
+		"small enough":         {bounds: gc.Policy{MaxUsed: step + source + rest}, mounts: 1},
+		"the oldest step":      {bounds: gc.Policy{MaxUsed: step}, want: first, mounts: 1},
+		"a source, too":        {bounds: gc.Policy{MaxUsed: rest}, want: first, source: true, mounts: 1},
+		"all":                  {bounds: gc.Policy{MaxUsed: 1}, want: recent, source: true},
+		"reserved alone":       {bounds: gc.Policy{Reserved: step}, want: first, mounts: 1},
+		"enough is free":       {bounds: gc.Policy{MinFree: 100}, free: 100, mounts: 1},
+		"too little is free":   {bounds: gc.Policy{MinFree: 100}, free: 99, want: first, mounts: 1},
+		"reserved before free": {bounds: gc.Policy{MinFree: 100, Reserved: step * 2}, free: 1, mounts: 1},
+	}
+	for name, tc := range tests {
+		t.Run(name, func(t *testing.T) {
+			built := newFakeCache()
+			built.free, built.sourceUsed = tc.free, second
+			if _, err := pruneCacheOf(t.Context(), io.Discard, built, pruneOptions{all: true, bounds: tc.bounds}); err != nil {
+				t.Fatal(err)
+			}
+			if built.pruned == tc.want.IsZero() || !built.policy.Until.Equal(tc.want) || len(built.mounts) != tc.mounts || built.sourceGone != tc.source {
+				t.Errorf("pruned %v until %v, %d mounts left; want %v, %d", built.pruned, built.policy.Until, len(built.mounts), tc.want, tc.mounts)
+			}
+		})
 	}
 }
 
@@ -252,7 +289,7 @@ func TestPruneMounts(t *testing.T) {
 	}
 	for name, tc := range tests {
 		t.Run(name, func(t *testing.T) {
-			opts := pruneOptions{all: tc.all, keep: tc.keep}
+			opts := pruneOptions{all: tc.all, bounds: gc.Policy{MaxUsed: tc.keep}}
 			for _, f := range tc.filters {
 				if err := opts.filter(f, now); err != nil {
 					t.Fatal(err)
@@ -277,5 +314,60 @@ func TestPruneMounts(t *testing.T) {
 	}
 	if err := new(pruneOptions).filter("type=frontend", now); err == nil {
 		t.Error("a type that there is not is accepted")
+	}
+}
+
+func TestDu(t *testing.T) {
+	built := newFakeCache()
+	built.sourceUsed = now.Add(-3 * time.Hour)
+	built.mounts = append(built.mounts, cachemount.Mount{Key: cachemount.Key(strings.Repeat("07", 16)), ID: "/busy", Used: now, Size: 7_000_000, InUse: true})
+	tests := map[string]struct {
+		filters []string
+		format  string
+		verbose bool
+	}{
+		"du":         {},
+		"du-verbose": {verbose: true},
+		"du-json":    {format: "json", filters: []string{"type=regular"}},
+		"du-old":     {filters: []string{"until=2h"}},
+	}
+	for name, tc := range tests {
+		t.Run(name, func(t *testing.T) {
+			opts := pruneOptions{all: true}
+			for _, f := range tc.filters {
+				if err := opts.filter(f, now); err != nil {
+					t.Fatal(err)
+				}
+			}
+			rows, err := duRows(built, opts, now)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var b bytes.Buffer
+			if err := writeDu(&b, rows, tc.format, tc.verbose); err != nil {
+				t.Fatal(err)
+			}
+			golden(t, "testdata/"+name+".golden", b.String())
+		})
+	}
+}
+
+func TestParseGC(t *testing.T) {
+	def := gc.Default()
+	custom := def
+	custom.MaxUsed, custom.MinFree, custom.KeepDuration = gc.Amount{Bytes: 5 << 30}, gc.Amount{Percent: 15}, 24*time.Hour
+	for value, want := range map[string]*gc.Limits{
+		"": &def, "on": &def, "true": &def, "off": nil, "0": nil, "false": nil,
+		"max-used-space=5g,min-free-space=15%,keep-duration=24h": &custom,
+	} {
+		got, err := parseGC(value)
+		if diff := cmp.Diff(want, got); err != nil || diff != "" {
+			t.Errorf("%q: %v (-want +got):\n%s", value, err, diff)
+		}
+	}
+	for _, value := range []string{"maybe", "max-used-space", "max-used-space=x", "min-free-space=101%", "keep-duration=2 days", "reserved-space=-1"} {
+		if _, err := parseGC(value); err == nil {
+			t.Errorf("%q is accepted", value)
+		}
 	}
 }

@@ -15,6 +15,7 @@ import (
 
 	"github.com/shale-build/shale/builder/cache"
 	"github.com/shale-build/shale/builder/cachemount"
+	"github.com/shale-build/shale/builder/gc"
 	"github.com/shale-build/shale/builder/source/shelf"
 	"github.com/shale-build/shale/storage"
 )
@@ -28,8 +29,8 @@ type pruneOptions struct {
 	filters []imageFilter
 	// types and ids restrict the build cache; with either, images are left alone.
 	types, ids []string
-	// keep is how many bytes of cache may stay.
-	keep int64
+	// bounds say how much of the build cache stays; all zero, nothing does.
+	bounds gc.Policy
 }
 
 // The kinds of build cache, as docker calls them.
@@ -53,6 +54,67 @@ func (o pruneOptions) named(names ...string) bool {
 	return len(o.ids) == 0 || slices.ContainsFunc(o.ids, func(id string) bool {
 		return slices.Contains(names, id) || len(id) >= 6 && strings.HasPrefix(names[0], id)
 	})
+}
+
+func (o pruneOptions) namesMount(m cachemount.Mount) bool {
+	return o.named(string(m.Key), mountID(m), strings.TrimLeft(mountID(m), "/"))
+}
+
+// bound turns the bounds into a time: what was last used then or before goes. It
+// reports false if nothing of the cache does.
+func (o pruneOptions) bound(built buildCache) (pruneOptions, bool, error) {
+	if !o.bounds.Bounded() {
+		return o, true, nil
+	}
+	entries, err := o.candidates(built)
+	if err != nil {
+		return o, false, err
+	}
+	free, err := built.Free()
+	if err != nil {
+		return o, false, err
+	}
+	until, some := o.bounds.Cutoff(entries, free, time.Now())
+	if o.until.IsZero() || until.Before(o.until) {
+		o.until = until
+	}
+	return o, some, nil
+}
+
+// candidates are what opts take of the build cache, whenever it was used.
+func (o pruneOptions) candidates(built buildCache) (entries []gc.Entry, err error) {
+	if o.takes(typeStep) {
+		steps, err := built.Steps()
+		if err != nil {
+			return nil, err
+		}
+		for _, u := range steps {
+			if o.named(u.Layer) {
+				entries = append(entries, gc.Entry{Size: u.Size, Used: u.Used})
+			}
+		}
+	}
+	if o.takes(typeSource) && len(o.ids) == 0 {
+		sources, err := built.Sources()
+		if err != nil {
+			return nil, err
+		}
+		for _, u := range sources {
+			entries = append(entries, gc.Entry{Size: u.Size, Used: u.Used})
+		}
+	}
+	if o.takes(typeMount) {
+		mounts, err := built.Mounts()
+		if err != nil {
+			return nil, err
+		}
+		for _, m := range mounts {
+			if o.namesMount(m) {
+				entries = append(entries, gc.Entry{Size: m.Size, Used: m.Used})
+			}
+		}
+	}
+	return entries, nil
 }
 
 func systemPruneCommand() *cli.Command {
@@ -115,9 +177,18 @@ func pruneFlags(more []cli.Flag, all, filters string) []cli.Flag {
 // cacheFilters are those of the build cache.
 const cacheFilters = "; of the cache also type=regular, exec.cachemount or source, and id=ID"
 
+// The flags that bound the build cache.
+const (
+	reservedFlag = "reserved-space"
+	maxUsedFlag  = "max-used-space"
+	minFreeFlag  = "min-free-space"
+)
+
 func cacheFlags() []cli.Flag {
 	return []cli.Flag{
-		&cli.StringFlag{Name: "keep-storage", Aliases: []string{"max-used-space"}, Usage: "keep up to `SIZE` of the build cache, the most recently used"},
+		&cli.StringFlag{Name: reservedFlag, Aliases: []string{"keep-storage"}, Usage: "keep `SIZE` of the build cache in any case, the most recently used; alone, keep no more"},
+		&cli.StringFlag{Name: maxUsedFlag, Usage: "keep up to `SIZE` of the build cache"},
+		&cli.StringFlag{Name: minFreeFlag, Usage: "remove only until `SIZE` are free on the disk"},
 	}
 }
 
@@ -162,12 +233,18 @@ func newPruneOptions(c *cli.Context, now time.Time) (pruneOptions, error) {
 			return opts, err
 		}
 	}
-	if size := c.String("keep-storage"); size != "" {
-		keep, err := parseSize("keep-storage", size)
+	for name, to := range map[string]*int64{
+		reservedFlag: &opts.bounds.Reserved, maxUsedFlag: &opts.bounds.MaxUsed, minFreeFlag: &opts.bounds.MinFree,
+	} {
+		size := c.String(name)
+		if size == "" {
+			continue
+		}
+		bytes, err := parseSize(name, size)
 		if err != nil {
 			return opts, err
 		}
-		opts.keep = keep
+		*to = bytes
 	}
 	return opts, nil
 }
@@ -303,9 +380,12 @@ func pruneFetched(_ context.Context, w io.Writer, store *storage.Store, opts pru
 	return pruneFetchedOf(w, built, opts)
 }
 
-// pruneFetchedOf removes what opts take of sources and cache mounts. --keep-storage
-// holds for each kind by itself.
+// pruneFetchedOf removes what opts take of sources and cache mounts.
 func pruneFetchedOf(w io.Writer, built buildCache, opts pruneOptions) (freed int64, err error) {
+	opts, some, err := opts.bound(built)
+	if err != nil || !some {
+		return 0, err
+	}
 	if opts.takes(typeSource) && len(opts.ids) == 0 {
 		if freed, err = pruneSources(w, built, opts); err != nil {
 			return freed, err
@@ -330,7 +410,11 @@ func pruneSteps(ctx context.Context, w io.Writer, built buildCache, opts pruneOp
 	if !opts.takes(typeStep) {
 		return 0, nil
 	}
-	policy := cache.Policy{Until: opts.until, KeepBytes: opts.keep, DryRun: opts.dryRun}
+	opts, some, err := opts.bound(built)
+	if err != nil || !some {
+		return 0, err
+	}
+	policy := cache.Policy{Until: opts.until, DryRun: opts.dryRun}
 	if len(opts.ids) > 0 {
 		policy.Match = func(u cache.Usage) bool { return opts.named(u.Layer) }
 	}
@@ -347,7 +431,7 @@ func pruneSteps(ctx context.Context, w io.Writer, built buildCache, opts pruneOp
 // pruneSources removes git repositories and downloads.
 func pruneSources(w io.Writer, built buildCache, opts pruneOptions) (freed int64, err error) {
 	removed, err := built.PruneSources(shelf.Policy{
-		KeepBytes: opts.keep, KeepEntries: math.MaxInt, Until: opts.until, DryRun: opts.dryRun,
+		KeepEntries: math.MaxInt, Until: opts.until, DryRun: opts.dryRun,
 	})
 	for _, u := range removed {
 		freed += u.Size
@@ -366,15 +450,8 @@ func pruneMounts(w io.Writer, built buildCache, opts pruneOptions) (freed int64,
 		return 0, err
 	}
 	mounts = slices.SortedFunc(slices.Values(mounts), func(a, b cachemount.Mount) int { return a.Used.Compare(b.Used) })
-	var left int64
 	for _, m := range mounts {
-		left += m.Size
-	}
-	for _, m := range mounts {
-		if opts.keep > 0 && left <= opts.keep {
-			break
-		}
-		if !usedBefore(m.Used, opts.until) || !opts.named(string(m.Key), mountID(m), strings.TrimLeft(mountID(m), "/")) {
+		if !usedBefore(m.Used, opts.until) || !opts.namesMount(m) {
 			continue
 		}
 		removed := opts.dryRun && !m.InUse
@@ -387,7 +464,6 @@ func pruneMounts(w io.Writer, built buildCache, opts pruneOptions) (freed int64,
 			continue
 		}
 		freed += m.Size
-		left -= m.Size
 		if _, err := fmt.Fprintf(w, "Deleted cache mount: %s\n", mountTitle(m)); err != nil {
 			return freed, err
 		}
