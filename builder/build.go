@@ -46,10 +46,11 @@ const tempState = "tmp"
 
 // build is one run of Build.
 type build struct {
-	opts  Options
-	deps  Deps
-	outs  []output
-	whole context.Context //nolint:containedctx // see Build
+	opts Options
+	deps Deps
+	outs []output
+	// caller is the context of Build, whole is its lasting one.
+	caller, whole context.Context //nolint:containedctx // see Build
 
 	work    *rootfs.Workspace
 	mounts  *rootfs.Mounter
@@ -78,13 +79,18 @@ type build struct {
 // has that process's exit status. Nothing is left behind but layers that the
 // cache knows.
 func Build(ctx context.Context, opts Options, deps Deps) (_ *Result, err error) {
-	whole := ctx // ends before the build does only when the caller wants it
+	b := &build{opts: opts, deps: deps, caller: ctx}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	b := &build{opts: opts, deps: deps, whole: whole}
+	var release func()
+	b.whole, release = lasting(b.caller, b.exportTime()) // ends before the build does only when the caller wants it
+	defer release()
 	defer func() {
+		if b.caller.Err() != nil {
+			release() // layers that are being packed are of no use any more
+		}
 		err = b.end(err)
-		b.collect(whole, err)
+		b.collect(b.caller, err)
 	}()
 	if err := b.open(ctx, cancel); err != nil {
 		return nil, err
@@ -98,7 +104,7 @@ func Build(ctx context.Context, opts Options, deps Deps) (_ *Result, err error) 
 // error that is returned then says what was removed.
 func (b *build) end(err error) error {
 	closed := b.close()
-	if err == nil || b.mounts == nil || b.whole.Err() != nil {
+	if err == nil || b.mounts == nil || b.caller.Err() != nil {
 		return errors.Join(err, closed)
 	}
 	cause := b.mounts.Removed()
@@ -262,9 +268,24 @@ func (b *build) run(ctx context.Context) (*Result, error) {
 		return reported(res), nil
 	}
 	done, err := b.solve(ctx, res)
+	layers := &export.Layers{Maker: b.deps.Registry.Maker(), Origin: b.origin}
+	var out *Result
+	if err == nil {
+		out, err = b.finish(ctx, &done, layers)
+	}
 	if err != nil {
+		b.exportIncomplete(done, layers)
 		return nil, err
 	}
+	if err := b.exportCaches(done, layers); err != nil {
+		return nil, err
+	}
+	out.Warnings, out.UnusedArgs = len(res.Warnings), res.UnusedArgs
+	return out, nil
+}
+
+// finish writes what was made wherever it was asked for.
+func (b *build) finish(ctx context.Context, done *finished, layers *export.Layers) (*Result, error) {
 	release, err := b.own()
 	if err != nil {
 		return nil, err
@@ -274,16 +295,11 @@ func (b *build) run(ctx context.Context) (*Result, error) {
 		b.deps.Place.Discard()
 	}
 	if b.opts.Squash {
-		if err := b.squash(ctx, &done); err != nil {
+		if err := b.squash(ctx, done); err != nil {
 			return nil, err
 		}
 	}
-	out, err := b.outputs(ctx, done)
-	if err != nil {
-		return nil, err
-	}
-	out.Warnings, out.UnusedArgs = len(res.Warnings), res.UnusedArgs
-	return out, nil
+	return b.outputs(ctx, *done, layers)
 }
 
 // own keeps the container's own files in place, see Deps.

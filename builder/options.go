@@ -3,6 +3,7 @@ package builder
 import (
 	"io"
 	"log/slog"
+	"time"
 
 	"github.com/shale-build/shale/builder/exec"
 	"github.com/shale-build/shale/builder/frontend"
@@ -44,7 +45,15 @@ type Options struct {
 	// CacheFrom are caches to find results in, CacheTo where to write them.
 	CacheFrom []CacheImport
 	CacheTo   []CacheExport
+	// CacheGrace is how long the caches may still be written after the context
+	// ended with exec.ErrTerminated as its cause, counted from then; 0 for not at
+	// all. After any other cause they are not.
+	CacheGrace time.Duration
 }
+
+// DefaultCacheGrace is the usual Options.CacheGrace: kubernetes kills a container 30
+// seconds after SIGTERM, and the build has to end in order afterwards.
+const DefaultCacheGrace = 20 * time.Second
 
 // Export is one -o value.
 type Export struct {

@@ -28,9 +28,8 @@ type finished struct {
 
 // outputs writes what was built wherever it was asked for. Registries come
 // last: nothing is pushed when another output fails.
-func (b *build) outputs(ctx context.Context, f finished) (*Result, error) {
+func (b *build) outputs(ctx context.Context, f finished, layers *export.Layers) (*Result, error) {
 	res := &Result{Metadata: map[string]any{}}
-	layers := &export.Layers{Maker: b.deps.Registry.Maker(), Origin: b.origin}
 	if err := b.addInline(ctx, f); err != nil {
 		return nil, err
 	}
@@ -62,7 +61,7 @@ func (b *build) outputs(ctx context.Context, f finished) (*Result, error) {
 	for _, w := range writers {
 		w.report()
 	}
-	return res, b.exportCaches(ctx, f, layers)
+	return res, nil
 }
 
 // origin finds a layer of a base image as it was published.

@@ -23,17 +23,23 @@ import (
 )
 
 // exportCaches writes the caches of --cache-to, one after another: what was
-// compressed for one of them is remembered for the next.
-func (b *build) exportCaches(ctx context.Context, f finished, layers *export.Layers) error {
+// compressed for one of them is remembered for the next. A wish for an orderly end
+// that comes meanwhile leaves it some time.
+func (b *build) exportCaches(f finished, layers *export.Layers) error {
+	if len(b.cacheTargets) == 0 {
+		return nil
+	}
+	release, err := b.own()
+	if err != nil {
+		return err
+	}
+	defer release()
 	for _, t := range b.cacheTargets {
 		if t.Type == "inline" {
 			continue
 		}
-		step := newStep(b.deps.Progress, t.title())
-		x := &cacheExport{build: b, target: t, finished: f, layers: layers, step: step}
-		err := x.run(ctx)
-		step.done(err)
-		if err != nil && t.ignoreError && ctx.Err() == nil {
+		err := b.exportCache(t, f, layers)
+		if err != nil && t.ignoreError && b.whole.Err() == nil {
 			b.deps.Logger.Warn("the cache was not exported", "to", t.where, "error", err)
 			continue
 		}
@@ -42,6 +48,14 @@ func (b *build) exportCaches(ctx context.Context, f finished, layers *export.Lay
 		}
 	}
 	return nil
+}
+
+func (b *build) exportCache(t cacheTarget, f finished, layers *export.Layers) error {
+	step := newStep(b.deps.Progress, t.title())
+	x := &cacheExport{build: b, target: t, finished: f, layers: layers, step: step}
+	err := x.run(b.whole)
+	step.done(err)
+	return err
 }
 
 // cacheAttempts is how often a cache that others write to at the same time is
@@ -280,9 +294,15 @@ func (b *build) cacheTops(ctx context.Context, t cacheTarget, f finished) []stri
 			tops = append(tops, top)
 		}
 	}
-	if t.max {
-		for _, g := range f.graphs {
+	for i, g := range f.graphs {
+		switch {
+		case t.max:
 			tops = append(tops, b.solver.Results(ctx, g)...)
+		case f.tops[i] == "":
+			// What the result would have been made of.
+			if top := b.solver.Reached(ctx, g, below); top != "" {
+				tops = append(tops, top)
+			}
 		}
 	}
 	return tops

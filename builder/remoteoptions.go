@@ -47,10 +47,12 @@ type cacheTarget struct {
 	where, tag string
 	// max exports every step of the build, not only those of the result.
 	max, ignoreError bool
-	compression      export.Compression
-	maxAge           time.Duration
-	maxSize          int64
-	mounts           mountChoice
+	// onSuccess leaves the cache as it is when the build does not succeed.
+	onSuccess   bool
+	compression export.Compression
+	maxAge      time.Duration
+	maxSize     int64
+	mounts      mountChoice
 }
 
 func (t cacheTarget) title() string {
@@ -107,6 +109,9 @@ func readCacheExport(e CacheExport) (t cacheTarget, err error) {
 	default:
 		return t, fmt.Errorf("mode %q is not known: use min or max", mode)
 	}
+	if t.onSuccess, err = readOn(e.Type, take("on")); err != nil {
+		return t, err
+	}
 	if err := readFlag(rest, "ignore-error", &t.ignoreError); err != nil {
 		return t, err
 	}
@@ -146,6 +151,22 @@ func readCacheExport(e CacheExport) (t cacheTarget, err error) {
 		return t, fmt.Errorf("option %q is not known", name)
 	}
 	return t, nil
+}
+
+// readOn reads on=always|success. An image of a build that fails does not exist.
+func readOn(kind, text string) (success bool, err error) {
+	switch text {
+	case "":
+		return kind == "inline", nil
+	case "success":
+		return true, nil
+	case "always":
+		if kind == "inline" {
+			return false, errors.New("on=always is not possible: there is no image of a build that fails")
+		}
+		return false, nil
+	}
+	return false, fmt.Errorf("on %q is not known: use always or success", text)
 }
 
 // cacheName completes the name of a cache at a registry.

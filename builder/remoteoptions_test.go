@@ -36,7 +36,9 @@ func TestReadCacheExport(t *testing.T) {
 		"bounds":       {"local", attrs{"dest": "/c", "max-age": "2h", "max-size": "1k"}, cacheTarget{where: "/c", tag: "latest", maxAge: 2 * time.Hour, maxSize: 1024}},
 		"mounts":       {"local", attrs{"dest": "/c", "mounts": "true"}, cacheTarget{where: "/c", tag: "latest", mounts: mountChoice{all: true}}},
 		"some mounts":  {"local", attrs{"dest": "/c", "mounts": "a,/b/"}, cacheTarget{where: "/c", tag: "latest", mounts: mountChoice{ids: []string{"a", "b"}}}},
-		"inline":       {"inline", attrs{"mode": "min"}, cacheTarget{}},
+		"inline":       {"inline", attrs{"mode": "min"}, cacheTarget{onSuccess: true}},
+		"in any case":  {"local", attrs{"dest": "/c", "on": "always"}, cacheTarget{where: "/c", tag: "latest"}},
+		"on success":   {"local", attrs{"dest": "/c", "on": "success"}, cacheTarget{where: "/c", tag: "latest", onSuccess: true}},
 		"docker's hub": {"registry", attrs{"ref": "app"}, cacheTarget{where: "docker.io/library/app:latest"}},
 	}
 	for name, tt := range tests {
@@ -52,7 +54,7 @@ func TestReadCacheExport(t *testing.T) {
 			if want.compression.Type == "" {
 				want.compression.Type = blobs.Gzip
 			}
-			if got.where != want.where || got.tag != want.tag || got.max != want.max || got.ignoreError != want.ignoreError ||
+			if got.where != want.where || got.tag != want.tag || got.max != want.max || got.ignoreError != want.ignoreError || got.onSuccess != want.onSuccess ||
 				got.maxAge != want.maxAge || got.maxSize != want.maxSize {
 				t.Errorf("got %+v, want %+v", got, want)
 			}
@@ -74,6 +76,8 @@ func TestRefusedCacheOptions(t *testing.T) {
 		"invalid ref":                      {Type: "registry", Attrs: attrs{"ref": "A:B:C"}},
 		"it needs dest=DIRECTORY":          {Type: "local", Attrs: attrs{}},
 		"an image has room":                {Type: "inline", Attrs: attrs{"mode": "max"}},
+		"on=always is not possible":        {Type: "inline", Attrs: attrs{"on": "always"}},
+		`on "failure" is not known`:        {Type: "local", Attrs: attrs{"dest": "/c", "on": "failure"}},
 		"no room for cache mounts":         {Type: "inline", Attrs: attrs{"mounts": "x"}},
 		`mode "most" is not known`:         {Type: "local", Attrs: attrs{"dest": "/c", "mode": "most"}},
 		"oci-mediatypes=false":             {Type: "local", Attrs: attrs{"dest": "/c", "oci-mediatypes": "false"}},

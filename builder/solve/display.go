@@ -74,6 +74,13 @@ func (d *display) completed() bool {
 	return d.vertex.Completed != nil
 }
 
+// succeeded reports whether the vertex is complete and has a result.
+func (d *display) succeeded() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.vertex.Completed != nil && d.vertex.Error == ""
+}
+
 func (d *display) fail(err error) {
 	d.update(func(v *progress.Vertex) bool {
 		if v.Error != "" {

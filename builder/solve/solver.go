@@ -423,20 +423,45 @@ func (s *Solver) Import(imports Imports) { s.imports = imports }
 func (s *Solver) Results(ctx context.Context, g *llb.Graph) []string {
 	var layers []string
 	for _, v := range g.Vertices {
-		n := s.node(ctx, v)
-		if v.Source != nil || !n.display.completed() {
-			continue
-		}
-		def, err := n.defKey()
-		if err != nil {
-			continue
-		}
-		rec, ok := s.index.Get(def)
-		if ok && rec.Layer != "" && !slices.Contains(layers, rec.Layer) && s.exec.LayerExists(rec.Layer) {
-			layers = append(layers, rec.Layer)
+		if layer := s.known(ctx, v); layer != "" && !slices.Contains(layers, layer) {
+			layers = append(layers, layer)
 		}
 	}
 	return layers
+}
+
+// Reached returns the topmost layer that is known of those that the target of g is made
+// of, or would have been; "" for none. below names the input that a vertex makes its
+// layer on, -1 for none. It is called after Solve.
+func (s *Solver) Reached(ctx context.Context, g *llb.Graph, below func(v *llb.Vertex) int) string {
+	for v := g.Target.Vertex; v != nil; {
+		if layer := s.known(ctx, v); layer != "" {
+			return layer
+		}
+		i := below(v)
+		if i < 0 || i >= len(v.Inputs) {
+			return ""
+		}
+		v = v.Inputs[i].Vertex
+	}
+	return ""
+}
+
+// known returns the topmost layer that the step v gave in this build, "" for none.
+func (s *Solver) known(ctx context.Context, v *llb.Vertex) string {
+	n := s.node(ctx, v)
+	if v.Source != nil || !n.display.succeeded() {
+		return ""
+	}
+	def, err := n.defKey()
+	if err != nil {
+		return ""
+	}
+	rec, ok := s.index.Get(def)
+	if !ok || rec.Layer == "" || !s.exec.LayerExists(rec.Layer) {
+		return ""
+	}
+	return rec.Layer
 }
 
 // remember records a result under its keys. A cache that cannot be written

@@ -182,6 +182,8 @@ type fixture struct {
 	dir   string
 	world *world
 	sink  *sink
+	// reached is what the last build has of its target.
+	reached string
 }
 
 func newFixture(t *testing.T) *fixture {
@@ -202,7 +204,9 @@ func (f *fixture) build(target *llb.Vertex) ([]string, error) {
 	defer index.Close()
 	f.sink = &sink{seen: map[digest.Digest]progress.Vertex{}}
 	s := solve.New(f.t.Context(), f.world, index, f.sink, slog.New(slog.NewTextHandler(io.Discard, nil)), cancel)
-	_, err = s.Solve(ctx, &llb.Graph{Target: llb.Output{Vertex: target}})
+	g := &llb.Graph{Target: llb.Output{Vertex: target}}
+	_, err = s.Solve(ctx, g)
+	f.reached = s.Reached(ctx, g, func(v *llb.Vertex) int { return len(v.Inputs) - 1 })
 	return f.world.took(), err
 }
 
@@ -410,7 +414,15 @@ func TestFailureKeepsWhatWasDone(t *testing.T) {
 	if _, err := f.build(run("b", run("a", image("base")))); err == nil {
 		t.Fatal("no error")
 	}
+	done := f.reached
 	f.want(run("B", run("a", image("base"))), "B")
+	if f.want(run("a", image("base"))); done == "" || f.reached != done {
+		t.Errorf("the build that failed had %q, the step gave %q", done, f.reached)
+	}
+	f.world.before["c"] = func(context.Context) error { return errors.New("boom") }
+	if _, err := f.build(run("c", image("base"))); err == nil || f.reached != "" {
+		t.Errorf("error %v, reached %q", err, f.reached)
+	}
 }
 
 func TestPackingFails(t *testing.T) {

@@ -16,7 +16,8 @@ the container for shale run; 130 and 143 when ended by SIGINT and SIGTERM; 125
 for every other failure.
 
 SIGTERM gives the running steps of a build three seconds to end, SIGINT none. Ten
-seconds after a signal a build has ended; a second signal ends it at once.`
+seconds after a signal a build has ended, unless --cache-grace lets it write its
+cache; a second signal ends it at once.`
 
 // newApp defines the command line.
 func newApp(streams Streams) *cli.App {

@@ -94,6 +94,7 @@ func build(c *cli.Context, s *session, opts builder.Options, results resultFiles
 	if err := services.place(s, &opts, c.String("authfile")); err != nil {
 		return errors.Join(err, services.close())
 	}
+	allowExport(c.Context, opts)
 	return show(c, services, results, func(deps builder.Deps) (*builder.Result, error) {
 		return builder.Build(c.Context, opts, deps)
 	})

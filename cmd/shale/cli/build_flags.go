@@ -6,6 +6,8 @@ import (
 	"sort"
 
 	"github.com/urfave/cli/v2"
+
+	"github.com/shale-build/shale/builder"
 )
 
 // buildFlags are the flags of build, in the spelling of docker buildx build
@@ -19,7 +21,8 @@ func buildFlags() []cli.Flag {
 		&cli.StringSliceFlag{Name: "build-arg", Usage: "set a build argument: `KEY[=VALUE]`, without VALUE from the environment"},
 		&cli.StringSliceFlag{Name: "build-context", Usage: "make a further context `NAME=DIR|URL|GIT|docker-image://REF|oci-layout://DIR` available"},
 		&cli.StringSliceFlag{Name: "cache-from", Usage: "find results in the cache at `NAME|type=registry,ref=NAME|type=local,src=DIR[,mounts=true|false|ID]`, and what cache mounts start as (mounts, default: true); an image with an inline cache is one"},
-		&cli.StringSliceFlag{Name: "cache-to", Usage: "write the cache to `NAME|type=registry,ref=NAME|type=local,dest=DIR|type=inline[,mode=min|max][,compression=TYPE][,ignore-error=true][,max-age=DURATION][,max-size=BYTES][,mounts=true|false|ID]`; mounts takes cache mounts along (default: false)"},
+		&cli.StringFlag{Name: "cache-grace", Value: builder.DefaultCacheGrace.String(), Usage: "after SIGTERM write what is complete to the caches of --cache-to for at most `DURATION`, in which running steps have three seconds to end; 0s for not at all"},
+		&cli.StringSliceFlag{Name: "cache-to", Usage: "write the cache to `NAME|type=registry,ref=NAME|type=local,dest=DIR|type=inline[,mode=min|max][,compression=TYPE][,ignore-error=true][,on=always|success][,max-age=DURATION][,max-size=BYTES][,mounts=true|false|ID]`; mounts takes cache mounts along (default: false); on=success leaves the cache as it is when the build fails or is stopped"},
 		&cli.StringFlag{Name: "call", Value: "build", Usage: "instead of building, print a `REPORT[,format=json|text][,ignorestatus=true]`: check, outline or targets"},
 		&cli.BoolFlag{Name: "check", Usage: "the same as --call=check"},
 		&cli.StringFlag{Name: "cgroup-parent", Usage: "place steps in the control group `PATH`"},

@@ -45,7 +45,7 @@ func buildOptions(c *cli.Context, env lookupEnv) (builder.Options, error) {
 	if opts.Context == "-" && opts.Dockerfile == "-" {
 		return opts, errors.New("standard input cannot be both the context and the Dockerfile")
 	}
-	var errs [16]error
+	var errs [17]error
 	opts.BuildArgs, errs[13] = parseBuildArgs(c.StringSlice("build-arg"), env)
 	opts.Labels, errs[14] = parseLabels(c.StringSlice("label"))
 	opts.Contexts, errs[0] = parseBuildContexts(c.StringSlice("build-context"))
@@ -61,6 +61,7 @@ func buildOptions(c *cli.Context, env lookupEnv) (builder.Options, error) {
 	opts.CacheFrom, errs[11] = parseCacheFrom(c.StringSlice("cache-from"))
 	opts.CacheTo, errs[12] = parseCacheTo(c.StringSlice("cache-to"))
 	opts.GC, errs[15] = parseGC(c.String(gcName))
+	opts.CacheGrace, errs[16] = parseGrace(c.String("cache-grace"))
 	if size := c.String("shm-size"); size != "" {
 		opts.ShmSize, errs[7] = parseSize("shm-size", size)
 	}

@@ -185,7 +185,7 @@ func TestBuildOptions(t *testing.T) {
 			},
 			ShmSize: 64 << 20, Ulimits: []string{"nofile=10:20"},
 		},
-		Tags: []string{"a", "b,c"}, Format: "docker",
+		Tags: []string{"a", "b,c"}, Format: "docker", CacheGrace: 20 * time.Second,
 		Allow:   []string{"network.host", "device=vendor.com/class=x,alias=y"},
 		Secrets: []secrets.Source{{ID: "a", File: "f"}, {ID: "b", Env: "B"}},
 		SSH:     []sshagent.Source{{ID: "default"}, {ID: "git", Paths: []string{"k1", "k2"}}},

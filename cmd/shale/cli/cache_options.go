@@ -1,13 +1,17 @@
 package cli
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
+	"syscall"
+	"time"
 
 	"github.com/tonistiigi/go-csvvalue"
 
 	"github.com/shale-build/shale/builder"
+	"github.com/shale-build/shale/builder/exec"
 )
 
 // parseCacheFrom reads the values of --cache-from.
@@ -76,4 +80,31 @@ var elsewhere = map[string]string{
 	"gha":    "use type=registry with ghcr.io, or type=local with a directory that actions/cache keeps",
 	"s3":     "use type=registry, or type=local with a directory that you copy to and from the bucket",
 	"azblob": "use type=registry, or type=local with a directory that you copy to and from the container",
+}
+
+// parseGrace reads the value of --cache-grace.
+func parseGrace(value string) (time.Duration, error) {
+	d, err := time.ParseDuration(value)
+	if err != nil || d < 0 {
+		return 0, fmt.Errorf("invalid --cache-grace %q: it is a time such as 20s", value)
+	}
+	return d, nil
+}
+
+// closeTime is how long a build takes at most to end in order when the time for its
+// caches is over.
+const closeTime = 5 * time.Second
+
+// allowExport lets a build that is asked to end in order write its caches.
+func allowExport(ctx context.Context, opts builder.Options) {
+	grace := opts.ExportTime()
+	if grace == 0 {
+		return
+	}
+	allowTime(ctx, func(s syscall.Signal) time.Duration {
+		if !errors.Is(signalError{s}, exec.ErrTerminated) {
+			return endTime
+		}
+		return max(endTime, grace+closeTime)
+	})
 }

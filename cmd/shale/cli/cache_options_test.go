@@ -2,6 +2,7 @@ package cli
 
 import (
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -31,6 +32,15 @@ func TestParseCache(t *testing.T) {
 	for _, value := range []string{"ref=x", "type=s3,bucket=x", "type=registry,x", "=x"} {
 		if _, _, err := parseCache(value); err == nil {
 			t.Errorf("%q is accepted", value)
+		}
+	}
+}
+
+func TestParseGrace(t *testing.T) {
+	for value, want := range map[string]time.Duration{"20s": 20 * time.Second, "0s": 0, "0": 0, "1m30s": 90 * time.Second, "-1s": -1, "20": -1, "": -1} {
+		got, err := parseGrace(value)
+		if (err != nil) != (want < 0) || err == nil && got != want {
+			t.Errorf("%q: %v, %v", value, got, err)
 		}
 	}
 }

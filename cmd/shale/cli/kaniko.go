@@ -91,6 +91,8 @@ func kanikoBuild(c *cli.Context, s *session, command *kaniko.Command) (err error
 			return errors.Join(err, services.close())
 		}
 		services.deps.Registry = registry.New(s.store, plan.Registry)
+		opts.CacheGrace = builder.DefaultCacheGrace
+		allowExport(c.Context, opts)
 		err = show(c, services, resultFiles{progress: command.Progress()}, func(deps builder.Deps) (_ *builder.Result, err error) {
 			res, err = builder.Build(c.Context, opts, deps)
 			return res, err

@@ -1,0 +1,110 @@
+package builder
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"time"
+
+	"github.com/moby/buildkit/solver/pb"
+
+	"github.com/shale-build/shale/builder/exec"
+	"github.com/shale-build/shale/builder/export"
+	"github.com/shale-build/shale/builder/llb"
+)
+
+// lasting returns a context that ends with ctx or, when the cause of that is a wish for
+// an orderly end, grace later. release ends it.
+func lasting(ctx context.Context, grace time.Duration) (_ context.Context, release func()) {
+	long, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, func() {
+		cause := context.Cause(ctx)
+		if errors.Is(cause, exec.ErrTerminated) {
+			select {
+			case <-long.Done():
+			case <-time.After(grace):
+			}
+		}
+		cancel(cause)
+	})
+	return long, func() {
+		stop()
+		cancel(nil)
+	}
+}
+
+// ExportTime is how long a build with these options may go on when it is asked to end
+// in order: 0 unless it has a cache to write.
+func (o Options) ExportTime() time.Duration {
+	if !slices.ContainsFunc(o.CacheTo, func(e CacheExport) bool { return e.Type != "inline" }) {
+		return 0
+	}
+	return o.CacheGrace
+}
+
+func (b *build) exportTime() time.Duration { return b.opts.ExportTime() }
+
+// exportIncomplete writes to the caches what is complete of a build that failed or was
+// asked to end. The build has its own error: that a cache cannot be written is only
+// told.
+func (b *build) exportIncomplete(f finished, layers *export.Layers) {
+	targets := slices.DeleteFunc(slices.Clone(b.cacheTargets), func(t cacheTarget) bool { return t.onSuccess })
+	if len(targets) == 0 || len(f.graphs) == 0 || b.whole.Err() != nil || b.mounts.Removed() != nil {
+		return
+	}
+	release, err := b.own()
+	if err != nil {
+		b.deps.Logger.Warn("no cache is exported", "error", err)
+		return
+	}
+	defer release()
+	for _, t := range targets {
+		x := &cacheExport{build: b, target: t, finished: f}
+		if !x.anything(b.whole) {
+			continue
+		}
+		if b.caller.Err() != nil {
+			b.deps.Logger.Warn("the build is stopped; what is complete is exported to the cache, another signal ends that", "to", t.where, "within", b.exportTime())
+		}
+		if err := b.exportCache(t, f, layers); err != nil {
+			b.deps.Logger.Warn("the cache was not exported", "to", t.where, "error", err)
+		}
+	}
+}
+
+// anything reports whether the build made something for the cache.
+func (x *cacheExport) anything(ctx context.Context) bool {
+	if len(x.cacheTops(ctx, x.target, x.finished)) > 0 {
+		return true
+	}
+	if x.target.mounts.none() {
+		return false
+	}
+	list, err := x.caches.Find(x.target.mounts.includes)
+	if err != nil {
+		return true // exporting says so
+	}
+	for _, m := range list {
+		if x.caches.Used(m.Key) {
+			return true
+		}
+	}
+	return false
+}
+
+// below is the input that v makes its layer on, -1 for none.
+func below(v *llb.Vertex) int {
+	switch {
+	case v.Exec != nil:
+		for _, m := range v.Exec.GetMounts() {
+			if m.GetDest() == pb.RootMount {
+				return int(m.GetInput())
+			}
+		}
+	case v.File != nil:
+		return baseInput(v.File, len(v.Inputs))
+	case v.Merge != nil && len(v.Merge.GetInputs()) > 0:
+		return int(v.Merge.GetInputs()[0].GetInput())
+	}
+	return -1
+}
