@@ -55,6 +55,7 @@ type build struct {
 	work    *rootfs.Workspace
 	mounts  *rootfs.Mounter
 	index   *cache.Index
+	keeper  *keeper
 	caches  *cachemount.Caches
 	files   *local.Index
 	inputs  *frontend.Inputs
@@ -151,7 +152,9 @@ func (b *build) open(ctx context.Context, abort context.CancelCauseFunc) error {
 		return err
 	}
 	b.closers = append(b.closers, b.inputs.Close)
-	b.images = source.NewImages(b.deps.Store, b.deps.Registry, b.deps.Logger)
+	b.keeper = newKeeper(b.deps.Store)
+	b.closers = append(b.closers, b.keeper.close)
+	b.images = source.NewImages(b.deps.Store, b.deps.Registry, b.keeper, b.deps.Logger)
 	if b.sources, err = b.openSources(); err != nil {
 		return err
 	}
@@ -230,10 +233,7 @@ func (b *build) openState(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if b.index, err = cache.Open(ctx, dir); err != nil {
-		return err
-	}
-	b.closers = append(b.closers, b.index.Close)
+	b.index = cache.Open(dir)
 	b.files = local.OpenIndex(filepath.Join(dir, "files"))
 	b.closers = append(b.closers, b.files.Close)
 	return nil
@@ -252,7 +252,7 @@ func (b *build) newExecutor() (*executor, error) {
 		SingleID: b.deps.SingleID, Ownership: b.deps.Ownership, Secrets: b.secrets, Agents: b.agents, Logger: b.deps.Logger,
 	}
 	return &executor{
-		store: b.deps.Store, mounts: b.mounts, run: b.steps, sources: b.sources, own: b.deps.Own, logger: b.deps.Logger,
+		store: b.deps.Store, keeper: b.keeper, mounts: b.mounts, run: b.steps, sources: b.sources, own: b.deps.Own, logger: b.deps.Logger,
 	}, nil
 }
 

@@ -25,6 +25,7 @@ import (
 // executor hands each operation to the package that carries it out.
 type executor struct {
 	store   *storage.Store
+	keeper  *keeper
 	mounts  *rootfs.Mounter
 	run     *exec.Executor
 	sources *source.Sources
@@ -80,8 +81,11 @@ func withOwn[T any](own func() (func(), error), f func() (T, error)) (T, error) 
 
 // LayerExists implements solve.Executor.
 func (e *executor) LayerExists(id string) bool {
-	_, err := e.store.Layer(id)
-	return err == nil
+	there, err := e.keeper.Layer(id)
+	if err != nil {
+		e.logger.Warn("a result of the cache cannot be used", "layer", id, "error", err)
+	}
+	return there
 }
 
 // View implements solve.Executor.
@@ -111,6 +115,16 @@ func (e *executor) Prepare(ctx context.Context, v *llb.Vertex) error {
 
 // Run implements solve.Executor.
 func (e *executor) Run(ctx context.Context, v *llb.Vertex, inputs []solve.Snapshot, report solve.Reporter) (solve.Snapshot, error) {
+	kept := e.keeper.begin()
+	snap, err := e.carryOut(ctx, v, inputs, report)
+	// What was removed while the step ran may have left it half of its files.
+	if keepErr := kept(); err == nil {
+		err = keepErr
+	}
+	return snap, err
+}
+
+func (e *executor) carryOut(ctx context.Context, v *llb.Vertex, inputs []solve.Snapshot, report solve.Reporter) (solve.Snapshot, error) {
 	inputs, err := e.withBases(ctx, v, inputs)
 	if err == nil {
 		inputs, err = settle(ctx, v, inputs)

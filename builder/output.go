@@ -198,6 +198,7 @@ func (w *writer) toStore(ctx context.Context) error {
 		if img.Index == nil {
 			spec.Names = names
 		}
+		spec.Interim = len(spec.Names) == 0
 		stored, err := w.deps.Store.CreateImage(ctx, spec)
 		if err != nil {
 			return err

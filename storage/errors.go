@@ -6,13 +6,18 @@ var (
 	// ErrLayerUnknown is returned for a layer that the store does not have.
 	ErrLayerUnknown = errors.New("layer not known")
 	// ErrLayerInUse is returned when a layer cannot be deleted because another
-	// layer, an image or a container is built on it.
+	// layer, an image or a container is built on it, or another process holds it.
 	ErrLayerInUse = errors.New("layer is in use")
 	// ErrImageUnknown is returned for an image that the store does not have.
 	ErrImageUnknown = errors.New("image not known")
 	// ErrImageInUse is returned when an image cannot be removed because a
-	// container of podman or buildah is made of it.
-	ErrImageInUse = errors.New("image is in use by a container")
+	// container of podman or buildah is made of it, or another process holds it.
+	ErrImageInUse = errors.New("image is in use")
+	// ErrImageChanged is returned when an image is not what was to be removed any
+	// more, see Removal.
+	ErrImageChanged = errors.New("image has changed")
+	// ErrReadOnly is returned for changes of an image in an additional image store.
+	ErrReadOnly = errors.New("image is in an additional image store, which is read-only")
 	// ErrNotAnIndex is returned when the images of an index are asked for of an
 	// image.
 	ErrNotAnIndex = errors.New("image is not an index of several")

@@ -95,7 +95,7 @@ func (s *Store) imageOf(img *cstorage.Image) Image {
 		dgst = d
 	}
 	out := Image{
-		ID: img.ID, Names: slices.Clone(img.Names), Digest: dgst,
+		ID: img.ID, Names: ownNames(img), Digest: dgst,
 		TopLayer: img.TopLayer, Created: img.Created, ReadOnly: img.ReadOnly, Index: isIndex(img),
 	}
 	if out.Index {
@@ -106,6 +106,12 @@ func (s *Store) imageOf(img *cstorage.Image) Image {
 	return out
 }
 
+// ownNames are the names of an image without its interim name.
+func ownNames(img *cstorage.Image) []string {
+	interim := interimName(img.ID)
+	return slices.DeleteFunc(slices.Clone(img.Names), func(n string) bool { return n == interim })
+}
+
 // Images lists all images, newest first. One that has no manifest, which an
 // interrupted tool can leave, is skipped with a line in the log.
 func (s *Store) Images() ([]Image, error) {
@@ -114,7 +120,14 @@ func (s *Store) Images() ([]Image, error) {
 		return nil, fmt.Errorf("list images: %w", err)
 	}
 	images := make([]Image, 0, len(all))
+	listed := map[string]bool{}
 	for i := range all {
+		// An image of an additional store that was named here is in both. The
+		// library lists the images of its own store first.
+		if listed[all[i].ID] {
+			continue
+		}
+		listed[all[i].ID] = true
 		if !slices.Contains(all[i].BigDataNames, cstorage.ImageDigestBigDataKey) {
 			s.logger.Warn("an image in the store has no manifest", "image", all[i].ID)
 			continue
@@ -137,7 +150,7 @@ func (s *Store) ImageManifest(id string) ([]byte, error) {
 	}
 	data, err := s.lib.ImageBigData(img.ID, cstorage.ImageDigestBigDataKey)
 	if err != nil {
-		return nil, fmt.Errorf("read manifest of image %s: %w", short(img.ID), err)
+		return nil, s.readError("manifest", img.ID, err)
 	}
 	return data, nil
 }
@@ -160,12 +173,21 @@ func (s *Store) ImageConfig(id string) ([]byte, error) {
 	}
 	data, err := s.lib.ImageBigData(img.ID, dgst.String())
 	if err != nil {
-		return nil, fmt.Errorf("read config of image %s: %w", short(img.ID), err)
+		return nil, s.readError("config", img.ID, err)
 	}
 	if dgst.Validate() == nil && dgst.Algorithm().FromBytes(data) != dgst {
 		return nil, fmt.Errorf("read config of image %s: it does not have the digest %s", short(img.ID), dgst)
 	}
 	return data, nil
+}
+
+// readError says why a part of an image could not be read, which may be that another
+// process has removed the image.
+func (s *Store) readError(part, id string, err error) error {
+	if _, gone := s.lib.Image(id); errors.Is(gone, cstorage.ErrImageUnknown) {
+		err = ErrImageUnknown
+	}
+	return fmt.Errorf("read %s of image %s: %w", part, short(id), err)
 }
 
 // configDigest is nearly always the ID; images with layers of a TOC have another
@@ -177,7 +199,7 @@ func (s *Store) configDigest(img *cstorage.Image) (digest.Digest, error) {
 	}
 	manifest, err := s.lib.ImageBigData(img.ID, cstorage.ImageDigestBigDataKey)
 	if err != nil {
-		return "", fmt.Errorf("read manifest of image %s: %w", short(img.ID), err)
+		return "", s.readError("manifest", img.ID, err)
 	}
 	return configOf(manifest)
 }

@@ -5,7 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
+	"maps"
 	"slices"
 	"time"
 
@@ -36,21 +36,72 @@ func (s *Store) CreateImage(ctx context.Context, spec ImageSpec) (Image, error) 
 	if err != nil {
 		return Image{}, err
 	}
+	if err := s.Hold(config.Encoded()); err != nil {
+		return Image{}, err
+	}
 	done, err := s.announce(pendingImage, config.Encoded())
 	if err != nil {
 		return Image{}, err
 	}
-	err = s.recordImage(spec, config.Encoded(), data)
+	interim, err := s.recordImage(spec, config.Encoded(), data)
 	if err == nil {
 		err = s.AddNames(config.Encoded(), spec.Names...)
 	}
-	if err == nil && len(spec.Names) > 0 {
+	if err == nil && interim && len(spec.Names) == 0 {
+		return s.withInterim(config.Encoded(), done)
+	}
+	if err == nil && interim {
 		err = s.dropInterim(config.Encoded())
 	}
 	if err := errors.Join(err, done()); err != nil {
 		return Image{}, err
 	}
 	return s.Image(config.Encoded())
+}
+
+// withInterim returns an image that keeps its interim name, see ImageSpec.Interim.
+// done ends the announcement by which the name is removed should the process be
+// killed.
+func (s *Store) withInterim(id string, done func() error) (Image, error) {
+	img, err := s.Image(id)
+	if err != nil {
+		return Image{}, errors.Join(err, done())
+	}
+	name := interimName(id)
+	img.Names = slices.DeleteFunc(img.Names, func(n string) bool { return n == name })
+	s.interimMu.Lock()
+	defer s.interimMu.Unlock()
+	if s.interim == nil {
+		s.interim = map[string]func() error{}
+	}
+	if before := s.interim[id]; before != nil {
+		return img, done()
+	}
+	s.interim[id] = done
+	return img, nil
+}
+
+// endInterim takes the interim names from images; without ids, from all.
+func (s *Store) endInterim(ids ...string) error {
+	s.interimMu.Lock()
+	defer s.interimMu.Unlock()
+	if len(ids) == 0 {
+		ids = slices.Collect(maps.Keys(s.interim))
+	}
+	var errs []error
+	for _, id := range ids {
+		done := s.interim[id]
+		if done == nil {
+			continue
+		}
+		err := s.dropInterim(id)
+		if errors.Is(err, ErrImageUnknown) {
+			err = nil // removed by force
+		}
+		errs = append(errs, err, done())
+		delete(s.interim, id)
+	}
+	return errors.Join(errs...)
 }
 
 // interimName is the name of an image from the moment it is recorded to the one in
@@ -94,24 +145,31 @@ func bigData(spec ImageSpec, config digest.Digest) ([]cstorage.ImageBigDataOptio
 	}, nil
 }
 
-func (s *Store) recordImage(spec ImageSpec, id string, data []cstorage.ImageBigDataOption) error {
+// recordImage reports whether it gave the image an interim name.
+func (s *Store) recordImage(spec ImageSpec, id string, data []cstorage.ImageBigDataOption) (interim bool, err error) {
 	options := &cstorage.ImageOptions{CreationDate: createdOf(spec.Config), BigData: data, NamesHistory: spec.Names}
-	_, err := s.lib.CreateImage(id, spec.Names, spec.TopLayer, noSignatures, options)
+	names := spec.Names
+	if interim = spec.Interim && len(names) == 0; interim {
+		names = []string{interimName(id)}
+	}
+	_, err = s.lib.CreateImage(id, names, spec.TopLayer, noSignatures, options)
 	if errors.Is(err, cstorage.ErrDuplicateName) {
+		interim = true
 		_, err = s.lib.CreateImage(id, []string{interimName(id)}, spec.TopLayer, noSignatures, options)
 	}
 	switch {
 	case err == nil:
-		return nil
+		return interim, nil
 	case errors.Is(err, cstorage.ErrLayerUnknown):
-		return fmt.Errorf("record image %s: layer %s: %w", short(id), short(spec.TopLayer), ErrLayerUnknown)
+		return false, fmt.Errorf("record image %s: layer %s: %w", short(id), short(spec.TopLayer), ErrLayerUnknown)
 	case !errors.Is(err, cstorage.ErrDuplicateID):
-		return fmt.Errorf("record image %s: %w", short(id), err)
+		return false, fmt.Errorf("record image %s: %w", short(id), err)
 	}
 	if err := s.sameLayers(id, spec.Config); err != nil {
-		return err
+		return false, err
 	}
-	return s.refreshImage(id, data)
+	// One that was recorded by another process at this moment may have it.
+	return len(spec.Names) > 0, s.refreshImage(id, data)
 }
 
 // sameLayers reports an error unless the image, which exists already, has the
@@ -181,7 +239,12 @@ func (s *Store) AddNames(id string, names ...string) error {
 
 // RemoveNames takes names from an image. Names that it does not have are no error.
 func (s *Store) RemoveNames(id string, names ...string) error {
-	return s.changeNames(id, names, func(img *cstorage.Image) error { return s.lib.RemoveNames(img.ID, names) })
+	return s.changeNames(id, names, func(img *cstorage.Image) error {
+		if img.ReadOnly {
+			return ErrReadOnly
+		}
+		return s.lib.RemoveNames(img.ID, names)
+	})
 }
 
 func (s *Store) changeNames(id string, names []string, change func(*cstorage.Image) error) error {
@@ -192,35 +255,20 @@ func (s *Store) changeNames(id string, names []string, change func(*cstorage.Ima
 	if err != nil {
 		return err
 	}
+	unlock, err := s.lockNames(img.ID)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if img, err = s.libraryImage(img.ID); err != nil {
+		return err
+	}
 	err = change(img)
-	if errors.Is(err, cstorage.ErrImageUnknown) {
+	if errors.Is(err, cstorage.ErrImageUnknown) || errors.Is(err, cstorage.ErrLayerUnknown) {
 		return fmt.Errorf("name image %s: %w", short(img.ID), ErrImageUnknown)
 	}
 	if err != nil {
 		return fmt.Errorf("name image %s: %w", short(img.ID), err)
 	}
 	return nil
-}
-
-// RemoveImage removes an image with all its names, and those of its layers that
-// nothing else is built on. It returns the IDs of these layers. While a container
-// of podman or buildah uses the image the error is ErrImageInUse.
-func (s *Store) RemoveImage(id string) (deletedLayers []string, err error) {
-	img, err := s.libraryImage(id)
-	if err != nil {
-		return nil, err
-	}
-	if isIndex(img) {
-		return s.removeIndex(img, s.RemoveImage)
-	}
-	layers, err := s.lib.DeleteImage(img.ID, true)
-	switch {
-	case err == nil:
-		return layers, nil
-	case errors.Is(err, cstorage.ErrImageUsedByContainer):
-		return nil, fmt.Errorf("remove image %s: %w: %w", short(img.ID), ErrImageInUse, err)
-	case errors.Is(err, cstorage.ErrImageUnknown), errors.Is(err, os.ErrNotExist):
-		return nil, fmt.Errorf("remove image %s: %w", short(img.ID), ErrImageUnknown)
-	}
-	return nil, fmt.Errorf("remove image %s: %w", short(img.ID), err)
 }

@@ -19,7 +19,7 @@ func (s *Store) ImportLayer(ctx context.Context, parent string, diffID digest.Di
 	if err := diffID.Validate(); err != nil {
 		return Layer{}, fmt.Errorf("record layer: diffID %q: %w", diffID, err)
 	}
-	same, found, err := s.FindLayer(parent, diffID)
+	same, found, err := s.findAndHold(parent, diffID)
 	if err != nil || found {
 		return same, err
 	}

@@ -57,6 +57,11 @@ func (s *Store) CreateIndex(ctx context.Context, spec IndexSpec) (Image, error) 
 		return Image{}, err
 	}
 	id := digest.FromBytes(spec.Index).Encoded()
+	for _, held := range append(slices.Collect(maps.Values(spec.Images)), id) {
+		if err := s.Hold(held); err != nil {
+			return Image{}, err
+		}
+	}
 	done, err := s.announce(pendingImage, id)
 	if err != nil {
 		return Image{}, err
@@ -70,6 +75,11 @@ func (s *Store) CreateIndex(ctx context.Context, spec IndexSpec) (Image, error) 
 	}
 	if err := s.AddNames(id, spec.Names...); err != nil {
 		return Image{}, err
+	}
+	if members := slices.Collect(maps.Values(spec.Images)); len(members) > 0 {
+		if err := s.endInterim(members...); err != nil {
+			return Image{}, err
+		}
 	}
 	return s.Image(id)
 }
@@ -269,36 +279,4 @@ func (s *Store) members(all []cstorage.Image, except string) map[string]bool {
 		}
 	}
 	return found
-}
-
-// removeIndex removes an index with those of its images that nobody else
-// knows: they have no name and belong to no other index.
-func (s *Store) removeIndex(img *cstorage.Image, remove func(id string) ([]string, error)) (deletedLayers []string, err error) {
-	ids, err := s.instanceIDs(img.ID)
-	if err != nil {
-		return nil, err
-	}
-	all, err := s.lib.Images()
-	if err != nil {
-		return nil, fmt.Errorf("list images: %w", err)
-	}
-	others := s.members(all, img.ID)
-	if _, err := s.lib.DeleteImage(img.ID, true); err != nil {
-		return nil, fmt.Errorf("remove image %s: %w", short(img.ID), err)
-	}
-	for _, id := range slices.Sorted(maps.Values(ids)) {
-		one, err := s.lib.Image(id)
-		if err != nil || len(one.Names) > 0 || others[id] || one.ReadOnly {
-			continue
-		}
-		layers, err := remove(id)
-		if errors.Is(err, ErrImageInUse) || errors.Is(err, ErrImageUnknown) {
-			continue
-		}
-		if err != nil {
-			return deletedLayers, err
-		}
-		deletedLayers = append(deletedLayers, layers...)
-	}
-	return deletedLayers, nil
 }

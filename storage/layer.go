@@ -36,7 +36,10 @@ func layerOf(l *cstorage.Layer) Layer {
 	if l.UncompressedDigest == "" {
 		size = -1
 	}
-	return Layer{ID: l.ID, Parent: l.Parent, DiffID: l.UncompressedDigest, Size: size, Created: l.Created}
+	own, _ := l.Flags[ownFlag].(bool)
+	return Layer{
+		ID: l.ID, Parent: l.Parent, DiffID: l.UncompressedDigest, Size: size, Created: l.Created, Own: own, ReadOnly: l.ReadOnly,
+	}
 }
 
 // Layers returns every layer that has a DiffID: not those that are still written
@@ -145,12 +148,21 @@ func (s *Store) FindLayer(parent string, diffID digest.Digest) (Layer, bool, err
 }
 
 // DeleteLayer removes a layer. It returns ErrLayerUnknown when there is none and
-// ErrLayerInUse while a layer, an image or a container is built on it.
+// ErrLayerInUse while a layer, an image or a container is built on it, or another
+// process holds it.
 func (s *Store) DeleteLayer(id string) error {
+	release, err := s.claim(id)
+	if errors.Is(err, errHeld) {
+		return fmt.Errorf("delete layer %s: %w %w", short(id), ErrLayerInUse, errHeld)
+	}
+	if err != nil {
+		return err
+	}
+	defer release()
 	if _, err := s.libraryLayer(id); err != nil {
 		return err
 	}
-	err := s.lib.DeleteLayer(id)
+	err = s.lib.DeleteLayer(id)
 	switch {
 	case err == nil:
 		return nil

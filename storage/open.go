@@ -65,6 +65,15 @@ type Store struct {
 	recordedOne atomic.Bool
 	// reserveOnce is for makeReserve.
 	reserveOnce sync.Once
+
+	holds holds
+	pins  pins
+	// onFound is what OnFound was given.
+	onFound atomic.Pointer[func(layer string)]
+	// interim are the images that have an interim name, and what ends the
+	// announcement of each.
+	interimMu sync.Mutex
+	interim   map[string]func() error
 }
 
 // Reexec runs one of the helpers that containers/storage starts by executing
@@ -130,11 +139,12 @@ func openError(root string, err error) error {
 	return fmt.Errorf("open store %s: %w", root, err)
 }
 
-// Close waits for what the store does in the background. The store itself stays
-// usable for others in the process.
+// Close gives up what Hold and Pin keep, and waits for what the store does in the
+// background. The store itself stays usable for others in the process.
 func (s *Store) Close() error {
+	err := errors.Join(s.endInterim(), s.unpin())
 	s.reaping.Wait()
-	return nil
+	return errors.Join(err, s.letGo())
 }
 
 // GraphRoot is the directory of layers and images.

@@ -41,6 +41,23 @@ func (s *Store) AnnounceLayers() (done func() error, err error) {
 	return s.announce(pendingLayer, stringid.GenerateRandomID())
 }
 
+// AnnounceImage says that the caller lets the library record the image with that ID,
+// under the name that is returned: programs that remove images without a name do not
+// take it. done takes that name away again, once the image has its own.
+func (s *Store) AnnounceImage(id string) (name string, done func() error, err error) {
+	end, err := s.announce(pendingImage, id)
+	if err != nil {
+		return "", nil, err
+	}
+	return interimName(id), func() error {
+		err := s.dropInterim(id)
+		if errors.Is(err, ErrImageUnknown) {
+			err = nil
+		}
+		return errors.Join(err, end())
+	}, nil
+}
+
 // announce returns what ends the announcement.
 func (s *Store) announce(kind, id string) (done func() error, err error) {
 	dir, err := s.StateDir(pendingDir)
@@ -160,36 +177,6 @@ func (s *Store) dropIncomplete(id string) error {
 	if described && slices.Contains(img.BigDataNames, cstorage.ImageDigestBigDataKey) {
 		return s.dropInterim(id)
 	}
-	return s.ForgetImage(id)
-}
-
-// ForgetImage removes an image with all its names and leaves its layers to the
-// build cache. While a container uses the image the error is ErrImageInUse.
-//
-// containers/storage removes with an image the layers that nothing else is
-// built on, so for that moment something is: an empty layer.
-func (s *Store) ForgetImage(id string) (err error) {
-	img, err := s.libraryImage(id)
-	if err != nil {
-		return err
-	}
-	if isIndex(img) {
-		_, err := s.removeIndex(img, func(id string) ([]string, error) { return nil, s.ForgetImage(id) })
-		return err
-	}
-	if img.TopLayer == "" {
-		_, err := s.RemoveImage(img.ID)
-		return err
-	}
-	anchor := stringid.GenerateRandomID()
-	done, err := s.announce(pendingAnchor, anchor)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, done()) }()
-	if _, err := s.lib.CreateLayer(anchor, img.TopLayer, nil, "", false, nil); err != nil {
-		return fmt.Errorf("keep the layers of image %s: %w", short(img.ID), err)
-	}
-	_, err = s.RemoveImage(img.ID)
-	return errors.Join(err, s.lib.DeleteLayer(anchor))
+	_, err = s.RemoveImage(id, Removal{KeepLayers: true})
+	return err
 }

@@ -56,14 +56,19 @@ func (r *Records) Add(ctx context.Context, parent string, st *Staged) (Layer, er
 	if err := context.Cause(ctx); err != nil {
 		return Layer{}, err
 	}
-	same, found, err := r.store.FindLayer(parent, st.DiffID())
+	same, found, err := r.store.findAndHold(parent, st.DiffID())
 	if err != nil || found {
 		return same, err
 	}
+	id := r.store.newLayerID(parent, st.DiffID())
+	// Before it is there: nothing else keeps it until an image has it.
+	if err := r.store.Hold(id); err != nil {
+		return Layer{}, err
+	}
 	l, err := r.store.lib.ApplyStagedLayer(cstorage.ApplyStagedLayerOptions{
-		ID:           r.store.newLayerID(parent, st.DiffID()),
+		ID:           id,
 		ParentLayer:  parent,
-		LayerOptions: &cstorage.LayerOptions{},
+		LayerOptions: &cstorage.LayerOptions{Flags: map[string]any{ownFlag: true}},
 		DiffOutput:   st.out,
 		DiffOptions:  &graphdriver.ApplyDiffWithDifferOpts{},
 	})
@@ -81,6 +86,43 @@ func (r *Records) Add(ctx context.Context, parent string, st *Staged) (Layer, er
 
 // Recorded reports whether a layer has been added to the store since it was opened.
 func (s *Store) Recorded() bool { return s.recordedOne.Load() }
+
+// ownFlag marks layers that shale recorded. Such a layer that no image has may be
+// removed with the build cache; one that another program recorded may belong to an
+// image that is still being pulled.
+const ownFlag = "shale"
+
+// OnFound has found called with each layer that was there already when it was to be
+// recorded or imported; nil ends that. Such a layer may be of an image that another
+// program removes.
+func (s *Store) OnFound(found func(layer string)) {
+	if found == nil {
+		s.onFound.Store(nil)
+		return
+	}
+	s.onFound.Store(&found)
+}
+
+// findAndHold is FindLayer for a layer that is needed.
+func (s *Store) findAndHold(parent string, diffID digest.Digest) (Layer, bool, error) {
+	for {
+		l, found, err := s.FindLayer(parent, diffID)
+		if err != nil || !found {
+			return Layer{}, false, err
+		}
+		if err := s.Hold(l.ID); err != nil {
+			return Layer{}, false, err
+		}
+		_, err = s.Layer(l.ID)
+		if errors.Is(err, ErrLayerUnknown) {
+			continue // it was being removed
+		}
+		if tell := s.onFound.Load(); tell != nil && err == nil {
+			(*tell)(l.ID)
+		}
+		return l, err == nil, err
+	}
+}
 
 // newLayerID is the ID under which containers/image would record the layer
 // (storage/storage_dest.go, layerID): pulling an image that was built here

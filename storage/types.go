@@ -18,6 +18,10 @@ type Layer struct {
 	// Size is the length of that stream in bytes, -1 when it is not known.
 	Size    int64
 	Created time.Time
+	// Own reports that shale recorded the layer, not another program.
+	Own bool
+	// ReadOnly layers are in an additional image store.
+	ReadOnly bool
 }
 
 // Staging is where a layer is born. Upper becomes the layer by rename; Work and
@@ -82,4 +86,8 @@ type ImageSpec struct {
 	TopLayer string
 	// Names are complete names; they move here from whatever image has them.
 	Names []string
+	// Interim lets an image without names have one until CreateIndex records an
+	// index that has the image, or until Close. Other programs that remove images
+	// without a name do not take it before that.
+	Interim bool
 }

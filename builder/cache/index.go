@@ -1,7 +1,6 @@
 package cache
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -11,7 +10,6 @@ import (
 	"time"
 
 	"github.com/opencontainers/go-digest"
-	"golang.org/x/sys/unix"
 )
 
 // touchAfter is how old a record's time of use may grow before a hit renews
@@ -32,32 +30,12 @@ type Record struct {
 }
 
 // Index is a directory of records.
-type Index struct {
-	dir  string
-	lock *os.File
-}
+type Index struct{ dir string }
 
-// Open opens the index in dir, which must exist, and holds it against a Prune
-// until Close. Opening waits for a Prune under way.
-func Open(ctx context.Context, dir string) (*Index, error) {
-	lock, err := openLock(dir)
-	if err != nil {
-		return nil, err
-	}
-	if err := flock(ctx, lock, unix.LOCK_SH); err != nil {
-		_ = lock.Close()
-		return nil, err
-	}
-	return &Index{dir: dir, lock: lock}, nil
-}
-
-// Close lets a Prune in.
-func (x *Index) Close() error {
-	if err := x.lock.Close(); err != nil {
-		return fmt.Errorf("close cache index: %w", err)
-	}
-	return nil
-}
+// Open opens the index in dir, which must exist. Whoever finds a record there holds
+// its layer in the store, and looks whether it is there, before using it: Prune may
+// remove it at any time.
+func Open(dir string) *Index { return &Index{dir: dir} }
 
 // Get looks a key up and renews its time of use.
 func (x *Index) Get(key Key) (Record, bool) {
@@ -162,32 +140,3 @@ func (x *Index) path(key Key) string {
 	hex := key.Encoded()
 	return filepath.Join(x.dir, hex[:2], hex[2:])
 }
-
-func openLock(dir string) (*os.File, error) {
-	lock, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_RDWR|os.O_CREATE|unix.O_CLOEXEC, 0o600)
-	if err != nil {
-		return nil, fmt.Errorf("open cache lock: %w", err)
-	}
-	return lock, nil
-}
-
-// flock waits for the lock, looking at ctx ten times a second.
-func flock(ctx context.Context, f *os.File, how int) error {
-	for {
-		err := unix.Flock(int(f.Fd()), how|unix.LOCK_NB)
-		if err == nil {
-			return nil
-		}
-		if !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR) {
-			return fmt.Errorf("lock %s: %w", f.Name(), err)
-		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("wait for %s: %w", f.Name(), context.Cause(ctx))
-		case <-time.After(100 * time.Millisecond):
-		}
-	}
-}
-
-// ErrBusy says that a build uses the store at this moment.
-var ErrBusy = errors.New("a build is running in this store")

@@ -8,8 +8,6 @@ import (
 	"slices"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/shale-build/shale/storage"
 )
 
@@ -47,12 +45,16 @@ type Usage struct {
 	Shared bool
 }
 
-// Collect lists what only the cache keeps, least recently used first.
+// Collect lists what only the cache keeps, least recently used first: the layers that
+// the index in dir names, those that shale recorded, and the layers below them, as far
+// as no image has them. The image of a base, or the record of a step, may be gone.
 func Collect(dir string, layers LayerStore) ([]Usage, error) {
 	entries, err := list(dir)
 	if err != nil {
 		return nil, err
 	}
+	// Layers first: one that is recorded later is none to remove, and the image of one
+	// that is there may be recorded meanwhile.
 	all, err := layers.Layers()
 	if err != nil {
 		return nil, fmt.Errorf("list layers: %w", err)
@@ -61,50 +63,62 @@ func Collect(dir string, layers LayerStore) ([]Usage, error) {
 	if err != nil {
 		return nil, fmt.Errorf("list images: %w", err)
 	}
-	byID := make(map[string]storage.Layer, len(all))
+	c := collection{byID: make(map[string]storage.Layer, len(all)), inImage: map[string]bool{}, found: map[string]*Usage{}}
 	hasChild := map[string]bool{}
 	for _, l := range all {
-		byID[l.ID] = l
+		c.byID[l.ID] = l
 		hasChild[l.Parent] = true
 	}
-	inImage := map[string]bool{}
 	for _, img := range images {
-		for id := img.TopLayer; id != "" && !inImage[id]; id = byID[id].Parent {
-			inImage[id] = true
+		for id := img.TopLayer; id != "" && !c.inImage[id]; id = c.byID[id].Parent {
+			c.inImage[id] = true
 		}
 	}
-	found := map[string]*Usage{}
+	for _, l := range all {
+		if l.Own {
+			c.add(l.ID, l.Created, unnamed)
+		}
+	}
 	for _, e := range entries {
-		l, ok := byID[e.Layer]
-		if !ok || inImage[e.Layer] {
-			continue
-		}
-		u := found[e.Layer]
-		if u == nil {
-			u = &Usage{Layer: l.ID, Parent: l.Parent, Size: l.Size, Created: l.Created, Shared: hasChild[l.ID]}
-			found[e.Layer] = u
-		}
-		if e.Used.After(u.Used) {
-			u.Used, u.Description = e.Used, e.Description
-		}
+		c.add(e.Layer, e.Used, e.Description)
 	}
-	useBelow(found)
-	usages := make([]Usage, 0, len(found))
-	for _, u := range found {
+	usages := make([]Usage, 0, len(c.found))
+	for _, u := range c.found {
+		u.Shared = hasChild[u.Layer]
 		usages = append(usages, *u)
 	}
 	slices.SortFunc(usages, func(a, b Usage) int { return a.Used.Compare(b.Used) })
 	return usages, nil
 }
 
-// useBelow makes a layer as recently used as those that are built on it: a step that
-// is found in the cache asks for nothing below.
-func useBelow(found map[string]*Usage) {
-	for _, u := range found {
-		used := u.Used
-		for below := found[u.Parent]; below != nil && below.Used.Before(used); below = found[below.Parent] {
-			below.Used = used
+// unnamed describes a layer of which no record is left.
+const unnamed = "layer of a removed image"
+
+type collection struct {
+	byID    map[string]storage.Layer
+	inImage map[string]bool
+	found   map[string]*Usage
+}
+
+// add notes that a layer was used, and with it those that it is built on.
+func (c collection) add(id string, used time.Time, description string) {
+	for first := true; ; first = false {
+		l, ok := c.byID[id]
+		if !ok || c.inImage[id] || l.ReadOnly {
+			return
 		}
+		u := c.found[id]
+		if u == nil {
+			u = &Usage{Layer: l.ID, Parent: l.Parent, Size: l.Size, Created: l.Created, Description: unnamed}
+			c.found[id] = u
+		}
+		if first && (u.Description == unnamed || used.After(u.Used)) {
+			u.Description = description
+		}
+		if used.After(u.Used) {
+			u.Used = used
+		}
+		id, description = l.Parent, unnamed
 	}
 }
 
@@ -122,17 +136,9 @@ type Policy struct {
 }
 
 // Prune removes layers that only the cache keeps, the least recently used
-// first and never one that another builds on, and then records that name no
-// layer any more. It returns what was removed, or would be. While a build runs
-// it returns ErrBusy, unless it is a dry run.
+// first and never one that another builds on or that a build uses, and then records
+// that name no layer any more. It returns what was removed, or would be.
 func Prune(ctx context.Context, dir string, layers LayerStore, policy Policy) ([]Usage, error) {
-	if !policy.DryRun {
-		unlock, err := lockForPrune(dir)
-		if err != nil {
-			return nil, err
-		}
-		defer unlock()
-	}
 	usages, err := Collect(dir, layers)
 	if err != nil {
 		return nil, err
@@ -142,21 +148,6 @@ func Prune(ctx context.Context, dir string, layers LayerStore, policy Policy) ([
 		return removed, err
 	}
 	return removed, dropRecords(dir, layers)
-}
-
-func lockForPrune(dir string) (func(), error) {
-	lock, err := openLock(dir)
-	if err != nil {
-		return nil, err
-	}
-	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		_ = lock.Close()
-		if errors.Is(err, unix.EWOULDBLOCK) {
-			return nil, ErrBusy
-		}
-		return nil, fmt.Errorf("lock cache: %w", err)
-	}
-	return func() { _ = lock.Close() }, nil
 }
 
 // pruneLayers goes over the candidates until none can be removed: removing a
@@ -187,15 +178,20 @@ func pruneLayers(ctx context.Context, usages []Usage, layers LayerStore, policy 
 			if err := context.Cause(ctx); err != nil {
 				return removed, err
 			}
+			usages[i].Layer = ""
 			if !policy.DryRun {
-				if err := layers.DeleteLayer(u.Layer); err != nil {
-					return removed, fmt.Errorf("remove layer of %q: %w", u.Description, err)
-				}
+				err = layers.DeleteLayer(u.Layer)
+			}
+			switch {
+			case errors.Is(err, storage.ErrLayerInUse):
+				continue // by a build, or something was made of it meanwhile
+			case err == nil:
+				removed = append(removed, u)
+			case !errors.Is(err, storage.ErrLayerUnknown):
+				return removed, fmt.Errorf("remove layer of %q: %w", u.Description, err)
 			}
 			children[u.Parent]--
 			left -= u.Size
-			removed = append(removed, u)
-			usages[i].Layer = ""
 			progress = true
 		}
 	}
@@ -219,6 +215,10 @@ func dropRecords(dir string, layers LayerStore) error {
 	x := Index{dir: dir}
 	for _, e := range entries {
 		if exists[e.Layer] {
+			continue
+		}
+		// A build may have put another record in its place.
+		if now, ok := readEntry(x.path(e.Key), e.Key); !ok || now.Layer != e.Layer {
 			continue
 		}
 		if err := ignoreGone(os.Remove(x.path(e.Key))); err != nil {

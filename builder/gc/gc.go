@@ -8,7 +8,6 @@ package gc
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"math"
 	"os"
@@ -53,9 +52,8 @@ const (
 	interval  = time.Minute
 )
 
-// Collect removes what the limits do not keep. It does nothing while another
-// build uses the store, which will do it, and within a minute after it last did
-// unless the disk lacks free space.
+// Collect removes what the limits do not keep, but nothing that another build uses.
+// It does nothing within a minute after it last did unless the disk lacks free space.
 func (c *Cache) Collect(ctx context.Context, limits Limits, now time.Time) (Removed, error) {
 	sp, err := storage.SpaceOf(c.Store.GraphRoot())
 	if err != nil {
@@ -71,9 +69,6 @@ func (c *Cache) Collect(ctx context.Context, limits Limits, now time.Time) (Remo
 		defer c.Store.KeepReserve()
 	}
 	removed, err := c.collect(ctx, p, free, now)
-	if errors.Is(err, cache.ErrBusy) {
-		return removed, nil
-	}
 	if err == nil {
 		err = touch(stamp)
 	}
@@ -90,7 +85,6 @@ func (c *Cache) collect(ctx context.Context, p Policy, free int64, now time.Time
 		return Removed{}, nil
 	}
 	var removed Removed
-	// Layers come first: they alone need that no build runs.
 	steps, err := cache.Prune(ctx, c.Index, c.Store, cache.Policy{Until: until})
 	for _, u := range steps {
 		removed.add(u.Size)

@@ -197,15 +197,11 @@ func (f *fixture) build(target *llb.Vertex) ([]string, error) {
 	f.t.Helper()
 	ctx, cancel := context.WithCancelCause(f.t.Context())
 	defer cancel(nil)
-	index, err := cache.Open(ctx, f.dir)
-	if err != nil {
-		f.t.Fatal(err)
-	}
-	defer index.Close()
+	index := cache.Open(f.dir)
 	f.sink = &sink{seen: map[digest.Digest]progress.Vertex{}}
 	s := solve.New(f.t.Context(), f.world, index, f.sink, slog.New(slog.NewTextHandler(io.Discard, nil)), cancel)
 	g := &llb.Graph{Target: llb.Output{Vertex: target}}
-	_, err = s.Solve(ctx, g)
+	_, err := s.Solve(ctx, g)
 	f.reached = s.Reached(ctx, g, func(v *llb.Vertex) int { return len(v.Inputs) - 1 })
 	return f.world.took(), err
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 
@@ -24,6 +25,7 @@ import (
 type Images struct {
 	store    *storage.Store
 	registry *registry.Client
+	keeper   Keeper
 	logger   *slog.Logger
 
 	// naming keeps platforms of one build from taking a tag from each other.
@@ -35,8 +37,8 @@ type Images struct {
 
 // base is an image whose config is known.
 type base struct {
-	// imageID is set for an image in the store.
-	imageID string
+	// imageID and top, its topmost layer, are set for an image in the store.
+	imageID, top string
 	// name and pinned are what to pull otherwise.
 	name, pinned string
 	platform     ocispec.Platform
@@ -51,9 +53,15 @@ type base struct {
 // registry in their tag; it is none to pull from.
 const localPrefix = "localhost/"
 
-// NewImages looks in store, then asks reg.
-func NewImages(store *storage.Store, reg *registry.Client, logger *slog.Logger) *Images {
-	return &Images{store: store, registry: reg, logger: logger, known: map[string]base{}}
+// Keeper keeps layers in the store as long as a build needs them.
+type Keeper interface {
+	// Layer keeps a layer, "" being none, and reports whether it is there.
+	Layer(id string) (there bool, err error)
+}
+
+// NewImages looks in store, then asks reg. The layers of what it finds are kept.
+func NewImages(store *storage.Store, reg *registry.Client, keeper Keeper, logger *slog.Logger) *Images {
+	return &Images{store: store, registry: reg, keeper: keeper, logger: logger, known: map[string]base{}}
 }
 
 // Resolve returns the config of the image that ref names for a platform, nil
@@ -171,9 +179,9 @@ var errNotHere = errors.New("image is not in the store")
 // local finds an image of that name and platform in the store; it may be one of
 // an index that was built here.
 func (im *Images) local(name string, platform ocispec.Platform) (base, error) {
-	img, err := im.store.ImageFor(name, platforms.OnlyStrict(platform))
+	img, err := im.hold(name, platform)
 	if err != nil {
-		return base{}, errNotHere
+		return base{}, err
 	}
 	b, err := im.base(name, img, platform)
 	if errors.Is(err, errOtherPlatform) {
@@ -184,6 +192,36 @@ func (im *Images) local(name string, platform ocispec.Platform) (base, error) {
 		return base{}, fmt.Errorf("image %s in the store: %w", name, err)
 	}
 	return b, nil
+}
+
+// hold finds an image in the store and keeps it there.
+func (im *Images) hold(name string, platform ocispec.Platform) (storage.Image, error) {
+	for {
+		img, err := im.store.ImageFor(name, platforms.OnlyStrict(platform))
+		if err != nil {
+			return storage.Image{}, errNotHere
+		}
+		if err := im.store.Hold(img.ID); err != nil {
+			return storage.Image{}, err
+		}
+		// It may have been removed until now. The name is that of another one then,
+		// or of none.
+		img, err = im.store.Image(img.ID)
+		if errors.Is(err, storage.ErrImageUnknown) {
+			continue
+		}
+		if err != nil {
+			return storage.Image{}, err
+		}
+		there, err := im.keeper.Layer(img.TopLayer)
+		if err != nil {
+			return storage.Image{}, err
+		}
+		if !there {
+			return storage.Image{}, errNotHere
+		}
+		return img, nil
+	}
 }
 
 // base describes an image of the store. Its chain is that of its layers, whose
@@ -205,7 +243,7 @@ func (im *Images) base(name string, img storage.Image, platform ocispec.Platform
 		return base{}, err
 	}
 	return base{
-		imageID: img.ID, name: name, pinned: pin(name, img.Digest), platform: platform, chain: chainOf(layers), config: config, dgst: img.Digest,
+		imageID: img.ID, top: img.TopLayer, name: name, pinned: pin(name, img.Digest), platform: platform, chain: chainOf(layers), config: config, dgst: img.Digest,
 	}, nil
 }
 
@@ -275,15 +313,18 @@ func chainOf(layers []storage.Layer) digest.Digest {
 // unpacked returns the topmost layer of an image that was fetched, if its layers
 // are those of a chain. Nothing may be recorded in the cache under a chain that was
 // only claimed.
-func (im *Images) unpacked(img storage.Image, chain digest.Digest) (string, error) {
-	layers, err := im.store.Chain(img.TopLayer)
+func (im *Images) unpacked(top string, chain digest.Digest) (string, error) {
+	if _, err := im.keeper.Layer(top); err != nil {
+		return "", err
+	}
+	layers, err := im.store.Chain(top)
 	if err != nil {
 		return "", err
 	}
 	if got := chainOf(layers); got != chain {
 		return "", fmt.Errorf("%w: they have the chain %q instead of %q", storage.ErrOtherLayers, got, chain)
 	}
-	return img.TopLayer, nil
+	return top, nil
 }
 
 // fetch brings b's layers into the store and returns the topmost one.
@@ -292,11 +333,8 @@ func (im *Images) fetch(ctx context.Context, b base, progress registry.Progress)
 		return "", nil
 	}
 	if b.imageID != "" {
-		img, err := im.store.Image(b.imageID)
-		if err != nil {
-			return "", fmt.Errorf("image %s: %w", b.name, err)
-		}
-		return im.unpacked(img, b.chain)
+		// The image may have been removed, its layers are kept.
+		return im.unpacked(b.top, b.chain)
 	}
 	named, err := reference.ParseNormalizedNamed(b.name)
 	if err != nil {
@@ -306,18 +344,41 @@ func (im *Images) fetch(ctx context.Context, b base, progress registry.Progress)
 	if err != nil {
 		return "", fmt.Errorf("image name %q: %w", b.name, err)
 	}
+	before, err := im.store.Image(exact.String())
+	hadName := err == nil && slices.Contains(before.Names, exact.String())
 	img, err := im.registry.Pull(ctx, exact.String(), registry.PullOptions{Platform: b.platform, Progress: progress})
 	if err != nil {
 		return "", err
 	}
-	top, err := im.unpacked(img, b.chain)
+	top, err := im.unpacked(img.TopLayer, b.chain)
 	if err != nil {
 		return "", fmt.Errorf("image %s: %w", b.name, err)
 	}
 	if err := im.name(img, named, b.platform); err != nil {
 		return "", fmt.Errorf("name image %s: %w", b.name, err)
 	}
+	if hadName {
+		return top, nil
+	}
+	if err := im.dropDigest(img.ID, named, exact.String()); err != nil {
+		return "", fmt.Errorf("name image %s: %w", b.name, err)
+	}
 	return top, nil
+}
+
+// dropDigest takes the name with a digest, by which an image was pulled, from one that
+// was asked for by its tag: it would outlast the tag, and keep the image.
+func (im *Images) dropDigest(id string, named reference.Named, exact string) error {
+	if _, digested := named.(reference.Digested); digested {
+		return nil
+	}
+	im.naming.Lock()
+	defer im.naming.Unlock()
+	img, err := im.store.Image(id)
+	if err != nil || len(img.Names) < 2 {
+		return nil //nolint:nilerr // it has been removed, its layers are kept
+	}
+	return im.store.RemoveNames(id, exact)
 }
 
 // name gives an image that was pulled for a platform the tag it was asked for

@@ -55,12 +55,28 @@ func (c *Client) bring(ctx context.Context, ref types.ImageReference, top digest
 		return storage.Image{}, err
 	}
 	defer func() { err = errors.Join(err, policy.Destroy()) }()
-	o, err := c.present(ctx, ref, top, names, policy, sys, opts.Progress)
+	for again := true; ; again = false {
+		img, err := c.bringOnce(ctx, ref, top, names, policy, sys, opts.Progress)
+		// Another program removed the image at this moment.
+		if again && errors.Is(err, storage.ErrImageUnknown) && ctx.Err() == nil {
+			continue
+		}
+		return img, err
+	}
+}
+
+func (c *Client) bringOnce(ctx context.Context, ref types.ImageReference, top digest.Digest, names []imgref.Named, policy *signature.PolicyContext, sys *types.SystemContext, progress Progress) (_ storage.Image, err error) {
+	o, err := c.present(ctx, ref, top, names, policy, sys, progress)
 	if err != nil {
 		return storage.Image{}, err
 	}
 	if o.image == nil {
-		if o.image, err = c.copyIn(ctx, ref, o, policy, sys); err != nil {
+		interim, done, announceErr := c.store.AnnounceImage(o.id)
+		if announceErr != nil {
+			return storage.Image{}, announceErr
+		}
+		defer func() { err = errors.Join(err, done()) }()
+		if o.image, err = c.copyIn(ctx, ref, o, interim, policy, sys); err != nil {
 			return storage.Image{}, err
 		}
 	}
@@ -135,6 +151,9 @@ func (c *Client) present(ctx context.Context, ref types.ImageReference, want dig
 	f.known = openLocations(sys)
 	defer f.known.close()
 	o.id = m.ConfigInfo().Digest.Encoded()
+	if err := c.store.Hold(o.id); err != nil {
+		return nil, err
+	}
 	if o.image = c.complete(o.id); o.image == nil {
 		return o, f.all(ctx, o.layers)
 	}
@@ -194,10 +213,14 @@ func (c *Client) addManifests(img *storage.Image, blobs ...[]byte) error {
 	return nil
 }
 
-// copyIn lets the containers-storage transport record the image under its ID, and
-// verifies what it recorded: the transport asks the source once more.
-func (c *Client) copyIn(ctx context.Context, src types.ImageReference, o *offer, policy *signature.PolicyContext, sys *types.SystemContext) (_ *storage.Image, err error) {
-	dest, err := transport.Transport.NewStoreReference(c.store.Library(), nil, o.id)
+// copyIn lets the containers-storage transport record the image under its ID and a
+// name, and verifies what it recorded: the transport asks the source once more.
+func (c *Client) copyIn(ctx context.Context, src types.ImageReference, o *offer, name string, policy *signature.PolicyContext, sys *types.SystemContext) (_ *storage.Image, err error) {
+	named, err := imgref.ParseNamed(name)
+	if err != nil {
+		return nil, fmt.Errorf("prepare store: %w", err)
+	}
+	dest, err := transport.Transport.NewStoreReference(c.store.Library(), named, o.id)
 	if err != nil {
 		return nil, fmt.Errorf("prepare store: %w", err)
 	}
@@ -213,7 +236,7 @@ func (c *Client) copyIn(ctx context.Context, src types.ImageReference, o *offer,
 	}
 	img, err := c.recorded(o)
 	if err != nil && isNew {
-		_, removeErr := c.store.RemoveImage(o.id)
+		_, removeErr := c.store.RemoveImage(o.id, storage.Removal{})
 		err = errors.Join(err, removeErr)
 	}
 	return img, err

@@ -190,11 +190,11 @@ func TestRemoveImage(t *testing.T) {
 	top := create(t, s, base.ID, file("b", "2"))
 	one := image(t, s, spec(t, "one", []storage.Layer{base}, "localhost/base:1"))
 	two := image(t, s, spec(t, "two", []storage.Layer{base, top}, "localhost/top:1"))
-	gone, err := s.RemoveImage("localhost/top:1")
+	gone, err := s.RemoveImage("localhost/top:1", storage.Removal{})
 	if err != nil || !cmp.Equal(gone, []string{top.ID}) {
 		t.Errorf("removed %v, %v, want %s", gone, err, top.ID)
 	}
-	if _, err := s.RemoveImage(two.ID); !errors.Is(err, storage.ErrImageUnknown) {
+	if _, err := s.RemoveImage(two.ID, storage.Removal{}); !errors.Is(err, storage.ErrImageUnknown) {
 		t.Errorf("again: %v", err)
 	}
 	if err := s.DeleteLayer(base.ID); !errors.Is(err, storage.ErrLayerInUse) {
@@ -223,7 +223,7 @@ func TestNamedFromTheBeginning(t *testing.T) {
 			default:
 			}
 			id := made.Load()
-			images, err := other.Images()
+			images, err := other.Library().Images() // with interim names, as others see them
 			if err != nil {
 				t.Error(err)
 				return
@@ -309,7 +309,7 @@ func TestForeignTools(t *testing.T) {
 	})
 	t.Run("buildah from", func(t *testing.T) {
 		container := strings.TrimSpace(tool(t, s, "buildah", "from", "--pull-never", name))
-		if _, err := s.RemoveImage(name); !errors.Is(err, storage.ErrImageInUse) {
+		if _, err := s.RemoveImage(name, storage.Removal{}); !errors.Is(err, storage.ErrImageInUse) {
 			t.Errorf("remove image of a container: %v, want ErrImageInUse", err)
 		}
 		dir := strings.TrimSpace(tool(t, s, "buildah", "mount", container))

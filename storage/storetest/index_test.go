@@ -93,7 +93,7 @@ func TestRemoveIndex(t *testing.T) {
 	layers := two(t, s)
 	img, members := index(t, s, layers, []string{"s390x", "riscv64"}, "localhost/many:latest")
 	other, _ := index(t, s, layers, []string{"riscv64"}, "localhost/few:latest")
-	if _, err := s.RemoveImage(img.ID); err != nil {
+	if _, err := s.RemoveImage(img.ID, storage.Removal{}); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := s.Image(members[0].ID); !errors.Is(err, storage.ErrImageUnknown) {
@@ -105,7 +105,7 @@ func TestRemoveIndex(t *testing.T) {
 	if err := s.AddNames(members[1].ID, "localhost/named:latest"); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.ForgetImage(other.ID); err != nil {
+	if _, err := s.RemoveImage(other.ID, storage.Removal{KeepLayers: true}); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := s.Image("localhost/named:latest"); err != nil {

@@ -117,12 +117,16 @@ func imageUsage(store imageReader) (usageRow, error) {
 		return usageRow{}, err
 	}
 	named, all := map[string]int64{}, map[string]int64{}
-	active := 0
+	active, total := 0, 0
 	for _, img := range images {
-		layers, err := store.Chain(img.TopLayer)
+		layers, there, err := layersOf(store, img)
 		if err != nil {
 			return usageRow{}, fmt.Errorf("size of image %s: %w", shortID(img.ID), err)
 		}
+		if !there {
+			continue
+		}
+		total++
 		addLayers(all, layers)
 		if !img.Dangling() {
 			active++
@@ -130,7 +134,7 @@ func imageUsage(store imageReader) (usageRow, error) {
 		}
 	}
 	size := sum(all)
-	return newUsageRow("Images", len(images), active, size, size-sum(named)), nil
+	return newUsageRow("Images", total, active, size, size-sum(named)), nil
 }
 
 func addLayers(sizes map[string]int64, layers []storage.Layer) {

@@ -127,9 +127,12 @@ func (s *fakeStore) RemoveNames(id string, names ...string) error {
 	return nil
 }
 
-func (s *fakeStore) RemoveImage(id string) ([]string, error) {
-	if id == s.inUse {
+func (s *fakeStore) RemoveImage(id string, how storage.Removal) ([]string, error) {
+	if id == s.inUse && !how.Held {
 		return nil, storage.ErrImageInUse
+	}
+	if how.Still != nil && !how.Still(s.images[s.index(id)]) {
+		return nil, storage.ErrImageChanged
 	}
 	top := s.images[s.index(id)].TopLayer
 	s.images = slices.Delete(s.images, s.index(id), s.index(id)+1)

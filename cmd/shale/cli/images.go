@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"time"
@@ -104,15 +105,21 @@ func listImages(w io.Writer, store imageReader, opts imagesOptions) error {
 			continue
 		}
 		names, ok, err := match.names(img)
+		if errors.Is(err, storage.ErrImageUnknown) {
+			continue // removed at this moment
+		}
 		if err != nil {
 			return err
 		}
 		if !ok {
 			continue
 		}
-		layers, err := store.Chain(img.TopLayer)
+		layers, there, err := layersOf(store, img)
 		if err != nil {
 			return fmt.Errorf("size of image %s: %w", shortID(img.ID), err)
+		}
+		if !there {
+			continue
 		}
 		rows = append(rows, imageRows(img, names, layersSize(layers), opts)...)
 	}

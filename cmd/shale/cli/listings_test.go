@@ -133,7 +133,7 @@ func TestRemove(t *testing.T) {
 		"ID of two, forced": {names: []string{appID}, force: true, want: "Untagged: localhost/app:latest\nUntagged: registry.example:5000/team/app:1.0\nDeleted: sha256:" + appID + "\nDeleted: sha256:l1\n", left: 2},
 		"unknown":           {names: []string{"nobody", looseID}, errors: "no such image: nobody", want: "Deleted: sha256:" + looseID + "\nDeleted: sha256:l2\n", left: 2},
 		"unknown, forced":   {names: []string{"nobody"}, force: true, left: 3},
-		"in use":            {names: []string{looseID}, inUse: looseID, errors: "in use by a container", left: 3},
+		"in use":            {names: []string{looseID}, inUse: looseID, errors: "image is in use", left: 3},
 	}
 	for name, tc := range tests {
 		t.Run(name, func(t *testing.T) {

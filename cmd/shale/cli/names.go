@@ -32,7 +32,7 @@ type imageStore interface {
 	imageReader
 	AddNames(id string, names ...string) error
 	RemoveNames(id string, names ...string) error
-	RemoveImage(id string) (deletedLayers []string, err error)
+	RemoveImage(id string, how storage.Removal) (deletedLayers []string, err error)
 }
 
 var _ imageStore = (*storage.Store)(nil)

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 
 	"github.com/urfave/cli/v2"
 
@@ -18,7 +19,7 @@ func rmiCommand() *cli.Command {
 		Usage:     "Remove images",
 		ArgsUsage: "IMAGE [IMAGE...]",
 		Flags: []cli.Flag{
-			&cli.BoolFlag{Name: "force", Aliases: []string{"f"}, Usage: "remove an image that has several names, and ignore one that is not there"},
+			&cli.BoolFlag{Name: "force", Aliases: []string{"f"}, Usage: "remove an image that has several names or that a build uses, and ignore one that is not there"},
 			&cli.BoolFlag{Name: "no-prune", Usage: "accepted for docker's sake: there are no untagged parents"},
 		},
 		Action: func(c *cli.Context) error {
@@ -44,15 +45,13 @@ type cachingStore struct {
 }
 
 // RemoveImage implements imageStore.
-func (s cachingStore) RemoveImage(id string) ([]string, error) {
+func (s cachingStore) RemoveImage(id string, how storage.Removal) ([]string, error) {
 	img, err := s.Image(id)
 	if err != nil {
 		return nil, err
 	}
-	if s.built[img.TopLayer] || img.Index {
-		return nil, s.ForgetImage(img.ID)
-	}
-	return s.Store.RemoveImage(img.ID)
+	how.KeepLayers = how.KeepLayers || s.built[img.TopLayer] || img.Index
+	return s.Store.RemoveImage(img.ID, how)
 }
 
 // builtLayers are the layers that the build cache knows.
@@ -85,8 +84,17 @@ func removeImages(w io.Writer, store imageStore, names []string, force bool) err
 
 // removeImage takes one name away, and with the last one the image. An image
 // called by its ID goes with all its names when they are of one repository, or
-// by force.
+// by force. One that a build uses is left alone but for force: its layers stay then.
 func removeImage(w io.Writer, store imageStore, nameOrID string, force bool) error {
+	for {
+		err := removeImageOnce(w, store, nameOrID, force)
+		if !errors.Is(err, storage.ErrImageChanged) {
+			return err
+		}
+	}
+}
+
+func removeImageOnce(w io.Writer, store imageStore, nameOrID string, force bool) error {
 	img, name, err := find(store, nameOrID)
 	if err != nil {
 		return err
@@ -95,11 +103,11 @@ func removeImage(w io.Writer, store imageStore, nameOrID string, force bool) err
 		if repositories(img.Names) > 1 && !force {
 			return fmt.Errorf("image %s has names in several repositories: remove it by name or with --force", shortID(img.ID))
 		}
-		return deleteImage(w, store, img, img.Names)
+		return deleteImage(w, store, img, img.Names, force)
 	}
 	gone, left := splitNames(img.Names, name)
 	if len(left) == 0 {
-		return deleteImage(w, store, img, gone)
+		return deleteImage(w, store, img, gone, force)
 	}
 	if err := store.RemoveNames(img.ID, gone...); err != nil {
 		return err
@@ -137,8 +145,16 @@ func repositories(names []string) int {
 	return len(distinct)
 }
 
-func deleteImage(w io.Writer, store imageStore, img storage.Image, names []string) error {
-	layers, err := store.RemoveImage(img.ID)
+// deleteImage removes an image unless it has been given another name meanwhile.
+func deleteImage(w io.Writer, store imageStore, img storage.Image, names []string, force bool) error {
+	how := storage.Removal{Still: func(now storage.Image) bool {
+		return !slices.ContainsFunc(now.Names, func(n string) bool { return !slices.Contains(img.Names, n) }) && (img.Member || !now.Member)
+	}}
+	layers, err := store.RemoveImage(img.ID, how)
+	if force && errors.Is(err, storage.ErrImageInUse) {
+		how.Held = true
+		layers, err = store.RemoveImage(img.ID, how)
+	}
 	if err != nil {
 		return err
 	}

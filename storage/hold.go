@@ -1,0 +1,193 @@
+package storage
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+// What a process uses, images and layers, it holds: others do not remove it. A held
+// object is one byte of a file, at an offset that follows from the object's ID,
+// locked for reading by an open file description lock (fcntl(2), Linux 3.15). Who
+// removes an object locks its byte for writing, and skips the object where that
+// fails. The kernel drops the locks of a process that ends, however it ends, so
+// nothing has to be cleaned up; holding costs one system call, and one more to open
+// the file. containers/storage needs such locks as well.
+//
+// A second byte, after the first, is locked by who names, unnames or removes an image,
+// for as long as that takes: one that has been named is not removed for having no
+// name. Two objects may have one offset. Then one is held with the other.
+
+// holdFile is the file of locks in shale's state directory. It stays empty.
+const holdFile = "hold.lock"
+
+// holds are those of one store of this process.
+type holds struct {
+	once sync.Once
+	file *os.File
+	err  error
+
+	mu   sync.Mutex
+	held map[int64]bool
+}
+
+// Hold keeps an image or a layer, by its whole ID, from being removed by other
+// processes until Close. It waits while one is removing it, so what is held has to
+// be looked up afterwards: it may be gone. podman and buildah do not know of it, see
+// Pin.
+func (s *Store) Hold(id string) error {
+	at, ok := holdOffset(id)
+	if !ok {
+		return nil
+	}
+	if err := s.openHolds(); err != nil {
+		return err
+	}
+	s.holds.mu.Lock()
+	defer s.holds.mu.Unlock()
+	if s.holds.held[at] {
+		return nil
+	}
+	if err := s.lockByte(unix.F_OFD_SETLKW, unix.F_RDLCK, at); err != nil {
+		return fmt.Errorf("hold %s: %w", short(id), err)
+	}
+	s.holds.held[at] = true
+	return nil
+}
+
+// claim makes sure that no other process holds the objects, and that none holds them
+// until release. It waits for those who remove one of them, and returns errHeld when
+// one is held.
+func (s *Store) claim(ids ...string) (release func(), err error) {
+	if err := s.openHolds(); err != nil {
+		return nil, err
+	}
+	var claimed []int64
+	release = func() {
+		for _, at := range claimed {
+			s.unclaim(at)
+		}
+	}
+	for _, id := range ids {
+		at, ok := holdOffset(id)
+		if !ok {
+			continue
+		}
+		if err := s.claimByte(at); err != nil {
+			release()
+			return nil, fmt.Errorf("claim %s: %w", short(id), err)
+		}
+		claimed = append(claimed, at)
+	}
+	return release, nil
+}
+
+// errHeld says that another process holds an object.
+var errHeld = errors.New("by another shale command, such as a running build")
+
+func (s *Store) claimByte(at int64) error {
+	for {
+		err := s.lockByte(unix.F_OFD_SETLK, unix.F_WRLCK, at)
+		if !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.EACCES) {
+			return err
+		}
+		other := byteLock(unix.F_WRLCK, at)
+		if err := unix.FcntlFlock(s.holds.file.Fd(), unix.F_OFD_GETLK, &other); err != nil {
+			return err
+		}
+		if other.Type == unix.F_RDLCK {
+			return errHeld
+		}
+		// It is being removed, or was a moment ago.
+		if err := s.lockByte(unix.F_OFD_SETLKW, unix.F_RDLCK, at); err != nil {
+			return err
+		}
+		s.unclaim(at)
+	}
+}
+
+// unclaim leaves of the lock of a byte what this process holds.
+func (s *Store) unclaim(at int64) {
+	s.holds.mu.Lock()
+	defer s.holds.mu.Unlock()
+	var kind int16 = unix.F_UNLCK
+	if s.holds.held[at] {
+		kind = unix.F_RDLCK
+	}
+	// Neither can fail: both give a lock up.
+	_ = s.lockByte(unix.F_OFD_SETLK, kind, at)
+}
+
+// lockNames keeps other processes from naming, unnaming or removing an image.
+func (s *Store) lockNames(id string) (unlock func(), err error) {
+	at, ok := holdOffset(id)
+	if !ok {
+		return func() {}, nil
+	}
+	if err := s.openHolds(); err != nil {
+		return nil, err
+	}
+	at++
+	if err := s.lockByte(unix.F_OFD_SETLKW, unix.F_WRLCK, at); err != nil {
+		return nil, fmt.Errorf("lock the names of image %s: %w", short(id), err)
+	}
+	return func() { s.unclaim(at) }, nil
+}
+
+func (s *Store) openHolds() error {
+	s.holds.once.Do(func() {
+		s.holds.held = map[int64]bool{}
+		var dir string
+		if dir, s.holds.err = s.StateDir("."); s.holds.err == nil {
+			s.holds.file, s.holds.err = os.OpenFile(filepath.Join(dir, holdFile), os.O_RDWR|os.O_CREATE, 0o600)
+		}
+	})
+	if s.holds.err != nil {
+		return fmt.Errorf("open the locks of what is in use: %w", s.holds.err)
+	}
+	return nil
+}
+
+// letGo gives up everything that is held.
+func (s *Store) letGo() error {
+	if s.holds.file == nil {
+		return nil
+	}
+	s.holds.mu.Lock()
+	defer s.holds.mu.Unlock()
+	clear(s.holds.held)
+	all := unix.Flock_t{Type: unix.F_UNLCK}
+	if err := unix.FcntlFlock(s.holds.file.Fd(), unix.F_OFD_SETLK, &all); err != nil {
+		return fmt.Errorf("let go of what was in use: %w", err)
+	}
+	return nil
+}
+
+func (s *Store) lockByte(command int, kind int16, at int64) error {
+	for {
+		lock := byteLock(kind, at)
+		err := unix.FcntlFlock(s.holds.file.Fd(), command, &lock)
+		if !errors.Is(err, unix.EINTR) {
+			return err
+		}
+	}
+}
+
+func byteLock(kind int16, at int64) unix.Flock_t {
+	return unix.Flock_t{Type: kind, Start: at, Len: 1}
+}
+
+// holdOffset is where the byte of an object is: 60 bits of its ID. It reports false
+// for what is no ID.
+func holdOffset(id string) (int64, bool) {
+	if len(id) != idLength {
+		return 0, false
+	}
+	at, err := strconv.ParseInt(id[:15], 16, 64)
+	return at << 1, err == nil
+}

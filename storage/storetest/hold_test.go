@@ -1,0 +1,241 @@
+package storetest_test
+
+import (
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/shale-build/shale/storage"
+	"github.com/shale-build/shale/storage/storetest"
+)
+
+// neighbours are one store opened twice, as by two processes.
+func neighbours(t *testing.T) (roots storetest.Roots, s, other *storage.Store) {
+	t.Helper()
+	roots = storetest.NewRoots(t)
+	return roots, storetest.Open(t, roots), storetest.Open(t, roots)
+}
+
+func closeStore(t *testing.T, s *storage.Store) {
+	t.Helper()
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func layerExists(t *testing.T, s *storage.Store, l storage.Layer, want bool) {
+	t.Helper()
+	_, err := s.Layer(l.ID)
+	if got := err == nil; got != want || err != nil && !errors.Is(err, storage.ErrLayerUnknown) {
+		t.Errorf("layer %s exists: %v, %v; want %v", l.ID, got, err, want)
+	}
+}
+
+func TestHeldImageStays(t *testing.T) {
+	_, s, other := neighbours(t)
+	base := create(t, s, "", file("a", "1"))
+	img := image(t, s, spec(t, "one", []storage.Layer{base}, "localhost/base:1"))
+	// Who records an image and its layers holds them.
+	if _, err := other.RemoveImage(img.ID, storage.Removal{}); !errors.Is(err, storage.ErrImageInUse) {
+		t.Errorf("remove an image that is held: %v", err)
+	}
+	if _, err := other.RemoveImage(img.ID, storage.Removal{KeepLayers: true}); !errors.Is(err, storage.ErrImageInUse) {
+		t.Errorf("forget an image that is held: %v", err)
+	}
+	if err := other.AddNames(img.ID, "localhost/other:1"); err != nil {
+		t.Errorf("name an image that is held: %v", err)
+	}
+	if _, err := other.RemoveImage(img.ID, storage.Removal{Held: true}); err != nil {
+		t.Errorf("forget an image that is held, by force: %v", err)
+	}
+	if _, err := s.Image(img.ID); !errors.Is(err, storage.ErrImageUnknown) {
+		t.Errorf("the image is there: %v", err)
+	}
+	layerExists(t, other, base, true)
+	if err := other.DeleteLayer(base.ID); !errors.Is(err, storage.ErrLayerInUse) {
+		t.Errorf("delete a layer that is held: %v", err)
+	}
+	closeStore(t, s)
+	if err := other.DeleteLayer(base.ID); err != nil {
+		t.Errorf("delete a layer that was held: %v", err)
+	}
+}
+
+// An image goes, and those of its layers that nobody holds.
+func TestHeldLayerStays(t *testing.T) {
+	_, s, other := neighbours(t)
+	base := create(t, s, "", file("a", "1"))
+	middle := create(t, s, base.ID, file("b", "2"))
+	top := create(t, s, middle.ID, file("c", "3"))
+	img := image(t, s, spec(t, "one", []storage.Layer{base, middle, top}, "localhost/app:1"))
+	closeStore(t, s)
+	if err := s.Hold(middle.ID); err != nil {
+		t.Fatal(err)
+	}
+	gone, err := other.RemoveImage(img.ID, storage.Removal{})
+	if err != nil || !cmp.Equal(gone, []string{top.ID}) {
+		t.Errorf("removed %v, %v; want %s", gone, err, top.ID)
+	}
+	layerExists(t, other, base, true)
+	layerExists(t, other, middle, true)
+	layerExists(t, other, top, false)
+	if n := count(t, other); n != 2 {
+		t.Errorf("%d layers are left, want 2", n)
+	}
+}
+
+func TestRemoveImageLooksAgain(t *testing.T) {
+	_, s, other := neighbours(t)
+	img := image(t, s, spec(t, "one", nil))
+	closeStore(t, s)
+	if err := s.AddNames(img.ID, "localhost/kept:1"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := other.RemoveImage(img.ID, storage.Removal{Still: storage.Image.Dangling}); !errors.Is(err, storage.ErrImageChanged) {
+		t.Errorf("an image that was named meanwhile: %v", err)
+	}
+	if err := s.RemoveNames(img.ID, "localhost/kept:1"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := other.RemoveImage(img.ID, storage.Removal{Still: storage.Image.Dangling}); err != nil {
+		t.Errorf("an image without a name: %v", err)
+	}
+}
+
+// An image without a name has one for others as long as the process that recorded it
+// needs it.
+func TestInterimName(t *testing.T) {
+	_, s, other := neighbours(t)
+	unnamed := spec(t, "one", nil)
+	unnamed.Interim = true
+	img := image(t, s, unnamed)
+	if len(img.Names) != 0 {
+		t.Errorf("names %q", img.Names)
+	}
+	tool(t, other, "podman", "image", "prune", "-f")
+	if seen, err := other.Image(img.ID); err != nil || len(seen.Names) != 0 {
+		t.Errorf("after podman image prune: names %q, %v", seen.Names, err)
+	}
+	closeStore(t, s)
+	if seen, err := other.Library().Image(img.ID); err != nil || len(seen.Names) != 0 {
+		t.Errorf("afterwards: %+v, %v", seen, err)
+	}
+	tool(t, other, "podman", "image", "prune", "-f")
+	if _, err := other.Image(img.ID); !errors.Is(err, storage.ErrImageUnknown) {
+		t.Errorf("podman image prune leaves an image without a name: %v", err)
+	}
+}
+
+// What podman removes by force leaves pinned layers.
+func TestPin(t *testing.T) {
+	_, s, other := neighbours(t)
+	base := create(t, s, "", file("a", "1"))
+	top := create(t, s, base.ID, file("b", "2"))
+	image(t, s, spec(t, "one", []storage.Layer{base, top}, "localhost/app:1"))
+	closeStore(t, s)
+	for range 2 {
+		if err := s.Pin(top.ID); err != nil {
+			t.Fatal(err)
+		}
+	}
+	tool(t, other, "podman", "rmi", "--force", "localhost/app:1")
+	layerExists(t, other, base, true)
+	layerExists(t, other, top, true)
+	if data, err := readDiff(other, top.ID); err != nil || len(data) == 0 {
+		t.Errorf("read the layer: %v", err)
+	}
+	closeStore(t, s)
+	all, err := other.Library().Layers()
+	if err != nil || len(all) != 2 {
+		t.Errorf("%d layers are left, %v; want 2", len(all), err)
+	}
+	if err := s.Pin("0123"); !errors.Is(err, storage.ErrLayerUnknown) {
+		t.Errorf("pin what is not there: %v", err)
+	}
+}
+
+// A pin of a process that is no more goes when the store is opened.
+func TestPinOfKilledProcess(t *testing.T) {
+	roots, s, other := neighbours(t)
+	base := create(t, s, "", file("a", "1"))
+	cmd := storetest.Command(t, "pin", roots.Graph, roots.Run, base.ID)
+	if err := cmd.Run(); err == nil {
+		t.Fatal("the helper was not killed")
+	}
+	if all, err := other.Library().Layers(); err != nil || len(all) != 2 {
+		t.Fatalf("%d layers, %v; want a pin", len(all), err)
+	}
+	again := storetest.Open(t, roots)
+	if all, err := again.Library().Layers(); err != nil || len(all) != 1 {
+		t.Errorf("%d layers are left, %v; want 1", len(all), err)
+	}
+}
+
+// shared is a store and another one that has it as its additional image store.
+func shared(t *testing.T) (s *storage.Store, img storage.Image, base storage.Layer) {
+	t.Helper()
+	from := storetest.NewRoots(t)
+	first := storetest.Open(t, from)
+	base = create(t, first, "", file("a", "1"))
+	img = image(t, first, spec(t, "one", []storage.Layer{base}, "localhost/shared:1"))
+	closeStore(t, first)
+	// The library keeps apart, in one process, stores to read and to write.
+	readOnly := filepath.Join(t.TempDir(), "shared")
+	if out, err := exec.CommandContext(t.Context(), "cp", "-a", from.Graph, readOnly).CombinedOutput(); err != nil {
+		t.Fatalf("copy the store: %v\n%s", err, out)
+	}
+	conf := filepath.Join(t.TempDir(), "storage.conf")
+	if err := os.WriteFile(conf, []byte("[storage]\ndriver = \"overlay\"\n[storage.options]\nadditionalimagestores = [\""+readOnly+"\"]\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("CONTAINERS_STORAGE_CONF", conf)
+	return storetest.Open(t, storetest.NewRoots(t)), img, base
+}
+
+func TestAdditionalStore(t *testing.T) {
+	s, img, base := shared(t)
+	if seen, err := s.Image("localhost/shared:1"); err != nil || !seen.ReadOnly {
+		t.Fatalf("image %+v, %v", seen, err)
+	}
+	for name, err := range map[string]error{
+		"remove": func() error { _, err := s.RemoveImage(img.ID, storage.Removal{}); return err }(),
+		"forget": func() error { _, err := s.RemoveImage(img.ID, storage.Removal{Held: true}); return err }(),
+		"unname": s.RemoveNames(img.ID, "localhost/shared:1"),
+	} {
+		if !errors.Is(err, storage.ErrReadOnly) {
+			t.Errorf("%s: %v, want ErrReadOnly", name, err)
+		}
+	}
+	if err := s.Pin(base.ID); err != nil {
+		t.Errorf("pin a layer that nobody removes: %v", err)
+	}
+
+	// One that is built on it is removed without it.
+	top := create(t, s, base.ID, file("b", "2"))
+	app := image(t, s, spec(t, "two", []storage.Layer{base, top}, "localhost/app:1"))
+	gone, err := s.RemoveImage(app.ID, storage.Removal{})
+	if err != nil || !cmp.Equal(gone, []string{top.ID}) {
+		t.Errorf("removed %v, %v; want %s", gone, err, top.ID)
+	}
+
+	// A name of one's own makes no second image.
+	if err := s.AddNames(img.ID, "localhost/mine:1"); err != nil {
+		t.Fatal(err)
+	}
+	images, err := s.Images()
+	if err != nil || len(images) != 1 || !slices.Contains(images[0].Names, "localhost/mine:1") {
+		t.Errorf("images %+v, %v", images, err)
+	}
+	if _, err := s.RemoveImage("localhost/mine:1", storage.Removal{}); err != nil {
+		t.Errorf("remove one's own: %v", err)
+	}
+	if seen, err := s.Image("localhost/shared:1"); err != nil || !seen.ReadOnly {
+		t.Errorf("image %+v, %v", seen, err)
+	}
+	layerExists(t, s, base, true)
+}
