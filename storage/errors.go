@@ -34,6 +34,9 @@ var (
 	ErrOtherLayers = errors.New("the layers are not those of the image's config")
 	// ErrTooManyLayers is returned for an image of more than MaxLayers layers.
 	ErrTooManyLayers = errors.New("too many layers")
+	// ErrOwnerBeyond is returned for a layer with a file whose owner has no id in the
+	// user namespace of the process.
+	ErrOwnerBeyond = errors.New("which is beyond the subordinate ids of this user")
 	// ErrOtherDigest is returned for a name with the digest of another image.
 	ErrOtherDigest = errors.New("the name has the digest of another image")
 )

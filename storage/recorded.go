@@ -67,7 +67,7 @@ func (s *Store) checkOwnership() error {
 	case others && s.recorded:
 		return fmt.Errorf("open store %s: %w: its files belong to subordinate ids, which this process does not have; use them again, or another store with --root", s.GraphRoot(), ErrOwnership)
 	case others:
-		return fmt.Errorf("open store %s: %w: it was filled without subordinate ids, so that owners are recorded beside the files; build with --isolation=recorded, or use another store with --root", s.GraphRoot(), ErrOwnership)
+		return fmt.Errorf("open store %s: %w: it was filled without subordinate ids, so that owners are recorded beside the files; build with --isolation=recorded, use SHALE_ISOLATION=recorded for other commands, or another store with --root", s.GraphRoot(), ErrOwnership)
 	case s.recorded:
 		return os.WriteFile(mark, []byte(want), 0o600)
 	}

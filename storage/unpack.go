@@ -75,7 +75,7 @@ func (s *Store) unpack(r io.Reader, st Staging) (_ Diff, err error) {
 	}
 	// Only then has it seen all.
 	if err := errors.Join(err, log.Close()); err != nil {
-		return Diff{}, fmt.Errorf("unpack the layer: %w", err)
+		return Diff{}, fmt.Errorf("unpack the layer: %w", explainOwners(err, found))
 	}
 	s.warnLost(found.lost)
 	if err := lines.Flush(); err != nil {

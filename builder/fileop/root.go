@@ -198,7 +198,7 @@ func (r *root) setOwner(dir int, name, rel string, o ids) error {
 	}
 	err := chown(dir, name, o.uid, o.gid)
 	if errors.Is(err, unix.EINVAL) {
-		return fmt.Errorf("chown /%s to %d:%d: %w (the id is not mapped into the user namespace of the build)", rel, o.uid, o.gid, err)
+		return fmt.Errorf("chown /%s to %d:%d: %w: an id is beyond the subordinate ids of this user; build with --isolation=recorded and a store of its own (--root)", rel, o.uid, o.gid, err)
 	}
 	if err != nil {
 		return fmt.Errorf("chown /%s to %d:%d: %w", rel, o.uid, o.gid, err)

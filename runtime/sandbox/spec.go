@@ -161,7 +161,7 @@ type ExecError struct {
 func (e *ExecError) Error() string { return e.Message }
 
 // ErrUnmapped is wrapped when a user or group has no id in the user namespace.
-var ErrUnmapped = errors.New("id is not mapped in the user namespace")
+var ErrUnmapped = errors.New("the id is beyond the subordinate ids of this user; use --isolation=recorded with a store of its own (--root)")
 
 func (s *Spec) validate() error {
 	switch {
