@@ -253,6 +253,9 @@ func (m *Mounter) Graft(ctx context.Context, base, from string) (storage.Layer, 
 }
 
 func (m *Mounter) mountOver(lower []string, st storage.Staging) error {
+	if err := openRoot(st.Upper); err != nil {
+		return err
+	}
 	mount := overlay.Mount{
 		Lower: lower, Upper: st.Upper, Work: st.Work, Target: st.Merged,
 		UserXattr: m.store.UserXattr(), Volatile: true,
@@ -326,4 +329,22 @@ func (m *Mounter) Close() error {
 	}
 	m.views = map[string]*view{}
 	return errors.Join(errs...)
+}
+
+// openRoot gives the root of a step's file system the mode that BuildKit gives it. Where
+// the store is the driver's, which makes directories of layers with mode 0555, the
+// layer gets that of the layer below it when it is recorded.
+func openRoot(upper string) error {
+	info, err := os.Stat(upper)
+	if err != nil {
+		return fmt.Errorf("mount an overlay: %w", err)
+	}
+	// Another mode is one that the driver was told to use (force_mask).
+	if info.Mode().Perm() != 0o555 {
+		return nil
+	}
+	if err := os.Chmod(upper, 0o755); err != nil { //nolint:gosec // the root of a file system is world-readable
+		return fmt.Errorf("mount an overlay: %w", err)
+	}
+	return nil
 }
