@@ -6,6 +6,8 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+
+	"github.com/shale-build/shale/internal/umask"
 )
 
 // writeFile writes to path, which appears complete or not at all, or to
@@ -29,8 +31,8 @@ func (b *build) writeFile(path string, write func(io.Writer) error) error {
 		_ = os.Remove(tmp.Name())
 		return err // it tells of the file itself where that is what failed
 	}
-	// As os.Create would have made it; the umask is 022 here.
-	err = errors.Join(tmp.Chmod(0o644), tmp.Close())
+	// As os.Create would have made it for the user.
+	err = errors.Join(tmp.Chmod(umask.Of(0o666)), tmp.Close())
 	if err == nil {
 		err = os.Rename(tmp.Name(), path)
 	}

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	securejoin "github.com/cyphar/filepath-securejoin"
@@ -46,8 +47,10 @@ func (t Trees) Files(ctx context.Context, dir string, opts FilesOptions) error {
 	}
 	root := fsutil.NewRoot(osRoot)
 	defer root.Close() //nolint:errcheck // a directory handle
-	own := func(_ string, st *types.Stat) bool {
+	var setIDs setIDs
+	own := func(path string, st *types.Stat) bool {
 		st.Uid, st.Gid = uint32(os.Getuid()), uint32(os.Getgid())
+		setIDs.note(path, st)
 		return true
 	}
 	receive := fsutil.ReceiveOpt{Merge: true, Filter: own}
@@ -58,6 +61,47 @@ func (t Trees) Files(ctx context.Context, dir string, opts FilesOptions) error {
 		return fsutil.ReceiveRoot(ctx, s, root, receive)
 	}); err != nil {
 		return fmt.Errorf("write files to %s: %w", dir, err)
+	}
+	if err := setIDs.restore(osRoot); err != nil {
+		return fmt.Errorf("write files to %s: %w", dir, err)
+	}
+	return nil
+}
+
+// setIDs are the modes of files with set-id bits, which fsutil sets before it writes
+// the content: the kernel clears them then (write(2)).
+type setIDs struct {
+	mu    sync.Mutex
+	modes map[string]iofs.FileMode
+}
+
+func (s *setIDs) note(path string, st *types.Stat) {
+	mode := iofs.FileMode(st.Mode)
+	if !mode.IsRegular() || mode&(iofs.ModeSetuid|iofs.ModeSetgid) == 0 {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.modes == nil {
+		s.modes = map[string]iofs.FileMode{}
+	}
+	s.modes[path] = mode
+}
+
+// restore gives the files their modes again. A name that has become another kind of file
+// is left alone.
+func (s *setIDs) restore(root *os.Root) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for name, mode := range s.modes {
+		name = strings.TrimPrefix(filepath.Clean("/"+name), "/")
+		info, err := root.Lstat(name)
+		if err != nil || !info.Mode().IsRegular() {
+			continue
+		}
+		if err := root.Chmod(name, mode); err != nil {
+			return err
+		}
 	}
 	return nil
 }

@@ -145,6 +145,35 @@ func TestFilesReplaceWhatIsThere(t *testing.T) {
 	}
 }
 
+// Writing to a file clears its set-id bits for those without CAP_FSETID.
+func TestFilesKeepSetIDs(t *testing.T) {
+	trees := testTrees(t, "linux/amd64")
+	modes := map[string]fs.FileMode{
+		"user": 0o755 | fs.ModeSetuid, "group": 0o750 | fs.ModeSetgid, "both": 0o711 | fs.ModeSetuid | fs.ModeSetgid, "sticky": 0o644 | fs.ModeSticky,
+	}
+	for name, mode := range modes {
+		path := filepath.Join(trees.Roots[0], "dir", name)
+		if err := os.WriteFile(path, []byte(name), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chmod(path, mode); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, opts := range []FilesOptions{{}, {Delete: true}} {
+		dir := t.TempDir()
+		if err := trees.Files(t.Context(), dir, opts); err != nil {
+			t.Fatal(err)
+		}
+		for name, mode := range modes {
+			info, err := os.Lstat(filepath.Join(dir, "dir", name))
+			if err != nil || info.Mode() != mode {
+				t.Errorf("%s has mode %v, %v, want %v", name, info.Mode(), err, mode)
+			}
+		}
+	}
+}
+
 func TestTar(t *testing.T) {
 	epoch := time.Unix(1234, 0)
 	var buf bytes.Buffer

@@ -17,6 +17,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sys/unix"
 
+	"github.com/shale-build/shale/internal/umask"
 	"github.com/shale-build/shale/storage/blobs"
 )
 
@@ -107,12 +108,12 @@ func AddToLayout(l *blobs.Layout, entries []ocispec.Descriptor) error {
 }
 
 // putFile lets a file appear complete or not at all.
-func putFile(root *os.Root, name string, size int64, r io.Reader, mode os.FileMode) error {
-	if err := root.MkdirAll(path.Dir(name), 0o755); err != nil {
+func putFile(root *os.Root, name string, size int64, r io.Reader) error {
+	if err := umask.MkdirAll(root, path.Dir(name), os.ModePerm); err != nil {
 		return fmt.Errorf("write %s: %w", name, err)
 	}
 	tmp := fmt.Sprintf("%s.%d.tmp", name, os.Getpid())
-	f, err := root.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC|unix.O_NOFOLLOW, 0o644)
+	f, err := root.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return fmt.Errorf("write %s: %w", name, err)
 	}
@@ -120,7 +121,7 @@ func putFile(root *os.Root, name string, size int64, r io.Reader, mode os.FileMo
 	if err == nil && n != size {
 		err = io.ErrUnexpectedEOF
 	}
-	err = errors.Join(err, f.Chmod(mode), f.Close())
+	err = errors.Join(err, f.Chmod(umask.Of(0o666)), f.Close())
 	if err == nil {
 		err = root.Rename(tmp, name)
 	}
@@ -175,7 +176,7 @@ func addToIndex(root *os.Root, entries []ocispec.Descriptor) error {
 		name string
 		data []byte
 	}{{ocispec.ImageLayoutFile, layoutFile}, {ocispec.ImageIndexFile, data}} {
-		if err := putFile(root, f.name, int64(len(f.data)), bytes.NewReader(f.data), 0o644); err != nil {
+		if err := putFile(root, f.name, int64(len(f.data)), bytes.NewReader(f.data)); err != nil {
 			return err
 		}
 	}

@@ -9,6 +9,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/shale-build/shale/internal/umask"
 )
 
 // envInside tells a process started by Enter from others.
@@ -40,10 +42,10 @@ func settle() error {
 	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
 		return fmt.Errorf("build in place: prctl: %w", err)
 	}
-	unix.Umask(0o022)
 	// containers/storage decides by these whether to keep its marks in user.*
 	// attributes and to do without what needs privileges.
 	return errors.Join(
+		umask.Set(),
 		os.Setenv("_CONTAINERS_USERNS_CONFIGURED", "done"),
 		os.Setenv("_CONTAINERS_ROOTLESS_UID", "0"),
 		os.Setenv("_CONTAINERS_ROOTLESS_GID", "0"))

@@ -16,6 +16,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/shale-build/shale/internal/umask"
 )
 
 // Mode says how the identities inside relate to those of the host.
@@ -203,8 +205,7 @@ func settle(o Options) (Info, error) {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_SLAVE, ""); err != nil {
 		return Info{}, &Error{Step: "mount propagation", Err: err, Fix: explainMount(err)}
 	}
-	unix.Umask(0o022)
-	if err := errors.Join(os.Setenv(envMode, string(mode)), os.Setenv(envReason, reason)); err != nil {
+	if err := errors.Join(umask.Set(), os.Setenv(envMode, string(mode)), os.Setenv(envReason, reason)); err != nil {
 		return Info{}, &Error{Step: "environment", Err: err}
 	}
 	i, _ = Current()

@@ -12,6 +12,8 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sys/unix"
+
+	"github.com/shale-build/shale/internal/umask"
 )
 
 // Name is where a blob lies in a layout.
@@ -27,7 +29,7 @@ var _ Sink = (*Layout)(nil)
 
 // OpenLayout makes the directory where there is none.
 func OpenLayout(dir string) (*Layout, error) {
-	if err := os.MkdirAll(dir, 0o755); err != nil { //nolint:gosec // the user's own output
+	if err := umask.MkdirAll(umask.Host{}, dir, os.ModePerm); err != nil {
 		return nil, fmt.Errorf("make layout directory: %w", err)
 	}
 	root, err := os.OpenRoot(dir)
@@ -52,11 +54,11 @@ func (l *Layout) Has(_ context.Context, blob ocispec.Descriptor) (bool, error) {
 // Put implements Sink.
 func (l *Layout) Put(_ context.Context, blob ocispec.Descriptor, r io.Reader) (digest.Digest, int64, error) {
 	dir := path.Join(ocispec.ImageBlobsDir, digest.Canonical.String())
-	if err := l.root.MkdirAll(dir, 0o755); err != nil {
+	if err := umask.MkdirAll(l.root, dir, os.ModePerm); err != nil {
 		return "", 0, fmt.Errorf("write to layout: %w", err)
 	}
 	tmp := path.Join(dir, rand.Text()+".tmp")
-	f, err := l.root.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_EXCL|unix.O_NOFOLLOW, 0o644)
+	f, err := l.root.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_EXCL|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return "", 0, fmt.Errorf("write to layout: %w", err)
 	}
@@ -65,7 +67,7 @@ func (l *Layout) Put(_ context.Context, blob ocispec.Descriptor, r io.Reader) (d
 	if err == nil && blob.Digest != "" && (blob.Digest != s.digest() || blob.Size != s.n) {
 		err = fmt.Errorf("blob %s: %w", blob.Digest, ErrMismatch)
 	}
-	if err := errors.Join(err, f.Chmod(0o444), f.Close()); err != nil {
+	if err := errors.Join(err, f.Chmod(umask.Of(0o444)), f.Close()); err != nil {
 		return "", 0, errors.Join(err, l.root.Remove(tmp))
 	}
 	if err := l.root.Rename(tmp, Name(s.digest())); err != nil {

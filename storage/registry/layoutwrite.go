@@ -17,6 +17,8 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"go.podman.io/image/v5/oci/layout"
 	"golang.org/x/sys/unix"
+
+	"github.com/shale-build/shale/internal/umask"
 )
 
 // Layout is a directory in OCI layout that nobody else writes to through a Layout,
@@ -34,7 +36,7 @@ func (c *Client) OpenLayout(ctx context.Context, dir string) (*Layout, error) {
 	if err != nil {
 		return nil, fmt.Errorf("find OCI layout %s: %w", dir, err)
 	}
-	if err := os.MkdirAll(abs, 0o755); err != nil { //nolint:gosec // as open as what else is there
+	if err := umask.MkdirAll(umask.Host{}, abs, os.ModePerm); err != nil {
 		return nil, fmt.Errorf("make OCI layout: %w", err)
 	}
 	lock, err := os.Open(abs)
@@ -88,7 +90,47 @@ func (l *Layout) Write(ctx context.Context, src Prepared, tag string, progress P
 	if err := l.client.pushPrepared(ctx, src, to, PreparedOptions{Progress: progress}); err != nil {
 		return fmt.Errorf("write OCI layout %s: %w", l.dir, err)
 	}
+	if err := l.followUmask(); err != nil {
+		return fmt.Errorf("write OCI layout %s: %w", l.dir, err)
+	}
 	return nil
+}
+
+// Modes that the library gives to files and directories of a layout under umask 022.
+const (
+	libraryFile = 0o644
+	libraryDir  = 0o755
+)
+
+// followUmask gives what the library wrote the modes that the umask of the user asks for.
+// What belongs to another user who writes to the same layout is left alone.
+func (l *Layout) followUmask() error {
+	file, dir := umask.Of(0o666), umask.Of(fs.ModePerm)
+	if file == libraryFile && dir == libraryDir {
+		return nil
+	}
+	root, err := os.OpenRoot(l.dir)
+	if err != nil {
+		return err
+	}
+	defer root.Close() //nolint:errcheck // a directory handle
+	return fs.WalkDir(root.FS(), ".", func(name string, entry fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		info, err := entry.Info()
+		switch {
+		case err != nil || name == ".":
+		case info.Mode() == libraryFile:
+			err = root.Chmod(name, file)
+		case info.Mode() == fs.ModeDir|libraryDir:
+			err = root.Chmod(name, dir)
+		}
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
+			return nil
+		}
+		return err
+	})
 }
 
 func (l *Layout) index() (ocispec.Index, error) {
@@ -155,7 +197,8 @@ func replaceJSON(root *os.Root, name string, value any) error {
 		return err
 	}
 	tmp := "." + name + ".new"
-	if err := root.WriteFile(tmp, data, 0o644); err != nil {
+	perm := umask.Of(0o666)
+	if err := errors.Join(root.WriteFile(tmp, data, perm), root.Chmod(tmp, perm)); err != nil {
 		return err
 	}
 	return root.Rename(tmp, name)

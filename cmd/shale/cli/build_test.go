@@ -263,7 +263,7 @@ func TestResultFiles(t *testing.T) {
 		if string(data) != want {
 			t.Errorf("%s holds %q, want %q", path, data, want)
 		}
-		if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o644 {
+		if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
 			t.Errorf("%s has mode %v, %v", path, info.Mode(), err)
 		}
 	}

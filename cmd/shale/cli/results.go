@@ -12,9 +12,11 @@ import (
 
 	"github.com/moby/buildkit/client"
 	"github.com/urfave/cli/v2"
+	"golang.org/x/sys/unix"
 
 	"github.com/shale-build/shale/builder"
 	"github.com/shale-build/shale/cmd/shale/cli/display"
+	"github.com/shale-build/shale/internal/umask"
 )
 
 // resultFiles says where a build's outcome is written, apart from the image.
@@ -108,15 +110,56 @@ func (r resultFiles) metadata(res *builder.Result) map[string]any {
 	return metadata
 }
 
-// writeResult writes a file others may read, whatever the umask.
+// writeResult writes a file. A new one has the mode that the umask of the user gives it.
 func writeResult(path string, data []byte) error {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o644) //nolint:gosec // the user's own file, for everybody to read
+	f, isNew, err := openResult(path)
 	if err != nil {
 		return err
 	}
-	_, err = f.Write(data)
-	if info, statErr := f.Stat(); statErr == nil && info.Mode().IsRegular() {
-		err = errors.Join(err, f.Chmod(0o644))
+	if !isNew {
+		err = f.Truncate(0)
+		if errors.Is(err, unix.EINVAL) {
+			err = nil // a pipe or a device has no size
+		}
+	}
+	if err == nil {
+		_, err = f.Write(data)
 	}
 	return errors.Join(err, f.Close())
+}
+
+// openResult opens a file for writing and reports whether it made it.
+func openResult(path string) (f *os.File, isNew bool, err error) {
+	perm := umask.Of(0o666)
+	f, err = os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, perm)
+	switch {
+	case err == nil:
+		if err := f.Chmod(perm); err != nil {
+			return nil, false, errors.Join(err, f.Close(), os.Remove(path))
+		}
+		return f, true, nil
+	case !errors.Is(err, fs.ErrExist):
+		return nil, false, err
+	}
+	// O_CREATE for a link that leads to no file yet.
+	f, err = os.OpenFile(path, os.O_WRONLY|os.O_CREATE, perm)
+	return f, false, err
+}
+
+// prepareResult reports an error where writeResult could not write path, before the
+// work that the result is of. A file that it makes is removed by undo. What is no
+// regular file, such as a pipe, is not opened: that may wait for a reader.
+func prepareResult(path string) (undo func(), err error) {
+	undo = func() {}
+	if info, err := os.Stat(path); path == "" || err == nil && !info.Mode().IsRegular() && !info.IsDir() {
+		return undo, nil
+	}
+	f, isNew, err := openResult(path)
+	if err != nil {
+		return undo, err
+	}
+	if isNew {
+		undo = func() { _ = os.Remove(path) }
+	}
+	return undo, f.Close()
 }

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/shale-build/shale/cmd/shale/cli/display"
+	"github.com/shale-build/shale/internal/umask"
 	"github.com/shale-build/shale/storage"
 	"github.com/shale-build/shale/storage/registry"
 )
@@ -96,7 +97,7 @@ func replaceFile(path string, write func(io.Writer) error) error {
 		return fmt.Errorf("write archive: %w", err)
 	}
 	err = write(tmp)
-	err = errors.Join(err, tmp.Chmod(0o644), tmp.Close())
+	err = errors.Join(err, tmp.Chmod(umask.Of(0o666)), tmp.Close())
 	if err == nil {
 		err = os.Rename(tmp.Name(), path)
 	}

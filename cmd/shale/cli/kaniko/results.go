@@ -12,6 +12,8 @@ import (
 	"strings"
 
 	"github.com/distribution/reference"
+
+	"github.com/shale-build/shale/internal/umask"
 )
 
 // Write leaves the files that were asked for, once the image has its digest.
@@ -76,7 +78,7 @@ func writeResult(ctx context.Context, path, text string) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return err
 	}
-	return os.WriteFile(path, []byte(text), 0o644) //nolint:gosec // for the next step of a pipeline to read
+	return os.WriteFile(path, []byte(text), umask.Of(0o666))
 }
 
 func put(ctx context.Context, url, text string) error {
