@@ -24,8 +24,8 @@ import (
 const annotationImageName = "io.containerd.image.name"
 
 // Load reads an archive, OCI or docker, compressed or not, into the store and
-// returns its images with the names they have there. It is spooled beside the
-// store first.
+// returns its images with the names they have there and no others that the store may
+// have for them. It is spooled beside the store first.
 func (c *Client) Load(ctx context.Context, r io.Reader, opts PullOptions) ([]storage.Image, error) {
 	dir, remove, err := c.tempDir()
 	if err != nil {
@@ -175,7 +175,7 @@ func (c *Client) loadDocker(ctx context.Context, file string, opts PullOptions) 
 		if err != nil {
 			return images, err
 		}
-		images = append(images, img)
+		images = append(images, namedOnly(img, names))
 	}
 	return images, nil
 }
@@ -191,13 +191,23 @@ func (c *Client) loadLayout(ctx context.Context, dir string, opts PullOptions) (
 		if err != nil {
 			return images, err
 		}
-		img, err := c.bring(ctx, ref, e.ManifestDescriptor.Digest, layoutNames(e.ManifestDescriptor.Annotations), opts)
+		names := layoutNames(e.ManifestDescriptor.Annotations)
+		img, err := c.bring(ctx, ref, e.ManifestDescriptor.Digest, names, opts)
 		if err != nil {
 			return images, err
 		}
-		images = append(images, img)
+		images = append(images, namedOnly(img, names))
 	}
 	return images, nil
+}
+
+// namedOnly returns img with names alone.
+func namedOnly(img storage.Image, names []imgref.Named) storage.Image {
+	img.Names = nil
+	for _, name := range names {
+		img.Names = append(img.Names, name.String())
+	}
+	return img
 }
 
 // layoutNames reads the name out of the annotations of an index. A bare word is

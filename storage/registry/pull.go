@@ -3,11 +3,14 @@ package registry
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
 
+	"github.com/containerd/platforms"
 	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"go.podman.io/image/v5/copy"
 	"go.podman.io/image/v5/docker"
 	imgref "go.podman.io/image/v5/docker/reference"
@@ -56,7 +59,7 @@ func (c *Client) bring(ctx context.Context, ref types.ImageReference, top digest
 	}
 	defer func() { err = errors.Join(err, policy.Destroy()) }()
 	for again := true; ; again = false {
-		img, err := c.bringOnce(ctx, ref, top, names, policy, sys, opts.Progress)
+		img, err := c.bringOnce(ctx, ref, top, names, policy, sys, opts)
 		// Another program removed the image at this moment.
 		if again && errors.Is(err, storage.ErrImageUnknown) && ctx.Err() == nil {
 			continue
@@ -65,8 +68,8 @@ func (c *Client) bring(ctx context.Context, ref types.ImageReference, top digest
 	}
 }
 
-func (c *Client) bringOnce(ctx context.Context, ref types.ImageReference, top digest.Digest, names []imgref.Named, policy *signature.PolicyContext, sys *types.SystemContext, progress Progress) (_ storage.Image, err error) {
-	o, err := c.present(ctx, ref, top, names, policy, sys, progress)
+func (c *Client) bringOnce(ctx context.Context, ref types.ImageReference, top digest.Digest, names []imgref.Named, policy *signature.PolicyContext, sys *types.SystemContext, opts PullOptions) (_ storage.Image, err error) {
+	o, err := c.present(ctx, ref, top, names, policy, sys, opts)
 	if err != nil {
 		return storage.Image{}, err
 	}
@@ -107,7 +110,7 @@ type offer struct {
 // layers again; and it refuses an image that was built here and pushed, because
 // the layers have other IDs than it would give them. Of an image that is not there
 // the layers are when present returns.
-func (c *Client) present(ctx context.Context, ref types.ImageReference, want digest.Digest, names []imgref.Named, policy *signature.PolicyContext, sys *types.SystemContext, progress Progress) (_ *offer, err error) {
+func (c *Client) present(ctx context.Context, ref types.ImageReference, want digest.Digest, names []imgref.Named, policy *signature.PolicyContext, sys *types.SystemContext, opts PullOptions) (_ *offer, err error) {
 	src, err := ref.NewImageSource(ctx, sys)
 	if err != nil {
 		return nil, err
@@ -141,12 +144,17 @@ func (c *Client) present(ctx context.Context, ref types.ImageReference, want dig
 	if err != nil {
 		return nil, err
 	}
-	f := &fetcher{client: c, src: src, progress: progress}
+	f := &fetcher{client: c, src: src, progress: opts.Progress}
 	if o.config, err = f.config(ctx, m.ConfigInfo()); err != nil {
 		return nil, err
 	}
 	if o.layers, err = offered(m, o.config); err != nil {
 		return nil, err
+	}
+	if opts.OnlyPlatform {
+		if err := isFor(o.config, opts.Platform); err != nil {
+			return nil, err
+		}
 	}
 	f.known = openLocations(sys)
 	defer f.known.close()
@@ -161,6 +169,20 @@ func (c *Client) present(ctx context.Context, ref types.ImageReference, want dig
 		return nil, err
 	}
 	return o, c.addManifests(o.image, o.index, o.manifest)
+}
+
+// isFor reports ErrPlatform unless a config is that of an image for a platform, or for
+// none.
+func isFor(config []byte, wanted ocispec.Platform) error {
+	var of ocispec.Platform
+	if err := json.Unmarshal(config, &of); err != nil {
+		return fmt.Errorf("read config: %w", err)
+	}
+	of, wanted = platforms.Normalize(of), platforms.Normalize(wanted)
+	if of.OS == "" || of.OS == wanted.OS && of.Architecture == wanted.Architecture && platforms.Only(wanted).Match(of) {
+		return nil
+	}
+	return fmt.Errorf("%w %s: it is for %s", ErrPlatform, platforms.Format(wanted), platforms.Format(of))
 }
 
 // checkNames refuses names with a digest that neither the manifest nor the index

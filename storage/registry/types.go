@@ -88,6 +88,9 @@ type Resolved struct {
 type PullOptions struct {
 	// Platform picks from a multi-platform image; zero is this machine's.
 	Platform ocispec.Platform
+	// OnlyPlatform refuses an image that has one platform and another than that
+	// with ErrPlatform.
+	OnlyPlatform bool
 	// Progress may be nil.
 	Progress Progress
 }

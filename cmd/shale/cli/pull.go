@@ -96,7 +96,7 @@ func pull(c *cli.Context, s *session, name string, platform ocispec.Platform) (i
 	var errs []error
 	for _, full := range names {
 		err := withTransfer(c, "pulling "+full, func(p registry.Progress) error {
-			img, err = client.Pull(c.Context, full, registry.PullOptions{Platform: platform, Progress: p})
+			img, err = client.Pull(c.Context, full, registry.PullOptions{Platform: platform, OnlyPlatform: platform.OS != "", Progress: p})
 			return err
 		})
 		if err == nil {

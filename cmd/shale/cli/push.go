@@ -134,11 +134,21 @@ func allTagJobs(store imageReader, name string) ([]pushJob, error) {
 	return jobs, nil
 }
 
-func push(c *cli.Context, client *registry.Client, job pushJob, opts registry.PushOptions) error {
+func push(c *cli.Context, client *registry.Client, job pushJob, opts registry.PushOptions) (err error) {
 	src, err := client.SourceOf(job.imageID)
 	if err != nil {
 		return err
 	}
+	// What is pushed cannot be taken back.
+	undo, err := prepareResult(c.String("digestfile"))
+	if err != nil {
+		return fmt.Errorf("write --digestfile: %w", err)
+	}
+	defer func() {
+		if err != nil {
+			undo()
+		}
+	}()
 	if f := c.String("format"); f != "" {
 		src.Docker = f == registry.FormatDocker
 	}

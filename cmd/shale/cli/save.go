@@ -128,7 +128,7 @@ func loadCommand() *cli.Command {
 				return usageError(c, "refusing to read an archive from the terminal: use --input or redirect standard input")
 			}
 			return withStore(c, func(s *session) error {
-				return load(c, s, registry.PullOptions{Platform: platform})
+				return load(c, s, registry.PullOptions{Platform: platform, OnlyPlatform: c.IsSet("platform")})
 			})
 		},
 	}
