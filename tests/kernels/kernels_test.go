@@ -2,13 +2,16 @@ package main
 
 import (
 	"bytes"
-	"errors"
-	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/moby/buildkit/frontend/dockerfile/command"
+	"github.com/moby/buildkit/frontend/dockerfile/instructions"
 
 	"github.com/shale-build/shale/tests/kernels/plan"
 )
@@ -36,11 +39,11 @@ func TestResults(t *testing.T) {
 	}
 	for _, m := range machines {
 		results, err := readResults(filepath.Join("results", m.name+".tsv"))
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
 		if err != nil {
 			t.Fatal(err)
+		}
+		if missing, more := compareCases(t, m, results); len(missing) > 0 || len(more) > 0 {
+			t.Errorf("%s.tsv has not %v, and has %v that the selection has not: run make kernels MACHINE=%s", m.name, missing, more, m.name)
 		}
 		if !slices.IsSortedFunc(results, plan.Compare) {
 			t.Errorf("%s.tsv is not sorted", m.name)
@@ -53,6 +56,58 @@ func TestResults(t *testing.T) {
 	}
 }
 
+// compareCases returns the cases that a machine's results lack, and those of its
+// results that are not in the selection.
+func compareCases(t *testing.T, m machine, results []plan.Result) (missing, more []string) {
+	t.Helper()
+	environments, err := m.environments(false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	wanted := map[string]bool{}
+	for _, e := range environments {
+		for _, name := range e.Cases() {
+			wanted[plan.Result{Environment: e.Name, Case: name}.Key()] = true
+		}
+	}
+	for _, r := range results {
+		if !wanted[r.Key()] {
+			more = append(more, r.Key())
+		}
+		delete(wanted, r.Key())
+	}
+	return slices.Sorted(maps.Keys(wanted)), more
+}
+
+// Every environment of every machine meets each instruction and type of mount.
+func TestInstructions(t *testing.T) {
+	script, err := os.ReadFile(filepath.Join("guest", "checks", "instructions.sh"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name := range command.Commands {
+		if !regexp.MustCompile(`(?mi)^(ONBUILD )?` + name + ` `).Match(script) {
+			t.Errorf("no instruction %s", name)
+		}
+	}
+	for _, mount := range []instructions.MountType{
+		instructions.MountTypeBind, instructions.MountTypeCache, instructions.MountTypeTmpfs, instructions.MountTypeSecret, instructions.MountTypeSSH,
+	} {
+		if !strings.Contains(string(script), "--mount=type="+string(mount)) {
+			t.Errorf("no mount of type %s", mount)
+		}
+	}
+	all, err := plan.Load()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range []plan.Selection{all.Whole, all.Root, all.Container, all.Docker, all.Short} {
+		if !slices.Contains(s.Checks, "instructions") {
+			t.Errorf("a selection without the check of instructions: %v", s.Checks)
+		}
+	}
+}
+
 // What the selection names is there.
 func TestSelection(t *testing.T) {
 	all, err := plan.Load()
@@ -60,7 +115,7 @@ func TestSelection(t *testing.T) {
 		t.Fatal(err)
 	}
 	tests := filepath.Join("..")
-	for _, s := range []plan.Selection{all.Whole, all.Part, all.Short} {
+	for _, s := range []plan.Selection{all.Whole, all.Root, all.Container, all.Docker, all.Short} {
 		files := map[string][]string{
 			filepath.Join("guest", "checks", "*.sh"):                    s.Checks,
 			filepath.Join(tests, "conformance", "cases", "*/case.json"): slices.Concat(s.Conformance, s.Digests),
@@ -75,7 +130,7 @@ func TestSelection(t *testing.T) {
 			}
 		}
 	}
-	for _, name := range slices.Concat(all.Part.Digests, all.Short.Digests) {
+	for _, name := range slices.Concat(all.Root.Digests, all.Container.Digests, all.Docker.Digests, all.Short.Digests) {
 		if !slices.Contains(all.Whole.Digests, name) {
 			t.Errorf("%s: the host has no digests for it", name)
 		}

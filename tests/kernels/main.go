@@ -8,8 +8,8 @@
 //
 // What machines are made of is kept in the cache. The stage has the programs and
 // cases (tests/run puts them there). Results are printed as go test's events, a
-// package for each machine; with -results, those of whole runs are written to
-// DIR/MACHINE.tsv. The second form writes the table of docs/environments.md from
+// package for each machine; with -results they are written to DIR/MACHINE.tsv, those
+// of -run in the place of the same cases' earlier ones. The second form writes the table of docs/environments.md from
 // them, the third prints which cases' digests are compared with this machine's, as a
 // pattern for -test.run; the fourth prints the machines. It must be started by root, who makes file systems.
 package main
@@ -22,6 +22,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"time"
 
@@ -87,11 +88,30 @@ func (o options) machines(ctx context.Context, names []string) error {
 			errs = append(errs, fmt.Errorf("%s: %w", m.name, err))
 		}
 		r.end(time.Since(began))
-		if o.results != "" && o.run == "" && !o.short && !r.incomplete {
-			errs = append(errs, writeResults(filepath.Join(o.results, m.name+".tsv"), r.results))
+		if o.results != "" && !o.short && !r.incomplete {
+			errs = append(errs, o.keep(m, r.results))
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// keep writes a machine's results to its file. Those of a part replace what the file
+// has of the same cases.
+func (o options) keep(m machine, results []plan.Result) error {
+	file := filepath.Join(o.results, m.name+".tsv")
+	if o.run == "" {
+		return writeResults(file, results)
+	}
+	old, err := readResults(file)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	for _, r := range old {
+		if !slices.ContainsFunc(results, func(now plan.Result) bool { return now.Key() == r.Key() }) {
+			results = append(results, r)
+		}
+	}
+	return writeResults(file, results)
 }
 
 // printDigests prints the cases of TestSums.

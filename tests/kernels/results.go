@@ -114,6 +114,9 @@ func (r *recorder) add(result plan.Result) {
 	r.event(e)
 	// tests/tally prints nothing before the end, which can be hours away.
 	fmt.Fprintf(os.Stderr, "%s %s: %s (%.0f s)\n", r.machine.name, e.Test, e.Action, result.Seconds)
+	if e.Action == "fail" {
+		fmt.Fprintln(os.Stderr, "    "+strings.ReplaceAll(result.Why, "\n", "\n    "))
+	}
 	r.results = append(r.results, result)
 }
 

@@ -28,6 +28,11 @@ func (o options) machine(ctx context.Context, m machine, r *recorder) error {
 		return err
 	}
 	defer stop() //nolint:errcheck // nothing is under way
+	if m.userns && !o.short {
+		if err := parser(ctx, cache, filepath.Join(o.stage, m.arch)); err != nil {
+			return err
+		}
+	}
 	stage, err := o.stageImage(ctx, m, server)
 	if err != nil {
 		return err
@@ -73,13 +78,8 @@ func (o options) machine(ctx context.Context, m machine, r *recorder) error {
 func (o options) stageImage(ctx context.Context, m machine, server string) (string, error) {
 	p := plan.Plan{Run: o.run, Outside: server}
 	var err error
-	if p.Environments, err = plan.For(o.short); err != nil {
+	if p.Environments, err = m.environments(o.short); err != nil {
 		return "", err
-	}
-	if m.foreign() {
-		for i := range p.Environments {
-			p.Environments[i].Digests = nil // of another processor's images there are none to compare with
-		}
 	}
 	dir := filepath.Join(o.stage, m.arch)
 	data, err := json.MarshalIndent(p, "", " ")

@@ -6,12 +6,16 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/shale-build/shale/tests/kernels/plan"
 )
@@ -25,8 +29,10 @@ func main() {
 
 // guest runs a plan.
 type guest struct {
-	plan    plan.Plan
-	chosen  *regexp.Regexp
+	plan   plan.Plan
+	chosen *regexp.Regexp
+	// mu serializes results.
+	mu      sync.Mutex
 	results *json.Encoder
 	// images is the directory of the base images.
 	images string
@@ -78,8 +84,7 @@ func (g *guest) run() error {
 				return fmt.Errorf("keep the manager of %s: %w: %s", e.user, err, out)
 			}
 		}
-		g.checks(e)
-		g.stores(e, disks)
+		g.checks(e, disks)
 		g.suites(e)
 	}
 	return nil
@@ -93,6 +98,8 @@ func (g *guest) wants(e environment, name string) bool {
 // report sends a result. A port that takes none means that the host is gone.
 func (g *guest) report(r plan.Result) {
 	r.Why = tail(r.Why)
+	g.mu.Lock()
+	defer g.mu.Unlock()
 	if err := g.results.Encode(r); err != nil {
 		fmt.Fprintln(os.Stderr, "guest:", err)
 	}
@@ -135,22 +142,54 @@ func tail(output string) string {
 	return output
 }
 
-func (g *guest) checks(e environment) {
+// checks runs the checks and then those of stores, two at a time, as emulated
+// processors are slow and a case waits for much; but alone what changes the machine.
+func (g *guest) checks(e environment, disks map[string]disk) {
+	var together, alone []func()
 	for _, name := range e.selected.Checks {
-		if name == "limits" && e.container != "" || name == "network" && e.container != "" {
-			continue // of a container these are its engine's
+		switch run := func() { g.try(e, "check/"+name, name) }; name {
+		case "airgapped":
+			alone = append(alone, func() { g.withoutRoute(e, "check/"+name, run) })
+		case "apparmor":
+			alone = append(alone, run)
+		default:
+			together = append(together, run)
 		}
-		g.try(e, "check/"+name, name)
 	}
-}
-
-func (g *guest) stores(e environment, disks map[string]disk) {
 	for _, name := range e.selected.Stores {
 		if d, ok := disks[name]; !ok || d.err != nil {
 			g.report(plan.Result{Environment: e.name, Case: "store/" + name, Why: fmt.Sprintf("the file system could not be made: %v", d.err)})
 			continue
 		}
-		g.try(e, "store/"+name, "store", filepath.Join(mounts, name, e.name))
+		together = append(together, func() { g.try(e, "store/"+name, "store", filepath.Join(mounts, name, e.name)) })
+	}
+	var group errgroup.Group
+	group.SetLimit(2)
+	for _, run := range together {
+		group.Go(func() error { run(); return nil })
+	}
+	_ = group.Wait()
+	for _, run := range alone {
+		run()
+	}
+}
+
+// withoutRoute runs a case while the machine has no default route.
+func (g *guest) withoutRoute(e environment, name string, run func()) {
+	route, err := command("ip", "route", "show", "default").Output()
+	if err == nil && len(route) == 0 {
+		err = errors.New("there is none")
+	}
+	if err == nil {
+		err = command("ip", "route", "del", "default").Run()
+	}
+	if err != nil {
+		g.report(plan.Result{Environment: e.name, Case: name, Why: fmt.Sprintf("delete the default route: %v", err)})
+		return
+	}
+	run()
+	if out, err := command("ip", append([]string{"route", "add"}, strings.Fields(string(route))...)...).CombinedOutput(); err != nil {
+		fmt.Fprintf(os.Stderr, "guest: add the default route again: %v: %s\n", err, out)
 	}
 }
 
@@ -167,10 +206,26 @@ func serve() error {
 	if err := makeRootfs(images); err != nil {
 		return err
 	}
+	if err := makeKey(); err != nil {
+		return err
+	}
 	cmd := command(filepath.Join(plan.Stage, "testbed"), "serve", "-addr", plan.Registry, "-images", images, "--", filepath.Join(plan.Stage, "guest"))
 	cmd.Env = append(os.Environ(), envImages+"="+images)
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 	return cmd.Run()
+}
+
+// key is an SSH key for steps, below mounts because containers have that too.
+const key = mounts + "/key"
+
+func makeKey() error {
+	if err := os.MkdirAll(mounts, 0o755); err != nil {
+		return err
+	}
+	if out, err := command("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key).CombinedOutput(); err != nil {
+		return fmt.Errorf("make a key: %w: %s", err, out)
+	}
+	return os.Chmod(key, 0o644)
 }
 
 // baseImages returns the directory of the base images. Those of another processor

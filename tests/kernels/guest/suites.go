@@ -33,10 +33,9 @@ func (g *guest) suites(e environment) {
 	digests := append(slices.Clone(conformance), "CONFORMANCE_WANT="+plan.Stage+"/sums.json")
 	g.suite(e, suite{name: "digests", binary: "conformance.test", test: "TestSums", cases: e.selected.Digests, env: digests})
 	scenarios := suite{name: "scenarios", binary: "e2e.test", test: "TestScripts", env: []string{"SHALE_EXAMPLES=" + plan.Stage + "/examples"}}
-	switch {
-	case e.container == "":
+	if e.container == "" {
 		scenarios.cases, scenarios.env = e.selected.Scenarios, append(scenarios.env, "SHALE_SCRIPTS="+plan.Stage+"/scripts")
-	case e.name == "docker":
+	} else {
 		scenarios.cases = e.selected.Containers
 		scenarios.env = append(scenarios.env, "SHALE_SCRIPTS="+plan.Stage+"/environments", "SHALE_CONTAINER="+plan.Stage+"/container", "SHALE_ROOTFS="+rootfs())
 	}

@@ -57,9 +57,9 @@ type Selection struct {
 //go:embed selection.json
 var selection []byte
 
-// Selections are what a user's environments have, what those of root and containers
-// have, and what make ci runs.
-type Selections struct{ Whole, Part, Short Selection }
+// Selections are for a user's environments, for root, for containers that allow
+// namespaces and for those that do not, and for make ci.
+type Selections struct{ Whole, Root, Container, Docker, Short Selection }
 
 // Load returns the selections.
 func Load() (Selections, error) {
@@ -82,7 +82,34 @@ func For(short bool) ([]Environment, error) {
 	if short {
 		return []Environment{{"user", all.Short}, {"oneid", all.Short}}, nil
 	}
-	return []Environment{{"user", all.Whole}, {"oneid", all.Whole}, {"root", all.Part}, {"unshare", all.Part}, {"docker", all.Part}}, nil
+	return []Environment{
+		{"user", all.Whole},
+		{"oneid", all.Whole},
+		{"root", all.Root},
+		{"unshare", all.Container},
+		{"docker", all.Docker},
+	}, nil
+}
+
+// Cases returns the names that results have: the suite and the case.
+func (s Selection) Cases() []string {
+	var list []string
+	for _, suite := range []struct {
+		name  string
+		cases []string
+	}{
+		{"check", s.Checks},
+		{"store", s.Stores},
+		{"conformance", s.Conformance},
+		{"digests", s.Digests},
+		{"scenarios", s.Scenarios},
+		{"scenarios", s.Containers},
+	} {
+		for _, name := range suite.cases {
+			list = append(list, suite.name+"/"+name)
+		}
+	}
+	return list
 }
 
 // Pattern selects subtests of a test, for -test.run.

@@ -14,3 +14,10 @@ D
 	[ "$(id -u)" != 0 ] || [ -n "$option" ] || continue
 	! grep -qF "namespace $own" log || { cat log; echo "with '$option': the host's network"; exit 1; }
 done
+# What listens on the loopback interface of the machine, as its sshd does, is out of
+# reach.
+build net --network=private --no-cache <<'D'
+FROM busybox
+RUN echo "answer $(nc -w 5 127.0.0.1 22 </dev/null)"
+D
+! grep -q 'answer SSH' log || { cat log; echo "the machine's loopback interface is reached"; exit 1; }
