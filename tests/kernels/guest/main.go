@@ -111,7 +111,7 @@ func (g *guest) try(e environment, name, script string, args ...string) {
 		return
 	}
 	began := time.Now()
-	cmd := e.command(append([]string{"sh", filepath.Join(plan.Stage, "checks", script+".sh")}, args...), "IMAGES="+g.images, "ENVIRONMENT="+e.name, "OUTSIDE="+g.plan.Outside)
+	cmd := e.command(append([]string{"sh", filepath.Join(plan.Stage, "checks", script+".sh")}, args...), "IMAGES="+g.images, "KEY="+key, "ENVIRONMENT="+e.name, "OUTSIDE="+g.plan.Outside)
 	out, err := cmd.CombinedOutput()
 	r := plan.Result{Environment: e.name, Case: name, Passed: err == nil, Seconds: time.Since(began).Seconds()}
 	if r.Why = string(out); r.Passed {
