@@ -38,13 +38,18 @@ func (m machine) start(ctx context.Context, p parts) (io.ReadCloser, *exec.Cmd, 
 	if m.arch == "arm64" {
 		system, board, console = "qemu-system-aarch64", "virt", "ttyAMA0"
 	}
+	kernel := "console=" + console + " mitigations=off panic=-1 loglevel=4 systemd.show_status=0 " + m.cmdline
+	if accel != "kvm" {
+		// Go's scheduler sleeps for microseconds, and each wakeup is dear to emulate.
+		kernel += " highres=off"
+	}
 	network := "user,id=net"
 	if p.ssh != "" {
 		network += ",hostfwd=tcp:127.0.0.1:" + p.ssh + "-:22"
 	}
 	cmd := exec.CommandContext(
 		ctx, system, "-M", board, "-accel", accel, "-cpu", cpu, "-smp", "2", "-m", "3000", "-display", "none", "-nodefaults",
-		"-kernel", p.kernel, "-initrd", p.initrd, "-append", "console="+console+" mitigations=off panic=-1 loglevel=4 systemd.show_status=0 "+m.cmdline, "-no-reboot",
+		"-kernel", p.kernel, "-initrd", p.initrd, "-append", kernel, "-no-reboot",
 		"-serial", "file:"+p.log,
 		"-drive", "if=virtio,format=raw,snapshot=on,cache=unsafe,file="+p.root,
 		"-drive", "if=virtio,format=raw,readonly=on,file="+p.modules,
