@@ -2,16 +2,16 @@
 # advises helps. Linux 6.7 was the first to ask AppArmor; the parser for such rules is
 # of a later Debian, beside its own libraries.
 . /stage/checks/lib
-features=/sys/kernel/security/apparmor/features/namespaces/userns_create
+features=/sys/kernel/security/apparmor/features/namespaces/mask
 version=$(uname -r)
 major=${version%%.*} minor=${version#*.}
 minor=${minor%%.*}
 if [ "$major" -lt 6 ] || [ "$major" -eq 6 ] && [ "$minor" -lt 7 ]; then
-	test ! -e $features
+	! grep -qs userns_create $features
 	echo "note: this kernel does not ask AppArmor about user namespaces"
 	exit 0
 fi
-grep -q yes $features
+grep -q userns_create $features
 parser=/stage/apparmor
 mkdir -p /etc/apparmor.d/abi /var/lib/guest/bin
 cp $parser/etc/apparmor.d/abi/4.0 /etc/apparmor.d/abi/
