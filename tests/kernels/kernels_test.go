@@ -2,6 +2,8 @@ package main
 
 import (
 	"bytes"
+	"errors"
+	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
@@ -39,6 +41,9 @@ func TestResults(t *testing.T) {
 	}
 	for _, m := range machines {
 		results, err := readResults(filepath.Join("results", m.name+".tsv"))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -56,8 +61,8 @@ func TestResults(t *testing.T) {
 	}
 }
 
-// compareCases returns the cases that a machine's results lack, and those of its
-// results that are not in the selection.
+// compareCases returns the cases that a machine's results lack in the environments
+// they are of, and those of its results that are not in the selection.
 func compareCases(t *testing.T, m machine, results []plan.Result) (missing, more []string) {
 	t.Helper()
 	environments, err := m.environments(false)
@@ -66,6 +71,9 @@ func compareCases(t *testing.T, m machine, results []plan.Result) (missing, more
 	}
 	wanted := map[string]bool{}
 	for _, e := range environments {
+		if !slices.ContainsFunc(results, func(r plan.Result) bool { return r.Environment == e.Name }) {
+			continue
+		}
 		for _, name := range e.Cases() {
 			wanted[plan.Result{Environment: e.Name, Case: name}.Key()] = true
 		}
