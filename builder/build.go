@@ -144,7 +144,7 @@ func (b *build) open(ctx context.Context, abort context.CancelCauseFunc) error {
 	if err := checkDelete(b.outs, b.allowed.LocalDelete); err != nil {
 		return &frontend.InputError{Err: err}
 	}
-	if err := b.openState(ctx); err != nil {
+	if err := b.openState(); err != nil {
 		return err
 	}
 	b.opts.TempDir = b.work.Dir
@@ -216,7 +216,7 @@ func (b *build) openGrants() (err error) {
 }
 
 // openState opens the directories that a build keeps beside the layers.
-func (b *build) openState(ctx context.Context) error {
+func (b *build) openState() error {
 	b.deps.Store.Sweep()
 	tmp, err := b.deps.Store.StateDir(tempState)
 	if err != nil {

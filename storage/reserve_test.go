@@ -1,6 +1,7 @@
 package storage
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
 	"log/slog"
@@ -74,7 +75,7 @@ func TestNoSpace(t *testing.T) {
 			t.Parallel()
 			got := NoSpace(tc.err, root)
 			full, ok := got.(*FullError) //nolint:errorlint // the outermost is meant
-			if ok != tc.full || !ok && got != tc.err {
+			if ok != tc.full || !ok && !errors.Is(got, tc.err) {
 				t.Fatalf("%v becomes %v", tc.err, got)
 			}
 			if !ok {

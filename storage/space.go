@@ -45,9 +45,9 @@ func SpaceOf(path string) (Space, error) {
 		}
 		return Space{}, &os.PathError{Op: "statfs", Path: path, Err: err}
 	}
-	block := uint64(max(0, st.Frsize)) //nolint:gosec // not negative
+	block := uint64(max(0, st.Frsize))
 	if block == 0 {
-		block = uint64(max(0, st.Bsize)) //nolint:gosec // not negative
+		block = uint64(max(0, st.Bsize))
 	}
 	return Space{
 		Path: path, Size: st.Blocks * block, Free: st.Bavail * block, Inodes: st.Files, FreeInodes: st.Ffree,

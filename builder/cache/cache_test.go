@@ -145,7 +145,7 @@ func (l *layers) Layers() ([]storage.Layer, error) {
 		{ID: "g", Parent: "f", Size: 10, Own: true, Created: longAgo},
 		{ID: "shared", Size: 10, Own: true, ReadOnly: true},
 	} {
-		if !slices.Contains(l.deleted, x.ID) && !(l.noRest && strings.Contains("f g", x.ID)) {
+		if !slices.Contains(l.deleted, x.ID) && (!l.noRest || !strings.Contains("f g", x.ID)) {
 			out = append(out, x)
 		}
 	}

@@ -59,7 +59,7 @@ func (c *Cache) Collect(ctx context.Context, limits Limits, now time.Time) (Remo
 	if err != nil {
 		return Removed{}, err
 	}
-	p, free := limits.On(sp.Size), int64(min(sp.Free, math.MaxInt64)) //nolint:gosec // bounded
+	p, free := limits.On(sp.Size), int64(min(sp.Free, math.MaxInt64))
 	stamp := filepath.Join(c.Index, stampName)
 	if info, err := os.Stat(stamp); err == nil && now.Sub(info.ModTime()) < interval && free >= p.MinFree {
 		return Removed{}, nil

@@ -54,7 +54,7 @@ func (a Amount) on(disk uint64) int64 {
 	if a.Percent == 0 {
 		return a.Bytes
 	}
-	share := int64(disk / 100 * uint64(a.Percent)) //nolint:gosec // disks are smaller than 2^63 bytes
+	share := int64(disk / 100 * uint64(a.Percent))
 	if a.Most > 0 {
 		share = min(share, a.Most)
 	}

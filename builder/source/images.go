@@ -376,7 +376,7 @@ func (im *Images) dropDigest(id string, named reference.Named, exact string) err
 	defer im.naming.Unlock()
 	img, err := im.store.Image(id)
 	if err != nil || len(img.Names) < 2 {
-		return nil //nolint:nilerr // it has been removed, its layers are kept
+		return nil // it has been removed, its layers are kept
 	}
 	return im.store.RemoveNames(id, exact)
 }

@@ -84,7 +84,7 @@ func (c storeCache) RemoveMount(m cachemount.Mount) (bool, error) { return c.Cac
 // Free implements buildCache.
 func (c storeCache) Free() (int64, error) {
 	sp, err := storage.SpaceOf(c.Store.GraphRoot())
-	return int64(min(sp.Free, math.MaxInt64)), err //nolint:gosec // bounded
+	return int64(min(sp.Free, math.MaxInt64)), err
 }
 
 // usedBefore says whether something last used at used falls under until; a
