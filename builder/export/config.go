@@ -10,6 +10,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/shale-build/shale/internal/redact"
 	"github.com/shale-build/shale/storage"
 )
 
@@ -46,6 +47,9 @@ func finishConfig(p Platform, diffIDs []digest.Digest, epoch *time.Time) ([]byte
 		return nil, err
 	}
 	history := finishHistory(img.History, p.Layers, p.Steps)
+	for i := len(base.History); i < len(history); i++ {
+		history[i].CreatedBy = redact.URLs(history[i].CreatedBy)
+	}
 	if epoch != nil {
 		clampHistory(history, base.History, *epoch)
 	}

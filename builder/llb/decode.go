@@ -8,6 +8,8 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"google.golang.org/protobuf/reflect/protoreflect"
+
+	"github.com/shale-build/shale/internal/redact"
 )
 
 // ErrInvalid is wrapped by every error of Decode.
@@ -137,6 +139,8 @@ func (d *decoder) vertex(dgst digest.Digest, done map[digest.Digest]*Vertex) (*V
 	if v.Name == "" {
 		v.Name = fallbackName(v)
 	}
+	// Names are drawn, logged, and kept in caches that others read.
+	v.Name = redact.URLs(v.Name)
 	if err != nil {
 		return nil, WithSource(fmt.Errorf("%s: %w", v.Name, err), v)
 	}
@@ -223,7 +227,7 @@ func (d *decoder) readMetadata(v *Vertex) error {
 	v.IgnoreCache = md.IgnoreCache
 	v.Resources = md.LinuxResources
 	if pg := md.ProgressGroup; pg != nil {
-		v.Group = Group{ID: pg.Id, Name: pg.Name, Weak: pg.Weak}
+		v.Group = Group{ID: pg.Id, Name: redact.URLs(pg.Name), Weak: pg.Weak}
 	}
 	return nil
 }
