@@ -222,10 +222,25 @@ func (s *Store) noteFull(dir string, err error) {
 	}
 	quota := says(err, unix.EDQUOT)
 	if !quota && !says(err, unix.ENOSPC) && !sp.Full() {
-		return
+		// A step says by its exit status alone that it failed, and statfs(2) nothing
+		// of quotas.
+		if quota = noQuota(dir); !quota {
+			return
+		}
 	}
 	sp.Path = s.GraphRoot()
 	s.full.CompareAndSwap(nil, &FullError{Space: sp, Quota: quota, Store: true, Written: taken(dir)})
+}
+
+// noQuota reports whether a quota forbids to write to dir what counts as hardly any
+// space.
+func noQuota(dir string) bool {
+	fd, err := unix.Open(dir, unix.O_TMPFILE|unix.O_WRONLY|unix.O_CLOEXEC, 0o600)
+	if err == nil {
+		err = unix.Fallocate(fd, 0, 0, fullBytes)
+		_ = unix.Close(fd)
+	}
+	return errors.Is(err, unix.EDQUOT)
 }
 
 // taken returns how many bytes of disk the files in dir take.
