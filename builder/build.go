@@ -284,7 +284,7 @@ func (b *build) run(ctx context.Context) (*Result, error) {
 	return out, nil
 }
 
-// finish writes what was made wherever it was asked for.
+// finish writes the result to each output that was asked for.
 func (b *build) finish(ctx context.Context, done *finished, layers *export.Layers) (*Result, error) {
 	release, err := b.own()
 	if err != nil {

@@ -44,9 +44,9 @@ func (o Options) ExportTime() time.Duration {
 
 func (b *build) exportTime() time.Duration { return b.opts.ExportTime() }
 
-// exportIncomplete writes to the caches what is complete of a build that failed or was
-// asked to end. The build has its own error: that a cache cannot be written is only
-// told.
+// exportIncomplete writes the complete steps of a build that failed or was asked to
+// end to the caches. The build has its own error: that a cache cannot be written is
+// only logged.
 func (b *build) exportIncomplete(f finished, layers *export.Layers) {
 	targets := slices.DeleteFunc(slices.Clone(b.cacheTargets), func(t cacheTarget) bool { return t.onSuccess })
 	if len(targets) == 0 || len(f.graphs) == 0 || b.whole.Err() != nil || b.mounts.Removed() != nil {

@@ -73,7 +73,7 @@ func (k *keeper) note(id string) {
 	}
 }
 
-// begin pins in the background what was found by now, because a step begins. wait
+// begin pins the layers found so far, in the background, as a step begins. wait
 // returns an error, which wraps storage.ErrRemoved, if some of it has been removed.
 func (k *keeper) begin() (wait func() error) {
 	k.mu.Lock()

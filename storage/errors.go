@@ -13,8 +13,8 @@ var (
 	// ErrImageInUse is returned when an image cannot be removed because a
 	// container of podman or buildah is made of it, or another process holds it.
 	ErrImageInUse = errors.New("image is in use")
-	// ErrImageChanged is returned when an image is not what was to be removed any
-	// more, see Removal.
+	// ErrImageChanged is returned if an image that is to be removed has changed since
+	// it was looked up, see Removal.
 	ErrImageChanged = errors.New("image has changed")
 	// ErrReadOnly is returned for changes of an image in an additional image store.
 	ErrReadOnly = errors.New("image is in an additional image store, which is read-only")

@@ -37,8 +37,8 @@ type holds struct {
 }
 
 // Hold keeps an image or a layer, by its whole ID, from being removed by other
-// processes until Close. It waits while one is removing it, so what is held has to
-// be looked up afterwards: it may be gone. podman and buildah do not know of it, see
+// processes until Close. It waits while one is removing it, so the object must be
+// looked up afterwards: it may be gone. podman and buildah do not know of holds, see
 // Pin.
 func (s *Store) Hold(id string) error {
 	at, ok := holdOffset(id)
@@ -183,7 +183,7 @@ func byteLock(kind int16, at int64) unix.Flock_t {
 }
 
 // holdOffset is where the byte of an object is: 60 bits of its ID. It reports false
-// for what is no ID.
+// if id is not an ID.
 func holdOffset(id string) (int64, bool) {
 	if len(id) != idLength {
 		return 0, false

@@ -27,7 +27,7 @@ const (
 )
 
 // reserveRoom is how much must be free for a build to make the reserve, and as many
-// inodes as it has files: twice its size. A build has a use for what is less.
+// inodes as it has files: twice its size. Less space is left to builds.
 const reserveRoom = 2 * reserveFiles * reserveBytes
 
 // freeReserve gives the reserve to a command that removes layers or images, before
@@ -64,7 +64,7 @@ func (s *Store) KeepReserve() { s.fillReserve(0, 0) }
 // full. It costs the reading of one directory when nothing is missing.
 func (s *Store) makeReserve() { s.fillReserve(reserveRoom, 2*reserveFiles) }
 
-// fillReserve makes what is missing of the reserve if so many bytes and inodes are
+// fillReserve makes the missing files of the reserve if so many bytes and inodes are
 // free.
 func (s *Store) fillReserve(room, inodes uint64) {
 	dir, err := s.StateDir(reserveState)

@@ -59,7 +59,7 @@ func (sp Space) Full() bool { return sp.Free < fullBytes || sp.noInodes() }
 
 func (sp Space) noInodes() bool { return sp.Inodes > 0 && sp.FreeInodes < fullInodes }
 
-// String names the file system and what is free.
+// String names the file system and its free space.
 func (sp Space) String() string {
 	where := "the file system of " + sp.Path
 	if at, device := mountOf(sp.Path); at != "" {
@@ -73,8 +73,7 @@ func (sp Space) String() string {
 
 func size(bytes uint64) string { return units.HumanSizeWithPrecision(float64(bytes), 3) }
 
-// mountOf returns the mount point that path is below, and what is mounted there. It
-// is that of the innermost mount that is on the same file system, and not one that
+// mountOf returns the mount point above path, and the device mounted there. It is that of the innermost mount that is on the same file system, and not one that
 // a store makes of its own directory.
 func mountOf(path string) (at, device string) {
 	mounts, err := mount.GetMounts()
@@ -101,7 +100,7 @@ func mountOf(path string) (at, device string) {
 // FullError is the failure of something for want of space. It has an exit code of
 // its own, so that a step that failed for it is not taken to be wrong itself.
 type FullError struct {
-	// Space is what was free when it failed.
+	// Space is the free space at the time of the failure.
 	Space Space
 	// Quota reports that it is the user's quota that is used up.
 	Quota bool

@@ -124,7 +124,7 @@ func TestConcurrentPuts(t *testing.T) {
 }
 
 // layers is a store with a chain a ← b ← c and one d ← e; b is in an image. f ← g is
-// what is left of a removed image: g was recorded by shale; noRest leaves it out. Layers in held are in use.
+// two layers left of a removed image: g was recorded by shale; noRest leaves it out. Layers in held are in use.
 type layers struct {
 	deleted, held []string
 	noRest        bool

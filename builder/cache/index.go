@@ -32,9 +32,9 @@ type Record struct {
 // Index is a directory of records.
 type Index struct{ dir string }
 
-// Open opens the index in dir, which must exist. Whoever finds a record there holds
-// its layer in the store, and looks whether it is there, before using it: Prune may
-// remove it at any time.
+// Open opens the index in dir, which must exist. A caller that finds a record there must
+// hold its layer in the store, and look whether it is still there, before using it:
+// Prune may remove it at any time.
 func Open(dir string) *Index { return &Index{dir: dir} }
 
 // Get looks a key up and renews its time of use.

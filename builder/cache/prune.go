@@ -137,7 +137,7 @@ type Policy struct {
 
 // Prune removes layers that only the cache keeps, the least recently used
 // first and never one that another builds on or that a build uses, and then records
-// that name no layer any more. It returns what was removed, or would be.
+// whose layer is gone. It returns the layers that it removed or, dry, would remove.
 func Prune(ctx context.Context, dir string, layers LayerStore, policy Policy) ([]Usage, error) {
 	usages, err := Collect(dir, layers)
 	if err != nil {

@@ -1,9 +1,9 @@
 // Package gc keeps the build cache of a store within bounds.
 //
 // The cache is the layers that no image has, git repositories and downloads, and
-// the directories of RUN --mount=type=cache. Collect removes what was used least
-// recently of all of them together, as a Policy says; what an image is made of, and
-// what a build, a step or a fetch has at that moment, stays.
+// the directories of RUN --mount=type=cache. Collect removes the least recently
+// used of all of them together, as a Policy says. Layers of images, and objects that a
+// build, a step or a fetch holds at that moment, stay.
 package gc
 
 import (

@@ -8,7 +8,7 @@ import (
 // Policy bounds the build cache, in the terms of BuildKit's gcpolicy. Images count
 // for nothing: their layers are never removed.
 type Policy struct {
-	// KeepDuration is how long what is not used stays; 0 is for ever.
+	// KeepDuration is how long an unused object stays; 0 is for ever.
 	KeepDuration time.Duration
 	// Reserved is how many bytes the cache may always keep, whatever the other
 	// bounds say; without any other it is how much it keeps.
@@ -87,8 +87,8 @@ type Entry struct {
 	Used time.Time
 }
 
-// Cutoff returns the time such that what was last used then or before is to be
-// removed, and false if nothing is. So many bytes are free on the disk.
+// Cutoff returns a time: objects last used then or before are to be removed. It
+// returns false if none is. So many bytes are free on the disk.
 //
 // A time is all that the parts of the cache must know to remove together what was
 // used least recently: steps, sources and cache mounts are kept in different places.

@@ -59,7 +59,8 @@ type Keeper interface {
 	Layer(id string) (there bool, err error)
 }
 
-// NewImages looks in store, then asks reg. The layers of what it finds are kept.
+// NewImages returns a source that looks in store, then asks reg, and gives the layers
+// of the images that it finds to keeper.
 func NewImages(store *storage.Store, reg *registry.Client, keeper Keeper, logger *slog.Logger) *Images {
 	return &Images{store: store, registry: reg, keeper: keeper, logger: logger, known: map[string]base{}}
 }

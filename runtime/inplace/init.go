@@ -62,8 +62,8 @@ func first() report {
 // restrict applies to this process what the command inherits. Without CAP_SETPCAP,
 // which the container's other processes have, a step can neither trace them nor
 // read their memory, variables and descriptors (cap_ptrace_access_check in the
-// kernel's security/commoncap.c): it would get at the shell of a CI job, at the
-// logins in its variables and at what it runs next.
+// kernel's security/commoncap.c): it could take over the shell of a CI job, with
+// the logins in its variables and the commands that follow.
 func restrict(c *Command) error {
 	unix.Umask(0o022)
 	keep := map[int]bool{}

@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// A command and what it started are asked to end where the cause allows for it, and
-// killed then or at once.
+// A command and its children are asked to end if the cause allows for it, and killed
+// afterwards; otherwise at once.
 func TestGrace(t *testing.T) {
 	gentle, harsh := errors.New("gentle"), errors.New("harsh")
 	for _, tt := range []struct {

@@ -137,7 +137,7 @@ func take(own int, p string) (*os.File, *kept, error) {
 	return f, &kept{Path: p, Data: data, Mode: st.Mode & 0o7777, UID: int(st.Uid), GID: int(st.Gid), Atime: st.Atim, Mtime: st.Mtim}, nil
 }
 
-// write replaces what is in the vault.
+// write replaces the content of the vault.
 func (v *vault) write(list []kept) error {
 	data, err := json.Marshal(list)
 	if err == nil {

@@ -46,7 +46,7 @@ type imprints struct {
 	files map[string]imprint
 }
 
-// take records what is below the open directory dir, called rel. Files for which
+// take records the files below the open directory dir, called rel. Files for which
 // skip returns true may change.
 func (i *imprints) take(m *mover, dir int, rel string, skip func(*unix.Stat_t) bool) error {
 	names, err := readNames(dir)

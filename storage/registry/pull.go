@@ -235,8 +235,8 @@ func (c *Client) addManifests(img *storage.Image, blobs ...[]byte) error {
 	return nil
 }
 
-// copyIn lets the containers-storage transport record the image under its ID and a
-// name, and verifies what it recorded: the transport asks the source once more.
+// copyIn has the containers-storage transport record the image under its ID and a
+// name, and verifies the record: the transport asks the source once more.
 func (c *Client) copyIn(ctx context.Context, src types.ImageReference, o *offer, name string, policy *signature.PolicyContext, sys *types.SystemContext) (_ *storage.Image, err error) {
 	named, err := imgref.ParseNamed(name)
 	if err != nil {

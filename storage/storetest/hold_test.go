@@ -66,7 +66,7 @@ func TestHeldImageStays(t *testing.T) {
 	}
 }
 
-// An image goes, and those of its layers that nobody holds.
+// An image is removed with those of its layers that are not held.
 func TestHeldLayerStays(t *testing.T) {
 	_, s, other := neighbours(t)
 	base := create(t, s, "", file("a", "1"))

@@ -60,7 +60,7 @@ func choose(names []string) ([]machine, error) {
 // foreign reports whether the machine's processor is not this one's.
 func (m machine) foreign() bool { return m.arch != runtime.GOARCH }
 
-// environments returns what is run in the machine.
+// environments returns the environments of the machine, with their cases.
 func (m machine) environments(short bool) ([]plan.Environment, error) {
 	list, err := plan.For(short)
 	if err != nil {

@@ -60,8 +60,8 @@ func (o pruneOptions) namesMount(m cachemount.Mount) bool {
 	return o.named(string(m.Key), mountID(m), strings.TrimLeft(mountID(m), "/"))
 }
 
-// bound turns the bounds into a time: what was last used then or before goes. It
-// reports false if nothing of the cache does.
+// bound turns the bounds into a time: objects last used then or before are removed. It
+// reports false if none of the cache is.
 func (o pruneOptions) bound(built buildCache) (pruneOptions, bool, error) {
 	if !o.bounds.Bounded() {
 		return o, true, nil
@@ -304,8 +304,8 @@ func confirm(ctx context.Context, in io.Reader, w io.Writer, what string) (bool,
 	}
 }
 
-// pruneFetched removes what was fetched or is fetched again by steps. It comes
-// first, as it needs no space; to remove images and layers takes some.
+// pruneFetched removes sources and cache mounts, which steps can fetch again. It comes
+// first because it needs no space; removing images and layers takes some.
 func pruneFetched(_ context.Context, w io.Writer, store *storage.Store, opts pruneOptions) (int64, error) {
 	built, err := openCache(store)
 	if err != nil {

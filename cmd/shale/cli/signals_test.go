@@ -129,8 +129,8 @@ func allow(w *watched, d time.Duration) {
 	})
 }
 
-// Nothing that blocks keeps the process from ending: neither a pipe that is full nor
-// what has to be undone.
+// Nothing that blocks keeps the process from ending: neither a full pipe nor a
+// clean-up.
 func TestWatchdogBlocked(t *testing.T) {
 	r, stderr := io.Pipe()
 	defer r.Close()

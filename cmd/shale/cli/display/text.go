@@ -8,10 +8,10 @@ import (
 	"golang.org/x/term"
 )
 
-// Text returns a writer to w for what is not meant to control a terminal: names,
+// Text returns a writer to w for text that must not control a terminal: names,
 // histories and labels of images, lines of Dockerfiles, answers of registries. If w is a
-// terminal, their control characters are shown as less(1) shows them; else all is
-// written as it is, as programs read it.
+// terminal, control characters are shown as less(1) shows them; otherwise all bytes are
+// written as they are, for programs to read.
 func Text(w io.Writer) io.Writer {
 	if f, ok := w.(*os.File); ok {
 		return &text{file: f, terminal: sync.OnceValue(func() bool { return term.IsTerminal(int(f.Fd())) })}
