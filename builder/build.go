@@ -161,7 +161,7 @@ func (b *build) open(ctx context.Context, abort context.CancelCauseFunc) error {
 	if b.executor, err = b.newExecutor(); err != nil {
 		return err
 	}
-	b.solver = solve.New(b.whole, b.executor, b.index, b.deps.Progress, b.deps.Logger, abort) //nolint:contextcheck // see whole
+	b.solver = solve.New(b.whole, b.executor, b.index, b.deps.Progress, b.deps.Logger, abort)
 	b.importCaches(ctx)
 	return b.openTrail()
 }
@@ -225,7 +225,7 @@ func (b *build) openState() error {
 	if b.work, err = rootfs.OpenWorkspace(tmp); err != nil {
 		return err
 	}
-	b.mounts = rootfs.New(b.whole, b.deps.Store, b.work.Dir, b.deps.Owners, b.deps.Logger) //nolint:contextcheck // see whole
+	b.mounts = rootfs.New(b.whole, b.deps.Store, b.work.Dir, b.deps.Owners, b.deps.Logger)
 	if b.deps.NoMounts {
 		b.mounts.MountNothing(b.deps.Place)
 	}

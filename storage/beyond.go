@@ -53,7 +53,7 @@ func (e idExtent) has(id uint32) bool {
 
 // idExtents reads a file like /proc/self/uid_map (user_namespaces(7)).
 func idExtents(file string) ([]idExtent, error) {
-	f, err := os.Open(file) //nolint:gosec // a file of proc
+	f, err := os.Open(file)
 	if err != nil {
 		return nil, err
 	}

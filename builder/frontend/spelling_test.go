@@ -131,6 +131,7 @@ func (f *askedImages) Resolve(_ context.Context, ref string, _ *ocispec.Platform
 
 func buildSpelled(t *testing.T, dockerfile string) ([]string, error) {
 	t.Helper()
+	skipUpstreamRace(t, []byte(dockerfile))
 	dir := t.TempDir()
 	if err := os.WriteFile(filepath.Join(dir, "Dockerfile"), []byte(dockerfile), 0o600); err != nil {
 		t.Fatal(err)

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -28,7 +30,13 @@ func TestGrace(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			ctx, cancel := context.WithCancelCause(t.Context())
-			out := &watched{mark: "up\n", seen: func() { cancel(tt.cause) }}
+			// A shell that is asked before it waits for its child would wait for ever.
+			out := &watched{mark: "up\n", seen: func() {
+				go func() {
+					waitProcess(t, "sleep\x00984")
+					cancel(tt.cause)
+				}()
+			}}
 			start := time.Now()
 			_, err := Run(ctx, Command{
 				Args: []string{"/bin/sh", "-c", tt.script}, Env: []string{"PATH=/usr/bin:/bin"}, Dir: "/", Stdout: out,
@@ -75,4 +83,22 @@ func (w *watched) String() string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.text.String()
+}
+
+// waitProcess returns when a process has that command line.
+func waitProcess(t *testing.T, cmdline string) {
+	t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+		files, err := filepath.Glob("/proc/[0-9]*/cmdline")
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		for _, file := range files {
+			if data, err := os.ReadFile(file); err == nil && strings.HasPrefix(string(data), cmdline) {
+				return
+			}
+		}
+	}
+	t.Errorf("not running: %q", cmdline)
 }

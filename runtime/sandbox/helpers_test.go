@@ -58,6 +58,17 @@ func noProcess(t *testing.T, cmdline string) {
 	}
 }
 
+// waitProcess returns when a process has that command line.
+func waitProcess(t *testing.T, cmdline string) {
+	t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); !running(cmdline); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Errorf("not running: %q", cmdline)
+			return
+		}
+	}
+}
+
 // link adds a command of busybox.
 func link(t *testing.T, root, name string) {
 	t.Helper()

@@ -199,7 +199,13 @@ func TestGrace(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			r := newRunner(t)
 			ctx, cancel := context.WithCancelCause(t.Context())
-			out := &watched{mark: "up\n", seen: func() { cancel(tt.cause) }}
+			// A shell that is asked before it waits for its child would wait for ever.
+			out := &watched{mark: "up\n", seen: func() {
+				go func() {
+					waitProcess(t, "sleep\x00983")
+					cancel(tt.cause)
+				}()
+			}}
 			s := shell(newRootfs(t), tt.script)
 			s.Stdout = out
 			s.Grace = func(cause error) time.Duration {
