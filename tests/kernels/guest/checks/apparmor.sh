@@ -24,7 +24,8 @@ export PATH=/var/lib/guest/bin:$PATH
 cat >/etc/apparmor.d/forbids <<'P'
 abi <abi/4.0>,
 include <tunables/global>
-profile forbids /stage/shal[e] flags=(default_allow) {
+profile forbids /stage/shal[e] {
+  file, capability, network, mount, umount, pivot_root, signal, ptrace, unix, dbus, mqueue, io_uring, change_profile,
   audit deny userns,
 }
 P
