@@ -161,7 +161,7 @@ func (b *build) open(ctx context.Context, abort context.CancelCauseFunc) error {
 	if b.executor, err = b.newExecutor(); err != nil {
 		return err
 	}
-	b.solver = solve.New(b.whole, b.executor, b.index, b.deps.Progress, b.deps.Logger, abort)
+	b.solver = solve.New(b.whole, b.executor, b.index, b.deps.Progress, b.deps.Logger, abort) //nolint:contextcheck // see whole
 	b.importCaches(ctx)
 	return b.openTrail()
 }
