@@ -5,8 +5,10 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/opencontainers/go-digest"
+	graphdriver "go.podman.io/storage/drivers"
 	"go.podman.io/storage/pkg/unshare"
 	"go.podman.io/storage/types"
 	"golang.org/x/sys/unix"
@@ -62,7 +64,11 @@ func (l *Location) withoutMounts(so *types.StoreOptions) error {
 	if unshare.IsRootless() && isNetwork(st.Type) {
 		// The driver refuses to work on it, or hides the modes of files from
 		// the server, by what statfs(2) says of the graph root.
-		if so.GraphRoot, err = l.elsewhere(so.RunRoot); err != nil {
+		dir, err := standIn(isRefused, so.RunRoot, fmt.Sprintf("/dev/shm/shale-%d", os.Getuid()))
+		if err != nil {
+			return err
+		}
+		if so.GraphRoot, err = l.elsewhere(dir); err != nil {
 			return err
 		}
 	}
@@ -82,6 +88,38 @@ func (l *Location) withoutMounts(so *types.StoreOptions) error {
 		}
 	}
 	return nil
+}
+
+// standIn returns the first of dirs, which it makes, on a file system that is not
+// refused. The run root of a container without a volume lies on an overlay. A
+// directory of another user's is refused.
+func standIn(refused func(magic int64) bool, dirs ...string) (string, error) {
+	for _, dir := range dirs {
+		if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
+			continue
+		}
+		var own unix.Stat_t
+		var st unix.Statfs_t
+		if err := errors.Join(unix.Lstat(dir, &own), unix.Statfs(dir, &st)); err != nil {
+			return "", fmt.Errorf("look at %s: %w", dir, err)
+		}
+		ours := own.Mode&unix.S_IFMT == unix.S_IFDIR && own.Mode&0o022 == 0 && int(own.Uid) == os.Getuid()
+		if ours && !refused(st.Type) {
+			return dir, nil
+		}
+	}
+	return "", fmt.Errorf("the store is on a network file system, and none of %s is on one that holds links to it: name a directory of another file system by --runroot", strings.Join(dirs, " and "))
+}
+
+// isRefused reports whether the driver does not work on a file system without a
+// mount program (go.podman.io/storage v1.64.2, drivers/overlay, Init).
+func isRefused(magic int64) bool {
+	switch graphdriver.FsMagic(magic) {
+	case graphdriver.FsMagicAufs, graphdriver.FsMagicOverlay, graphdriver.FsMagicEcryptfs:
+		return true
+	default:
+		return false
+	}
 }
 
 // elsewhere makes a graph root in dir, on another file system, whose parts are
