@@ -1,11 +1,13 @@
 package cache
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"os"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/shale-build/shale/storage"
@@ -87,7 +89,10 @@ func Collect(dir string, layers LayerStore) ([]Usage, error) {
 		u.Shared = hasChild[u.Layer]
 		usages = append(usages, *u)
 	}
-	slices.SortFunc(usages, func(a, b Usage) int { return a.Used.Compare(b.Used) })
+	// A layer was used when what is built on it was, but is removed after that.
+	slices.SortFunc(usages, func(a, b Usage) int {
+		return cmp.Or(a.Used.Compare(b.Used), c.depth(b.Layer)-c.depth(a.Layer), strings.Compare(a.Layer, b.Layer))
+	})
 	return usages, nil
 }
 
@@ -120,6 +125,15 @@ func (c collection) add(id string, used time.Time, description string) {
 		}
 		id, description = l.Parent, unnamed
 	}
+}
+
+// depth returns the number of layers that a layer is made of.
+func (c collection) depth(id string) int {
+	n := 0
+	for l, ok := c.byID[id]; ok; l, ok = c.byID[l.Parent] {
+		n++
+	}
+	return n
 }
 
 // Policy says what Prune may remove.
