@@ -15,7 +15,7 @@ import (
 )
 
 // A file system counts as full when less than this is free. A program that met the
-// end of the disk may have removed part of what it wrote before it ended.
+// end of the disk may have removed part of its output before it ended.
 const (
 	fullBytes  = 1 << 20
 	fullInodes = 8

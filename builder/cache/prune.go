@@ -89,7 +89,7 @@ func Collect(dir string, layers LayerStore) ([]Usage, error) {
 		u.Shared = hasChild[u.Layer]
 		usages = append(usages, *u)
 	}
-	// A layer was used when what is built on it was, but is removed after that.
+	// A layer was used when the layers built on it were, but is removed after them.
 	slices.SortFunc(usages, func(a, b Usage) int {
 		return cmp.Or(a.Used.Compare(b.Used), c.depth(b.Layer)-c.depth(a.Layer), strings.Compare(a.Layer, b.Layer))
 	})

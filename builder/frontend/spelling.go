@@ -73,7 +73,7 @@ func (s *spellings) read(dockerfile []byte) []byte {
 	defer s.mu.Unlock()
 	uses, ok := s.uses(dockerfile)
 	if !ok {
-		return dockerfile // The front end says what is wrong with it.
+		return dockerfile // The front end reports the fault.
 	}
 	s.collect(uses)
 	marked := map[string]string{}
