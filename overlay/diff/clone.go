@@ -95,7 +95,7 @@ func (c *cloner) contents(from, to int, dir string) error {
 	}
 	list, err := listDir(from, make([]byte, 32<<10))
 	if err != nil {
-		return fmt.Errorf("list /%s: %w", dir, err)
+		return atPath("list", dir, err)
 	}
 	for _, e := range list {
 		if err := c.child(from, to, dir+e.name, e); err != nil {
@@ -107,7 +107,7 @@ func (c *cloner) contents(from, to int, dir string) error {
 		return err
 	}
 	if err := copyMetadata(from, to, &st); err != nil {
-		return fmt.Errorf("/%s: %w", dir, err)
+		return atPath("", dir, err)
 	}
 	return nil
 }
@@ -118,7 +118,7 @@ func (c *cloner) child(from, to int, rel string, e dirent) error {
 	}
 	var st unix.Stat_t
 	if err := unix.Fstatat(from, e.name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
-		return fmt.Errorf("stat /%s: %w", rel, err)
+		return atPath("stat", rel, err)
 	}
 	var err error
 	switch {
@@ -132,7 +132,7 @@ func (c *cloner) child(from, to int, rel string, e dirent) error {
 		err = c.copy(from, to, e.name, &st)
 	}
 	if err != nil {
-		return fmt.Errorf("copy /%s: %w", rel, err)
+		return atPath("copy", rel, err)
 	}
 	return nil
 }
@@ -148,21 +148,21 @@ func (c *cloner) hardLink(from, to int, rel, name string) error {
 	case errors.Is(err, unix.EXDEV), errors.Is(err, unix.EMLINK), errors.Is(err, unix.EPERM):
 		return errNoLink
 	}
-	return fmt.Errorf("link /%s: %w", rel, err)
+	return atPath("link", rel, err)
 }
 
 func (c *cloner) directory(from, to int, rel, name string) error {
 	sub, err := openAt(from, name, unix.O_DIRECTORY)
 	if err != nil {
-		return fmt.Errorf("open /%s: %w", rel, err)
+		return atPath("open", rel, err)
 	}
 	defer unix.Close(sub) //nolint:errcheck // read only
 	if err := unix.Mkdirat(to, name, 0o700); err != nil {
-		return fmt.Errorf("make /%s: %w", rel, err)
+		return atPath("make", rel, err)
 	}
 	subTo, err := openAt(to, name, unix.O_DIRECTORY)
 	if err != nil {
-		return fmt.Errorf("open /%s: %w", rel, err)
+		return atPath("open", rel, err)
 	}
 	defer unix.Close(subTo) //nolint:errcheck // directories have no delayed errors
 	return c.contents(sub, subTo, rel+"/")

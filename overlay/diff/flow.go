@@ -2,7 +2,6 @@ package diff
 
 import (
 	"context"
-	"fmt"
 	"sync"
 	"sync/atomic"
 
@@ -137,7 +136,7 @@ func (b *batch) fill(prefix string, owners Owners) error {
 		}
 		n, err := e.load(b.slab[used:], prefix, owners)
 		if err != nil {
-			return fmt.Errorf("read %s: %w", e.name, err)
+			return atPath("read", e.name, err)
 		}
 		used += n
 	}

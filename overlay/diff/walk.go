@@ -2,7 +2,6 @@ package diff
 
 import (
 	"context"
-	"fmt"
 	"os"
 	"slices"
 	"sort"
@@ -70,13 +69,13 @@ func (w *walker) children(d *dirHandle, dir string, at place) error {
 	}
 	list, err := listDir(d.fd, w.dirents)
 	if err != nil {
-		return fmt.Errorf("list /%s: %w", dir, err)
+		return atPath("list", dir, err)
 	}
 	if err := w.reserved(dir, list); err != nil {
 		return err
 	}
 	if list, err = w.changes(d.fd, dir, list, at); err != nil {
-		return fmt.Errorf("compare /%s with the layers below: %w", dir, err)
+		return atPath("compare with the layers below", dir, err)
 	}
 	for _, c := range list {
 		if err := w.child(d, dir, c, at); err != nil {
@@ -95,7 +94,7 @@ func (w *walker) reserved(dir string, list []dirent) error {
 			continue
 		}
 		if !w.named || c.kind == unix.DT_DIR || gone == "" || strings.HasPrefix(gone, whiteoutPrefix) {
-			return fmt.Errorf("/%s%s: %w", dir, c.name, ErrReservedName)
+			return atPath("", dir+c.name, ErrReservedName)
 		}
 		list[i], marks = dirent{name: gone, kind: unix.DT_WHT}, true
 	}
@@ -160,19 +159,16 @@ func addHidden(list, upper []dirent, below []string) []dirent {
 // path_resolution(7)); a process makes longer ones by chdir(2), level by level.
 // Packing needs a descriptor for each level and memory for each name, which would
 // have no bound otherwise.
-const (
-	maxPath   = 16 << 10
-	shownPath = 64
-)
+const maxPath = 16 << 10
 
 func (w *walker) child(d *dirHandle, dir string, c dirent, at place) error {
 	e := entry{name: dir + c.name}
 	if len(e.name) > maxPath {
-		return fmt.Errorf("%s[...]: %w", e.name[:shownPath], ErrPathTooLong)
+		return atPath("", e.name, ErrPathTooLong)
 	}
 	if c.kind == unix.DT_WHT {
 		if err := e.becomeWhiteout(); err != nil {
-			return fmt.Errorf("/%s: %w", e.name, err)
+			return atPath("", e.name, err)
 		}
 		return w.emit(e)
 	}
@@ -182,7 +178,7 @@ func (w *walker) child(d *dirHandle, dir string, c dirent, at place) error {
 		return w.emit(e)
 	}
 	if err := unix.Fstatat(d.fd, c.name, &e.stat, unix.AT_SYMLINK_NOFOLLOW); err != nil {
-		return fmt.Errorf("stat /%s: %w", e.name, err)
+		return atPath("stat", e.name, err)
 	}
 	switch kind := e.stat.Mode & unix.S_IFMT; {
 	case kind == unix.S_IFREG: // a filesystem that does not tell types
@@ -194,12 +190,12 @@ func (w *walker) child(d *dirHandle, dir string, c dirent, at place) error {
 		return nil // only a name to meet at; archives have no form for it
 	case kind == unix.S_IFCHR && e.stat.Rdev == 0:
 		if err := e.becomeWhiteout(); err != nil {
-			return fmt.Errorf("/%s: %w", e.name, err)
+			return atPath("", e.name, err)
 		}
 		return w.emit(e)
 	}
 	if err := asNoted(w.owners, d.fd, c.name, &e.stat); err != nil {
-		return fmt.Errorf("/%s: %w", e.name, err)
+		return atPath("", e.name, err)
 	}
 	return w.special(d, e, c.name)
 }
@@ -209,11 +205,11 @@ func (w *walker) special(d *dirHandle, e entry, base string) (err error) {
 	var target string
 	if e.stat.Mode&unix.S_IFMT == unix.S_IFLNK {
 		if target, err = readLink(d.fd, base, e.stat.Size); err != nil {
-			return fmt.Errorf("read link /%s: %w", e.name, err)
+			return atPath("read link", e.name, err)
 		}
 	}
 	if err := e.describe(target, nil); err != nil {
-		return fmt.Errorf("/%s: %w", e.name, err)
+		return atPath("", e.name, err)
 	}
 	return w.emit(e)
 }
@@ -222,12 +218,12 @@ func (w *walker) special(d *dirHandle, e entry, base string) (err error) {
 func (w *walker) directory(parent *dirHandle, e entry, base string, at place) error {
 	fd, err := openAt(parent.fd, base, unix.O_DIRECTORY)
 	if err != nil {
-		return fmt.Errorf("open /%s: %w", e.name, err)
+		return atPath("open", e.name, err)
 	}
 	d := w.flow.dirs.add(fd)
 	defer w.flow.dirs.release(d)
 	if err := unix.Fstat(fd, &e.stat); err != nil {
-		return fmt.Errorf("stat /%s: %w", e.name, err)
+		return atPath("stat", e.name, err)
 	}
 	attrs, err := readXattrs(fd, w.prefix, dirXattrs)
 	if err == nil && attrs.reference {
@@ -237,7 +233,7 @@ func (w *walker) directory(parent *dirHandle, e entry, base string, at place) er
 		err = asRecorded(w.owners, attrs, fd, &e.stat)
 	}
 	if err != nil {
-		return fmt.Errorf("/%s: %w", e.name, err)
+		return atPath("", e.name, err)
 	}
 	lower, err := w.lowers.dir(e.name, at.below)
 	if err != nil {
@@ -245,7 +241,7 @@ func (w *walker) directory(parent *dirHandle, e entry, base string, at place) er
 	}
 	e.name += "/"
 	if err := e.describe("", attrs.records); err != nil {
-		return fmt.Errorf("/%s: %w", e.name, err)
+		return atPath("", e.name, err)
 	}
 	inside := place{lower.layers, at.opaque || attrs.opaque}
 	if lower.sameAs(&e.stat, attrs) {

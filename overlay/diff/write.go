@@ -3,7 +3,6 @@ package diff
 import (
 	"context"
 	"encoding/binary"
-	"fmt"
 
 	"golang.org/x/sys/unix"
 )
@@ -66,14 +65,14 @@ func (w *layerWriter) next(ctx context.Context) (b *batch, ok bool, err error) {
 
 func (w *layerWriter) entry(e *entry) error {
 	if err := w.link(e); err != nil {
-		return fmt.Errorf("link %s: %w", e.name, err)
+		return atPath("link", e.name, err)
 	}
 	if err := w.head(e.head); err != nil {
 		return err
 	}
 	sum, err := w.contents(e)
 	if err != nil {
-		return fmt.Errorf("read %s: %w", e.name, err)
+		return atPath("read", e.name, err)
 	}
 	if e.dir != nil {
 		w.flow.dirs.release(e.dir)

@@ -1,0 +1,82 @@
+package diff_test
+
+import (
+	"errors"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/shale-build/shale/internal/rmtree"
+	"github.com/shale-build/shale/overlay/diff"
+)
+
+// deep makes a chain of so many directories by one descriptor, as a step can with
+// chdir(2). Each name has 100 bytes.
+func deep(t *testing.T, dir string, levels int) {
+	t.Helper()
+	name := strings.Repeat("d", 100)
+	t.Cleanup(func() { must(t, rmtree.Remove(dir+"/"+name)) }) // os.RemoveAll cannot
+	fd, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY, 0)
+	must(t, err)
+	for range levels {
+		must(t, unix.Mkdirat(fd, name, 0o755))
+		next, err := unix.Openat(fd, name, unix.O_RDONLY|unix.O_DIRECTORY, 0)
+		must(t, err)
+		must(t, unix.Close(fd))
+		fd = next
+	}
+	must(t, unix.Close(fd))
+}
+
+// Trees that are deeper than what an archive or the process can take end with an
+// error of one line and leave no descriptor open.
+func TestDeep(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		levels int
+		// limit is the limit of descriptors, 0 for the process's own.
+		limit uint64
+		want  error
+	}{
+		{"longer than PATH_MAX", 60, 0, nil},
+		{"longer than a layer's paths", 200, 0, diff.ErrPathTooLong},
+		{"more levels than descriptors", 150, 128, unix.EMFILE},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			dir, copied := t.TempDir(), t.TempDir()
+			deep(t, dir, c.levels)
+			t.Cleanup(func() { must(t, rmtree.Remove(copied+"/"+strings.Repeat("d", 100))) })
+			if c.limit > 0 {
+				limit(t, c.limit)
+			}
+			layer, packErr := diff.Pack(t.Context(), diff.Options{Upper: dir})
+			if packErr == nil {
+				must(t, layer.TarSplit.Close())
+			}
+			checkFDs(t)
+			cloneErr := diff.Clone(t.Context(), dir, copied)
+			checkFDs(t)
+			if !errors.Is(packErr, c.want) || c.want != unix.EMFILE && cloneErr != nil || c.want == unix.EMFILE && !errors.Is(cloneErr, c.want) {
+				t.Errorf("pack: %v\nclone: %v", packErr, cloneErr)
+			}
+			for _, err := range []error{packErr, cloneErr} {
+				if err != nil && len(err.Error()) > 1024 {
+					t.Errorf("an error of %d bytes: %.300s", len(err.Error()), err)
+				}
+				if errors.Is(err, unix.EMFILE) && !strings.Contains(err.Error(), "ulimit -n") {
+					t.Errorf("no advice: %v", err)
+				}
+			}
+		})
+	}
+}
+
+// limit lowers the limit of descriptors for the time of a test.
+func limit(t *testing.T, n uint64) {
+	t.Helper()
+	var was unix.Rlimit
+	must(t, unix.Getrlimit(unix.RLIMIT_NOFILE, &was))
+	must(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: n, Max: was.Max}))
+	t.Cleanup(func() { must(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &was)) })
+}
