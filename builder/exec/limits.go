@@ -3,18 +3,30 @@ package exec
 import (
 	"context"
 	"fmt"
+	"os"
+	"slices"
 	"strings"
 
 	"github.com/docker/go-units"
 	"github.com/moby/buildkit/solver/pb"
+	"golang.org/x/sys/unix"
 
 	"github.com/shale-build/shale/builder/llb"
 	"github.com/shale-build/shale/runtime/sandbox"
 )
 
-// rlimits translates --ulimit; the names are those of docker run.
+// rlimits translates --ulimit; the names are those of docker run. Without a limit for
+// them no core dumps are written (core(5)): they would be in the layer, and have the
+// memory of a step with its secrets.
 func rlimits(list []*pb.Ulimit) ([]sandbox.Rlimit, error) {
 	var out []sandbox.Rlimit
+	if !slices.ContainsFunc(list, func(u *pb.Ulimit) bool { return strings.EqualFold(u.GetName(), "core") }) {
+		var own unix.Rlimit
+		if err := unix.Getrlimit(unix.RLIMIT_CORE, &own); err != nil {
+			return nil, os.NewSyscallError("getrlimit", err)
+		}
+		out = append(out, sandbox.Rlimit{Type: "RLIMIT_CORE", Hard: own.Max})
+	}
 	for _, u := range list {
 		limit := units.Ulimit{Name: u.GetName(), Soft: u.GetSoft(), Hard: u.GetHard()}
 		if _, err := limit.GetRlimit(); err != nil {

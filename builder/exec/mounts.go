@@ -256,7 +256,7 @@ func (e *sourceError) Error() string { return fmt.Sprintf("%q: not found", e.pat
 // openInRoot opens what path names inside root, following symbolic links as a
 // process whose root directory it is would.
 func openInRoot(root, path string) (*os.File, error) {
-	dir, err := unix.Open(root, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	dir, err := unix.Open(root, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", root, err)
 	}

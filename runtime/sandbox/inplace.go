@@ -306,11 +306,12 @@ func (p *placing) keep(m Mount, at *placed, full string) error {
 	err := unix.Renameat(unix.AT_FDCWD, m.Source, at.dir, at.name)
 	if err == nil {
 		at.finish = func() error {
-			err := unix.Renameat(at.dir, at.name, unix.AT_FDCWD, m.Source)
-			if errors.Is(err, unix.ENOENT) {
-				return os.Mkdir(m.Source, 0o755) //nolint:gosec // the step removed it
+			// The step may have removed it, or put something else in its place, such
+			// as a link to where the next step would write then.
+			if !at.isDir() {
+				return os.Mkdir(m.Source, 0o755) //nolint:gosec // docker's mode of a new cache
 			}
-			return err
+			return unix.Renameat(at.dir, at.name, unix.AT_FDCWD, m.Source)
 		}
 		return nil
 	}
@@ -325,21 +326,26 @@ func (p *placing) keep(m Mount, at *placed, full string) error {
 }
 
 func (p *placing) writeBack(at *placed, from, to string) error {
-	var st unix.Stat_t
-	err := unix.Fstatat(at.dir, at.name, &st, unix.AT_SYMLINK_NOFOLLOW)
-	dir, openErr := os.Open(to)
-	if openErr != nil {
-		return openErr
+	dir, err := os.Open(to)
+	if err != nil {
+		return err
 	}
 	defer dir.Close()
 	if err := inplace.ClearAt(int(dir.Fd())); err != nil {
 		return err
 	}
-	if err != nil || st.Mode&unix.S_IFMT != unix.S_IFDIR {
+	if !at.isDir() {
 		return nil
 	}
 	// The step may have been ended; what it made is kept all the same.
 	return p.copy(context.WithoutCancel(p.ctx), from, to)
+}
+
+// isDir reports whether what is shown is a directory still.
+func (at *placed) isDir() bool {
+	var st unix.Stat_t
+	err := unix.Fstatat(at.dir, at.name, &st, unix.AT_SYMLINK_NOFOLLOW)
+	return err == nil && st.Mode&unix.S_IFMT == unix.S_IFDIR
 }
 
 // undo removes what is shown and puts back what was there.

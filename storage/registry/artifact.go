@@ -63,7 +63,7 @@ func (c *Client) OpenArtifactLayout(ctx context.Context, where string, platform 
 
 func (c *Client) openArtifact(ctx context.Context, ref types.ImageReference, want digest.Digest, platform ocispec.Platform) (_ *Artifact, err error) {
 	sys := c.systemFor(platform)
-	src, err := ref.NewImageSource(ctx, sys)
+	src, err := openSource(ctx, ref, sys)
 	if err != nil {
 		return nil, err
 	}
@@ -82,7 +82,7 @@ func (c *Client) openArtifact(ctx context.Context, ref types.ImageReference, wan
 		if err != nil {
 			return nil, err
 		}
-		if data, mediaType, err = image.UnparsedInstance(src, &chosen).Manifest(ctx); err != nil {
+		if data, mediaType, err = readManifest(ctx, image.UnparsedInstance(src, &chosen)); err != nil {
 			return nil, err
 		}
 	}
@@ -117,7 +117,7 @@ func (a *Artifact) blob(ctx context.Context, info types.BlobInfo) (io.ReadCloser
 	if err := info.Digest.Validate(); err != nil {
 		return nil, fmt.Errorf("blob %q: %w", info.Digest, err)
 	}
-	r, _, err := a.src.GetBlob(ctx, info, none.NoCache)
+	r, err := openBlob(ctx, a.src, info, none.NoCache)
 	if err != nil {
 		return nil, fmt.Errorf("read blob %s: %w", info.Digest, err)
 	}

@@ -7,8 +7,11 @@ import (
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"go.podman.io/image/v5/docker"
+	"go.podman.io/image/v5/image"
 	"go.podman.io/image/v5/pkg/blobinfocache/none"
 	"go.podman.io/image/v5/types"
+
+	"github.com/shale-build/shale/internal/stall"
 )
 
 // Blob fetches a layer of the image ref, a complete name. The caller verifies
@@ -22,16 +25,66 @@ func (c *Client) Blob(ctx context.Context, ref string, desc ocispec.Descriptor) 
 	if err != nil {
 		return nil, fmt.Errorf("image name %q: %w", ref, err)
 	}
-	src, err := from.NewImageSource(ctx, c.system())
+	src, err := openSource(ctx, from, c.system())
 	if err != nil {
 		return nil, explain("fetch", named, err)
 	}
-	r, _, err := src.GetBlob(ctx, types.BlobInfo{Digest: desc.Digest, Size: desc.Size}, none.NoCache)
+	r, err := openBlob(ctx, src, types.BlobInfo{Digest: desc.Digest, Size: desc.Size}, none.NoCache)
 	if err != nil {
 		_ = src.Close()
 		return nil, explain("fetch", named, err)
 	}
 	return blobReader{r, src}, nil
+}
+
+// openBlob fetches a blob. The stream ends when ctx does, or with stall.ErrStalled.
+func openBlob(ctx context.Context, src types.ImageSource, info types.BlobInfo, known types.BlobInfoCache) (io.ReadCloser, error) {
+	ctx, watch := stall.New(ctx)
+	r, _, err := src.GetBlob(ctx, info, known)
+	if err != nil {
+		defer watch.Stop()
+		return nil, watch.Cause(err)
+	}
+	return &watchedBlob{Reader: watch.Reader(&cancelReader{ReadCloser: r, ctx: ctx}), body: r, watch: watch}, nil
+}
+
+type watchedBlob struct {
+	io.Reader
+	body  io.Closer
+	watch *stall.Watch
+}
+
+// Close ends the transfer.
+func (b *watchedBlob) Close() error {
+	defer b.watch.Stop()
+	return b.body.Close()
+}
+
+// openSource is ref.NewImageSource, which may ask a registry for a token.
+func openSource(ctx context.Context, ref types.ImageReference, sys *types.SystemContext) (types.ImageSource, error) {
+	var src types.ImageSource
+	err := answered(ctx, func(ctx context.Context) (err error) {
+		src, err = ref.NewImageSource(ctx, sys)
+		return err
+	})
+	return src, err
+}
+
+// readManifest is the manifest of an image, and its type.
+func readManifest(ctx context.Context, one *image.UnparsedImage) (data []byte, mediaType string, err error) {
+	err = answered(ctx, func(ctx context.Context) (err error) {
+		data, mediaType, err = one.Manifest(ctx)
+		return err
+	})
+	return data, mediaType, err
+}
+
+// answered asks for something small, whose whole answer must come within the time
+// that may pass before the first byte of another one.
+func answered(ctx context.Context, ask func(context.Context) error) error {
+	ctx, watch := stall.New(ctx)
+	defer watch.Stop()
+	return watch.Cause(ask(ctx))
 }
 
 type blobReader struct {

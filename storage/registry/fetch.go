@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"slices"
 	"sync/atomic"
 	"time"
 
@@ -36,13 +35,22 @@ type fetcher struct {
 // fetches is how many layers are unpacked at once.
 const fetches = 3
 
-// layerTypes are those that a fetcher unpacks; the others are the library's.
+// layerTypes are the types of layers, with OCI's names for them. An image must have
+// no others. Layers that need not be distributed are asked for at the image's own
+// registry, too: the addresses in their descriptors (urls) are an image's way to have
+// any host asked that the builder reaches.
 var layerTypes = map[string]string{
 	manifest.DockerV2SchemaLayerMediaTypeUncompressed: ocispec.MediaTypeImageLayer,
 	manifest.DockerV2Schema2LayerMediaType:            ocispec.MediaTypeImageLayerGzip,
 	ocispec.MediaTypeImageLayer:                       ocispec.MediaTypeImageLayer,
 	ocispec.MediaTypeImageLayerGzip:                   ocispec.MediaTypeImageLayerGzip,
 	ocispec.MediaTypeImageLayerZstd:                   ocispec.MediaTypeImageLayerZstd,
+
+	manifest.DockerV2Schema2ForeignLayerMediaType:     ocispec.MediaTypeImageLayer,
+	manifest.DockerV2Schema2ForeignLayerMediaTypeGzip: ocispec.MediaTypeImageLayerGzip,
+	ocispec.MediaTypeImageLayerNonDistributable:       ocispec.MediaTypeImageLayer,     //nolint:staticcheck // old images have it
+	ocispec.MediaTypeImageLayerNonDistributableGzip:   ocispec.MediaTypeImageLayerGzip, //nolint:staticcheck // as above
+	ocispec.MediaTypeImageLayerNonDistributableZstd:   ocispec.MediaTypeImageLayerZstd, //nolint:staticcheck // as above
 }
 
 // wanted is a layer of the image: its blob as the manifest has it, and what the
@@ -50,9 +58,7 @@ var layerTypes = map[string]string{
 type wanted struct {
 	blob   ocispec.Descriptor
 	diffID digest.Digest
-	// foreign is set for a form that only the library knows.
-	foreign bool
-	staged  *storage.Staged
+	staged *storage.Staged
 }
 
 func (f *fetcher) config(ctx context.Context, info types.BlobInfo) (_ []byte, err error) {
@@ -62,7 +68,7 @@ func (f *fetcher) config(ctx context.Context, info types.BlobInfo) (_ []byte, er
 	if info.Size < 0 || info.Size > maxConfig {
 		return nil, fmt.Errorf("read config: it has %d bytes", info.Size)
 	}
-	r, _, err := f.src.GetBlob(ctx, info, none.NoCache)
+	r, err := openBlob(ctx, f.src, info, none.NoCache)
 	if err != nil {
 		return nil, fmt.Errorf("read config: %w", err)
 	}
@@ -75,12 +81,8 @@ func (f *fetcher) config(ctx context.Context, info types.BlobInfo) (_ []byte, er
 	return data, nil
 }
 
-// all stages and records what is missing. It leaves layers of foreign forms, and
-// those on them, to the library, which finds the others in the store.
+// all stages and records what is missing.
 func (f *fetcher) all(ctx context.Context, list []*wanted) (err error) {
-	if i := slices.IndexFunc(list, func(w *wanted) bool { return w.foreign }); i >= 0 {
-		list = list[:i]
-	}
 	parent, list, err := f.present(list)
 	if err != nil {
 		return err

@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/opencontainers/go-digest"
@@ -167,6 +168,7 @@ func TestImagesThatLie(t *testing.T) {
 		"layer nocolon":         {forge(t, 6, two, setLayer("digest", "nocolon")), `layer 1: digest "nocolon"`, false},
 		"layer without digest":  {forge(t, 6, two, setLayer("digest", "")), `layer 1: digest ""`, false},
 		"layer of -1 bytes":     {forge(t, 6, two, setLayer("size", -1)), "has -1 bytes", false},
+		"layer of another type": {forge(t, 6, two, setLayer("mediaType", "application/x-tar")), `the type "application/x-tar"`, false},
 		"501 layers":            {forge(t, 1, slices.Repeat(one, 501), nil), "too many layers: the image has 501", false},
 		"schema 1":              {raw("application/vnd.docker.distribution.manifest.v1+json", schema1), "schema 1 are not supported", false},
 		"schema 1 unnamed":      {raw("application/json", schema1), "schema 1 are not supported", false},
@@ -189,6 +191,41 @@ func TestImagesThatLie(t *testing.T) {
 				t.Errorf("the store has %+v, %v", images, err)
 			}
 		})
+	}
+}
+
+// Addresses in an image's descriptors are not asked for its layers, whatever the
+// layers' type: the registry has them, or nobody.
+func TestLayersOfOtherHosts(t *testing.T) {
+	var asked atomic.Int32
+	other := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { asked.Add(1) }))
+	t.Cleanup(other.Close)
+	types := map[string]string{
+		"usual":                ocispec.MediaTypeImageLayerGzip,
+		"not for distribution": "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip",
+		"docker's foreign":     "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip",
+	}
+	for name, mediaType := range types {
+		for _, has := range []bool{true, false} {
+			t.Run(fmt.Sprintf("%s here %t", name, has), func(t *testing.T) {
+				img := forge(t, 6, []string{"one", "two"}, func(c, m map[string]any) {
+					setLayer("mediaType", mediaType)(c, m)
+					setLayer("urls", []string{other.URL + "/blob"})(c, m)
+				})
+				if !has {
+					_, packed := layerTar(t, "two", 6)
+					delete(img.blobs, digest.FromBytes(packed))
+				}
+				s := storetest.Open(t, storetest.NewRoots(t))
+				got, err := client(t, s, nil).Pull(t.Context(), serveForged(t, map[string]forged{"x": img})+":x", registry.PullOptions{Platform: amd64})
+				if (err == nil) != has {
+					t.Errorf("pull: %+v, %v", got, err)
+				}
+				if n := asked.Load(); n > 0 {
+					t.Errorf("the other host was asked %d times", n)
+				}
+			})
+		}
 	}
 }
 

@@ -28,7 +28,7 @@ var errSchema1 = errors.New("images of docker's schema 1 are not supported: push
 // topManifest reads what a reference stands for. Where want is not "" it must have
 // that digest.
 func topManifest(ctx context.Context, top *image.UnparsedImage, want digest.Digest) ([]byte, string, error) {
-	data, mediaType, err := top.Manifest(ctx)
+	data, mediaType, err := readManifest(ctx, top)
 	if err != nil {
 		return nil, "", err
 	}
@@ -92,12 +92,14 @@ func offered(m manifest.Manifest, config []byte) ([]*wanted, error) {
 	}
 	list := make([]*wanted, len(infos))
 	for i, info := range infos {
-		w := &wanted{diffID: diffIDs[i], blob: ocispec.Descriptor{MediaType: layerTypes[info.MediaType], Digest: info.Digest, Size: info.Size}}
-		w.foreign = w.blob.MediaType == ""
+		mediaType, ok := layerTypes[info.MediaType]
+		if !ok {
+			return nil, fmt.Errorf("read manifest: layer %s: layers of the type %q are not supported", info.Digest, info.MediaType)
+		}
 		if info.Size < 0 {
 			return nil, fmt.Errorf("read manifest: layer %s has %d bytes", info.Digest, info.Size)
 		}
-		list[i] = w
+		list[i] = &wanted{diffID: diffIDs[i], blob: ocispec.Descriptor{MediaType: mediaType, Digest: info.Digest, Size: info.Size}}
 	}
 	return list, nil
 }
@@ -125,7 +127,7 @@ func (f *fetcher) verify(ctx context.Context, list []*wanted) error {
 	}
 	for _, w := range list {
 		group.Go(func() error {
-			if w.foreign || f.is(w) {
+			if f.is(w) {
 				f.tell(w, w.blob.Size, true)
 				return nil
 			}
@@ -175,11 +177,11 @@ func (f *fetcher) hash(ctx context.Context, w *wanted) (got digest.Digest, err e
 // content. What use reads ends with io.EOF only when the blob was verified.
 func (f *fetcher) stream(ctx context.Context, w *wanted, use func(plain io.Reader, kind string) error) (err error) {
 	info := types.BlobInfo{Digest: w.blob.Digest, Size: w.blob.Size, MediaType: w.blob.MediaType}
-	r, _, err := f.src.GetBlob(ctx, info, f.known.BlobInfoCache)
+	r, err := openBlob(ctx, f.src, info, f.known.BlobInfoCache)
 	if err != nil {
 		return err
 	}
-	in := &counted{r: blobs.Verified(&cancelReader{ReadCloser: r, ctx: ctx}, w.blob), tell: func(n int64) { f.tell(w, n, false) }}
+	in := &counted{r: blobs.Verified(r, w.blob), tell: func(n int64) { f.tell(w, n, false) }}
 	defer func() { err = errors.Join(err, r.Close()) }()
 	plain, kind, err := decompress(in)
 	if err != nil {
@@ -227,7 +229,7 @@ func (c *Client) Holds(ctx context.Context, ref string, blob ocispec.Descriptor,
 	if f.is(w) {
 		return nil
 	}
-	if f.src, err = from.NewImageSource(ctx, sys); err != nil {
+	if f.src, err = openSource(ctx, from, sys); err != nil {
 		return explain("fetch", named, err)
 	}
 	defer func() { err = errors.Join(err, f.src.Close()) }()

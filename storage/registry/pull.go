@@ -111,7 +111,7 @@ type offer struct {
 // the layers have other IDs than it would give them. Of an image that is not there
 // the layers are when present returns.
 func (c *Client) present(ctx context.Context, ref types.ImageReference, want digest.Digest, names []imgref.Named, policy *signature.PolicyContext, sys *types.SystemContext, opts PullOptions) (_ *offer, err error) {
-	src, err := ref.NewImageSource(ctx, sys)
+	src, err := openSource(ctx, ref, sys)
 	if err != nil {
 		return nil, err
 	}
@@ -131,7 +131,7 @@ func (c *Client) present(ctx context.Context, ref types.ImageReference, want dig
 		one = image.UnparsedInstance(src, &chosen)
 	}
 	o.index = index
-	if o.manifest, mediaType, err = one.Manifest(ctx); err != nil {
+	if o.manifest, mediaType, err = readManifest(ctx, one); err != nil {
 		return nil, err
 	}
 	if err := allowed(ctx, policy, top, one); err != nil {

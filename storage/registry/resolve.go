@@ -45,7 +45,7 @@ func (c *Client) Resolve(ctx context.Context, ref string, platform ocispec.Platf
 
 // inspect reads the manifest and config of a reference. want is as in bring.
 func (c *Client) inspect(ctx context.Context, ref types.ImageReference, want digest.Digest, sys *types.SystemContext) (_ Resolved, err error) {
-	src, err := ref.NewImageSource(ctx, sys)
+	src, err := openSource(ctx, ref, sys)
 	if err != nil {
 		return Resolved{}, err
 	}
@@ -112,7 +112,7 @@ func variant(v string) string {
 // each other must fit; that the layers do is seen when they are unpacked.
 func (f *fetcher) fill(ctx context.Context, r *Resolved, unparsed *image.UnparsedImage) error {
 	var err error
-	if r.Manifest, r.MediaType, err = unparsed.Manifest(ctx); err != nil {
+	if r.Manifest, r.MediaType, err = readManifest(ctx, unparsed); err != nil {
 		return err
 	}
 	m, err := parseManifest(r.Manifest, r.MediaType)

@@ -24,22 +24,27 @@ func (c *Client) Digest(ctx context.Context, ref string) (digest.Digest, error) 
 	if err != nil {
 		return "", fmt.Errorf("image name %q: %w", ref, err)
 	}
-	if dgst, err := docker.GetDigest(ctx, c.system(), from); err == nil {
+	var dgst digest.Digest
+	err = answered(ctx, func(ctx context.Context) (err error) {
+		dgst, err = docker.GetDigest(ctx, c.system(), from)
+		return err
+	})
+	if err == nil {
 		return dgst, nil
 	}
 	// Not every registry answers to HEAD or names the digest, and none says more
 	// than a number when it refuses.
-	dgst, err := c.manifestDigest(ctx, from)
+	dgst, err = c.manifestDigest(ctx, from)
 	return dgst, explain("look up", named, err)
 }
 
 func (c *Client) manifestDigest(ctx context.Context, ref types.ImageReference) (_ digest.Digest, err error) {
-	src, err := ref.NewImageSource(ctx, c.system())
+	src, err := openSource(ctx, ref, c.system())
 	if err != nil {
 		return "", err
 	}
 	defer func() { err = errors.Join(err, src.Close()) }()
-	data, _, err := src.GetManifest(ctx, nil)
+	data, _, err := readManifest(ctx, image.UnparsedInstance(src, nil))
 	if err != nil {
 		return "", err
 	}

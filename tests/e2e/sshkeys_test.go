@@ -3,10 +3,12 @@
 package e2e
 
 import (
+	"bytes"
 	"crypto/ed25519"
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 
@@ -54,6 +56,26 @@ func sshkeys([]string) error {
 	}
 	if client.Lock([]byte("x")) == nil {
 		return errors.New("the agent could be locked")
+	}
+	return unknownRequest()
+}
+
+// unknownRequest sends what no agent knows, which is to be refused like the rest.
+func unknownRequest() error {
+	conn, err := net.Dial("unix", os.Getenv("SSH_AUTH_SOCK"))
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	if _, err := conn.Write([]byte{0, 0, 0, 1, 99}); err != nil {
+		return err
+	}
+	answer := make([]byte, 5)
+	if _, err := io.ReadFull(conn, answer); err != nil {
+		return err
+	}
+	if !bytes.Equal(answer, []byte{0, 0, 0, 1, 5}) { // SSH_AGENT_FAILURE
+		return fmt.Errorf("an unknown request was answered by % x", answer)
 	}
 	return nil
 }

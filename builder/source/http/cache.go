@@ -15,6 +15,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/shale-build/shale/builder/source/shelf"
+	"github.com/shale-build/shale/internal/stall"
 )
 
 // bounds are looked at after a download.
@@ -146,8 +147,8 @@ func unchanged(ctx context.Context, rawURL string, opts Options) (bool, error) {
 	if err != nil || opts.ETag == "" {
 		return false, nil
 	}
-	ctx, _, stop := watched(ctx)
-	defer stop()
+	ctx, watch := stall.New(ctx)
+	defer watch.Stop()
 	resp, err := request(ctx, http.MethodHead, u, opts)
 	if errors.Is(err, ErrNotModified) {
 		return true, nil

@@ -15,6 +15,8 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
+
+	"github.com/shale-build/shale/internal/stall"
 )
 
 // Options describe a download. The zero value is a plain one.
@@ -108,11 +110,11 @@ func fetch(ctx context.Context, u *url.URL, opts Options, dir string) (_ string,
 	if err != nil {
 		return "", Meta{}, err
 	}
-	ctx, watch, stop := watched(ctx)
-	defer stop()
+	ctx, watch := stall.New(ctx)
+	defer watch.Stop()
 	resp, err := request(ctx, http.MethodGet, u, opts)
 	if err != nil {
-		return "", Meta{}, err
+		return "", Meta{}, watch.Cause(err)
 	}
 	defer func() { err = errors.Join(err, resp.Body.Close()) }()
 	meta := Meta{ETag: resp.Header.Get("ETag"), LastModified: time.Unix(0, 0)}
@@ -120,7 +122,7 @@ func fetch(ctx context.Context, u *url.URL, opts Options, dir string) (_ string,
 		meta.LastModified, meta.Dated = t, true
 		meta.Steady = steady(t, resp.Header.Get("Date"))
 	}
-	file, err := save(watch(resp.Body), name, opts, dir, &meta)
+	file, err := save(watch.Reader(resp.Body), name, opts, dir, &meta)
 	if err != nil && ctx.Err() != nil {
 		err = context.Cause(ctx)
 	}

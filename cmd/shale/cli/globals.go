@@ -2,6 +2,7 @@ package cli
 
 import (
 	"fmt"
+	"log"
 	"log/slog"
 	"os"
 
@@ -32,8 +33,10 @@ func globalFlags() []cli.Flag {
 	}
 }
 
-// newLogger makes the logger the global flags ask for, and brings the one of
-// the libraries, which is global, to the same level.
+// newLogger makes the logger the global flags ask for, and brings those of the
+// libraries, which are global, to the same level. What libraries tell package log,
+// such as unknown requests to an ssh agent, is of a step's or a registry's making
+// and counts as debugging.
 func newLogger(c *cli.Context) (*slog.Logger, error) {
 	level := slog.LevelDebug
 	if !c.Bool(debugFlag) {
@@ -43,7 +46,10 @@ func newLogger(c *cli.Context) (*slog.Logger, error) {
 	}
 	logrus.SetOutput(c.App.ErrWriter)
 	logrus.SetLevel(logrusLevel(level))
-	return slog.New(slog.NewTextHandler(c.App.ErrWriter, &slog.HandlerOptions{Level: level})), nil
+	handler := slog.NewTextHandler(c.App.ErrWriter, &slog.HandlerOptions{Level: level})
+	log.SetFlags(0)
+	log.SetOutput(slog.NewLogLogger(handler, slog.LevelDebug).Writer())
+	return slog.New(handler), nil
 }
 
 // logrusLevel is one step less talkative than shale's own level, because the

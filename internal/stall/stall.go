@@ -1,0 +1,100 @@
+// Package stall ends transfers whose other end sends nothing any more, or so little
+// that the transfer would never end.
+//
+// A Watch counts only the time in which its readers wait. A reader that is slow to
+// use what it has read is no reason to end a transfer.
+package stall
+
+import (
+	"context"
+	"errors"
+	"io"
+	"sync"
+	"time"
+)
+
+// ErrStalled is the cause of a context that a Watch has ended, and what its readers
+// return then.
+var ErrStalled = errors.New("less than 4 KiB were received in two minutes")
+
+// In a time of waiting of limit at least progress bytes must come.
+const (
+	limit    = 2 * time.Minute
+	progress = 4 << 10
+)
+
+// Watch watches one transfer. It is safe for concurrent use.
+type Watch struct {
+	ctx    context.Context //nolint:containedctx // lives for one transfer
+	cancel context.CancelCauseFunc
+
+	mu    sync.Mutex
+	timer *time.Timer
+	// waited and received are counted since the last progress.
+	waited   time.Duration
+	received int
+}
+
+// New begins to wait for an answer, which is to be asked for with the context that it
+// returns. Stop must be called in the end.
+func New(ctx context.Context) (context.Context, *Watch) {
+	w := &Watch{}
+	w.ctx, w.cancel = context.WithCancelCause(ctx)
+	w.timer = time.AfterFunc(limit, func() { w.cancel(ErrStalled) })
+	return w.ctx, w
+}
+
+// answered ends the wait for the answer. From now on only the readers' waiting counts.
+func (w *Watch) answered() { w.timer.Stop() }
+
+// Stop ends the watch and its context.
+func (w *Watch) Stop() {
+	w.timer.Stop()
+	w.cancel(nil)
+}
+
+// Cause returns ErrStalled for an error that the Watch has caused, and err otherwise.
+func (w *Watch) Cause(err error) error {
+	if err != nil && !errors.Is(err, io.EOF) && errors.Is(context.Cause(w.ctx), ErrStalled) {
+		return ErrStalled
+	}
+	return err
+}
+
+// Reader reads the answer from r, which must end when the Watch's context does. One
+// goroutine at a time reads.
+func (w *Watch) Reader(r io.Reader) io.Reader {
+	w.answered()
+	return &reader{r, w}
+}
+
+type reader struct {
+	r io.Reader
+	w *Watch
+}
+
+// Read implements io.Reader.
+func (r *reader) Read(p []byte) (int, error) {
+	begun := time.Now()
+	r.w.wait()
+	n, err := r.r.Read(p)
+	r.w.got(n, time.Since(begun))
+	return n, r.w.Cause(err)
+}
+
+// wait lets the rest of the time of waiting begin.
+func (w *Watch) wait() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.timer.Reset(limit - w.waited)
+}
+
+func (w *Watch) got(n int, after time.Duration) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.timer.Stop()
+	w.waited, w.received = w.waited+after, w.received+n
+	if w.received >= progress {
+		w.waited, w.received = 0, 0
+	}
+}
