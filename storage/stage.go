@@ -136,7 +136,20 @@ func (st *Staged) run(ctx context.Context, fill FillFunc) (diff Diff, target str
 			return diff, "", fmt.Errorf("remove staging directory: %w", err)
 		}
 	}
-	return diff, in.Upper, nil
+	return diff, in.Upper, forgetOwner(in.Upper)
+}
+
+// forgetOwner removes the record of the owner of a layer's root directory. The
+// library would give the directories of every layer on it to that owner, which only a
+// process with that id can (drivers/overlay, getLayerPermissions). The root
+// directory of a step is root's in any case, and a layer that is passed on as it
+// came has the owner from the tar-split.
+func forgetOwner(root string) error {
+	err := unix.Lremovexattr(root, ownerRecord)
+	if err == nil || errors.Is(err, unix.ENODATA) || errors.Is(err, unix.ENOTSUP) {
+		return nil
+	}
+	return &os.PathError{Op: "remove the record of the owner of", Path: root, Err: err}
 }
 
 func makeStaging(st Staging) error {
