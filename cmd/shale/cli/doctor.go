@@ -56,6 +56,7 @@ func diagnose(c *cli.Context) diagnosis {
 	if d.CanBuild && letter != 'D' {
 		report := trialStep(c.Context, c)
 		d.Probes = append(d.Probes, report.results()...)
+		d.Probes = append(d.Probes, podmanResult(c.Context, report.GraphRoot, c.String(rootFlag) != "")...)
 		d.CanBuild, reason = report.Step == "", report.Step
 	}
 	fixes := 0

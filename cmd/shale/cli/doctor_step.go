@@ -40,8 +40,6 @@ type trialReport struct {
 	Detail, LayersFix string
 	// OneByOne: overlays take their layers so.
 	OneByOne bool
-	// VFSBeside: podman or buildah keep images of their own beside the store.
-	VFSBeside bool
 	// Step is why the image could not be built, "" if it could; StepFix is what
 	// to do about it.
 	Step, StepFix string
@@ -65,7 +63,6 @@ func stepProbeCommand() *cli.Command {
 // fill looks at the store and builds beside it.
 func (r *trialReport) fill(c *cli.Context, s *session) error {
 	r.GraphRoot = s.store.GraphRoot()
-	r.VFSBeside = hasVFS(r.GraphRoot)
 	r.Native, r.Detail = s.layers.Native, s.layers.Detail
 	r.LayersFix = fixOfLayers(s.layers)
 	tmp, err := s.store.StateDir("tmp")
@@ -243,19 +240,11 @@ func (r trialReport) results() []probe.Result {
 	case !r.OneByOne:
 		layers.Status, layers.Detail = probe.Degraded, "overlays, without: layers one by one (Linux 6.8)"
 	}
-	podman := probe.Result{Name: "podman", Status: probe.OK}
-	if r.VFSBeside {
-		podman.Status, podman.Detail = probe.Degraded, "a vfs store beside the images"
-		podman.Fix = `so that podman and shale see the same images, put driver = "overlay" under [storage] in ~/.config/containers/storage.conf`
-	}
 	step := probe.Result{Name: stepResult, Status: probe.OK, Detail: "an image of two steps was built"}
 	if r.Step != "" {
 		step.Status, step.Detail, step.Fix = probe.Missing, r.Step, r.StepFix
 	}
 	results := []probe.Result{layers, step}
-	if r.VFSBeside {
-		results = append(results, podman)
-	}
 	if r.GraphRoot != "" {
 		results = append(results, gcResult(r.GraphRoot, os.Getenv(gcEnv)))
 	}
@@ -264,10 +253,3 @@ func (r trialReport) results() []probe.Result {
 
 // stepResult is the name of what decides whether images can be built.
 const stepResult = "step"
-
-// hasVFS reports whether a store has images that only podman's or buildah's vfs
-// driver sees, which Debian 12's choose unless told otherwise.
-func hasVFS(graphRoot string) bool {
-	_, err := os.Stat(filepath.Join(graphRoot, "vfs-images", "images.json"))
-	return err == nil
-}

@@ -87,8 +87,8 @@ func TestTrialResults(t *testing.T) {
 			map[string]probe.Status{"layers": probe.OK, "step": probe.OK, "build cache": probe.OK},
 		},
 		"older kernel": {
-			trialReport{GraphRoot: "/s", VFSBeside: true},
-			map[string]probe.Status{"layers": probe.Degraded, "step": probe.OK, "podman": probe.Degraded, "build cache": probe.OK},
+			trialReport{GraphRoot: "/s"},
+			map[string]probe.Status{"layers": probe.Degraded, "step": probe.OK, "build cache": probe.OK},
 		},
 		"native": {
 			trialReport{GraphRoot: "/s", Native: true},

@@ -1,0 +1,135 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/shale-build/shale/internal/rmtree"
+	"github.com/shale-build/shale/runtime/probe"
+)
+
+// podmanPatience is how long podman may take to say what it uses.
+const podmanPatience = 30 * time.Second
+
+// podmanResult reports whether podman uses the driver by which shale keeps images; with
+// another one it does not see them. Podman before 4.4 chooses vfs for users without
+// fuse-overlayfs, in the same directory, and remembers that in its database, which counts
+// more than storage.conf. There is no result without podman.
+func podmanResult(ctx context.Context, graphRoot string, given bool) []probe.Result {
+	program, err := exec.LookPath("podman")
+	if err != nil || graphRoot == "" {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, podmanPatience)
+	defer cancel()
+	r := probe.Result{Name: "podman", Status: probe.OK, Detail: "uses the same images"}
+	database := databaseOf(graphRoot)
+	fresh, err := freshDriver(ctx, program, filepath.Join(graphRoot, "shale", "tmp"))
+	current := fresh
+	if err == nil && database != "" {
+		args := []string{}
+		if given {
+			args = append(args, "--root", graphRoot)
+		}
+		current, err = driverOf(ctx, program, args...)
+	}
+	switch {
+	case err != nil:
+		r.Status, r.Detail = probe.Degraded, "cannot be asked for its driver: "+oneLine(err)
+	case current != overlayDriver || fresh != overlayDriver && database == "":
+		r.Status, r.Detail = probe.Degraded, "does not see the same images: its driver is "+current
+		r.Fix = podmanFix(fresh, current, database)
+	}
+	return []probe.Result{r}
+}
+
+// overlayDriver is podman's name of the driver that shale uses.
+const overlayDriver = "overlay"
+
+// podmanFix is what to do for a podman that would use the driver fresh without a
+// database, and uses current.
+func podmanFix(fresh, current, database string) string {
+	var steps []string
+	if fresh != overlayDriver {
+		steps = append(steps, fmt.Sprintf("put driver = %q under [storage] in %s", overlayDriver, storageConf(os.Getenv, os.Geteuid())))
+	}
+	if database != "" && current != overlayDriver {
+		steps = append(steps, "remove "+database+", where podman remembers "+current+": it forgets its containers and pods, and images of "+current+" are to be pulled again")
+	}
+	return "so that podman and shale see the same images, " + strings.Join(steps, "; and ")
+}
+
+// storageConf is the file that podman reads, see containers-storage.conf(5).
+func storageConf(env func(string) string, uid int) string {
+	if file := env("CONTAINERS_STORAGE_CONF"); file != "" {
+		return file
+	}
+	switch config := env("XDG_CONFIG_HOME"); {
+	case uid == 0:
+		return "/etc/containers/storage.conf"
+	case config != "":
+		return filepath.Join(config, "containers/storage.conf")
+	}
+	return "~/.config/containers/storage.conf"
+}
+
+// databaseOf is the file in which podman remembers the driver of a store, "" for none:
+// BoltDB, and SQLite since podman 4.8.
+func databaseOf(graphRoot string) string {
+	for _, name := range []string{"libpod/bolt_state.db", "db.sql"} {
+		path := filepath.Join(graphRoot, name)
+		if _, err := os.Stat(path); err == nil {
+			return path
+		}
+	}
+	return ""
+}
+
+// freshDriver is the driver that podman chooses by its configuration alone. It is asked
+// in a directory of its own below dir, which is removed again, as it would remember its
+// choice in the real one.
+func freshDriver(ctx context.Context, program, dir string) (driver string, err error) {
+	work, err := os.MkdirTemp(dir, "doctor-")
+	if err != nil {
+		return "", err
+	}
+	defer func() { err = errors.Join(err, rmtree.Remove(work)) }()
+	// Podman refuses a run root of more than 50 characters.
+	run, err := os.MkdirTemp("/tmp", "shale-")
+	if err != nil {
+		return "", err
+	}
+	defer func() { err = errors.Join(err, rmtree.Remove(run)) }()
+	at := func(name string) string { return filepath.Join(work, name) }
+	driver, err = driverOf(ctx, program, "--root", at("root"), "--runroot", run, "--tmpdir", at("tmp"))
+	// A user's podman leaves a process that keeps its namespaces.
+	if text, readErr := os.ReadFile(at("tmp/pause.pid")); readErr == nil {
+		if pid, numberErr := strconv.Atoi(strings.TrimSpace(string(text))); numberErr == nil && pid > 1 {
+			_ = unix.Kill(pid, unix.SIGKILL) // it may have ended
+		}
+	}
+	return driver, err
+}
+
+func driverOf(ctx context.Context, program string, args ...string) (string, error) {
+	cmd := exec.CommandContext(ctx, program, append(args, "info", "--format", "{{.Store.GraphDriverName}}")...)
+	cmd.Dir = "/"
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		lines := strings.Split(strings.TrimSpace(stderr.String()), "\n")
+		return "", fmt.Errorf("podman info: %w: %s", err, lines[len(lines)-1])
+	}
+	return strings.TrimSpace(string(out)), nil
+}
