@@ -53,6 +53,34 @@ func (s *Store) Pin(layer string) error {
 	return nil
 }
 
+// UseImage keeps an image and its layers until Close: shale's commands do not remove
+// it, and others leave the layers. Of an index it keeps the images that are there. It
+// returns ErrImageUnknown for an image that has been removed meanwhile.
+func (s *Store) UseImage(id string) error {
+	if err := s.Hold(id); err != nil {
+		return err
+	}
+	img, err := s.Image(id)
+	if err != nil {
+		return err
+	}
+	if img.TopLayer != "" {
+		if err := s.Pin(img.TopLayer); err != nil {
+			return fmt.Errorf("image %s: %w", short(id), err)
+		}
+	}
+	if !img.Index {
+		return nil
+	}
+	instances, err := s.Instances(id)
+	for _, in := range instances {
+		if in.ImageID != "" && err == nil {
+			err = s.UseImage(in.ImageID)
+		}
+	}
+	return err
+}
+
 func (s *Store) newPin(layer string) (*pin, error) {
 	p := &pin{id: stringid.GenerateRandomID()}
 	var err error

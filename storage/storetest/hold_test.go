@@ -159,6 +159,38 @@ func TestPin(t *testing.T) {
 	}
 }
 
+// An image that is run, pushed or saved stays; podman takes its record at most.
+func TestUseImage(t *testing.T) {
+	roots, s, other := neighbours(t)
+	layers := []storage.Layer{create(t, s, "", file("a", "1"))}
+	idx, images := index(t, s, layers, []string{"amd64", "arm64"}, "localhost/all:1")
+	closeStore(t, s)
+	user := storetest.Open(t, roots)
+	for range 2 {
+		if err := user.UseImage(idx.ID); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, id := range []string{idx.ID, images[0].ID, images[1].ID} {
+		if _, err := other.RemoveImage(id, storage.Removal{}); !errors.Is(err, storage.ErrImageInUse) {
+			t.Errorf("remove %s: %v", id, err)
+		}
+	}
+	if _, err := other.RemoveImage(idx.ID, storage.Removal{Held: true}); err != nil { // with its images
+		t.Errorf("remove the index by force: %v", err)
+	}
+	for _, l := range layers {
+		layerExists(t, other, l, true)
+	}
+	if err := user.UseImage(idx.ID); !errors.Is(err, storage.ErrImageUnknown) {
+		t.Errorf("use what was removed: %v", err)
+	}
+	closeStore(t, user)
+	if all, err := other.Library().Layers(); err != nil || len(all) != 1 {
+		t.Errorf("%d layers are left, %v; want 1", len(all), err)
+	}
+}
+
 // A pin of a process that is no more goes when the store is opened.
 func TestPinOfKilledProcess(t *testing.T) {
 	roots, s, other := neighbours(t)

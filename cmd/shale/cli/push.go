@@ -46,6 +46,11 @@ func pushAction(c *cli.Context) error {
 		}
 		client := registry.New(s.store, registryOptions(c, s))
 		for _, job := range jobs {
+			if err := s.store.UseImage(job.imageID); err != nil {
+				return err
+			}
+		}
+		for _, job := range jobs {
 			if err := push(c, client, job, opts); err != nil {
 				return err
 			}

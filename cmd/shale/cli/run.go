@@ -85,6 +85,9 @@ func runAction(c *cli.Context) error {
 		defer func() { err = errors.Join(err, services.close()) }()
 		services.net.unsaid()
 		img, err := runImage(c, s, opts)
+		if err == nil {
+			err = s.store.UseImage(img.ID)
+		}
 		if err != nil {
 			return err
 		}

@@ -48,9 +48,14 @@ func saveCommand() *cli.Command {
 }
 
 func save(c *cli.Context, s *session, output string, opts registry.SaveOptions) error {
-	names, err := savedNames(s.store, c.Args().Slice())
+	names, ids, err := savedNames(s.store, c.Args().Slice())
 	if err != nil {
 		return err
+	}
+	for _, id := range ids {
+		if err := s.store.UseImage(id); err != nil {
+			return err
+		}
 	}
 	client := registry.New(s.store, registryOptions(c, s))
 	write := func(w io.Writer) error {
@@ -66,20 +71,19 @@ func save(c *cli.Context, s *session, output string, opts registry.SaveOptions) 
 }
 
 // savedNames are the names the images are found by, so that the archive
-// carries those the user gave and not the others.
-func savedNames(store imageReader, given []string) ([]string, error) {
-	var names []string
+// carries those the user gave and not the others, and the images' IDs.
+func savedNames(store imageReader, given []string) (names, ids []string, err error) {
 	for _, g := range given {
 		img, name, err := find(store, g)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		if name == "" {
 			name = img.ID
 		}
-		names = append(names, name)
+		names, ids = append(names, name), append(ids, img.ID)
 	}
-	return names, nil
+	return names, ids, nil
 }
 
 // replaceFile writes a file that appears complete or not at all. What is not a
