@@ -57,10 +57,7 @@ func (s *Store) Pin(layer string) error {
 // it, and others leave the layers. Of an index it keeps the images that are there. It
 // returns ErrImageUnknown for an image that has been removed meanwhile.
 func (s *Store) UseImage(id string) error {
-	if err := s.Hold(id); err != nil {
-		return err
-	}
-	img, err := s.Image(id)
+	img, err := s.HoldImage(id)
 	if err != nil {
 		return err
 	}
@@ -79,6 +76,15 @@ func (s *Store) UseImage(id string) error {
 		}
 	}
 	return err
+}
+
+// HoldImage is UseImage with respect to shale's commands alone. Pinning layers takes
+// some tens of milliseconds, which short uses are spared by it.
+func (s *Store) HoldImage(id string) (Image, error) {
+	if err := s.Hold(id); err != nil {
+		return Image{}, err
+	}
+	return s.Image(id)
 }
 
 func (s *Store) newPin(layer string) (*pin, error) {

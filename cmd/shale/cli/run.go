@@ -86,11 +86,12 @@ func runAction(c *cli.Context) error {
 		services.net.unsaid()
 		img, err := runImage(c, s, opts)
 		if err == nil {
-			err = s.store.UseImage(img.ID)
+			img, err = s.store.HoldImage(img.ID)
 		}
 		if err != nil {
 			return err
 		}
+		defer pinLater(s, img)()
 		config, err := readConfig(s.store, img)
 		if err != nil {
 			return err
@@ -191,6 +192,26 @@ func runImage(c *cli.Context, s *session, o runOptions) (storage.Image, error) {
 		return pull(c, s, o.image, o.platform)
 	}
 	return img, err
+}
+
+// pinAfter is how long a container runs before the layers of its image are pinned.
+const pinAfter = 300 * time.Millisecond
+
+// pinLater keeps the layers of the image from other programs if the container runs for
+// a while. stop must be called before the store is closed.
+func pinLater(s *session, img storage.Image) (stop func()) {
+	pinned := make(chan struct{})
+	timer := time.AfterFunc(pinAfter, func() {
+		defer close(pinned)
+		if err := s.store.UseImage(img.ID); err != nil {
+			s.logger.Debug("the image that is run is not kept from other programs", "error", err)
+		}
+	})
+	return func() {
+		if !timer.Stop() {
+			<-pinned
+		}
+	}
 }
 
 // spec joins what the image says and what the user says.
