@@ -19,6 +19,7 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sys/unix"
 
 	"github.com/shale-build/shale/storage"
 	"github.com/shale-build/shale/storage/registry"
@@ -389,6 +390,45 @@ func TestLayoutWithSwappedManifest(t *testing.T) {
 		}
 		if a, err := c.OpenArtifactLayout(t.Context(), where, amd64); err == nil || !strings.Contains(err.Error(), "another digest") {
 			t.Errorf("open %s: %+v, %v", where, a, err)
+		}
+	}
+}
+
+// A FIFO in the place of a layout's file is not waited for.
+func TestLayoutOfFIFOs(t *testing.T) {
+	good := forge(t, 6, []string{"good"}, nil)
+	blob := func(d digest.Digest) string { return filepath.Join("blobs", "sha256", d.Encoded()) }
+	for _, fifo := range append([]string{"index.json", "oci-layout", blob(good.digest())}, slices.Collect(func(yield func(string) bool) {
+		for d := range good.blobs {
+			if !yield(blob(d)) {
+				return
+			}
+		}
+	})...) {
+		dir := t.TempDir()
+		if err := os.MkdirAll(filepath.Join(dir, "blobs", "sha256"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		files := map[string][]byte{
+			"oci-layout":        []byte(`{"imageLayoutVersion":"1.0.0"}`),
+			"index.json":        fmt.Appendf(nil, `{"schemaVersion":2,"manifests":[{"mediaType":%q,"digest":%q,"size":%d}]}`, good.mediaType, good.digest(), len(good.manifest)),
+			blob(good.digest()): good.manifest,
+		}
+		for d, data := range good.blobs {
+			files[blob(d)] = data
+		}
+		for name, data := range files {
+			err := os.WriteFile(filepath.Join(dir, name), data, 0o600)
+			if name == fifo {
+				err = errors.Join(os.Remove(filepath.Join(dir, name)), unix.Mkfifo(filepath.Join(dir, name), 0o600))
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		c := client(t, storetest.Open(t, storetest.NewRoots(t)), nil)
+		if img, err := c.PullLayout(t.Context(), dir, registry.PullOptions{Platform: amd64}); err == nil || !strings.Contains(err.Error(), fifo+" is not a file") {
+			t.Errorf("%s: %+v, %v", fifo, img, err)
 		}
 	}
 }

@@ -54,6 +54,9 @@ func openLayout(where string) (_ types.ImageReference, path string, _ digest.Dig
 	if path, err = filepath.Abs(path); err != nil {
 		return nil, "", "", fmt.Errorf("find OCI layout %s: %w", where, err)
 	}
+	if err := checkFiles(path); err != nil {
+		return nil, "", "", fmt.Errorf("OCI layout %s: %w", path, err)
+	}
 	entries, err := layout.List(path)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, "", "", fmt.Errorf("OCI layout %s: %w: no index.json there", path, ErrNotFound)
@@ -70,6 +73,30 @@ func openLayout(where string) (_ types.ImageReference, path string, _ digest.Dig
 		return nil, "", "", fmt.Errorf("read OCI layout %s: %w", path, err)
 	}
 	return ref, path, entries[i].ManifestDescriptor.Digest, nil
+}
+
+// checkFiles refuses a layout with something else than files in it, as opening a FIFO
+// waits for who writes to it (fifo(7)). What is missing is for others to report.
+func checkFiles(dir string) error {
+	for _, name := range []string{ocispec.ImageIndexFile, ocispec.ImageLayoutFile} {
+		if info, err := os.Stat(filepath.Join(dir, name)); err == nil && !info.Mode().IsRegular() {
+			return fmt.Errorf("%s is not a file", name)
+		}
+	}
+	blobs := filepath.Join(dir, ocispec.ImageBlobsDir)
+	algorithms, _ := os.ReadDir(blobs) //nolint:errcheck // as the comment says
+	for _, a := range algorithms {
+		entries, _ := os.ReadDir(filepath.Join(blobs, a.Name())) //nolint:errcheck // as the comment says
+		for _, e := range entries {
+			if e.Type().IsRegular() {
+				continue
+			}
+			if info, err := os.Stat(filepath.Join(blobs, a.Name(), e.Name())); err == nil && !info.Mode().IsRegular() {
+				return fmt.Errorf("%s is not a file", filepath.Join(ocispec.ImageBlobsDir, a.Name(), e.Name()))
+			}
+		}
+	}
+	return nil
 }
 
 func pick(entries []layout.ListResult, tag string, dgst digest.Digest) (int, error) {

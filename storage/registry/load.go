@@ -44,7 +44,7 @@ func (c *Client) load(ctx context.Context, r io.Reader, dir string, opts PullOpt
 	if err := spool(ctx, r, file); err != nil {
 		return nil, err
 	}
-	docker, oci, err := contents(file)
+	docker, oci, err := contents(ctx, file)
 	switch {
 	case err != nil:
 		return nil, err
@@ -83,8 +83,8 @@ func spool(ctx context.Context, r io.Reader, file string) (err error) {
 }
 
 // contents tells what kinds of archive a file is.
-func contents(file string) (docker, oci bool, err error) {
-	err = eachEntry(file, func(h *tar.Header, _ io.Reader) error {
+func contents(ctx context.Context, file string) (docker, oci bool, err error) {
+	err = eachEntry(ctx, file, func(h *tar.Header, _ io.Reader) error {
 		switch path.Clean(h.Name) {
 		case "manifest.json":
 			docker = true
@@ -96,7 +96,7 @@ func contents(file string) (docker, oci bool, err error) {
 	return docker, oci, err
 }
 
-func eachEntry(file string, visit func(*tar.Header, io.Reader) error) error {
+func eachEntry(ctx context.Context, file string, visit func(*tar.Header, io.Reader) error) error {
 	f, err := os.Open(file)
 	if err != nil {
 		return err
@@ -104,6 +104,9 @@ func eachEntry(file string, visit func(*tar.Header, io.Reader) error) error {
 	defer func() { _ = f.Close() }()
 	tr := tar.NewReader(f)
 	for {
+		if err := context.Cause(ctx); err != nil {
+			return err
+		}
 		h, err := tr.Next()
 		if errors.Is(err, io.EOF) {
 			return nil
@@ -128,7 +131,7 @@ func unpackLayout(ctx context.Context, file, dir string) error {
 		return err
 	}
 	defer func() { _ = root.Close() }()
-	return eachEntry(file, func(h *tar.Header, r io.Reader) error {
+	return eachEntry(ctx, file, func(h *tar.Header, r io.Reader) error {
 		name := path.Clean(h.Name)
 		if h.Typeflag != tar.TypeReg || !isLayoutFile(name) {
 			return nil
@@ -165,6 +168,9 @@ func (c *Client) loadDocker(ctx context.Context, file string, opts PullOptions) 
 	}
 	var images []storage.Image
 	for _, refs := range list {
+		if err := context.Cause(ctx); err != nil {
+			return images, err
+		}
 		var names []imgref.Named
 		for _, ref := range refs {
 			if named := ref.DockerReference(); named != nil {
@@ -187,6 +193,9 @@ func (c *Client) loadLayout(ctx context.Context, dir string, opts PullOptions) (
 	}
 	var images []storage.Image
 	for i, e := range entries {
+		if err := context.Cause(ctx); err != nil {
+			return images, err
+		}
 		ref, err := layout.NewIndexReference(dir, i)
 		if err != nil {
 			return images, err

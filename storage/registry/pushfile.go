@@ -61,6 +61,9 @@ func openFile(ctx context.Context, path string, sys *types.SystemContext) (_ typ
 		return nil, nil, err
 	}
 	if info.IsDir() {
+		if err := checkFiles(path); err != nil {
+			return nil, nil, err
+		}
 		ref, err := firstOf(path)
 		return ref, func() error { return nil }, err
 	}
@@ -86,7 +89,7 @@ func openArchive(ctx context.Context, path, dir string, sys *types.SystemContext
 	if err != nil {
 		return nil, nil, err
 	}
-	isDocker, isOCI, err := contents(plain)
+	isDocker, isOCI, err := contents(ctx, plain)
 	switch {
 	case err != nil:
 		return nil, nil, err
