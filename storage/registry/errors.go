@@ -23,7 +23,7 @@ func explain(what string, named imgref.Named, err error) error {
 	case isUnauthorized(err, text):
 		return fmt.Errorf("%s %s: %w: the registry refuses these credentials, or has no such repository: run \"shale login %s\": %w",
 			what, named, ErrUnauthorized, host, err)
-	case strings.Contains(text, "server gave HTTP response to HTTPS client"):
+	case isPlainHTTP(text):
 		return fmt.Errorf("%s %s: %s speaks plain HTTP: use --tls-verify=false, or insecure=true in registries.conf: %w", what, named, host, err)
 	case strings.Contains(text, "x509: ") || strings.Contains(text, "tls: failed to verify"):
 		return fmt.Errorf("%s %s: the certificate of %s is not trusted: put its CA into certs.d, or use --tls-verify=false: %w", what, named, host, err)

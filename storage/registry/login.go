@@ -36,7 +36,7 @@ func explainLogin(host string, err error) error {
 	switch {
 	case isUnauthorized(err, text):
 		return fmt.Errorf("log in to %s: %w: user name or password is wrong: %w", host, ErrUnauthorized, err)
-	case strings.Contains(text, "server gave HTTP response to HTTPS client"):
+	case isPlainHTTP(text):
 		return fmt.Errorf("log in to %s: it speaks plain HTTP: use --tls-verify=false: %w", host, err)
 	}
 	return fmt.Errorf("log in to %s: %w", host, err)

@@ -3,11 +3,13 @@ package cli
 import (
 	"fmt"
 	"io"
+	"os"
 
 	"github.com/urfave/cli/v2"
 
 	"github.com/shale-build/shale/cmd/shale/cli/format"
 	"github.com/shale-build/shale/runtime/probe"
+	"github.com/shale-build/shale/storage/registry"
 )
 
 func doctorCommand() *cli.Command {
@@ -59,6 +61,7 @@ func diagnose(c *cli.Context) diagnosis {
 		d.Probes = append(d.Probes, podmanResult(c.Context, report.GraphRoot, c.String(rootFlag) != "")...)
 		d.CanBuild, reason = report.Step == "", report.Step
 	}
+	d.Probes = append(d.Probes, networkResults(c.Context, registry.New(nil, registryOptions(c, nil)), os.LookupEnv)...)
 	fixes := 0
 	for _, r := range d.Probes {
 		if r.Fix != "" {
