@@ -63,8 +63,13 @@ func (s *Store) assembleLayer(l *cstorage.Layer) (io.ReadCloser, error) {
 	return &layerReader{assembler: newAssembler(gz, root), closers: []io.Closer{gz, recipe, root}}, nil
 }
 
+// tarSplitPath is where the tar-split of a layer is, in the store that has the layer.
 func (s *Store) tarSplitPath(id string) string {
-	return filepath.Join(s.GraphRoot(), driverName+"-layers", id+".tar-split.gz")
+	root := s.GraphRoot()
+	if dir, err := s.layerDir(id); err == nil { // ROOT/overlay/ID/diff
+		root = filepath.Dir(filepath.Dir(filepath.Dir(dir)))
+	}
+	return filepath.Join(root, driverName+"-layers", id+".tar-split.gz")
 }
 
 type layerReader struct {

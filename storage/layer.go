@@ -140,6 +140,9 @@ func (s *Store) FindLayer(parent string, diffID digest.Digest) (Layer, bool, err
 		if l.Parent != parent || l.UncompressedDigest != diffID || len(l.UIDMap) > 0 || len(l.GIDMap) > 0 {
 			continue
 		}
+		if l.ReadOnly && s.recorded {
+			continue // see Adopt
+		}
 		if _, err := s.LayerDir(l.ID); err == nil {
 			return layerOf(l), true, nil
 		}

@@ -74,7 +74,8 @@ func (s *Store) checkOwnership() error {
 	return os.Remove(mark)
 }
 
-// hasOtherOwners tells whether a layer has files that are not root's.
+// hasOtherOwners reports whether a layer of the store itself has files that are not
+// root's.
 func (s *Store) hasOtherOwners() (bool, error) {
 	layers, err := s.lib.Layers()
 	if err != nil {
@@ -82,7 +83,7 @@ func (s *Store) hasOtherOwners() (bool, error) {
 	}
 	other := func(id uint32) bool { return id != 0 }
 	return slices.ContainsFunc(layers, func(l cstorage.Layer) bool {
-		return slices.ContainsFunc(l.UIDs, other) || slices.ContainsFunc(l.GIDs, other)
+		return !l.ReadOnly && (slices.ContainsFunc(l.UIDs, other) || slices.ContainsFunc(l.GIDs, other))
 	}), nil
 }
 

@@ -314,7 +314,7 @@ func chainOf(layers []storage.Layer) digest.Digest {
 // unpacked returns the topmost layer of an image that was fetched, if its layers
 // are those of a chain. Nothing may be recorded in the cache under a chain that was
 // only claimed.
-func (im *Images) unpacked(top string, chain digest.Digest) (string, error) {
+func (im *Images) unpacked(ctx context.Context, top string, chain digest.Digest) (string, error) {
 	if _, err := im.keeper.Layer(top); err != nil {
 		return "", err
 	}
@@ -325,7 +325,12 @@ func (im *Images) unpacked(top string, chain digest.Digest) (string, error) {
 	if got := chainOf(layers); got != chain {
 		return "", fmt.Errorf("%w: they have the chain %q instead of %q", storage.ErrOtherLayers, got, chain)
 	}
-	return top, nil
+	own, err := im.store.Adopt(ctx, top)
+	if err != nil || own == top {
+		return own, err
+	}
+	_, err = im.keeper.Layer(own)
+	return own, err
 }
 
 // fetch brings b's layers into the store and returns the topmost one.
@@ -335,7 +340,7 @@ func (im *Images) fetch(ctx context.Context, b base, progress registry.Progress)
 	}
 	if b.imageID != "" {
 		// The image may have been removed, its layers are kept.
-		return im.unpacked(b.top, b.chain)
+		return im.unpacked(ctx, b.top, b.chain)
 	}
 	named, err := reference.ParseNormalizedNamed(b.name)
 	if err != nil {
@@ -351,7 +356,7 @@ func (im *Images) fetch(ctx context.Context, b base, progress registry.Progress)
 	if err != nil {
 		return "", err
 	}
-	top, err := im.unpacked(img.TopLayer, b.chain)
+	top, err := im.unpacked(ctx, img.TopLayer, b.chain)
 	if err != nil {
 		return "", fmt.Errorf("image %s: %w", b.name, err)
 	}

@@ -101,7 +101,7 @@ func (s *Sources) layout(ctx context.Context, v *llb.Vertex) (solve.Source, erro
 			if err != nil {
 				return "", err
 			}
-			return s.Images.unpacked(img.TopLayer, chain)
+			return s.Images.unpacked(ctx, img.TopLayer, chain)
 		},
 	}, nil
 }

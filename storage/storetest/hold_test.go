@@ -6,9 +6,11 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 
 	"github.com/shale-build/shale/storage"
 	"github.com/shale-build/shale/storage/storetest"
@@ -211,9 +213,16 @@ func TestPinOfKilledProcess(t *testing.T) {
 // shared is a store and another one that has it as its additional image store.
 func shared(t *testing.T) (s *storage.Store, img storage.Image, base storage.Layer) {
 	t.Helper()
+	img, base = share(t, file("a", "1"))
+	return storetest.Open(t, storetest.NewRoots(t)), img, base
+}
+
+// share makes a store that is the additional one of those that are opened next.
+func share(t *testing.T, fill storage.FillFunc) (img storage.Image, base storage.Layer) {
+	t.Helper()
 	from := storetest.NewRoots(t)
 	first := storetest.Open(t, from)
-	base = create(t, first, "", file("a", "1"))
+	base = create(t, first, "", fill)
 	img = image(t, first, spec(t, "one", []storage.Layer{base}, "localhost/shared:1"))
 	closeStore(t, first)
 	// The library keeps apart, in one process, stores to read and to write.
@@ -226,7 +235,50 @@ func shared(t *testing.T) (s *storage.Store, img storage.Image, base storage.Lay
 		t.Fatal(err)
 	}
 	t.Setenv("CONTAINERS_STORAGE_CONF", conf)
-	return storetest.Open(t, storetest.NewRoots(t)), img, base
+	return img, base
+}
+
+// Where owners are recorded, layers of an additional store are unpacked once more,
+// with the owners that their tar-split has.
+func TestAdopt(t *testing.T) {
+	_, base := share(t, storetest.Fill(func(upper string) error {
+		name := filepath.Join(upper, "owned")
+		return errors.Join(os.WriteFile(name, []byte("x"), 0o644), os.Chown(name, 7, 8))
+	}))
+	roots := storetest.NewRoots(t)
+	s, err := storage.Open(storage.Options{GraphRoot: roots.Graph, RunRoot: roots.Run, Recorded: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { closeStore(t, s) })
+	var own string
+	for range 2 {
+		again, err := s.Adopt(t.Context(), base.ID)
+		if err != nil || own != "" && again != own {
+			t.Fatalf("layer %q, %v; the first time %q", again, err, own)
+		}
+		own = again
+	}
+	l, err := s.Layer(own)
+	if err != nil || own == base.ID || l.ReadOnly || l.DiffID != base.DiffID {
+		t.Errorf("adopted %+v, %v", l, err)
+	}
+	dir, err := s.LayerDir(own)
+	if err != nil {
+		t.Fatal(err)
+	}
+	record := make([]byte, 100)
+	n, err := unix.Getxattr(filepath.Join(dir, "owned"), "user.containers.override_stat", record)
+	if err != nil || !strings.HasPrefix(string(record[:n]), "7:8:") {
+		t.Errorf("record %q, %v", record[:max(n, 0)], err)
+	}
+	if _, err := readDiff(s, own); err != nil {
+		t.Error(err)
+	}
+	top := create(t, s, own, file("b", "2"))
+	if same, err := s.Adopt(t.Context(), top.ID); err != nil || same != top.ID {
+		t.Errorf("a layer of one's own becomes %q, %v", same, err)
+	}
 }
 
 func TestAdditionalStore(t *testing.T) {

@@ -88,6 +88,9 @@ func runAction(c *cli.Context) error {
 		if err == nil {
 			img, err = s.store.HoldImage(img.ID)
 		}
+		if err == nil {
+			img.TopLayer, err = s.store.Adopt(c.Context, img.TopLayer)
+		}
 		if err != nil {
 			return err
 		}

@@ -1,0 +1,58 @@
+package storage
+
+import (
+	"context"
+	"errors"
+	"fmt"
+)
+
+// Adopt returns a layer of this store with the content of top and of all below it,
+// which may be in an additional image store. Where the kernel has the owners of files
+// that is top itself. Where owners are recorded, the files of an additional store bear
+// no records and belong to ids that do not exist here: layers from there, and what is
+// on them, are unpacked once more, from their own files. It fails where this user may
+// not read one of those.
+func (s *Store) Adopt(ctx context.Context, top string) (string, error) {
+	if !s.recorded {
+		return top, nil
+	}
+	chain, err := s.Chain(top)
+	if err != nil {
+		return "", err
+	}
+	parent := ""
+	for _, l := range chain {
+		if !l.ReadOnly && l.Parent == parent {
+			parent = l.ID
+			continue
+		}
+		own, err := s.adoptOne(ctx, parent, l)
+		if err != nil {
+			return "", fmt.Errorf("take layer %s from an additional image store: %w", short(l.ID), err)
+		}
+		parent = own.ID
+	}
+	return parent, nil
+}
+
+func (s *Store) adoptOne(ctx context.Context, parent string, l Layer) (_ Layer, err error) {
+	own, found, err := s.findAndHold(parent, l.DiffID)
+	if err != nil || found {
+		return own, err
+	}
+	r, err := s.OpenDiff(l.ID)
+	if err != nil {
+		return Layer{}, err
+	}
+	st, err := s.StageTar(ctx, r, "")
+	if err := errors.Join(err, r.Close()); err != nil {
+		return Layer{}, err
+	}
+	defer func() { err = errors.Join(err, st.Drop()) }()
+	records, err := s.OpenRecords()
+	if err != nil {
+		return Layer{}, err
+	}
+	defer func() { err = errors.Join(err, records.Close()) }()
+	return records.Add(ctx, parent, st)
+}
