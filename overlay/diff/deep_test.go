@@ -36,12 +36,12 @@ func TestDeep(t *testing.T) {
 		name   string
 		levels int
 		// limit is the limit of descriptors, 0 for the process's own.
-		limit uint64
-		want  error
+		limit       uint64
+		pack, clone error
 	}{
-		{"longer than PATH_MAX", 60, 0, nil},
-		{"longer than a layer's paths", 200, 0, diff.ErrPathTooLong},
-		{"more levels than descriptors", 150, 128, unix.EMFILE},
+		{"longer than PATH_MAX", 60, 0, nil, nil},
+		{"longer than a layer's paths", 200, 0, diff.ErrPathTooLong, nil},
+		{"more levels than descriptors", 150, 128, unix.EMFILE, unix.EMFILE},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			dir, copied := t.TempDir(), t.TempDir()
@@ -57,7 +57,7 @@ func TestDeep(t *testing.T) {
 			checkFDs(t)
 			cloneErr := diff.Clone(t.Context(), dir, copied)
 			checkFDs(t)
-			if !errors.Is(packErr, c.want) || c.want != unix.EMFILE && cloneErr != nil || c.want == unix.EMFILE && !errors.Is(cloneErr, c.want) {
+			if !errors.Is(packErr, c.pack) || !errors.Is(cloneErr, c.clone) {
 				t.Errorf("pack: %v\nclone: %v", packErr, cloneErr)
 			}
 			for _, err := range []error{packErr, cloneErr} {

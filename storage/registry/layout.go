@@ -84,9 +84,9 @@ func checkFiles(dir string) error {
 		}
 	}
 	blobs := filepath.Join(dir, ocispec.ImageBlobsDir)
-	algorithms, _ := os.ReadDir(blobs) //nolint:errcheck // as the comment says
+	algorithms, _ := os.ReadDir(blobs)
 	for _, a := range algorithms {
-		entries, _ := os.ReadDir(filepath.Join(blobs, a.Name())) //nolint:errcheck // as the comment says
+		entries, _ := os.ReadDir(filepath.Join(blobs, a.Name()))
 		for _, e := range entries {
 			if e.Type().IsRegular() {
 				continue

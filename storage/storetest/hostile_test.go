@@ -52,11 +52,13 @@ func entries(t *testing.T, list ...tar.Header) []byte {
 func link(name, to string) tar.Header {
 	return tar.Header{Typeflag: tar.TypeSymlink, Name: name, Linkname: to}
 }
+
 func hard(name, to string) tar.Header {
 	return tar.Header{Typeflag: tar.TypeLink, Name: name, Linkname: to}
 }
 func directory(name string) tar.Header { return tar.Header{Typeflag: tar.TypeDir, Name: name} }
-func regular(name string) tar.Header   { return tar.Header{Name: name} }
+
+func regular(name string) tar.Header { return tar.Header{Name: name} }
 
 // Layers of an image that try to reach what is outside of their directory: the
 // canary, a directory beside the store, the layer below and the store itself.
@@ -153,7 +155,7 @@ func look(t *testing.T, dir string) string {
 		if err := unix.Lstat(filepath.Join(dir, name), &st); err != nil {
 			t.Fatal(err)
 		}
-		content, _ := os.ReadFile(filepath.Join(dir, name)) //nolint:errcheck // a directory has none
+		content, _ := os.ReadFile(filepath.Join(dir, name)) // a directory has none
 		fmt.Fprintf(&b, "%s %o %d:%d links %d, %d bytes, %d.%d %q\n", name, st.Mode, st.Uid, st.Gid, st.Nlink, st.Size, st.Mtim.Sec, st.Mtim.Nsec, content)
 	}
 	return b.String()
