@@ -6,12 +6,11 @@ import (
 	"fmt"
 )
 
-// Adopt returns a layer of this store with the content of top and of all below it,
-// which may be in an additional image store. Where the kernel has the owners of files
-// that is top itself. Where owners are recorded, the files of an additional store bear
-// no records and belong to ids that do not exist here: layers from there, and what is
-// on them, are unpacked once more, from their own files. It fails where this user may
-// not read one of those.
+// Adopt returns a layer of this store with the content of top and of its parents, some
+// of which may be in an additional image store. With native owners that is top itself.
+// With recorded ones, the files of an additional store have no records and belong to
+// ids that do not exist here, so its layers, and those on them, are unpacked once more
+// from their own files. It returns an error if this user may not read one of them.
 func (s *Store) Adopt(ctx context.Context, top string) (string, error) {
 	if !s.recorded {
 		return top, nil

@@ -15,9 +15,9 @@ import (
 	"github.com/shale-build/shale/runtime/sandbox"
 )
 
-// rlimits translates --ulimit; the names are those of docker run. Without a limit for
-// them no core dumps are written (core(5)): they would be in the layer, and have the
-// memory of a step with its secrets.
+// rlimits translates --ulimit; the names are those of docker run. Unless --ulimit core
+// is given, no core dumps are written (core(5)): they would be in the layer, with the
+// memory of a step and its secrets.
 func rlimits(list []*pb.Ulimit) ([]sandbox.Rlimit, error) {
 	var out []sandbox.Rlimit
 	if !slices.ContainsFunc(list, func(u *pb.Ulimit) bool { return strings.EqualFold(u.GetName(), "core") }) {

@@ -1,8 +1,8 @@
 // Package stall ends transfers whose other end sends nothing any more, or so little
 // that the transfer would never end.
 //
-// A Watch counts only the time in which its readers wait. A reader that is slow to
-// use what it has read is no reason to end a transfer.
+// A Watch counts only the time in which its readers wait for data. A slow consumer is
+// no reason to end a transfer.
 package stall
 
 import (
@@ -13,11 +13,11 @@ import (
 	"time"
 )
 
-// ErrStalled is the cause of a context that a Watch has ended, and what its readers
-// return then.
+// ErrStalled is the cause of a context that a Watch has ended, and the error of its
+// readers.
 var ErrStalled = errors.New("less than 4 KiB were received in two minutes")
 
-// In a time of waiting of limit at least progress bytes must come.
+// At least progress bytes must arrive while the readers wait for limit.
 const (
 	limit    = 2 * time.Minute
 	progress = 4 << 10

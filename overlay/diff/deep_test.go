@@ -29,8 +29,8 @@ func deep(t *testing.T, dir string, levels int) {
 	must(t, unix.Close(fd))
 }
 
-// Trees that are deeper than what an archive or the process can take end with an
-// error of one line and leave no descriptor open.
+// A tree too deep for an archive or for the process gives an error of one line, and
+// leaves no descriptor open.
 func TestDeep(t *testing.T) {
 	for _, c := range []struct {
 		name   string

@@ -341,7 +341,7 @@ func (p *placing) writeBack(at *placed, from, to string) error {
 	return p.copy(context.WithoutCancel(p.ctx), from, to)
 }
 
-// isDir reports whether what is shown is a directory still.
+// isDir reports whether the name is still that of a directory.
 func (at *placed) isDir() bool {
 	var st unix.Stat_t
 	err := unix.Fstatat(at.dir, at.name, &st, unix.AT_SYMLINK_NOFOLLOW)

@@ -81,7 +81,7 @@ func (f *fetcher) config(ctx context.Context, info types.BlobInfo) (_ []byte, er
 	return data, nil
 }
 
-// all stages and records what is missing.
+// all stages and records the missing layers.
 func (f *fetcher) all(ctx context.Context, list []*wanted) (err error) {
 	parent, list, err := f.present(list)
 	if err != nil {

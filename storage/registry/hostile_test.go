@@ -195,8 +195,8 @@ func TestImagesThatLie(t *testing.T) {
 	}
 }
 
-// Addresses in an image's descriptors are not asked for its layers, whatever the
-// layers' type: the registry has them, or nobody.
+// Layers come from the image's registry alone. Addresses in their descriptors are not
+// asked, whatever the layers' type.
 func TestLayersOfOtherHosts(t *testing.T) {
 	var asked atomic.Int32
 	other := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { asked.Add(1) }))

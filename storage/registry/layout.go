@@ -75,8 +75,8 @@ func openLayout(where string) (_ types.ImageReference, path string, _ digest.Dig
 	return ref, path, entries[i].ManifestDescriptor.Digest, nil
 }
 
-// checkFiles refuses a layout with something else than files in it, as opening a FIFO
-// waits for who writes to it (fifo(7)). What is missing is for others to report.
+// checkFiles returns an error if an index or a blob of a layout is not a file: opening
+// a FIFO waits for a writer (fifo(7)). Missing files are no error here.
 func checkFiles(dir string) error {
 	for _, name := range []string{ocispec.ImageIndexFile, ocispec.ImageLayoutFile} {
 		if info, err := os.Stat(filepath.Join(dir, name)); err == nil && !info.Mode().IsRegular() {

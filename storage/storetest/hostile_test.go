@@ -60,8 +60,8 @@ func directory(name string) tar.Header { return tar.Header{Typeflag: tar.TypeDir
 
 func regular(name string) tar.Header { return tar.Header{Name: name} }
 
-// Layers of an image that try to reach what is outside of their directory: the
-// canary, a directory beside the store, the layer below and the store itself.
+// Layers of an image that try to reach files outside of their directory: the canary,
+// which is a directory beside the store, their parent, and the store itself.
 func TestHostileLayers(t *testing.T) {
 	up := strings.Repeat("../", 40)
 	for _, recorded := range []bool{false, true} {
@@ -117,7 +117,7 @@ func TestHostileLayers(t *testing.T) {
 					data := entries(t, list...)
 					l, err := s.ImportLayer(t.Context(), base.ID, digest.FromBytes(data), bytes.NewReader(data))
 					if err == nil {
-						// What it has must not stand in the way of a layer on it.
+						// A layer on it must be possible.
 						if _, err := s.CreateLayer(t.Context(), l.ID, file("above", name)); err != nil {
 							t.Errorf("a layer on it: %v", err)
 						}
@@ -142,7 +142,7 @@ func TestHostileLayers(t *testing.T) {
 	}
 }
 
-// look describes the directory and what is in it.
+// look describes a directory and its entries.
 func look(t *testing.T, dir string) string {
 	t.Helper()
 	names, err := os.ReadDir(dir)

@@ -60,7 +60,7 @@ func sshkeys([]string) error {
 	return unknownRequest()
 }
 
-// unknownRequest sends what no agent knows, which is to be refused like the rest.
+// unknownRequest sends a request that no agent knows. It must be refused.
 func unknownRequest() error {
 	conn, err := net.Dial("unix", os.Getenv("SSH_AUTH_SOCK"))
 	if err != nil {

@@ -34,9 +34,9 @@ func globalFlags() []cli.Flag {
 }
 
 // newLogger makes the logger the global flags ask for, and brings those of the
-// libraries, which are global, to the same level. What libraries tell package log,
-// such as unknown requests to an ssh agent, is of a step's or a registry's making
-// and counts as debugging.
+// libraries, which are global, to the same level. Messages of libraries to package
+// log, as about unknown requests to an ssh agent, are caused by steps and registries
+// and have the level debug.
 func newLogger(c *cli.Context) (*slog.Logger, error) {
 	level := slog.LevelDebug
 	if !c.Bool(debugFlag) {
