@@ -186,6 +186,30 @@ func TestResultsFile(t *testing.T) {
 	}
 }
 
+func TestKeep(t *testing.T) {
+	o := options{results: t.TempDir()}
+	m := machine{name: "m"}
+	a, b := plan.Result{Environment: "user", Case: "a", Passed: true}, plan.Result{Environment: "user", Case: "b", Passed: true}
+	failed := plan.Result{Environment: "user", Case: "b"}
+	for _, step := range []struct {
+		whole     bool
+		now, want []plan.Result
+	}{
+		{false, []plan.Result{a}, []plan.Result{a}},
+		{false, []plan.Result{b}, []plan.Result{a, b}},
+		{false, []plan.Result{failed}, []plan.Result{a, failed}},
+		{true, []plan.Result{b}, []plan.Result{b}},
+	} {
+		if err := o.keep(m, step.now, step.whole); err != nil {
+			t.Fatal(err)
+		}
+		got, err := readResults(filepath.Join(o.results, "m.tsv"))
+		if err != nil || !slices.Equal(got, step.want) {
+			t.Errorf("got %v, %v, want %v", got, err, step.want)
+		}
+	}
+}
+
 func TestLoadOrder(t *testing.T) {
 	dir := t.TempDir()
 	dep := "kernel/fs/ext4/ext4.ko.xz: kernel/fs/jbd2/jbd2.ko.xz kernel/lib/crc16.ko.xz\nkernel/fs/jbd2/jbd2.ko.xz:\nkernel/lib/crc16.ko.xz:\n"

@@ -88,18 +88,18 @@ func (o options) machines(ctx context.Context, names []string) error {
 			errs = append(errs, fmt.Errorf("%s: %w", m.name, err))
 		}
 		r.end(time.Since(began))
-		if o.results != "" && !o.short && !r.incomplete {
-			errs = append(errs, o.keep(m, r.results))
+		if o.results != "" && !o.short && len(r.results) > 0 {
+			errs = append(errs, o.keep(m, r.results, o.run == "" && !r.incomplete))
 		}
 	}
 	return errors.Join(errs...)
 }
 
-// keep writes a machine's results to its file. Those of a part replace what the file
-// has of the same cases.
-func (o options) keep(m machine, results []plan.Result) error {
+// keep writes a machine's results to its file. Those of a part, as of a machine that
+// did not get to its end, replace the file's lines of the same cases.
+func (o options) keep(m machine, results []plan.Result, whole bool) error {
 	file := filepath.Join(o.results, m.name+".tsv")
-	if o.run == "" {
+	if whole {
 		return writeResults(file, results)
 	}
 	old, err := readResults(file)
