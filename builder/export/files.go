@@ -60,12 +60,21 @@ func (t Trees) Files(ctx context.Context, dir string, opts FilesOptions) error {
 	if err := transfer(ctx, fs, func(ctx context.Context, s fsutil.Stream) error {
 		return fsutil.ReceiveRoot(ctx, s, root, receive)
 	}); err != nil {
-		return fmt.Errorf("write files to %s: %w", dir, err)
+		return fmt.Errorf("write files to %s: %w", dir, explainDevice(err))
 	}
 	if err := setIDs.restore(osRoot); err != nil {
 		return fmt.Errorf("write files to %s: %w", dir, err)
 	}
 	return nil
+}
+
+// explainDevice adds to the error about a device what can be done: only the machine's
+// root makes devices (mknod(2)).
+func explainDevice(err error) error {
+	if errors.Is(err, unix.EPERM) && strings.Contains(err.Error(), "create device") {
+		return fmt.Errorf("%w: only root can make devices, --output type=tar takes them along", err)
+	}
+	return err
 }
 
 // setIDs are the modes of files with set-id bits, which fsutil sets before it writes
