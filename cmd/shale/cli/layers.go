@@ -156,9 +156,11 @@ func probeConditions(dir string, info userns.Info) (string, error) {
 
 // checkOwners returns an error if files of the store cannot be given to the ids
 // of the namespace, as on NFS: the server knows nothing of subordinate ids and
-// refuses chown(2) to all users but root.
+// refuses chown(2) to all users but root. File systems that hold overlays have no
+// such server. For whatever reason the layers are shown natively, the file system was
+// not necessarily asked.
 func checkOwners(l *storage.Location, info userns.Info, way layersWay) error {
-	if info.Mode != userns.ModeFull || way.Reason != layersReason(overlay.FileSystem) {
+	if info.Mode != userns.ModeFull || !way.Native {
 		return nil
 	}
 	tmp, err := l.StateDir("tmp")

@@ -201,3 +201,29 @@ func TestChooseLayersWithoutProbe(t *testing.T) {
 		})
 	}
 }
+
+// Wherever layers are shown natively it is tried whether files can be given away. The
+// file system of the test refuses that to all users but root, as NFS does.
+func TestCheckOwners(t *testing.T) {
+	full, one := userns.Info{Mode: userns.ModeFull}, userns.Info{Mode: "single id"}
+	for _, c := range []struct {
+		name  string
+		info  userns.Info
+		way   layersWay
+		tried bool
+	}{
+		{"overlay", full, layersWay{}, false},
+		{"file system", full, layersWay{Native: true, Reason: layersReason(overlay.FileSystem)}, true},
+		{"old kernel", full, layersWay{Native: true, Reason: layersReason(overlay.KernelTooOld)}, true},
+		{"no module", full, layersWay{Native: true, Reason: layersReason(overlay.NoModule)}, true},
+		{"asked for", full, layersWay{Native: true, Reason: reasonAskedFor}, true},
+		{"single id", one, layersWay{Native: true, Reason: layersReason(overlay.FileSystem)}, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			err := checkOwners(newLocation(t), c.info, c.way)
+			if (err != nil) != (c.tried && os.Geteuid() != 0) || err != nil && !strings.Contains(err.Error(), "--isolation=recorded") {
+				t.Errorf("got %v", err)
+			}
+		})
+	}
+}
