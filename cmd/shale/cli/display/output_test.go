@@ -58,7 +58,7 @@ func TestOutputIsBounded(t *testing.T) {
 		// size is what is written, most what may be kept, in MiB.
 		size, most int
 	}{
-		"plain, one line": {"plain", "y", 96, 64},
+		"plain, one line": {"plain", "y", 512, 128},
 		"tty, one line":   {"tty", "y", 32, 16},
 		"tty, lines":      {"tty", strings.Repeat("y", 63) + "\n", 32, 16},
 	}
