@@ -6,7 +6,7 @@ features=/sys/kernel/security/apparmor/features/namespaces/mask
 version=$(uname -r)
 major=${version%%.*} minor=${version#*.}
 minor=${minor%%.*}
-if [ "$major" -lt 6 ] || [ "$major" -eq 6 ] && [ "$minor" -lt 7 ]; then
+if [ "$major" -lt 6 ] || { [ "$major" -eq 6 ] && [ "$minor" -lt 7 ]; }; then
 	! grep -qs userns_create $features
 	echo "note: this kernel does not ask AppArmor about user namespaces"
 	exit 0
