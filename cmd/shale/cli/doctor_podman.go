@@ -18,7 +18,7 @@ import (
 	"github.com/shale-build/shale/runtime/probe"
 )
 
-// podmanPatience is how long podman may take to say what it uses.
+// podmanPatience limits the time of all questions to podman.
 const podmanPatience = 30 * time.Second
 
 // podmanResult reports whether podman uses the driver by which shale keeps images; with
