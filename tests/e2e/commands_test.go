@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -58,7 +59,8 @@ func count(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 // waitfor file PATTERN waits until a file of that name exists, waitfor process
-// MARK until a process has MARK in its command line.
+// MARK until a process other than shale's own has MARK in its command line: shale
+// run has its step's command in its own from the start.
 func waitFor(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 2 || (args[0] != "file" && args[0] != "process") {
 		ts.Fatalf("usage: waitfor file PATTERN | waitfor process MARK")
@@ -69,12 +71,19 @@ func waitFor(ts *testscript.TestScript, neg bool, args []string) {
 			if found, err := filepath.Glob(ts.MkAbs(args[1])); err == nil && len(found) > 0 {
 				return
 			}
-		} else if len(processesWith(args[1])) > 0 {
+		} else if slices.ContainsFunc(processesWith(args[1]), isStep) {
 			return
 		}
 		time.Sleep(20 * time.Millisecond)
 	}
 	ts.Fatalf("%s %s did not come within a minute", args[0], args[1])
+}
+
+// isStep reports whether a line of processesWith is not of shale itself.
+func isStep(line string) bool {
+	_, command, _ := strings.Cut(line, ": ")
+	program, _, _ := strings.Cut(command, " ")
+	return filepath.Base(program) != "shale"
 }
 
 // leftovers [MARK] fails when a build that has ended left a process, a mount,
