@@ -30,6 +30,8 @@ type ExitError struct {
 	Code int
 	// Reason says why the process did not even start, "" if it did.
 	Reason string
+	// Hint says what may help, "" if nothing is known.
+	Hint string
 }
 
 // Error says it in docker's words, which people search the web for.
@@ -37,7 +39,11 @@ func (e *ExitError) Error() string {
 	if e.Reason != "" {
 		return fmt.Sprintf("process %q could not be started: %s", strings.Join(e.Args, " "), e.Reason)
 	}
-	return fmt.Sprintf("process %q did not complete successfully: exit code: %d", strings.Join(e.Args, " "), e.Code)
+	text := fmt.Sprintf("process %q did not complete successfully: exit code: %d", strings.Join(e.Args, " "), e.Code)
+	if e.Hint != "" {
+		text += ": " + e.Hint
+	}
+	return text
 }
 
 // ExitCode is what the whole build exits with.

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/containerd/platforms"
 	"github.com/moby/buildkit/solver/pb"
@@ -101,7 +102,8 @@ func (e *Executor) step(ctx context.Context, v *llb.Vertex, inputs []solve.Snaps
 	if err != nil {
 		return err
 	}
-	code, err := e.run(ctx, spec, secrets.NewMask(mounts.masked...), report)
+	var beyond atomic.Bool
+	code, err := e.run(ctx, spec, secrets.NewMask(mounts.masked...), report, &beyond)
 	if start, ok := errors.AsType[*sandbox.ExecError](err); ok {
 		return &ExitError{Args: spec.Args, Code: start.Code, Reason: start.Message + foreignHint(v, start.Message)}
 	}
@@ -109,16 +111,21 @@ func (e *Executor) step(ctx context.Context, v *llb.Vertex, inputs []solve.Snaps
 		return err
 	}
 	if code != 0 {
-		return &ExitError{Args: v.Exec.GetMeta().GetArgs(), Code: code}
+		failed := &ExitError{Args: v.Exec.GetMeta().GetArgs(), Code: code}
+		if beyond.Load() && spec.Owners == nil {
+			failed.Hint = beyondHint
+		}
+		return failed
 	}
 	return nil
 }
 
-// run runs the container. What it prints is shown without the secrets it got.
-func (e *Executor) run(ctx context.Context, spec sandbox.Spec, mask *secrets.Mask, report solve.Reporter) (code int, err error) {
+// run runs the container. What it prints is shown without the secrets it got; beyond
+// becomes true if it says that an id is not mapped.
+func (e *Executor) run(ctx context.Context, spec sandbox.Spec, mask *secrets.Mask, report solve.Reporter, beyond *atomic.Bool) (code int, err error) {
 	stdout, stderr := mask.Writer(report.Stdout()), mask.Writer(report.Stderr())
 	defer func() { err = errors.Join(err, stdout.Close(), stderr.Close()) }()
-	spec.Stdout, spec.Stderr = stdout, stderr
+	spec.Stdout, spec.Stderr = &beyondWatch{w: stdout, seen: beyond}, &beyondWatch{w: stderr, seen: beyond}
 	return e.Runner.Run(ctx, spec)
 }
 

@@ -253,7 +253,12 @@ func (c *Client) copyIn(ctx context.Context, src types.ImageReference, o *offer,
 	defer func() { err = errors.Join(err, done()) }()
 	_, err = c.store.Image(o.id)
 	isNew := errors.Is(err, storage.ErrImageUnknown)
-	if _, err := copyImage(ctx, policy, dest, src, &copy.Options{SourceCtx: sys, DestinationCtx: sys}, nil); err != nil {
+	// The layers are there; what is left to ask for is small.
+	err = answered(ctx, func(ctx context.Context) error {
+		_, err := copyImage(ctx, policy, dest, src, &copy.Options{SourceCtx: sys, DestinationCtx: sys}, nil)
+		return err
+	})
+	if err != nil {
 		return nil, err
 	}
 	img, err := c.recorded(o)

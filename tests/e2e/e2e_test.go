@@ -34,6 +34,7 @@ func TestMain(m *testing.M) {
 		"forge":        main1(forge),
 		"without":      main1(without),
 		"verifylayers": main1(verifyLayers),
+		"killeach":     main1(killEach),
 	})
 }
 
@@ -160,7 +161,7 @@ func setup(t *testing.T, env *testscript.Env) error {
 	env.Setenv("RECIPES", filepath.Join(need(t, "SHALE_EXAMPLES"), "..", "ci"))
 	// Where packages come from, for what runs inside builds; and how long a scenario
 	// of make soak goes on.
-	for _, name := range []string{"GOPROXY", "GOSUMDB", "GOROOT", "NPM_CONFIG_REGISTRY", "CA_FILE", "POINTS"} {
+	for _, name := range []string{"GOPROXY", "GOSUMDB", "GOROOT", "NPM_CONFIG_REGISTRY", "CA_FILE", "POINTS", "KILLS"} {
 		if value := os.Getenv("SHALE_" + name); value != "" {
 			env.Setenv(name, value)
 		}

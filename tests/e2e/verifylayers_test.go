@@ -145,6 +145,11 @@ func (v *layerCheck) entries(r *tar.Reader) error {
 func (v *layerCheck) entry(name string, h *tar.Header) {
 	base := path.Base(name)
 	if hidden, ok := strings.CutPrefix(base, ".wh."); ok {
+		// In a store for a mount program, such as fuse-overlayfs, the file has this name.
+		if _, err := os.Lstat(filepath.Join(v.dir, name)); err == nil {
+			v.named[name] = true
+			return
+		}
 		if base == ".wh..wh..opq" {
 			if !v.opaque(path.Dir(name)) {
 				v.fail(name, "the directory is not opaque")

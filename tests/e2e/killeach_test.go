@@ -1,0 +1,80 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// killEach starts a command N times, kills it with SIGKILL at a random moment of the
+// time that an undisturbed run takes, and runs the script CHECK after each: killeach N
+// CHECK CMD [ARG…]. It ends with the first check that fails, and prints the seed. Like
+// a user's kill it hits the first process alone. "{}" in an argument becomes the
+// number of the round.
+func killEach(args []string) error {
+	if len(args) < 3 {
+		return errors.New("usage: killeach N CHECK CMD [ARG…]")
+	}
+	rounds, err := strconv.Atoi(args[0])
+	if err != nil {
+		return err
+	}
+	check, line := args[1], args[2:]
+	begun := time.Now()
+	if out, err := killable(line, 0).CombinedOutput(); err != nil {
+		return fmt.Errorf("undisturbed: %w\n%s", err, out)
+	}
+	whole := time.Since(begun)
+	seed := uint64(time.Now().UnixNano())
+	random := rand.New(rand.NewPCG(seed, 0))
+	early := 0
+	for round := 1; round <= rounds; round++ {
+		after := time.Duration(random.Float64() * float64(whole))
+		cmd := killable(line, round)
+		if err := cmd.Start(); err != nil {
+			return err
+		}
+		time.Sleep(after)
+		_ = cmd.Process.Kill()
+		if err := cmd.Wait(); err == nil {
+			early++
+		}
+		if err := putBack(); err != nil {
+			return err
+		}
+		out, err := exec.Command("sh", "-eu", check, strconv.Itoa(round)).CombinedOutput()
+		if err != nil {
+			return fmt.Errorf("round %d of seed %d, killed after %v of %v: %w\n%s", round, seed, after, whole, err, out)
+		}
+	}
+	fmt.Printf("killed %d\nended before %d\n", rounds-early, early)
+	return nil
+}
+
+func killable(line []string, round int) *exec.Cmd {
+	var args []string
+	for _, arg := range line[1:] {
+		args = append(args, strings.ReplaceAll(arg, "{}", strconv.Itoa(round)))
+	}
+	return exec.Command(line[0], args...)
+}
+
+// putBack waits until the guard of a build in place has put back the container's own
+// files.
+func putBack() error {
+	for begun := time.Now(); time.Since(begun) < time.Minute; time.Sleep(20 * time.Millisecond) {
+		_, shErr := os.Stat("/bin/sh")
+		if _, err := os.Lstat("/.shale-inplace"); errors.Is(err, fs.ErrNotExist) && shErr == nil {
+			return nil
+		}
+	}
+	return errors.New("the container's own files are not put back")
+}
