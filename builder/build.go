@@ -222,7 +222,7 @@ func (b *build) openState() error {
 	if err != nil {
 		return err
 	}
-	if b.work, err = rootfs.OpenWorkspace(tmp); err != nil {
+	if b.work, err = rootfs.OpenWorkspace(b.whole, tmp); err != nil {
 		return err
 	}
 	b.mounts = rootfs.New(b.whole, b.deps.Store, b.work.Dir, b.deps.Owners, b.deps.Logger)

@@ -48,7 +48,7 @@ func (s *Store) adoptOne(ctx context.Context, parent string, l Layer) (_ Layer, 
 		return Layer{}, err
 	}
 	defer func() { err = errors.Join(err, st.Drop()) }()
-	records, err := s.OpenRecords()
+	records, err := s.OpenRecords(ctx)
 	if err != nil {
 		return Layer{}, err
 	}

@@ -22,7 +22,7 @@ func (s *Store) CreateLayer(ctx context.Context, parent string, fill FillFunc) (
 		return Layer{}, err
 	}
 	defer func() { err = errors.Join(err, st.Drop()) }()
-	r, err := s.OpenRecords()
+	r, err := s.OpenRecords(ctx)
 	if err != nil {
 		return Layer{}, err
 	}

@@ -39,7 +39,7 @@ func (s *Store) CreateImage(ctx context.Context, spec ImageSpec) (Image, error) 
 	if err := s.Hold(config.Encoded()); err != nil {
 		return Image{}, err
 	}
-	done, err := s.announce(pendingImage, config.Encoded())
+	done, err := s.announce(ctx, pendingImage, config.Encoded())
 	if err != nil {
 		return Image{}, err
 	}

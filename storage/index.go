@@ -62,7 +62,7 @@ func (s *Store) CreateIndex(ctx context.Context, spec IndexSpec) (Image, error) 
 			return Image{}, err
 		}
 	}
-	done, err := s.announce(pendingImage, id)
+	done, err := s.announce(ctx, pendingImage, id)
 	if err != nil {
 		return Image{}, err
 	}

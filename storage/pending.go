@@ -1,16 +1,19 @@
 package storage
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	cstorage "go.podman.io/storage"
 	"go.podman.io/storage/pkg/stringid"
-	"golang.org/x/sys/unix"
+
+	"github.com/shale-build/shale/internal/filelock"
 )
 
 // Some changes take containers/storage several writes: an image is recorded
@@ -37,15 +40,15 @@ const (
 
 // AnnounceLayers says that the caller lets the library record layers whose IDs are
 // not known beforehand. The caller calls done when that is over.
-func (s *Store) AnnounceLayers() (done func() error, err error) {
-	return s.announce(pendingLayer, stringid.GenerateRandomID())
+func (s *Store) AnnounceLayers(ctx context.Context) (done func() error, err error) {
+	return s.announce(ctx, pendingLayer, stringid.GenerateRandomID())
 }
 
 // AnnounceImage says that the caller lets the library record the image with that ID,
 // under the name that is returned: programs that remove images without a name do not
 // take it. done takes that name away again, once the image has its own.
-func (s *Store) AnnounceImage(id string) (name string, done func() error, err error) {
-	end, err := s.announce(pendingImage, id)
+func (s *Store) AnnounceImage(ctx context.Context, id string) (name string, done func() error, err error) {
+	end, err := s.announce(ctx, pendingImage, id)
 	if err != nil {
 		return "", nil, err
 	}
@@ -59,44 +62,46 @@ func (s *Store) AnnounceImage(id string) (name string, done func() error, err er
 }
 
 // announce returns what ends the announcement.
-func (s *Store) announce(kind, id string) (done func() error, err error) {
+func (s *Store) announce(ctx context.Context, kind, id string) (done func() error, err error) {
 	dir, err := s.StateDir(pendingDir)
 	if err != nil {
 		return nil, err
 	}
-	f, err := lockShared(filepath.Join(dir, kind+id))
+	// Several builds may record one image; the last of them takes the file away.
+	f, err := filelock.Open(ctx, filelock.Host{}, filepath.Join(dir, kind+id), filelock.Shared)
 	if err != nil {
 		return nil, fmt.Errorf("announce a change of the store: %w", err)
 	}
+	return endOf(f), nil
+}
+
+// announceNew is announce for an id that no other process knows yet. Only one that
+// removes what killed processes left can have the file, for a moment.
+func (s *Store) announceNew(kind, id string) (done func() error, err error) {
+	dir, err := s.StateDir(pendingDir)
+	if err != nil {
+		return nil, err
+	}
+	for {
+		f, err := filelock.TryOpen(filelock.Host{}, filepath.Join(dir, kind+id), filelock.Shared)
+		if err != nil {
+			return nil, fmt.Errorf("announce a change of the store: %w", err)
+		}
+		if f != nil {
+			return endOf(f), nil
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
+// endOf returns what removes an announcement, which other processes may share.
+func endOf(f *os.File) func() error {
 	return func() error {
 		var err error
-		if unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil {
+		if alone, lockErr := filelock.Try(f, filelock.Exclusive); alone && lockErr == nil {
 			err = os.Remove(f.Name())
 		}
 		return errors.Join(err, f.Close())
-	}, nil
-}
-
-// lockShared opens the file path and locks it. Several builds may record one
-// image; the last of them takes the file away. A file that went away before it was
-// locked announces nothing, so another one is made.
-func lockShared(path string) (*os.File, error) {
-	for {
-		f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
-		if err != nil {
-			return nil, err
-		}
-		if err := unix.Flock(int(f.Fd()), unix.LOCK_SH); err != nil {
-			return nil, errors.Join(err, f.Close())
-		}
-		locked, err := f.Stat()
-		if err != nil {
-			return nil, errors.Join(err, f.Close())
-		}
-		if there, err := os.Stat(path); err == nil && os.SameFile(locked, there) {
-			return f, nil
-		}
-		_ = f.Close()
 	}
 }
 
@@ -138,7 +143,7 @@ func takeOver(path string) *os.File {
 	if err != nil {
 		return nil
 	}
-	if unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) != nil {
+	if locked, err := filelock.Try(f, filelock.Exclusive); !locked || err != nil {
 		_ = f.Close()
 		return nil
 	}

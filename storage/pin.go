@@ -90,7 +90,7 @@ func (s *Store) HoldImage(id string) (Image, error) {
 func (s *Store) newPin(layer string) (*pin, error) {
 	p := &pin{id: stringid.GenerateRandomID()}
 	var err error
-	if p.done, err = s.announce(pendingAnchor, p.id); err != nil {
+	if p.done, err = s.announceNew(pendingAnchor, p.id); err != nil {
 		return nil, err
 	}
 	_, err = s.lib.CreateLayer(p.id, layer, nil, "", false, nil)

@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/shale-build/shale/internal/filelock"
 	"github.com/shale-build/shale/internal/rmtree"
 )
 
@@ -95,7 +96,7 @@ func sweepOne(path string) error {
 	if err != nil {
 		return fmt.Errorf("open lock of %s: %w", path, err)
 	}
-	if flock(lock) != nil {
+	if locked, err := filelock.Try(lock, filelock.Exclusive); !locked || err != nil {
 		_ = lock.Close()
 		return errOwned
 	}

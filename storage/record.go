@@ -4,14 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 
 	"github.com/opencontainers/go-digest"
 	cstorage "go.podman.io/storage"
 	graphdriver "go.podman.io/storage/drivers"
 	"go.podman.io/storage/pkg/stringid"
-	"golang.org/x/sys/unix"
+
+	"github.com/shale-build/shale/internal/filelock"
 )
 
 // Records is the time in which layers are recorded: what is done once for all of
@@ -25,16 +25,16 @@ type Records struct {
 
 // OpenRecords begins to record what has been staged by now. The caller ends it
 // soon by Close: others wait.
-func (s *Store) OpenRecords() (*Records, error) {
+func (s *Store) OpenRecords(ctx context.Context) (*Records, error) {
 	if err := s.Sync(); err != nil {
 		return nil, err
 	}
-	unlock, err := s.lockRecords()
+	unlock, err := s.lockRecords(ctx)
 	if err != nil {
 		return nil, err
 	}
 	s.reserveOnce.Do(s.makeReserve)
-	done, err := s.AnnounceLayers()
+	done, err := s.AnnounceLayers(ctx)
 	if err != nil {
 		unlock()
 		return nil, err
@@ -142,23 +142,14 @@ func (s *Store) newLayerID(parent string, diffID digest.Digest) string {
 // lockRecords lets one process at a time look for a layer and record it, so
 // that two which made the same layer keep one. Recording takes the store's own
 // lock anyway.
-func (s *Store) lockRecords() (unlock func(), err error) {
+func (s *Store) lockRecords(ctx context.Context) (unlock func(), err error) {
 	dir, err := s.StateDir(".")
 	if err != nil {
 		return nil, err
 	}
-	f, err := os.OpenFile(filepath.Join(dir, "record.lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	f, err := filelock.Open(ctx, filelock.Host{}, filepath.Join(dir, "record.lock"), filelock.Exclusive)
 	if err != nil {
 		return nil, fmt.Errorf("lock the record of layers: %w", err)
-	}
-	for {
-		err = unix.Flock(int(f.Fd()), unix.LOCK_EX)
-		if !errors.Is(err, unix.EINTR) {
-			break
-		}
-	}
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("lock the record of layers: %w", err), f.Close())
 	}
 	return func() { _ = f.Close() }, nil
 }

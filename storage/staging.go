@@ -9,6 +9,8 @@ import (
 
 	"go.podman.io/storage/pkg/mount"
 	"golang.org/x/sys/unix"
+
+	"github.com/shale-build/shale/internal/filelock"
 )
 
 // Layers are made in staging directories of shale's own, not in those of the
@@ -134,9 +136,7 @@ func newStagingDir(base string) (*stagingDir, error) {
 // lockNew locks a lock file that was just made. It reports false when another
 // process took it for left behind before it was locked.
 func lockNew(lock *os.File) (owned bool, err error) {
-	if err := flock(lock); errors.Is(err, unix.EWOULDBLOCK) {
-		return false, nil
-	} else if err != nil {
+	if locked, err := filelock.Try(lock, filelock.Exclusive); !locked || err != nil {
 		return false, err
 	}
 	var st unix.Stat_t
@@ -144,15 +144,6 @@ func lockNew(lock *os.File) (owned bool, err error) {
 		return false, err
 	}
 	return st.Nlink > 0, nil
-}
-
-func flock(f *os.File) error {
-	for {
-		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-		if !errors.Is(err, unix.EINTR) {
-			return err
-		}
-	}
 }
 
 // remove removes the directory with all that is in it, and its lock last.

@@ -13,8 +13,8 @@ import (
 	"time"
 
 	"github.com/opencontainers/go-digest"
-	"golang.org/x/sys/unix"
 
+	"github.com/shale-build/shale/internal/filelock"
 	"github.com/shale-build/shale/internal/rmtree"
 )
 
@@ -145,32 +145,29 @@ func takeSlot(ctx context.Context, base string, sharing Sharing) (*os.File, stri
 		if err != nil {
 			return nil, "", err
 		}
-		err = lockSlot(ctx, lock, sharing)
-		if err == nil {
+		locked, err := lockSlot(ctx, lock, sharing)
+		if locked {
 			return lock, slot, nil
 		}
 		_ = lock.Close()
-		if sharing != Private || !errors.Is(err, unix.EWOULDBLOCK) {
+		if err != nil {
 			return nil, "", err
 		}
 	}
 }
 
-func lockSlot(ctx context.Context, lock *os.File, sharing Sharing) error {
-	how := unix.LOCK_EX
-	if sharing == Shared {
-		how = unix.LOCK_SH
-	}
-	for {
-		err := unix.Flock(int(lock.Fd()), how|unix.LOCK_NB)
-		if err == nil || sharing == Private || !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR) {
-			return err
-		}
-		select {
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		case <-time.After(20 * time.Millisecond):
-		}
+// lockSlot reports whether it locked the file of a slot: it does not wait for one that
+// is to be private.
+func lockSlot(ctx context.Context, lock *os.File, sharing Sharing) (bool, error) {
+	switch sharing {
+	case Private:
+		return filelock.Try(lock, filelock.Exclusive)
+	case Shared:
+		err := filelock.Lock(ctx, lock, filelock.Shared)
+		return err == nil, err
+	default:
+		err := filelock.Lock(ctx, lock, filelock.Exclusive)
+		return err == nil, err
 	}
 }
 
@@ -186,7 +183,7 @@ func (c *Caches) prepare(ctx context.Context, key Key, slot string, req Request)
 		return err
 	}
 	defer filling.Close()
-	if err := lockSlot(ctx, filling, Locked); err != nil {
+	if err := filelock.Lock(ctx, filling, filelock.Exclusive); err != nil {
 		return err
 	}
 	if done, err := touch(slot); done || err != nil {

@@ -12,8 +12,7 @@ import (
 	"syscall"
 	"time"
 
-	"golang.org/x/sys/unix"
-
+	"github.com/shale-build/shale/internal/filelock"
 	"github.com/shale-build/shale/internal/rmtree"
 )
 
@@ -148,7 +147,8 @@ func inUse(slot string) bool {
 		return false
 	}
 	defer lock.Close()
-	return errors.Is(unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB), unix.EWOULDBLOCK)
+	locked, err := filelock.Try(lock, filelock.Exclusive)
+	return !locked && err == nil
 }
 
 func diskUsage(dir string) (int64, error) {
@@ -192,8 +192,8 @@ func (c *Caches) Remove(m Mount) (bool, error) {
 		return false, fmt.Errorf("remove cache mount %q: %w", m.ID, err)
 	}
 	defer lock.Close()
-	if unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB) != nil {
-		return false, nil
+	if locked, err := filelock.Try(lock, filelock.Exclusive); !locked || err != nil {
+		return false, err
 	}
 	// The lock file stays: whoever waits for it must not be left with a lock
 	// on a file that has no name.

@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/shale-build/shale/internal/filelock"
 	"github.com/shale-build/shale/runtime/recorded"
 )
 
@@ -34,7 +35,7 @@ func (c *Caches) Hold(ctx context.Context, m Mount) (*Lease, error) {
 	}
 	wait, stop := context.WithTimeoutCause(ctx, patience, ErrInUse)
 	defer stop()
-	if err := lockSlot(wait, lock, Locked); err != nil {
+	if err := filelock.Lock(wait, lock, filelock.Exclusive); err != nil {
 		return nil, errors.Join(fmt.Errorf("lock cache mount %q: %w", m.ID, err), lock.Close())
 	}
 	lease := &Lease{Dir: m.dir + "/data", lock: lock}

@@ -63,7 +63,7 @@ func (r *recorder) recordAll(ctx context.Context, batch []*Draft) {
 	if len(batch) == 0 {
 		return
 	}
-	records, err := r.mounts.store.OpenRecords()
+	records, err := r.mounts.store.OpenRecords(ctx)
 	if err != nil {
 		for _, d := range batch {
 			d.settle(storage.Layer{}, nil, err)

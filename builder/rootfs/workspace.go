@@ -1,13 +1,13 @@
 package rootfs
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 
-	"golang.org/x/sys/unix"
-
+	"github.com/shale-build/shale/internal/filelock"
 	"github.com/shale-build/shale/internal/rmtree"
 )
 
@@ -22,7 +22,7 @@ type Workspace struct {
 
 // OpenWorkspace makes a workspace below parent, which must exist, after
 // removing those that were left behind.
-func OpenWorkspace(parent string) (*Workspace, error) {
+func OpenWorkspace(ctx context.Context, parent string) (*Workspace, error) {
 	if err := sweep(parent); err != nil {
 		return nil, err
 	}
@@ -31,13 +31,13 @@ func OpenWorkspace(parent string) (*Workspace, error) {
 		return nil, fmt.Errorf("make the build's directory: %w", err)
 	}
 	// Waits for a sweep that has just found the file, which then is gone.
-	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX); err != nil {
+	if err := filelock.Lock(ctx, lock, filelock.Exclusive); err != nil {
 		return nil, errors.Join(fmt.Errorf("lock the build's directory: %w", err), lock.Close())
 	}
 	w := &Workspace{Dir: dirOf(lock.Name()), lock: lock}
 	if _, err := os.Lstat(lock.Name()); err != nil {
 		_ = lock.Close()
-		return OpenWorkspace(parent)
+		return OpenWorkspace(ctx, parent)
 	}
 	if err := os.Mkdir(w.Dir, 0o700); err != nil {
 		return nil, errors.Join(fmt.Errorf("make the build's directory: %w", err), w.Remove())
@@ -58,7 +58,7 @@ func sweep(parent string) error {
 		if err != nil {
 			continue // gone, or another user's
 		}
-		if unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB) != nil {
+		if locked, err := filelock.Try(lock, filelock.Exclusive); !locked || err != nil {
 			_ = lock.Close() // in use
 			continue
 		}

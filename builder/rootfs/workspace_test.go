@@ -9,11 +9,11 @@ import (
 
 func TestWorkspace(t *testing.T) {
 	parent := t.TempDir()
-	a, err := OpenWorkspace(parent)
+	a, err := OpenWorkspace(t.Context(), parent)
 	if err != nil {
 		t.Fatal(err)
 	}
-	b, err := OpenWorkspace(parent)
+	b, err := OpenWorkspace(t.Context(), parent)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -27,7 +27,7 @@ func TestWorkspace(t *testing.T) {
 	if err := a.lock.Close(); err != nil {
 		t.Fatal(err)
 	}
-	c, err := OpenWorkspace(parent)
+	c, err := OpenWorkspace(t.Context(), parent)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -54,7 +54,7 @@ func TestManyWorkspacesAtOnce(t *testing.T) {
 	for range 16 {
 		wg.Go(func() {
 			for range 20 {
-				w, err := OpenWorkspace(parent)
+				w, err := OpenWorkspace(t.Context(), parent)
 				if err != nil {
 					t.Error(err)
 					return

@@ -11,6 +11,8 @@ import (
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/shale-build/shale/internal/filelock"
 )
 
 // hidden is where, below the root directory, the files are that are not in
@@ -117,7 +119,9 @@ func (r *Root) claim() error {
 		return fmt.Errorf("build in place: %w", err)
 	}
 	r.lock = os.NewFile(uintptr(lock), lockName)
-	if err := unix.Flock(lock, unix.LOCK_EX|unix.LOCK_NB); err != nil {
+	if locked, err := filelock.Try(r.lock, filelock.Exclusive); err != nil {
+		return fmt.Errorf("build in place: %w", err)
+	} else if !locked {
 		return errors.New("another build is using the root directory of this container: build in place one after the other, or each in a container of its own")
 	}
 	for _, name := range []string{imgName, ownName, newName} {

@@ -14,7 +14,7 @@ import (
 // A builder that is killed takes its containers along.
 func TestKilledBuilder(t *testing.T) {
 	if state := os.Getenv("SANDBOX_TEST_VICTIM"); state != "" {
-		r, err := sandbox.New(sandbox.Options{StateDir: state})
+		r, err := sandbox.New(t.Context(), sandbox.Options{StateDir: state})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -43,7 +43,7 @@ func TestKilledBuilder(t *testing.T) {
 	}
 	_ = cmd.Wait() // killed
 	noProcess(t, "sleep\x00985")
-	r, err := sandbox.New(sandbox.Options{StateDir: state})
+	r, err := sandbox.New(t.Context(), sandbox.Options{StateDir: state})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -97,7 +97,7 @@ func runAs(name string) error {
 
 func newRunner(t testing.TB) *sandbox.Runner {
 	t.Helper()
-	r, err := sandbox.New(sandbox.Options{StateDir: filepath.Join(t.TempDir(), "state")})
+	r, err := sandbox.New(t.Context(), sandbox.Options{StateDir: filepath.Join(t.TempDir(), "state")})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -54,8 +54,9 @@ type Runner struct {
 	boundProc atomic.Bool
 }
 
-// New returns a Runner for the namespaces the process is in now.
-func New(o Options) (*Runner, error) {
+// New returns a Runner for the namespaces the process is in now. It waits for another one that
+// cleans up in the same state directory until ctx ends.
+func New(ctx context.Context, o Options) (*Runner, error) {
 	if !filepath.IsAbs(o.StateDir) {
 		return nil, fmt.Errorf("state directory %q: path is not absolute", o.StateDir)
 	}
@@ -67,10 +68,10 @@ func New(o Options) (*Runner, error) {
 		log = slog.New(slog.DiscardHandler)
 	}
 	divertLogrus(log)
-	if err := sweep(o.StateDir); err != nil {
+	if err := sweep(ctx, o.StateDir); err != nil {
 		log.Warn("remove state of killed builders", "error", err)
 	}
-	lock, err := openState(o.StateDir)
+	lock, err := openState(ctx, o.StateDir)
 	if err != nil {
 		return nil, err
 	}

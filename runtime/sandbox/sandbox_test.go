@@ -253,7 +253,7 @@ func TestBackgroundProcessesEnd(t *testing.T) {
 
 func TestNothingLeft(t *testing.T) {
 	state := filepath.Join(t.TempDir(), "state")
-	r, err := sandbox.New(sandbox.Options{StateDir: state})
+	r, err := sandbox.New(t.Context(), sandbox.Options{StateDir: state})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -421,7 +421,7 @@ func TestHostDevicesAreOutOfReach(t *testing.T) {
 		{"without cgroup", false, disk + "mknod /tmp/null c 1 3 2>/dev/null || echo no node", "no node\n"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			r, err := sandbox.New(sandbox.Options{StateDir: filepath.Join(t.TempDir(), "s"), NoDeviceCgroup: !tt.cgroup})
+			r, err := sandbox.New(t.Context(), sandbox.Options{StateDir: filepath.Join(t.TempDir(), "s"), NoDeviceCgroup: !tt.cgroup})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -1,13 +1,15 @@
 package sandbox
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 
 	"github.com/opencontainers/runc/libcontainer"
-	"golang.org/x/sys/unix"
+
+	"github.com/shale-build/shale/internal/filelock"
 )
 
 // A Runner keeps its containers' state in a directory of its own, locked for
@@ -16,8 +18,8 @@ import (
 
 // openState makes and locks a directory. A lock on the parent keeps a sweep
 // from taking it in between.
-func openState(dir string) (lock *os.File, err error) {
-	parent, err := lockDir(dir)
+func openState(ctx context.Context, dir string) (lock *os.File, err error) {
+	parent, err := lockDir(ctx, dir)
 	if err != nil {
 		return nil, err
 	}
@@ -26,23 +28,23 @@ func openState(dir string) (lock *os.File, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("create state directory: %w", err)
 	}
-	return lockDir(own)
+	return lockDir(ctx, own)
 }
 
-func lockDir(dir string) (*os.File, error) {
+func lockDir(ctx context.Context, dir string) (*os.File, error) {
 	f, err := os.Open(dir)
 	if err != nil {
 		return nil, fmt.Errorf("open state directory: %w", err)
 	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX); err != nil {
+	if err := filelock.Lock(ctx, f, filelock.Exclusive); err != nil {
 		return nil, errors.Join(fmt.Errorf("lock state directory: %w", err), f.Close())
 	}
 	return f, nil
 }
 
 // sweep destroys what killed builders left, as far as that is possible.
-func sweep(dir string) error {
-	parent, err := lockDir(dir)
+func sweep(ctx context.Context, dir string) error {
+	parent, err := lockDir(ctx, dir)
 	if err != nil {
 		return err
 	}
@@ -64,7 +66,7 @@ func sweepOne(dir string) error {
 		return nil
 	}
 	defer f.Close()
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+	if locked, err := filelock.Try(f, filelock.Exclusive); !locked || err != nil {
 		return nil
 	}
 	entries, err := f.ReadDir(-1)

@@ -176,7 +176,7 @@ func (f *fetcher) record(ctx context.Context, parent string, list []*wanted) (er
 	if list[0].staged == nil {
 		return nil
 	}
-	records, err := f.client.store.OpenRecords()
+	records, err := f.client.store.OpenRecords(ctx)
 	if err != nil {
 		return err
 	}

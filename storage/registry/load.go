@@ -27,7 +27,7 @@ const annotationImageName = "io.containerd.image.name"
 // returns its images with the names they have there and no others that the store may
 // have for them. It is spooled beside the store first.
 func (c *Client) Load(ctx context.Context, r io.Reader, opts PullOptions) ([]storage.Image, error) {
-	dir, remove, err := c.tempDir()
+	dir, remove, err := c.tempDir(ctx)
 	if err != nil {
 		return nil, err
 	}

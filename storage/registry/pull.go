@@ -74,7 +74,7 @@ func (c *Client) bringOnce(ctx context.Context, ref types.ImageReference, top di
 		return storage.Image{}, err
 	}
 	if o.image == nil {
-		interim, done, announceErr := c.store.AnnounceImage(o.id)
+		interim, done, announceErr := c.store.AnnounceImage(ctx, o.id)
 		if announceErr != nil {
 			return storage.Image{}, announceErr
 		}
@@ -246,7 +246,7 @@ func (c *Client) copyIn(ctx context.Context, src types.ImageReference, o *offer,
 	if err != nil {
 		return nil, fmt.Errorf("prepare store: %w", err)
 	}
-	done, err := c.store.AnnounceLayers()
+	done, err := c.store.AnnounceLayers(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -1,18 +1,18 @@
 package registry
 
 import (
-	"errors"
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
 
-	"golang.org/x/sys/unix"
+	"github.com/shale-build/shale/internal/filelock"
 )
 
 // tempDir makes a directory for an archive beside the store. It is locked
 // (flock(2)) as long as it is in use; those that a killed process left behind are
 // removed on the occasion.
-func (c *Client) tempDir() (dir string, remove func(), err error) {
+func (c *Client) tempDir(ctx context.Context) (dir string, remove func(), err error) {
 	if c.store == nil {
 		return "", nil, errNoStore
 	}
@@ -21,24 +21,27 @@ func (c *Client) tempDir() (dir string, remove func(), err error) {
 		return "", nil, err
 	}
 	// One at a time, so that nobody meets a directory that is not locked yet.
-	unlock, err := lockDir(parent, unix.LOCK_EX)
+	one, err := os.Open(parent)
 	if err != nil {
-		return "", nil, err
+		return "", nil, fmt.Errorf("create temporary directory: %w", err)
 	}
-	defer unlock()
+	defer one.Close()
+	if err := filelock.Lock(ctx, one, filelock.Exclusive); err != nil {
+		return "", nil, fmt.Errorf("create temporary directory: %w", err)
+	}
 	c.reap(parent)
 	if dir, err = os.MkdirTemp(parent, "archive-"); err != nil {
 		return "", nil, fmt.Errorf("create temporary directory: %w", err)
 	}
-	release, err := lockDir(dir, unix.LOCK_EX|unix.LOCK_NB)
-	if err != nil {
-		return "", nil, err
+	lock := lockDir(dir)
+	if lock == nil {
+		return "", nil, fmt.Errorf("create temporary directory: lock %s", dir)
 	}
 	return dir, func() {
 		if err := os.RemoveAll(dir); err != nil {
 			c.logger.Warn("a temporary directory stays behind", "path", dir, "error", err)
 		}
-		release()
+		_ = lock.Close()
 	}, nil
 }
 
@@ -49,30 +52,26 @@ func (c *Client) reap(parent string) {
 	}
 	for _, e := range entries {
 		dir := filepath.Join(parent, e.Name())
-		release, err := lockDir(dir, unix.LOCK_EX|unix.LOCK_NB)
-		if err != nil {
+		lock := lockDir(dir)
+		if lock == nil {
 			continue
 		}
 		if err := os.RemoveAll(dir); err != nil {
 			c.logger.Warn("a temporary directory stays behind", "path", dir, "error", err)
 		}
-		release()
+		_ = lock.Close()
 	}
 }
 
-func lockDir(dir string, how int) (func(), error) {
+// lockDir locks a directory, nil if another process has it. Closing it unlocks.
+func lockDir(dir string) *os.File {
 	f, err := os.Open(dir)
 	if err != nil {
-		return nil, fmt.Errorf("lock %s: %w", dir, err)
+		return nil
 	}
-	for {
-		err = unix.Flock(int(f.Fd()), how)
-		if !errors.Is(err, unix.EINTR) {
-			break
-		}
+	if locked, err := filelock.Try(f, filelock.Exclusive); !locked || err != nil {
+		_ = f.Close()
+		return nil
 	}
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("lock %s: %w", dir, err), f.Close())
-	}
-	return func() { _ = f.Close() }, nil
+	return f
 }

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/shale-build/shale/builder/source/shelf"
+	"github.com/shale-build/shale/internal/filelock"
 )
 
 // bounds are looked at after a fetch.
@@ -24,7 +25,7 @@ type bare struct {
 }
 
 // open locks the entry of a remote, which may not have a repository yet.
-func (r *Repositories) open(ctx context.Context, remote string, how int) (*bare, error) {
+func (r *Repositories) open(ctx context.Context, remote string, how filelock.Mode) (*bare, error) {
 	sum := sha256.Sum256([]byte(remote))
 	e, err := shelf.Shelf(r.opts.Dir).Take(ctx, hex.EncodeToString(sum[:16]), how)
 	if err != nil {

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/shale-build/shale/internal/filelock"
 )
 
 // settle is how old a file's last change must be for its hash to be
@@ -127,11 +129,16 @@ func (x *Index) flush() error {
 	if err := os.MkdirAll(filepath.Dir(x.path), 0o700); err != nil {
 		return fmt.Errorf("make directory of file index: %w", err)
 	}
-	unlock, err := lockFile(x.path + ".lock")
-	if err != nil {
-		return fmt.Errorf("lock file index: %w", err)
+	lock, err := filelock.TryOpen(filelock.Host{}, x.path+".lock", filelock.Exclusive)
+	// Others write it within milliseconds. One that does not is not waited for.
+	for tries := 0; lock == nil && err == nil && tries < 50; tries++ {
+		time.Sleep(20 * time.Millisecond)
+		lock, err = filelock.TryOpen(filelock.Host{}, x.path+".lock", filelock.Exclusive)
 	}
-	defer unlock()
+	if lock == nil {
+		return errors.Join(errors.New("lock file index"), err)
+	}
+	defer lock.Close()
 	x.saved.close()
 	x.saved = openIndexFile(x.path) // others may have added to it
 	if err := writeIndex(x.path, merge(x.saved, x.fresh, x.max)); err != nil {
@@ -141,20 +148,4 @@ func (x *Index) flush() error {
 	x.saved, x.opened = openIndexFile(x.path), true
 	clear(x.fresh)
 	return nil
-}
-
-func lockFile(path string) (unlock func(), err error) {
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
-	if err != nil {
-		return nil, err
-	}
-	for {
-		err := unix.Flock(int(f.Fd()), unix.LOCK_EX)
-		if err == nil {
-			return func() { _ = f.Close() }, nil
-		}
-		if !errors.Is(err, unix.EINTR) {
-			return nil, errors.Join(&os.PathError{Op: "flock", Path: path, Err: err}, f.Close())
-		}
-	}
 }

@@ -17,8 +17,7 @@ import (
 	"slices"
 	"time"
 
-	"golang.org/x/sys/unix"
-
+	"github.com/shale-build/shale/internal/filelock"
 	"github.com/shale-build/shale/internal/rmtree"
 )
 
@@ -28,8 +27,8 @@ const lockName = "lock"
 
 // How an entry is locked.
 const (
-	Shared    = unix.LOCK_SH
-	Exclusive = unix.LOCK_EX
+	Shared    = filelock.Shared
+	Exclusive = filelock.Exclusive
 )
 
 // Shelf is a directory of entries.
@@ -44,7 +43,7 @@ type Entry struct {
 
 // Take locks the entry called name, making an empty one if there is none. It
 // waits until ctx ends.
-func (s Shelf) Take(ctx context.Context, name string, how int) (*Entry, error) {
+func (s Shelf) Take(ctx context.Context, name string, how filelock.Mode) (*Entry, error) {
 	dir := filepath.Join(string(s), name)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make cache entry: %w", err)
@@ -65,23 +64,14 @@ func (s Shelf) Take(ctx context.Context, name string, how int) (*Entry, error) {
 }
 
 // Lock changes how the entry is locked. In between it may not be locked at all.
-func (e *Entry) Lock(ctx context.Context, how int) error {
-	for {
-		err := unix.Flock(int(e.lock.Fd()), how|unix.LOCK_NB)
-		if !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR) {
-			return err
-		}
-		select {
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		case <-time.After(20 * time.Millisecond):
-		}
-	}
+func (e *Entry) Lock(ctx context.Context, how filelock.Mode) error {
+	return filelock.Lock(ctx, e.lock, how)
 }
 
 // TryLock locks the entry exclusively unless somebody else uses it.
 func (e *Entry) TryLock() bool {
-	return unix.Flock(int(e.lock.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil
+	locked, err := filelock.Try(e.lock, Exclusive)
+	return locked && err == nil
 }
 
 // Close lets others in.

@@ -31,7 +31,7 @@ func newServices(c *cli.Context, s *session, network string) (*services, error) 
 	if s.inPlace() && s.ids.SingleID() {
 		return nil, errors.New("with a single id, owners cannot be recorded for steps that run in place: give the container more ids, or allow it to make namespaces")
 	}
-	runner, dir, closeRunner, err := newRunner(s)
+	runner, dir, closeRunner, err := newRunner(c.Context, s)
 	if err != nil {
 		return nil, err
 	}
@@ -58,11 +58,11 @@ func newServices(c *cli.Context, s *session, network string) (*services, error) 
 
 // newRunner returns what runs steps, a directory that ends with it, if only when
 // the next one starts, and what ends it.
-func newRunner(s *session) (_ exec.Runner, dir string, end func() error, err error) {
+func newRunner(ctx context.Context, s *session) (_ exec.Runner, dir string, end func() error, err error) {
 	if s.inPlace() {
 		return sandbox.NewInPlace(s.logger, copyPlain), "", func() error { return nil }, nil
 	}
-	runner, err := sandbox.New(sandbox.Options{
+	runner, err := sandbox.New(ctx, sandbox.Options{
 		StateDir: filepath.Join(s.store.RunRoot(), "shale"), Logger: s.logger,
 		Scope: func(ctx context.Context) (string, error) {
 			return scope.Enter(ctx, scope.Options{UID: s.ids.OuterUID, Cgroup: sandbox.OwnCgroup})

@@ -91,7 +91,7 @@ RUN ["/trial", "` + initproc.TrialChange + `"]
 // tryStep builds a small image in a store of its own, which lies in the state of the
 // real one and is removed again.
 func tryStep(c *cli.Context, s *session, tmp string) (err error) {
-	work, err := rootfs.OpenWorkspace(tmp)
+	work, err := rootfs.OpenWorkspace(c.Context, tmp)
 	if err != nil {
 		return err
 	}

@@ -50,7 +50,7 @@ type Services struct {
 // Run runs the container and returns its exit status. A command that cannot
 // be started gives 126 or 127 and a *sandbox.ExecError.
 func Run(ctx context.Context, s Services, spec Spec) (code int, err error) {
-	work, err := rootfs.OpenWorkspace(s.StateDir)
+	work, err := rootfs.OpenWorkspace(ctx, s.StateDir)
 	if err != nil {
 		return 0, err
 	}
