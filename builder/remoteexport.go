@@ -280,7 +280,7 @@ func (x *cacheExport) writeLocal(ctx context.Context, src registry.Prepared, at 
 	if err := dir.Write(ctx, src, x.target.tag, x.step); err != nil {
 		return err
 	}
-	if err := dir.Sweep(remotecache.ConfigMediaType, time.Now().Add(-unusedBlobs)); err != nil {
+	if err := dir.Sweep(ctx, remotecache.ConfigMediaType, time.Now().Add(-unusedBlobs)); err != nil {
 		x.deps.Logger.Warn("what the cache does not use any more was not removed", "error", err)
 	}
 	return nil

@@ -46,7 +46,7 @@ func Archive(t *blobs.Tar, img *Image, names []string, docker bool) error {
 			return err
 		}
 	}
-	if err := t.File(ocispec.ImageLayoutFile, 0o444, layoutFile); err != nil {
+	if err := t.File(ocispec.ImageLayoutFile, 0o444, blobs.LayoutFile()); err != nil {
 		return err
 	}
 	return t.Close()

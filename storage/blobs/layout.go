@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -21,8 +23,8 @@ func Name(d digest.Digest) string {
 	return path.Join(ocispec.ImageBlobsDir, d.Algorithm().String(), d.Encoded())
 }
 
-// Layout is a directory in OCI layout. A blob is written under another name and
-// renamed when its digest is known.
+// Layout is a directory in OCI layout. A file is written under another name and
+// renamed when it is complete.
 type Layout struct{ root *os.Root }
 
 var _ Sink = (*Layout)(nil)
@@ -47,8 +49,15 @@ func (l *Layout) Root() *os.Root { return l.root }
 
 // Has implements Sink.
 func (l *Layout) Has(_ context.Context, blob ocispec.Descriptor) (bool, error) {
-	info, err := l.root.Lstat(Name(blob.Digest))
-	return err == nil && info.Mode().IsRegular() && info.Size() == blob.Size, nil
+	name := Name(blob.Digest)
+	if info, err := l.root.Lstat(name); err != nil || !info.Mode().IsRegular() || info.Size() != blob.Size {
+		return false, nil //nolint:nilerr // what cannot be looked at is written anew
+	}
+	// Whoever removes blobs that nothing refers to leaves recent ones alone. A blob of
+	// another user keeps its time.
+	now := time.Now()
+	_ = l.root.Chtimes(name, now, now)
+	return true, nil
 }
 
 // Put implements Sink.
@@ -57,23 +66,47 @@ func (l *Layout) Put(_ context.Context, blob ocispec.Descriptor, r io.Reader) (d
 	if err := umask.MkdirAll(l.root, dir, os.ModePerm); err != nil {
 		return "", 0, fmt.Errorf("write to layout: %w", err)
 	}
+	s, err := l.write("", dir, blobMode, r, func(s *summed) error {
+		if blob.Digest != "" && (blob.Digest != s.digest() || blob.Size != s.n) {
+			return fmt.Errorf("blob %s: %w", blob.Digest, ErrMismatch)
+		}
+		return nil
+	})
+	if err != nil {
+		return "", 0, err
+	}
+	return s.digest(), s.n, nil
+}
+
+// Permissions of what is in a layout, before the user's umask, as BuildKit has them.
+const (
+	blobMode = 0o444
+	fileMode = 0o666
+)
+
+// write writes a file of the directory dir under the name name, "" for that of a blob of
+// the content, if check, which may be nil, has nothing against the content.
+func (l *Layout) write(name, dir string, perm fs.FileMode, r io.Reader, check func(*summed) error) (*summed, error) {
 	tmp := path.Join(dir, rand.Text()+".tmp")
 	f, err := l.root.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_EXCL|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
-		return "", 0, fmt.Errorf("write to layout: %w", err)
+		return nil, fmt.Errorf("write to layout: %w", err)
 	}
 	s := newSummed(f)
 	err = s.copy(r)
-	if err == nil && blob.Digest != "" && (blob.Digest != s.digest() || blob.Size != s.n) {
-		err = fmt.Errorf("blob %s: %w", blob.Digest, ErrMismatch)
+	if err == nil && check != nil {
+		err = check(s)
 	}
-	if err := errors.Join(err, f.Chmod(umask.Of(0o444)), f.Close()); err != nil {
-		return "", 0, errors.Join(err, l.root.Remove(tmp))
+	if err := errors.Join(err, f.Chmod(umask.Of(perm)), f.Close()); err != nil {
+		return nil, errors.Join(err, l.root.Remove(tmp))
 	}
-	if err := l.root.Rename(tmp, Name(s.digest())); err != nil {
-		return "", 0, errors.Join(fmt.Errorf("write to layout: %w", err), l.root.Remove(tmp))
+	if name == "" {
+		name = Name(s.digest())
 	}
-	return s.digest(), s.n, nil
+	if err := l.root.Rename(tmp, name); err != nil {
+		return nil, errors.Join(fmt.Errorf("write to layout: %w", err), l.root.Remove(tmp))
+	}
+	return s, nil
 }
 
 // Parallel implements Sink.

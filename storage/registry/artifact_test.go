@@ -129,7 +129,7 @@ func TestLayoutWrite(t *testing.T) {
 	// Nothing is old yet; then what has no tag goes, if it is of that type.
 	sweep := func(configType string, after time.Time) int {
 		t.Helper()
-		if err := l.Sweep(configType, after); err != nil {
+		if err := l.Sweep(t.Context(), configType, after); err != nil {
 			t.Fatal(err)
 		}
 		return count()
@@ -157,7 +157,7 @@ func TestLayoutWrite(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "blobs", "sha256", main.Encoded()), []byte("{"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := l.Sweep(artifactType, time.Now().Add(time.Hour)); err == nil || count() != 7 {
+	if err := l.Sweep(t.Context(), artifactType, time.Now().Add(time.Hour)); err == nil || count() != 7 {
 		t.Errorf("swept with a damaged manifest: %v, %d files", err, count())
 	}
 	if err := l.Close(); err != nil {

@@ -1,12 +1,14 @@
 package registry
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path"
 	"path/filepath"
@@ -15,62 +17,49 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
-	"go.podman.io/image/v5/oci/layout"
-	"golang.org/x/sys/unix"
 
-	"github.com/shale-build/shale/internal/umask"
+	"github.com/shale-build/shale/internal/filelock"
+	"github.com/shale-build/shale/storage/blobs"
 )
 
-// Layout is a directory in OCI layout that nobody else writes to through a Layout,
-// on this machine, until it is closed.
+// Layout is a directory in OCI layout, to which no other process writes through a Layout
+// until it is closed. Images are added to it meanwhile, through blobs.Layout.
 type Layout struct {
-	client *Client
-	dir    string
-	lock   *os.File
+	dir  string
+	lock *os.File
+	to   *blobs.Layout
 }
 
-// OpenLayout makes dir where there is none and waits until nobody else writes to
-// it.
+// OpenLayout makes dir if it does not exist and waits until no other process writes to
+// it. On a file system without locks only one at a time must.
 func (c *Client) OpenLayout(ctx context.Context, dir string) (*Layout, error) {
 	abs, err := filepath.Abs(dir)
 	if err != nil {
 		return nil, fmt.Errorf("find OCI layout %s: %w", dir, err)
 	}
-	if err := umask.MkdirAll(umask.Host{}, abs, os.ModePerm); err != nil {
-		return nil, fmt.Errorf("make OCI layout: %w", err)
-	}
-	lock, err := os.Open(abs)
+	to, err := blobs.OpenLayout(abs)
 	if err != nil {
 		return nil, fmt.Errorf("open OCI layout: %w", err)
 	}
-	for {
-		err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-		if err == nil {
-			return &Layout{client: c, dir: abs, lock: lock}, nil
-		}
-		if errors.Is(err, unix.ENOTSUP) || errors.Is(err, unix.ENOLCK) {
-			// A file system without locks: alone, one hopes.
-			return &Layout{client: c, dir: abs, lock: lock}, nil
-		}
-		if !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR) {
-			return nil, errors.Join(fmt.Errorf("lock OCI layout %s: %w", dir, err), lock.Close())
-		}
-		select {
-		case <-ctx.Done():
-			return nil, errors.Join(fmt.Errorf("wait for OCI layout %s: %w", dir, context.Cause(ctx)), lock.Close())
-		case <-time.After(50 * time.Millisecond):
-		}
+	lock, err := to.Root().Open(".")
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("open OCI layout: %w", err), to.Close())
 	}
+	l := &Layout{dir: abs, lock: lock, to: to}
+	if err := filelock.Lock(ctx, lock, filelock.Exclusive); err != nil && !errors.Is(err, errors.ErrUnsupported) {
+		return nil, errors.Join(fmt.Errorf("lock OCI layout %s: %w", dir, err), l.Close())
+	}
+	return l, nil
 }
 
-// Close lets others in.
-func (l *Layout) Close() error { return l.lock.Close() }
+// Close unlocks it.
+func (l *Layout) Close() error { return errors.Join(l.lock.Close(), l.to.Close()) }
 
-// Digest is of the manifest that a tag stands for, "" for none.
+// Digest returns the digest of the manifest that has a tag, "" if none has.
 func (l *Layout) Digest(tag string) (digest.Digest, error) {
-	index, err := l.index()
+	index, err := l.to.Index()
 	if err != nil {
-		return "", err
+		return "", fmt.Errorf("OCI layout %s: %w", l.dir, err)
 	}
 	for _, m := range index.Manifests {
 		if m.Annotations[ocispec.AnnotationRefName] == tag {
@@ -80,128 +69,110 @@ func (l *Layout) Digest(tag string) (digest.Digest, error) {
 	return "", nil
 }
 
-// Write writes src under a tag. Blobs that are there already are not written
-// again.
+// Write writes src under a tag. Blobs that are there already are not written again.
 func (l *Layout) Write(ctx context.Context, src Prepared, tag string, progress Progress) error {
-	to, err := layout.NewReference(l.dir, tag)
-	if err != nil {
-		return fmt.Errorf("OCI layout %s: %w", l.dir, err)
-	}
-	if err := l.client.pushPrepared(ctx, src, to, PreparedOptions{Progress: progress}); err != nil {
-		return fmt.Errorf("write OCI layout %s: %w", l.dir, err)
-	}
-	if err := l.followUmask(); err != nil {
+	if err := l.write(ctx, src, tag, progress); err != nil {
 		return fmt.Errorf("write OCI layout %s: %w", l.dir, err)
 	}
 	return nil
 }
 
-// Modes that the library gives to files and directories of a layout under umask 022.
-const (
-	libraryFile = 0o644
-	libraryDir  = 0o755
-)
-
-// followUmask gives what the library wrote the modes that the umask of the user asks for.
-// What belongs to another user who writes to the same layout is left alone.
-func (l *Layout) followUmask() error {
-	file, dir := umask.Of(0o666), umask.Of(fs.ModePerm)
-	if file == libraryFile && dir == libraryDir {
-		return nil
-	}
-	root, err := os.OpenRoot(l.dir)
-	if err != nil {
-		return err
-	}
-	defer root.Close() //nolint:errcheck // a directory handle
-	return fs.WalkDir(root.FS(), ".", func(name string, entry fs.DirEntry, err error) error {
+func (l *Layout) write(ctx context.Context, src Prepared, tag string, progress Progress) error {
+	for _, data := range append(slices.Collect(maps.Values(src.Manifests)), src.Manifest) {
+		n, err := parseNode(data)
 		if err != nil {
 			return err
 		}
-		info, err := entry.Info()
-		switch {
-		case err != nil || name == ".":
-		case info.Mode() == libraryFile:
-			err = root.Chmod(name, file)
-		case info.Mode() == fs.ModeDir|libraryDir:
-			err = root.Chmod(name, dir)
+		for _, blob := range n.blobs() {
+			if err := l.copyBlob(ctx, src, blob, progress); err != nil {
+				return fmt.Errorf("blob %s: %w", blob.Digest, err)
+			}
 		}
-		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
-			return nil
+		manifest := ocispec.Descriptor{Digest: digest.FromBytes(data), Size: int64(len(data))}
+		if has, err := l.to.Has(ctx, manifest); has || err != nil {
+			continue
 		}
-		return err
+		if _, _, err := l.to.Put(ctx, manifest, bytes.NewReader(data)); err != nil {
+			return err
+		}
+	}
+	desc := ocispec.Descriptor{
+		MediaType: src.MediaType, Digest: digest.FromBytes(src.Manifest), Size: int64(len(src.Manifest)),
+		Annotations: map[string]string{ocispec.AnnotationRefName: tag},
+	}
+	return l.to.ChangeIndex(ctx, func(index *ocispec.Index) {
+		// What had the tag stays without one until it is removed, as in a registry.
+		for i, m := range index.Manifests {
+			if m.Annotations[ocispec.AnnotationRefName] == tag {
+				index.Manifests[i].Annotations = maps.Clone(m.Annotations)
+				delete(index.Manifests[i].Annotations, ocispec.AnnotationRefName)
+			}
+		}
+		index.Manifests = slices.DeleteFunc(index.Manifests, func(m ocispec.Descriptor) bool {
+			return m.Digest == desc.Digest && len(m.Annotations) == 0
+		})
+		index.Manifests = append(index.Manifests, desc)
 	})
 }
 
-func (l *Layout) index() (ocispec.Index, error) {
-	var index ocispec.Index
-	data, err := os.ReadFile(filepath.Join(l.dir, ocispec.ImageIndexFile))
-	if errors.Is(err, fs.ErrNotExist) {
-		return index, nil
+func (l *Layout) copyBlob(ctx context.Context, src Prepared, blob ocispec.Descriptor, progress Progress) (err error) {
+	if has, err := l.to.Has(ctx, blob); err != nil {
+		return err
+	} else if !has {
+		r, size, err := src.Open(blob.Digest)
+		if err != nil {
+			return err
+		}
+		in := &cancelReader{ReadCloser: r, ctx: ctx}
+		_, _, err = l.to.Put(ctx, ocispec.Descriptor{Digest: blob.Digest, Size: size}, in)
+		if err := errors.Join(err, r.Close()); err != nil {
+			return err
+		}
 	}
-	if err == nil {
-		err = json.Unmarshal(data, &index)
+	if progress != nil {
+		progress.Update(blob.Digest.String(), blob.Size, blob.Size, true)
 	}
-	if err != nil {
-		return index, fmt.Errorf("read OCI layout %s: %w", l.dir, err)
-	}
-	return index, nil
+	return nil
 }
 
 // maxManifest bounds what Sweep reads of one manifest, in bytes.
 const maxManifest = 64 << 20
 
 // Sweep removes manifests without a tag whose config is of a media type, and blobs
-// that nothing in the layout refers to any more, but for what was written after a
-// time: somebody may be reading it. What it cannot read it leaves as it is, with
-// all else.
-func (l *Layout) Sweep(configType string, after time.Time) error {
-	if err := l.sweep(configType, after); err != nil {
-		return fmt.Errorf("tidy OCI layout %s: %w", l.dir, err)
+// that nothing in the layout refers to any more, but not what was written, or taken as
+// written, after a time: it may be for an index.json that is about to be written, or
+// somebody may be reading it. Where something cannot be read nothing is removed.
+func (l *Layout) Sweep(ctx context.Context, configType string, after time.Time) error {
+	if err := l.sweep(ctx, configType, after); err != nil {
+		return fmt.Errorf("remove unused blobs of OCI layout %s: %w", l.dir, err)
 	}
 	return nil
 }
 
-func (l *Layout) sweep(configType string, after time.Time) error {
-	root, err := os.OpenRoot(l.dir)
-	if err != nil {
-		return err
-	}
-	defer root.Close() //nolint:errcheck // only reads
-	index, err := l.index()
-	if err != nil {
-		return err
-	}
-	s := &sweeper{root: root, used: map[digest.Digest]bool{}}
-	kept := slices.DeleteFunc(slices.Clone(index.Manifests), func(m ocispec.Descriptor) bool {
+func (l *Layout) sweep(ctx context.Context, configType string, after time.Time) error {
+	s := &sweeper{root: l.to.Root(), used: map[digest.Digest]bool{}}
+	unused := func(m ocispec.Descriptor) bool {
 		return m.Annotations[ocispec.AnnotationRefName] == "" && s.old(m.Digest, after) && s.configType(m) == configType
-	})
-	for _, m := range kept {
+	}
+	index, err := l.to.Index()
+	if err != nil {
+		return err
+	}
+	if slices.ContainsFunc(index.Manifests, unused) {
+		err := l.to.ChangeIndex(ctx, func(index *ocispec.Index) { index.Manifests = slices.DeleteFunc(index.Manifests, unused) })
+		if err != nil {
+			return err
+		}
+		if index, err = l.to.Index(); err != nil {
+			return err
+		}
+	}
+	for _, m := range index.Manifests {
 		if err := s.mark(m); err != nil {
 			return err
 		}
 	}
-	if len(kept) < len(index.Manifests) {
-		index.Manifests = kept
-		if err := replaceJSON(root, ocispec.ImageIndexFile, index); err != nil {
-			return err
-		}
-	}
 	return s.remove(after)
-}
-
-// replaceJSON writes a file by rename.
-func replaceJSON(root *os.Root, name string, value any) error {
-	data, err := json.Marshal(value)
-	if err != nil {
-		return err
-	}
-	tmp := "." + name + ".new"
-	perm := umask.Of(0o666)
-	if err := errors.Join(root.WriteFile(tmp, data, perm), root.Chmod(tmp, perm)); err != nil {
-		return err
-	}
-	return root.Rename(tmp, name)
 }
 
 // sweeper finds out which blobs of a layout are used.
@@ -231,6 +202,22 @@ type node struct {
 	Subject   *ocispec.Descriptor  `json:"subject"`
 }
 
+// blobs are those that are not manifests.
+func (n node) blobs() []ocispec.Descriptor {
+	list := slices.Concat(n.Layers, n.Blobs)
+	if n.Config != nil {
+		list = append(list, *n.Config)
+	}
+	return list
+}
+
+func parseNode(data []byte) (n node, err error) {
+	if err := json.Unmarshal(data, &n); err != nil {
+		return n, fmt.Errorf("read manifest: %w", err)
+	}
+	return n, nil
+}
+
 func (s *sweeper) read(d digest.Digest) (n node, err error) {
 	if err := d.Validate(); err != nil {
 		return n, err
@@ -243,7 +230,7 @@ func (s *sweeper) read(d digest.Digest) (n node, err error) {
 	if err := errors.Join(err, f.Close()); err != nil {
 		return n, err
 	}
-	return n, json.Unmarshal(data, &n)
+	return parseNode(data)
 }
 
 func (s *sweeper) configType(m ocispec.Descriptor) string {
@@ -268,13 +255,8 @@ func (s *sweeper) mark(m ocispec.Descriptor) error {
 	if err != nil {
 		return fmt.Errorf("manifest %s: %w", m.Digest, err)
 	}
-	for _, list := range [][]ocispec.Descriptor{n.Layers, n.Blobs} {
-		for _, d := range list {
-			s.used[d.Digest] = true
-		}
-	}
-	if n.Config != nil {
-		s.used[n.Config.Digest] = true
+	for _, d := range n.blobs() {
+		s.used[d.Digest] = true
 	}
 	below := n.Manifests
 	if n.Subject != nil {

@@ -75,8 +75,6 @@ func (c *Client) saved(name string) (Source, imgref.NamedTagged, error) {
 	return src, nil, nil
 }
 
-var layoutFile = []byte(`{"imageLayoutVersion":"` + ocispec.ImageLayoutVersion + `"}`)
-
 func (s *saver) saveOCI(ctx context.Context, images []string, opts SaveOptions) error {
 	form, err := formOf(PushOptions{Compression: opts.Compression})
 	if err != nil {
@@ -104,7 +102,7 @@ func (s *saver) saveOCI(ctx context.Context, images []string, opts SaveOptions) 
 	if err != nil {
 		return fmt.Errorf("write index.json: %w", err)
 	}
-	return errors.Join(s.to.File(ocispec.ImageIndexFile, 0o644, index), s.to.File(ocispec.ImageLayoutFile, 0o644, layoutFile))
+	return errors.Join(s.to.File(ocispec.ImageIndexFile, 0o644, index), s.to.File(ocispec.ImageLayoutFile, 0o644, blobs.LayoutFile()))
 }
 
 // image writes an image, or an index with its images.
