@@ -115,7 +115,7 @@ func sweep(dir string, now time.Time) error {
 }
 
 // format is the first line of a file.
-const format = "shale facts 1"
+const format = "shale facts 2"
 
 // encode writes a line for each fact: digest, kind and quoted name.
 func encode(w io.Writer, facts *Facts) error {

@@ -2,16 +2,13 @@ package solve
 
 import (
 	"context"
-	"fmt"
 	"regexp"
 	"strings"
 
 	"github.com/containerd/platforms"
-	"github.com/moby/buildkit/solver/pb"
-	"google.golang.org/protobuf/proto"
 
+	"github.com/shale-build/shale/builder/cache"
 	"github.com/shale-build/shale/builder/explain"
-	"github.com/shale-build/shale/builder/fileop"
 	"github.com/shale-build/shale/builder/llb"
 	"github.com/shale-build/shale/builder/source/local"
 )
@@ -41,6 +38,10 @@ func (s *Solver) tellWhy(ctx context.Context, n *node, inputs []Snapshot, settle
 	was, err := s.trail.Load(slot(n.v))
 	if err != nil {
 		s.logger.Debug("what a step was made of is not known", "step", n.v.Name, "error", err)
+	}
+	if err != nil {
+		n.display.decide(decidedRan, "what it was made of before is not known")
+		return
 	}
 	var now *explain.Facts
 	if was != nil {
@@ -79,21 +80,10 @@ func (s *Solver) facts(ctx context.Context, n *node, inputs []Snapshot, assumed 
 		return nil, err
 	}
 	c := collector{ctx: ctx, v: n.v, trees: trees, salts: salts, inputs: inputs, assumed: assumed, out: &explain.Facts{}}
-	switch {
-	case n.v.Exec != nil:
-		err = c.exec()
-	case n.v.File != nil:
-		err = c.file()
-	case n.v.Merge != nil:
-		for i := range n.v.Inputs {
-			if err = c.input(i, []local.Selection{{Path: "/"}}); err != nil {
-				break
-			}
-		}
-	}
-	return c.out, err
+	return c.out, describe(n.v, c)
 }
 
+// collector is the visitor that collects facts.
 type collector struct {
 	ctx     context.Context //nolint:containedctx // lives for one call of facts
 	v       *llb.Vertex
@@ -104,77 +94,29 @@ type collector struct {
 	out     *explain.Facts
 }
 
-func (c collector) exec() error {
-	op := c.v.Exec
-	meta := op.GetMeta()
-	c.out.Add(explain.Command, "", []byte(strings.Join(meta.GetArgs(), "\x00")))
-	for _, kv := range meta.GetEnv() {
-		name, value, _ := strings.Cut(kv, "=")
-		c.out.Add(explain.Variable, name, []byte(value))
+// part makes a fact of what has a kind. The rest, such as how many variables there are,
+// follows from the facts.
+func (c collector) part(kind explain.Kind, name string, fields ...field) {
+	if kind == "" {
+		return
 	}
-	c.setting("working directory", meta.GetCwd())
-	c.setting("user", meta.GetUser())
-	c.setting("hostname", meta.GetHostname())
-	c.setting("network", op.GetNetwork().String())
-	c.setting("security mode", op.GetSecurity().String())
-	for _, host := range meta.GetExtraHosts() {
-		c.setting("extra host "+host.GetHost(), "")
+	h := cache.NewHasher(string(kind))
+	for _, f := range fields {
+		f(h)
 	}
-	for _, secret := range op.GetSecretenv() {
-		c.setting("secret variable "+secret.GetName(), secret.GetID())
-	}
-	for _, device := range op.GetCdiDevices() {
-		c.setting("device "+device.GetName(), "")
-	}
-	for _, m := range op.GetMounts() {
-		if err := c.mount(m); err != nil {
-			return err
-		}
-	}
-	return nil
+	c.out.Add(kind, name, []byte(h.Key()))
 }
 
-func (c collector) setting(name, value string) { c.out.Add(explain.Setting, name, []byte(value)) }
-
-func (c collector) mount(m *pb.Mount) error {
-	if m.GetDest() != pb.RootMount {
-		// Without the number of the input, which says nothing by itself.
-		bare, ok := proto.Clone(m).(*pb.Mount)
-		if !ok {
-			return fmt.Errorf("copy the mount at %s", m.GetDest())
-		}
-		bare.Input, bare.CacheOpt = 0, nil
-		what, err := proto.MarshalOptions{Deterministic: true}.Marshal(bare)
-		if err != nil {
-			return fmt.Errorf("describe the mount at %s: %w", m.GetDest(), err)
-		}
-		c.out.Add(explain.Mount, m.GetDest(), what)
+func (c collector) input(i int, kind explain.Kind, name string, reads []local.Selection) error {
+	for _, sel := range reads {
+		c.part(kind, name, text(sel.String()))
 	}
-	if m.GetInput() < 0 || m.GetMountType() == pb.MountType_SECRET || m.GetMountType() == pb.MountType_SSH {
-		return nil
-	}
-	return c.input(int(m.GetInput()), []local.Selection{{Path: m.GetSelector()}})
+	return c.content(i, reads)
 }
 
-func (c collector) file() error {
-	desc, err := fileop.Key(c.v.File)
-	if err != nil {
-		return err
-	}
-	c.out.Add(explain.Command, "", desc)
-	for i := range c.v.Inputs {
-		sel, err := fileop.Selections(c.v.File, i)
-		if err != nil {
-			return err
-		}
-		if err := c.input(i, sel); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (c collector) input(i int, reads []local.Selection) error {
+// content makes facts of what an input is, and of each file that is read of one outside
+// the store.
+func (c collector) content(i int, reads []local.Selection) error {
 	tree := c.trees[i]
 	name := c.v.Inputs[i].Vertex.Name
 	if tree == nil && c.inputs[i].Draft != nil && c.assumed != nil {
