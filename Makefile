@@ -160,7 +160,7 @@ tidy-check: ## go.mod and go.sum are tidy
 	go mod tidy -diff
 	go mod verify
 
-docs-check: ## links between the documents lead somewhere
+docs-check: ## links between the documents lead somewhere; plain English
 	tests/docs-check
 
 ci: ## everything that CI runs

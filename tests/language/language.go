@@ -1,12 +1,13 @@
 // Command language counts words in the comments of Go files:
 //
 //	language [-files] [DIRECTORY]
+//	language -check [DIRECTORY]
 //
-// It prints a line for each directory, or for each file, with the number of words and, per
-// 1,000 of them, how often those words stand in it that tell plain English from this
-// project's old dialect; the last line is the sum. Directives, test data and the C of cgo
-// are left out. Package language's test keeps the turns of phrase away that readers
-// stumbled over.
+// The first form prints a line for each directory, or for each file, with the number of
+// words and, per 1,000 of them, the number of words that distinguish plain English from
+// this project's old dialect; the last line is the sum. Directives, test data and the C code
+// of cgo are left out. The second form prints the turns of phrase that readers stumbled
+// over, in comments, README.md and docs, and fails if there are any.
 package main
 
 import (
@@ -25,12 +26,17 @@ import (
 
 func main() {
 	files := flag.Bool("files", false, "a line for each file")
+	check := flag.Bool("check", false, "print turns of phrase to be avoided")
 	flag.Parse()
 	root := "."
 	if flag.NArg() > 0 {
 		root = flag.Arg(0)
 	}
-	if err := report(root, *files); err != nil {
+	run := func() error { return report(root, *files) }
+	if *check {
+		run = func() error { return avoid(root) }
+	}
+	if err := run(); err != nil {
 		fmt.Fprintln(os.Stderr, "language:", err)
 		os.Exit(1)
 	}
