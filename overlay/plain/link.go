@@ -216,7 +216,7 @@ func (c *copies) add(from, to int, n *Node, name, rel string) (linked bool, err 
 		}
 		return false, err
 	}
-	dir, err := openBeneath(c.root, strings.TrimPrefix(filepath.Dir(first), "."))
+	dir, err := openBeneath(c.root, parent(first))
 	if err != nil {
 		return false, err
 	}

@@ -125,6 +125,38 @@ func TestBecome(t *testing.T) {
 	}
 }
 
+// A directory whose name begins with a dot is not mistaken for another one when names of
+// one file are linked.
+func TestLinksInDotDirectory(t *testing.T) {
+	l, err := plain.Stack([]string{layer(t, "mkdir .store store; echo hidden >.store/a; ln .store/a .store/b; echo other >store/a; echo root >.r; ln .r r")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	root := t.TempDir()
+	tree, err := plain.OpenTree(root, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tree.Close()
+	if err := tree.Become(t.Context(), l); err != nil {
+		t.Fatal(err)
+	}
+	for _, names := range [][2]string{{".store/a", ".store/b"}, {".r", "r"}} {
+		var infos [2]os.FileInfo
+		for i, name := range names {
+			if infos[i], err = os.Stat(filepath.Join(root, name)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if !os.SameFile(infos[0], infos[1]) {
+			t.Errorf("%s and %s are not one file", names[0], names[1])
+		}
+	}
+	if got, err := os.ReadFile(filepath.Join(root, ".store", "b")); string(got) != "hidden\n" || err != nil {
+		t.Errorf("%q, %v", got, err)
+	}
+}
+
 // changed returns what a layer made of the changes holds, which must not depend
 // on how deleted names are marked.
 func changed(t *testing.T, c *plain.Changes) string {
