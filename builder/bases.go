@@ -14,15 +14,16 @@ import (
 	"github.com/shale-build/shale/builder/source/local"
 )
 
-// bases are the layers made of files outside the store: a directory, a
-// repository or an archive that stands for a stage or an image
-// (--build-context base=DIR and FROM base).
+// bases holds the layers that are made of files outside the store. Such files are a
+// directory, a repository or an archive that replaces a stage or an image
+// (--build-context base=DIR and FROM base). Each is turned into a layer once per build.
 type bases struct {
 	mu     sync.Mutex
 	layers map[*local.Tree]func() (solve.Snapshot, error)
 }
 
-// base returns snap as a layer to build on.
+// base returns snap as a snapshot that can be the parent of a layer. If snap is a tree of
+// files outside the store, base copies the files into a new layer.
 func (e *executor) base(ctx context.Context, snap solve.Snapshot) (solve.Snapshot, error) {
 	if snap.Tree == nil {
 		return snap, nil
@@ -51,8 +52,9 @@ func (e *executor) layerOf(ctx context.Context, tree *local.Tree) (solve.Snapsho
 	return solve.Snapshot{Draft: draft}.Settled(ctx)
 }
 
-// settle waits for those of inputs that v does more with than to build on their
-// files: only these need not be in the store yet.
+// settle waits until the drafts among inputs are committed, and returns inputs. It does
+// not wait for an input that v only builds on: the files of a draft are complete,
+// although its layer is not in the store yet.
 func settle(ctx context.Context, v *llb.Vertex, inputs []solve.Snapshot) ([]solve.Snapshot, error) {
 	for i, in := range inputs {
 		if in.Draft == nil || onlyBuiltOn(v, i, len(inputs)) {
@@ -66,7 +68,7 @@ func settle(ctx context.Context, v *llb.Vertex, inputs []solve.Snapshot) ([]solv
 	return inputs, nil
 }
 
-// onlyBuiltOn tells whether input i is the one that v builds on and nothing else.
+// onlyBuiltOn reports whether v uses input i as its base and for no other purpose.
 func onlyBuiltOn(v *llb.Vertex, i, inputs int) bool {
 	switch {
 	case v.Exec != nil:
@@ -83,7 +85,8 @@ func onlyBuiltOn(v *llb.Vertex, i, inputs int) bool {
 	return false
 }
 
-// withBases returns inputs with a layer in the place of what v builds on.
+// withBases returns a copy of inputs in which each tree of files that v builds on is
+// replaced by a layer.
 func (e *executor) withBases(ctx context.Context, v *llb.Vertex, inputs []solve.Snapshot) ([]solve.Snapshot, error) {
 	inputs = slices.Clone(inputs)
 	for _, i := range builtOn(v, len(inputs)) {
@@ -96,7 +99,7 @@ func (e *executor) withBases(ctx context.Context, v *llb.Vertex, inputs []solve.
 	return inputs, nil
 }
 
-// builtOn lists the inputs whose files are part of what v yields.
+// builtOn returns the indexes of the inputs whose files become part of the result of v.
 func builtOn(v *llb.Vertex, inputs int) []int {
 	var list []int
 	add := func(i int) {
@@ -121,8 +124,8 @@ func builtOn(v *llb.Vertex, inputs int) []int {
 	return list
 }
 
-// stepNames lists the steps that g's target is made of, one on top of the other,
-// from the last to the first.
+// stepNames returns the names of the steps that the target of g is made of, from the last
+// step to the first.
 func stepNames(g *llb.Graph) []string {
 	var names []string
 	for v := g.Target.Vertex; v != nil; {

@@ -30,26 +30,27 @@ import (
 	"github.com/shale-build/shale/storage"
 )
 
-// Names of the directories below the store's state directory that outlive a
-// build: the index of package cache and the directories of package cachemount.
+// Names of directories in the state directory of the store that outlive a build: the
+// index of package cache and the directories of package cachemount.
 const (
 	CacheState      = "cache"
 	CacheMountState = "cachemounts"
 )
 
-// explainState holds what steps were made of. A full disk may cost it, see
-// storage.Location.OpenToRemove.
+// explainState is the directory in which package explain records the inputs of steps. It
+// may be removed if the disk is full, see storage.Location.OpenToRemove.
 const explainState = storage.ExplainState
 
-// tempState holds the directories of running builds.
+// tempState is the directory that holds the temporary directories of running builds.
 const tempState = "tmp"
 
-// build is one run of Build.
+// build is the state of one call of Build.
 type build struct {
 	opts Options
 	deps Deps
 	outs []output
-	// caller is the context of Build, whole is its lasting one.
+	// caller is the context that was passed to Build. whole may end later than caller, so
+	// that caches can still be exported, see lasting.
 	caller, whole context.Context //nolint:containedctx // see Build
 
 	work    *rootfs.Workspace
@@ -60,7 +61,7 @@ type build struct {
 	files   *local.Index
 	inputs  *frontend.Inputs
 	allowed exec.Allowed
-	// secrets and agents are for those who need them by ID: steps and sources.
+	// secrets and agents are looked up by ID, by steps and by sources.
 	secrets  *secrets.Store
 	agents   *sshagent.Agents
 	images   *source.Images
@@ -75,20 +76,20 @@ type build struct {
 	closers []func() error
 }
 
-// Build builds what opts describe. An error about the Dockerfile carries its
-// place in it (frontend.PrintError shows it); one that wraps an exec.ExitError
-// has that process's exit status. Nothing is left behind but layers that the
-// cache knows.
+// Build carries out the build that opts describe. An error about the Dockerfile carries
+// its position in the file, and frontend.PrintError shows it. If the error wraps an
+// exec.ExitError, that holds the exit status of the failed process. Apart from its
+// outputs, Build leaves only layers that the build cache refers to.
 func Build(ctx context.Context, opts Options, deps Deps) (_ *Result, err error) {
 	b := &build{opts: opts, deps: deps, caller: ctx}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var release func()
-	b.whole, release = lasting(b.caller, b.exportTime()) // ends before the build does only when the caller wants it
+	b.whole, release = lasting(b.caller, b.exportTime()) // ends early only if the caller wants it
 	defer release()
 	defer func() {
 		if b.caller.Err() != nil {
-			release() // layers that are being packed are of no use any more
+			release() // nothing uses the layers that are still being packed
 		}
 		err = b.end(err)
 		b.collect(b.caller, err)
@@ -99,10 +100,10 @@ func Build(ctx context.Context, opts Options, deps Deps) (_ *Result, err error) 
 	return b.run(ctx)
 }
 
-// end closes the build, which had the outcome err. Where another program removed
-// what the build stands on, whatever a step or the store said then would send the
-// user to look in the wrong place, and the exit status of a step is not its own: the
-// error that is returned then says what was removed.
+// end closes the build and returns its error; err is the error so far. If another program
+// removed the store or a layer that the build depends on, steps may fail for that reason.
+// Their errors and exit statuses would then mislead the user. In that case end returns an
+// error that wraps storage.ErrRemoved, and not err.
 func (b *build) end(err error) error {
 	closed := b.close()
 	if err == nil || b.mounts == nil || b.caller.Err() != nil {
@@ -117,7 +118,7 @@ func (b *build) end(err error) error {
 	return fmt.Errorf("%w: build again (%s)", cause, first)
 }
 
-// places are where a build writes that is not in the store.
+// places returns the paths outside the store to which the outputs are written.
 func (b *build) places() (paths []string) {
 	for _, o := range b.outs {
 		if o.Dest != "" && o.Dest != "-" {
@@ -166,8 +167,9 @@ func (b *build) open(ctx context.Context, abort context.CancelCauseFunc) error {
 	return b.openTrail()
 }
 
-// openTrail lets the solver remember what steps were made of. Builds of one
-// Dockerfile in one context are compared with each other.
+// openTrail makes the solver record the inputs of steps, so that a later build can
+// explain why a step ran again. Builds of the same Dockerfile in the same context are
+// compared with each other.
 func (b *build) openTrail() error {
 	dir, err := b.deps.Store.StateDir(explainState)
 	if err != nil {
@@ -192,12 +194,12 @@ func (b *build) checkTags() error {
 	return nil
 }
 
-// openGrants finds out, before anything is built, what steps may do and whether
-// what the user wants to lend them is there.
+// openGrants parses what steps are allowed to do, and opens the secrets and agents of the
+// user. It runs before anything is built, so that missing ones are reported early.
 func (b *build) openGrants() (err error) {
 	allow := b.opts.Allow
 	if b.opts.Network == "host" {
-		allow = append([]string{"network.host"}, allow...) // as docker does
+		allow = append([]string{"network.host"}, allow...) // like docker
 	}
 	if b.allowed, err = exec.ParseAllow(allow); err != nil {
 		return err
@@ -206,7 +208,8 @@ func (b *build) openGrants() (err error) {
 		return err
 	}
 	if b.deps.Place != nil {
-		// At the same paths there are the image's files when a step runs.
+		// While a step runs, the same paths show files of the image, so the secrets must
+		// be read now.
 		if err := b.secrets.Load(); err != nil {
 			return err
 		}
@@ -215,7 +218,7 @@ func (b *build) openGrants() (err error) {
 	return err
 }
 
-// openState opens the directories that a build keeps beside the layers.
+// openState opens the directories in which a build keeps its own state beside the layers.
 func (b *build) openState() error {
 	b.deps.Store.Sweep()
 	tmp, err := b.deps.Store.StateDir(tempState)
@@ -239,7 +242,7 @@ func (b *build) openState() error {
 	return nil
 }
 
-// newExecutor joins the parts that carry out operations.
+// newExecutor returns an executor that uses the stores and services of the build.
 func (b *build) newExecutor() (*executor, error) {
 	caches, err := b.deps.Store.StateDir(CacheMountState)
 	if err != nil {
@@ -284,7 +287,7 @@ func (b *build) run(ctx context.Context) (*Result, error) {
 	return out, nil
 }
 
-// finish writes the result to each output that was asked for.
+// finish writes the result to each requested output.
 func (b *build) finish(ctx context.Context, done *finished, layers *export.Layers) (*Result, error) {
 	release, err := b.own()
 	if err != nil {
@@ -302,7 +305,7 @@ func (b *build) finish(ctx context.Context, done *finished, layers *export.Layer
 	return b.outputs(ctx, *done, layers)
 }
 
-// own keeps the container's own files in place, see Deps.
+// own keeps the container's own files in place until release is called, see Deps.Own.
 func (b *build) own() (release func(), err error) {
 	if b.deps.Own == nil {
 		return func() {}, nil
@@ -310,8 +313,8 @@ func (b *build) own() (release func(), err error) {
 	return b.deps.Own()
 }
 
-// solve makes the layers of all platforms, side by side: what they share is
-// made once.
+// solve makes the layers of all platforms in parallel. Steps that several platforms share
+// run once.
 func (b *build) solve(ctx context.Context, res *frontend.Result) (finished, error) {
 	list := b.distinct(res.Platforms)
 	f := finished{
@@ -335,7 +338,7 @@ func (b *build) solve(ctx context.Context, res *frontend.Result) (finished, erro
 	return f, group.Wait()
 }
 
-// commands counts the RUN steps of the graphs.
+// commands returns the number of different RUN steps in the graphs.
 func commands(graphs []*llb.Graph) int {
 	found := map[digest.Digest]bool{}
 	for _, g := range graphs {
@@ -348,7 +351,8 @@ func commands(graphs []*llb.Graph) int {
 	return len(found)
 }
 
-// distinct leaves out platforms that were asked for twice.
+// distinct returns list without the platforms that were requested twice, and warns about
+// these.
 func (b *build) distinct(list []frontend.Platform) (out []frontend.Platform) {
 	for _, p := range list {
 		if slices.ContainsFunc(out, func(q frontend.Platform) bool { return q.ID == p.ID }) {
@@ -373,8 +377,8 @@ func (b *build) solvePlatform(ctx context.Context, p frontend.Platform) (export.
 	return out, snap.Layer, err
 }
 
-// evaluator lets the front end read files of a context that has to be unpacked
-// first.
+// evaluator gives the front end access to the files of a context that must be unpacked or
+// fetched before it can be read.
 type evaluator struct{ b *build }
 
 func (e evaluator) Evaluate(ctx context.Context, g *llb.Graph) (frontend.Root, error) {
@@ -395,8 +399,8 @@ func (e evaluator) Evaluate(ctx context.Context, g *llb.Graph) (frontend.Root, e
 	return frontend.OpenDir(dir, nil)
 }
 
-// close gives back everything, last first. The workspace is only removed when
-// nothing is mounted in it any more.
+// close closes all parts of the build, the last opened first. It removes the workspace
+// only if all mounts in it could be unmounted.
 func (b *build) close() error {
 	var errs []error
 	for _, v := range slices.Backward(b.closers) {

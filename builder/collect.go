@@ -14,8 +14,7 @@ import (
 	"github.com/shale-build/shale/storage"
 )
 
-// OpenCache returns the build cache of a store, with the directories of all its
-// parts.
+// OpenCache returns the build cache of a store, with the directories of all its parts.
 func OpenCache(store *storage.Store) (*gc.Cache, error) {
 	dirs := map[string]string{}
 	for _, name := range []string{CacheState, CacheMountState, GitState, DownloadState} {
@@ -31,9 +30,9 @@ func OpenCache(store *storage.Store) (*gc.Cache, error) {
 	}, nil
 }
 
-// collect removes what the policy does not keep of the build cache, after a build
-// that added to it and ended with the outcome err. That the cache stays larger than
-// it should is no failure.
+// collect removes the parts of the build cache that the policy in Options.GC does not
+// keep. It does so only after a build that added layers; err is the error of that build.
+// An error of collect is logged and does not fail the build.
 func (b *build) collect(ctx context.Context, err error) {
 	if b.opts.GC == nil || b.index == nil || ctx.Err() != nil || errors.Is(err, storage.ErrRemoved) || !b.deps.Store.Recorded() {
 		return

@@ -10,8 +10,8 @@ import (
 	"github.com/shale-build/shale/builder/exec"
 )
 
-// checkDelete refuses outputs that would delete files anywhere but below the
-// working directory, unless that is allowed.
+// checkDelete returns an error if an output would delete files outside the working
+// directory and allowed is false.
 func checkDelete(outs []output, allowed bool) error {
 	for _, o := range outs {
 		if o.Type != "local" || !o.files.Delete || allowed {
@@ -28,8 +28,8 @@ func checkDelete(outs []output, allowed bool) error {
 	return nil
 }
 
-// belowWorkDir tells whether path, with all its links followed, is below the
-// working directory and not that itself.
+// belowWorkDir reports whether path is below the working directory and is not the working
+// directory itself. It follows symbolic links.
 func belowWorkDir(path string) (bool, error) {
 	wd, err := os.Getwd()
 	if err != nil {
@@ -45,7 +45,8 @@ func belowWorkDir(path string) (bool, error) {
 	return err == nil && rel != "." && filepath.IsLocal(rel), nil
 }
 
-// followed resolves the links in as much of path as exists.
+// followed returns path as an absolute path, and resolves the symbolic links in the part
+// of it that exists.
 func followed(path string) (string, error) {
 	path, err := filepath.Abs(path)
 	if err != nil {

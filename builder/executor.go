@@ -22,14 +22,14 @@ import (
 	"github.com/shale-build/shale/storage"
 )
 
-// executor hands each operation to the package that carries it out.
+// executor passes each operation to the package that carries it out.
 type executor struct {
 	store   *storage.Store
 	keeper  *keeper
 	mounts  *rootfs.Mounter
 	run     *exec.Executor
 	sources *source.Sources
-	// own is that of Deps.
+	// own is Deps.Own.
 	own    func() (func(), error)
 	logger *slog.Logger
 	bases  bases
@@ -42,8 +42,9 @@ func (e *executor) Source(ctx context.Context, v *llb.Vertex, report solve.Repor
 	if e.own == nil {
 		return e.sources.Source(ctx, v, report)
 	}
-	// Registries' logins, certificates and git are the container's own. So they are
-	// when something is fetched later, while steps run otherwise.
+	// Registry logins, certificates and the git program are files of the container
+	// itself. They must be in place here, and also if the source is fetched later, while
+	// steps run.
 	release, err := e.own()
 	if err != nil {
 		return solve.Source{}, err
@@ -53,7 +54,8 @@ func (e *executor) Source(ctx context.Context, v *llb.Vertex, report solve.Repor
 	return fetchedWithOwn(src, e.own), err
 }
 
-// fetchedWithOwn is src, to be fetched with the container's own files in place.
+// fetchedWithOwn returns src with functions that call own before they fetch files, so
+// that the container's own files are in place.
 func fetchedWithOwn(src solve.Source, own func() (func(), error)) solve.Source {
 	if fetch := src.Fetch; fetch != nil {
 		src.Fetch = func(ctx context.Context, report solve.Reporter) (string, error) {
@@ -68,7 +70,7 @@ func fetchedWithOwn(src solve.Source, own func() (func(), error)) solve.Source {
 	return src
 }
 
-// withOwn calls f with the container's own files in place.
+// withOwn calls f while the container's own files are in place.
 func withOwn[T any](own func() (func(), error), f func() (T, error)) (T, error) {
 	release, err := own()
 	if err != nil {
@@ -117,7 +119,8 @@ func (e *executor) Prepare(ctx context.Context, v *llb.Vertex) error {
 func (e *executor) Run(ctx context.Context, v *llb.Vertex, inputs []solve.Snapshot, report solve.Reporter) (solve.Snapshot, error) {
 	kept := e.keeper.begin()
 	snap, err := e.carryOut(ctx, v, inputs, report)
-	// What was removed while the step ran may have left it half of its files.
+	// If layers were removed while the step ran, it may have seen only some of their
+	// files.
 	if keepErr := kept(); err == nil {
 		err = keepErr
 	}
@@ -164,8 +167,8 @@ func (e *executor) chain(id string) (digest.Digest, error) {
 	return identity.ChainID(ids), nil
 }
 
-// file carries out COPY, ADD, WORKDIR and the like on the layer they start
-// from.
+// file carries out operations on files, for example COPY, ADD and WORKDIR, on top of
+// their base.
 func (e *executor) file(ctx context.Context, v *llb.Vertex, inputs []solve.Snapshot) (solve.Snapshot, error) {
 	from := baseInput(v.File, len(inputs))
 	var base rootfs.Base
@@ -193,8 +196,9 @@ func (e *executor) file(ctx context.Context, v *llb.Vertex, inputs []solve.Snaps
 	return solve.Snapshot{Draft: draft}, nil
 }
 
-// fileInputs makes what an operation reads readable. The base is read where it
-// is written to, unless files are copied from it.
+// fileInputs makes the inputs of an operation readable. If no files are copied from the
+// base, it is read in the root directory that the operation writes to, and needs no view
+// of its own.
 func (e *executor) fileInputs(op *pb.FileOp, inputs []solve.Snapshot, base int) ([]fileop.Input, error) {
 	roots := make([]fileop.Input, len(inputs))
 	for i, in := range inputs {
@@ -213,8 +217,8 @@ func (e *executor) fileInputs(op *pb.FileOp, inputs []solve.Snapshot, base int) 
 	return roots, nil
 }
 
-// readsFrom lists the paths of an input that an operation looks at, users and
-// groups among them; none means all.
+// readsFrom returns the paths of an input that an operation reads. They include the files
+// of users and groups. nil means that the operation may read any path.
 func readsFrom(op *pb.FileOp, input int) []string {
 	paths := []string{"/etc/passwd", "/etc/group"}
 	for _, a := range op.GetActions() {
@@ -234,8 +238,8 @@ func readsFrom(op *pb.FileOp, input int) []string {
 	return paths
 }
 
-// looksAt lists the paths of its base that an operation has to see. Users and
-// groups are looked up in the base too.
+// looksAt returns the paths of the base that an operation must see. They include the
+// files of users and groups, which are looked up in the base too. nil means all paths.
 func looksAt(op *pb.FileOp) []string {
 	paths := []string{"/etc/passwd", "/etc/group"}
 	for _, a := range op.GetActions() {
@@ -253,9 +257,9 @@ func looksAt(op *pb.FileOp) []string {
 	return paths
 }
 
-// baseInput is the input that the operation's result starts from, -1 for an
-// empty file system. The actions that lead to the output form a chain: each
-// names the one before it, the first an input.
+// baseInput returns the index of the input that the operation starts from, or -1 if it
+// starts from an empty file system. The actions that lead to the output form a chain:
+// each action names the action before it, and the first action names an input.
 func baseInput(op *pb.FileOp, inputs int) int {
 	actions := op.GetActions()
 	last := slices.IndexFunc(actions, func(a *pb.FileAction) bool { return a.GetOutput() == 0 })
@@ -275,8 +279,7 @@ func copiesFrom(op *pb.FileOp, input int) bool {
 	})
 }
 
-// merge puts the layers of all inputs but the first on top of the first
-// (COPY --link).
+// merge grafts the layers of all further inputs on top of the first input (COPY --link).
 func (e *executor) merge(ctx context.Context, v *llb.Vertex, inputs []solve.Snapshot) (solve.Snapshot, error) {
 	var result solve.Snapshot
 	for i, in := range v.Merge.GetInputs() {

@@ -8,8 +8,8 @@ import (
 	"github.com/shale-build/shale/builder/solve"
 )
 
-// What is fetched later than it was found has the container's own git, logins and
-// certificates too.
+// Sources that are fetched later must also see the container's own git, logins and
+// certificates.
 func TestFetchedWithOwn(t *testing.T) {
 	held, taken := 0, 0
 	own := func() (func(), error) {

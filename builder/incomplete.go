@@ -13,8 +13,9 @@ import (
 	"github.com/shale-build/shale/builder/llb"
 )
 
-// lasting returns a context that ends with ctx or, when the cause of that is a wish for
-// an orderly end, grace later. release ends it.
+// lasting returns a context that ends when ctx ends. If the cause of ctx is
+// exec.ErrTerminated, it ends only after a further time of grace, so that the build can
+// end in order. release ends the context at once.
 func lasting(ctx context.Context, grace time.Duration) (_ context.Context, release func()) {
 	long, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
 	stop := context.AfterFunc(ctx, func() {
@@ -33,8 +34,8 @@ func lasting(ctx context.Context, grace time.Duration) (_ context.Context, relea
 	}
 }
 
-// ExportTime is how long a build with these options may go on when it is asked to end
-// in order: 0 unless it has a cache to write.
+// ExportTime returns how long a build with these options may continue after it was asked
+// to end in order. It is 0 if the build has no cache to export.
 func (o Options) ExportTime() time.Duration {
 	if !slices.ContainsFunc(o.CacheTo, func(e CacheExport) bool { return e.Type != "inline" }) {
 		return 0
@@ -44,9 +45,8 @@ func (o Options) ExportTime() time.Duration {
 
 func (b *build) exportTime() time.Duration { return b.opts.ExportTime() }
 
-// exportIncomplete writes the complete steps of a build that failed or was asked to
-// end to the caches. The build has its own error: that a cache cannot be written is
-// only logged.
+// exportIncomplete exports the complete steps of a build that failed or was asked to end.
+// Such a build already returns its own error, so an error of the export is only logged.
 func (b *build) exportIncomplete(f finished, layers *export.Layers) {
 	targets := slices.DeleteFunc(slices.Clone(b.cacheTargets), func(t cacheTarget) bool { return t.onSuccess })
 	if len(targets) == 0 || len(f.graphs) == 0 || b.whole.Err() != nil || b.mounts.Removed() != nil {
@@ -72,7 +72,8 @@ func (b *build) exportIncomplete(f finished, layers *export.Layers) {
 	}
 }
 
-// anything reports whether the build made something for the cache.
+// anything reports whether the build made layers or used cache mounts that the target
+// would receive.
 func (x *cacheExport) anything(ctx context.Context) bool {
 	if len(x.cacheTops(ctx, x.target, x.finished)) > 0 {
 		return true
@@ -82,7 +83,7 @@ func (x *cacheExport) anything(ctx context.Context) bool {
 	}
 	list, err := x.caches.Find(x.target.mounts.includes)
 	if err != nil {
-		return true // exporting says so
+		return true // the export returns the same error
 	}
 	for _, m := range list {
 		if x.caches.Used(m.Key) {
@@ -92,7 +93,7 @@ func (x *cacheExport) anything(ctx context.Context) bool {
 	return false
 }
 
-// below is the input that v makes its layer on, -1 for none.
+// below returns the index of the input that v makes its layer on, or -1 if there is none.
 func below(v *llb.Vertex) int {
 	switch {
 	case v.Exec != nil:

@@ -10,41 +10,44 @@ import (
 	"github.com/shale-build/shale/storage"
 )
 
-// keeper keeps in the store the layers that a build found there: those of base images
-// and those of the cache. What the build records itself stays anyway: no image that
-// another program could remove has it.
+// keeper protects the layers that a build found in the store, which are layers of base
+// images and of the cache. Layers that the build itself records need no protection: no
+// image refers to them, so another program cannot remove them with an image.
 //
-// From shale itself such a layer is kept by holding it, which costs a system call. From
-// podman and buildah only pins keep it, each of which is written to disk several times. A
-// build makes them beside its first step, and waits for them when the step ends: a build
-// of which all is in the cache makes none, and is over within moments.
+// A hold protects a layer from other shale processes and costs one system call. Podman
+// and buildah do not know holds. Only a pin protects a layer from them, and each pin is
+// written to disk several times. A build therefore makes pins in the background of its
+// first step, and waits for them when the step ends. If all steps are found in the cache,
+// the build makes no pins and stays fast.
 type keeper struct {
 	store *storage.Store
 
 	mu sync.Mutex
-	// lasting reports that a step has begun.
+	// lasting is true after the first step has begun.
 	lasting bool
-	// found are layers that are not pinned yet. Those that are found while the
-	// build lasts are pinned together, when timer ends.
+	// found holds the layers that are not pinned yet. Layers that are found after the
+	// first step has begun are collected until timer fires, and then pinned together.
 	found []string
 	timer *time.Timer
-	// turn is held by who makes pins, and failed is why that was not possible.
+	// turn must be held while pins are made and to use failed. failed is the error of the
+	// first pin that could not be made.
 	turn   sync.Mutex
 	failed error
 }
 
-// pinAfter is how long layers that are found are waited for, to pin the topmost.
+// pinAfter is how long further layers are collected before they are pinned. One pin of
+// the topmost layer protects all layers below it.
 const pinAfter = 300 * time.Millisecond
 
-// newKeeper lets the store tell the keeper of the layers that it found instead of
-// recording them once more.
+// newKeeper returns a keeper. The store reports each layer that is already recorded when
+// the build records it again, so that the keeper protects it too.
 func newKeeper(store *storage.Store) *keeper {
 	k := &keeper{store: store}
 	store.OnFound(k.note)
 	return k
 }
 
-// Layer keeps a layer, and reports whether it is there.
+// Layer protects a layer from removal and reports whether it exists.
 func (k *keeper) Layer(id string) (bool, error) {
 	if id == "" {
 		return true, nil
@@ -63,18 +66,19 @@ func (k *keeper) Layer(id string) (bool, error) {
 	return true, nil
 }
 
-// note remembers to pin a layer.
+// note adds a layer to those that will be pinned.
 func (k *keeper) note(id string) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.found = append(k.found, id)
 	if k.lasting && k.timer == nil {
-		k.timer = time.AfterFunc(pinAfter, func() { _ = k.pin() }) // failed keeps the error
+		k.timer = time.AfterFunc(pinAfter, func() { _ = k.pin() }) // pin keeps the error in failed
 	}
 }
 
-// begin pins the layers found so far, in the background, as a step begins. wait
-// returns an error, which wraps storage.ErrRemoved, if some of it has been removed.
+// begin must be called when a step begins. It pins the layers that were found so far, in
+// the background. wait waits for the pins and returns an error that wraps
+// storage.ErrRemoved if one of the layers has been removed.
 func (k *keeper) begin() (wait func() error) {
 	k.mu.Lock()
 	k.lasting = true
@@ -84,7 +88,7 @@ func (k *keeper) begin() (wait func() error) {
 	return func() error { return <-result }
 }
 
-// close waits until no pin is being made, and lets none be made afterwards.
+// close waits for the pins that are being made. The keeper makes no pins afterwards.
 func (k *keeper) close() error {
 	k.store.OnFound(nil)
 	k.mu.Lock()
@@ -95,7 +99,8 @@ func (k *keeper) close() error {
 	return nil
 }
 
-// pin pins the layers that were found, but those that others of them are built on.
+// pin pins the topmost of the layers that were found. A pin also protects the layers
+// below.
 func (k *keeper) pin() error {
 	k.turn.Lock()
 	defer k.turn.Unlock()
@@ -138,7 +143,7 @@ func (k *keeper) pinTops(layers []string) error {
 	return nil
 }
 
-// removedLayer says of a layer that is not known why.
+// removedLayer explains, for an unknown layer, that another program has removed it.
 func removedLayer(err error) error {
 	if errors.Is(err, storage.ErrLayerUnknown) {
 		return fmt.Errorf("%w: it was %w when the build began, as podman's rmi and prune do: build again", err, storage.ErrRemoved)

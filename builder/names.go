@@ -9,9 +9,9 @@ import (
 	"github.com/shale-build/shale/builder/frontend"
 )
 
-// storeName is how an image built as tag is called in the store. A name without
-// a registry becomes localhost/NAME, as podman and buildah have it, so that it
-// can never be taken for something that was pulled.
+// storeName returns the name that an image built as tag has in the store. Like podman and
+// buildah, it turns a name without a registry into localhost/NAME, so that the name is
+// never mistaken for that of a pulled image.
 func storeName(tag string) (string, error) {
 	named, err := parseTag(tag)
 	if err != nil {
@@ -23,8 +23,8 @@ func storeName(tag string) (string, error) {
 	return "localhost/" + strings.TrimPrefix(strings.TrimPrefix(named.String(), "docker.io/"), "library/"), nil
 }
 
-// registryName is the complete name by docker's rules: docker.io unless the tag
-// says otherwise.
+// registryName returns the complete name of tag by docker's rules. The registry is
+// docker.io if the tag has none.
 func registryName(tag string) (string, error) {
 	named, err := parseTag(tag)
 	if err != nil {
@@ -44,7 +44,7 @@ func parseTag(tag string) (reference.Named, error) {
 	return reference.TagNameOnly(named), nil
 }
 
-// withoutTag is the repository of a complete name.
+// withoutTag returns the repository of a complete name.
 func withoutTag(name string) string {
 	if i := strings.LastIndexByte(name, ':'); i > strings.LastIndexByte(name, '/') {
 		return name[:i]

@@ -17,89 +17,92 @@ import (
 	"github.com/shale-build/shale/storage/registry"
 )
 
-// Options says what to build and what to do with the result. The zero value
-// of every field but Context means docker's default.
+// Options says what to build and how to use the result. The zero value of each field but
+// Context selects docker's default.
 type Options struct {
-	// Options are those that the front end knows too. TempDir is not the
-	// caller's to set.
+	// Options are the options of the front end. The caller must not set TempDir.
 	frontend.Options
 
 	// Tags are the names of the result.
 	Tags []string
-	// Format is "oci" (default) or "docker": the media types of the image
-	// kept in the store.
+	// Format selects the media types of the image in the store: "oci" (the default) or
+	// "docker".
 	Format string
-	// Allow are the entitlements that steps are granted, see
-	// exec.ParseAllow. Network host grants its own.
+	// Allow are the entitlements of the steps, see exec.ParseAllow. If Network is "host",
+	// network.host is granted as well.
 	Allow []string
-	// Secrets are what RUN --mount=type=secret and sources may ask for, SSH
-	// the agents of RUN --mount=type=ssh and of git.
+	// Secrets are available to RUN --mount=type=secret and to sources. SSH are the agents
+	// for RUN --mount=type=ssh and for git.
 	Secrets []secrets.Source
 	SSH     []sshagent.Source
-	// Squash joins the layers that the build adds to the base into one.
+	// Squash joins the layers that the build adds to the base into one layer.
 	Squash bool
-	// Exports are the -o values; none keeps the image in the store.
+	// Exports are the values of -o. If there are none, the image is kept in the store.
 	Exports []Export
-	// GC bounds the build cache; nil lets it grow.
+	// GC limits the size of the build cache. If it is nil, the cache grows without limit.
 	GC *gc.Limits
-	// CacheFrom are caches to find results in, CacheTo where to write them.
+	// CacheFrom are caches to import results from, and CacheTo caches to export results
+	// to.
 	CacheFrom []CacheImport
 	CacheTo   []CacheExport
-	// CacheGrace is how long the caches may still be written after the context
-	// ended with exec.ErrTerminated as its cause, counted from then; 0 for not at
-	// all. After any other cause they are not.
+	// CacheGrace is how long caches may still be exported after the context has ended
+	// with exec.ErrTerminated as its cause. 0 means that they are not. If the context
+	// ends with any other cause, they are not exported either.
 	CacheGrace time.Duration
 }
 
-// DefaultCacheGrace is the usual Options.CacheGrace: kubernetes kills a container 30
-// seconds after SIGTERM, and the build has to end in order afterwards.
+// DefaultCacheGrace is the usual value of Options.CacheGrace. Kubernetes kills a
+// container 30 seconds after SIGTERM, and the build needs the rest of that time to end in
+// order.
 const DefaultCacheGrace = 20 * time.Second
 
-// Export is one -o value.
+// Export is one value of -o.
 type Export struct {
 	// Type is local, tar, oci, docker, image or registry.
 	Type string
-	// Dest is a path, or "-" for Stdout of Deps; "" where the type needs none.
+	// Dest is a path, or "-" for Deps.Stdout. It is "" if the type needs no destination.
 	Dest string
 	// Attrs are the remaining key=value pairs.
 	Attrs map[string]string
 }
 
-// Deps are the services a build uses.
+// Deps are the services that a build uses.
 type Deps struct {
 	Store    *storage.Store
 	Registry *registry.Client
-	// Runner runs the containers of RUN steps, Network connects them.
+	// Runner runs the containers of RUN steps, and Network connects them.
 	Runner  exec.Runner
 	Network exec.Network
-	// NoMounts tells that nothing is mounted: layers are made in ordinary
-	// directories. Place, when set, is where steps run, and Own keeps the
-	// files there that belong to the container around until release is called.
+	// NoMounts makes the build work without mounts: layers are made in ordinary
+	// directories. If Place is set, steps run in that directory. Own puts the container's
+	// own files in place there and keeps them there until release is called.
 	NoMounts bool
 	Place    rootfs.Place
 	Own      func() (release func(), err error)
-	// SingleID tells that the user namespace has one id only.
+	// SingleID is true if only one id is mapped in the user namespace.
 	SingleID bool
-	// Owners records owners where there is one id only; nil elsewhere.
-	// Ownership says how much of it steps see.
+	// Owners records the owners of files if only one id is mapped in the user namespace,
+	// and is nil otherwise. Ownership says how much of the recorded owners the steps see.
 	Owners    *recorded.Owners
 	Ownership recorded.Tier
 	Progress  progress.Sink
 	Logger    *slog.Logger
-	// Stdout receives an export whose Dest is "-".
+	// Stdout receives each export whose Dest is "-".
 	Stdout io.Writer
 }
 
 // Result describes a finished build.
 type Result struct {
-	// ImageID is sha256:<hex> of the config, "" when no image was exported.
+	// ImageID is sha256:<hex> of the config, or of the index if there is one. It is "" if
+	// no image was exported.
 	ImageID string
-	// Metadata is what --metadata-file writes, with buildx's keys.
+	// Metadata is the content of the file of --metadata-file. Its keys are those of
+	// buildx.
 	Metadata map[string]any
-	// Warnings counts the lint findings.
+	// Warnings is the number of lint findings.
 	Warnings int
-	// UnusedArgs are the build arguments that no ARG declares.
+	// UnusedArgs are the build arguments that no ARG instruction declares.
 	UnusedArgs []frontend.UnusedArg
-	// Call is the report that Options.Call asked for; nothing was built then.
+	// Call is the report that Options.Call requested. If it is set, nothing was built.
 	Call *frontend.Call
 }

@@ -17,17 +17,17 @@ import (
 	"github.com/shale-build/shale/storage/registry"
 )
 
-// finished is what a build made, before it is written anywhere.
+// finished is the result of a build before it is written to the outputs.
 type finished struct {
 	export.Build
-	// tops are the topmost layers of the platforms, "" for none.
+	// tops are the topmost layers of the platforms, "" for a platform without a layer.
 	tops []string
-	// graphs are what they were made from.
+	// graphs are the graphs that the platforms were built from.
 	graphs []*llb.Graph
 }
 
-// outputs writes what was built wherever it was asked for. Registries come
-// last: nothing is pushed when another output fails.
+// outputs writes the result to all outputs. Registries come last, so that nothing is
+// pushed if another output fails.
 func (b *build) outputs(ctx context.Context, f finished, layers *export.Layers) (*Result, error) {
 	res := &Result{Metadata: map[string]any{}}
 	if err := b.addInline(ctx, f); err != nil {
@@ -64,7 +64,7 @@ func (b *build) outputs(ctx context.Context, f finished, layers *export.Layers) 
 	return res, nil
 }
 
-// origin finds a layer of a base image as it was published.
+// origin returns a layer of a base image in the form in which it was published.
 func (b *build) origin(ctx context.Context, diffID digest.Digest) (export.Origin, bool) {
 	o, ok := b.images.Origin(ctx, diffID)
 	return export.Origin{Desc: o.Desc, Open: o.Open}, ok
@@ -78,18 +78,18 @@ type writer struct {
 	layers *export.Layers
 	res    *Result
 	step   *step
-	// made is what the output was written as, nil for files.
+	// made is the image that was written. It is nil if the output consists of files.
 	made *made
 }
 
-// made is an image as it is reported.
+// made describes an image for the report to the user.
 type made struct {
 	img   *export.Image
 	desc  ocispec.Descriptor
 	names []string
 }
 
-// write writes the output, but for what goes to a registry.
+// write writes the output, except for the parts that go to a registry.
 func (w *writer) write(ctx context.Context) error {
 	switch {
 	case w.Type == "local":
@@ -115,8 +115,8 @@ func (w *writer) write(ctx context.Context) error {
 	return nil
 }
 
-// compose decides on the form of the image, whose layers it writes to a sink, and
-// tells of it.
+// compose decides on the form of the image, writes its layers to a sink and shows
+// progress.
 func (w *writer) compose(ctx context.Context, opts export.ImageOptions, to blobs.Sink) (*export.Image, error) {
 	w.noteRewriting(opts)
 	var moving blobs.Progress
@@ -139,7 +139,8 @@ func (w *writer) compose(ctx context.Context, opts export.ImageOptions, to blobs
 	return img, nil
 }
 
-// noteRewriting says what becomes of timestamps, or why nothing does.
+// noteRewriting shows the timestamp that rewritten files get. It warns if no timestamp
+// was given.
 func (w *writer) noteRewriting(opts export.ImageOptions) {
 	if !opts.RewriteTimestamp {
 		return
@@ -157,8 +158,8 @@ func (w *writer) noteRewriting(opts export.ImageOptions) {
 	}
 }
 
-// report fills in what --iidfile and --metadata-file write, with buildx's keys.
-// A later output overrides an earlier one.
+// report fills in the values for --iidfile and --metadata-file, with buildx's keys. A
+// later output overrides an earlier one.
 func (w *writer) report() {
 	if w.made == nil {
 		return
@@ -176,7 +177,7 @@ func (w *writer) report() {
 	}
 }
 
-// toStore keeps the image in the store, where layers lie uncompressed.
+// toStore keeps the image in the store, which holds layers uncompressed.
 func (w *writer) toStore(ctx context.Context) error {
 	opts := w.image
 	opts.Compression = export.Compression{Form: blobs.Form{Type: blobs.Uncompressed}, Force: true}
@@ -218,7 +219,7 @@ func (w *writer) toStore(ctx context.Context) error {
 	return nil
 }
 
-// storeNames are the names of the image in the store.
+// storeNames returns the names that the image gets in the store.
 func (w *writer) storeNames(dgst digest.Digest) ([]string, error) {
 	var names []string
 	for _, tag := range w.names {
@@ -241,8 +242,8 @@ func (w *writer) storeNames(dgst digest.Digest) ([]string, error) {
 	return names, nil
 }
 
-// importLayers brings layers whose timestamps were rewritten into the store
-// and returns the topmost one.
+// importLayers imports the layers whose timestamps were rewritten into the store. It
+// returns the ID of the topmost layer.
 func (w *writer) importLayers(ctx context.Context, m export.Manifest) (string, error) {
 	parent, rewritten := "", false
 	for i, l := range m.Layers {
@@ -271,7 +272,8 @@ func (w *writer) importLayer(ctx context.Context, parent string, l export.Layer)
 	return made.ID, err
 }
 
-// toRegistry pushes the image under all its names.
+// toRegistry pushes the image under all its names. If layers of the base image cannot be
+// fetched as they were published, it compresses them again.
 func (w *writer) toRegistry(ctx context.Context) error {
 	names, err := w.registryNames()
 	if err != nil {
@@ -296,8 +298,8 @@ func (w *writer) toRegistry(ctx context.Context) error {
 	return nil
 }
 
-// pushFirst decides on the form of the image while its layers are pushed, and
-// pushes it under one name.
+// pushFirst decides on the form of the image while its layers are pushed, and pushes it
+// under one name.
 func (w *writer) pushFirst(ctx context.Context, name string, opts export.ImageOptions) (img *export.Image, err error) {
 	err = w.deps.Registry.RetryPush(ctx, func() (err error) {
 		img, err = w.composeAndPush(ctx, name, opts)
@@ -332,8 +334,7 @@ func (w *writer) upload(ctx context.Context, name string) (*registry.Upload, err
 	return w.deps.Registry.Upload(ctx, name, registry.UploadOptions{Insecure: w.insecure, ByDigest: w.byDigest})
 }
 
-// finishPush writes the blobs that are missing, then the manifests; the tag comes
-// last.
+// finishPush writes the missing blobs, then the manifests. The tag is written last.
 func (w *writer) finishPush(ctx context.Context, up *registry.Upload, name string, img *export.Image, fill func(*registry.Upload) error) (err error) {
 	ref := name
 	if w.byDigest {
@@ -355,8 +356,7 @@ func (w *writer) finishPush(ctx context.Context, up *registry.Upload, name strin
 	return up.Manifest(ctx, img.Index)
 }
 
-// toArchive writes an OCI or docker archive, or with tar=false a layout
-// directory.
+// toArchive writes an OCI or docker archive, or a layout directory if tar=false.
 func (w *writer) toArchive(ctx context.Context) error {
 	if w.Type == "docker" && w.Multi {
 		return errors.New("docker exporter does not support exporting manifest lists, use the oci exporter instead")
@@ -381,7 +381,8 @@ func (w *writer) toArchive(ctx context.Context) error {
 	return nil
 }
 
-// whole asks for an image that can be written without any registry.
+// whole returns options for an image with all its blobs, so that it can be written
+// without a registry.
 func (w *writer) whole() export.ImageOptions {
 	opts := w.image
 	opts.Complete = true
@@ -418,7 +419,7 @@ func (w *writer) toTarball(ctx context.Context, out io.Writer, names []string) (
 	return img, err
 }
 
-// trees shows the file systems of all platforms.
+// trees returns the file systems of all platforms as directories.
 func (w *writer) trees() (export.Trees, error) {
 	t := export.Trees{Build: w.Build}
 	if owners := w.mounts.Owners(); owners != nil {

@@ -14,25 +14,28 @@ import (
 	"github.com/shale-build/shale/builder/export"
 )
 
-// output is one -o value, understood.
+// output is a parsed value of -o.
 type output struct {
 	Export
 	image export.ImageOptions
 	files export.FilesOptions
-	// names are as the user spelled them.
+	// names are the names of the image as the user spelled them.
 	names []string
-	// store keeps the image, push and byDigest send it to registries.
+	// store keeps the image in the store, push and byDigest push it to registries.
+	// insecure accepts any certificate and plain HTTP.
 	store, push, byDigest, insecure bool
-	// canonical and dangling give it names with its digest.
+	// canonical adds names that contain the digest. dangling is the prefix of a further
+	// name with the digest. danglingOnly gives that name only to an image without other
+	// names.
 	canonical, danglingOnly bool
 	dangling                string
 	// layout writes a directory instead of an archive.
 	layout bool
-	// unknown are attributes that mean nothing to anybody.
+	// unknown are the attributes that are not known. They have no effect.
 	unknown []string
 }
 
-// readOutputs understands all outputs; none keeps the image in the store.
+// readOutputs parses all values of -o. If there are none, the image is kept in the store.
 func readOutputs(opts Options) ([]output, error) {
 	exports := opts.Exports
 	if len(exports) == 0 {
@@ -73,8 +76,8 @@ func readOutput(e Export, opts Options) (output, error) {
 	return o, err
 }
 
-// readImage reads what is particular to outputs of images and returns the
-// remaining attributes. Names given with --tag win, as they do for docker.
+// readImage parses the attributes of outputs that are images and returns the remaining
+// ones. Names given with --tag override the attribute name, as in docker.
 func (o *output) readImage(attrs map[string]string, tags []string) (map[string]string, error) {
 	rest := maps.Clone(attrs)
 	if o.names = tags; len(tags) == 0 && attrs["name"] != "" {
@@ -106,7 +109,7 @@ func (o *output) readImage(attrs map[string]string, tags []string) (map[string]s
 	return rest, o.checkNames()
 }
 
-// readFlag takes a boolean attribute; one without a value is true.
+// readFlag parses and removes a boolean attribute. An attribute without a value is true.
 func readFlag(attrs map[string]string, name string, dest *bool) error {
 	text, ok := attrs[name]
 	if !ok {
@@ -144,10 +147,10 @@ func (o *output) checkNames() error {
 	return nil
 }
 
-// archive tells that the output is a file or directory with an image in it.
+// archive reports whether the output is a file or a directory that contains an image.
 func (o output) archive() bool { return o.Type == "oci" || o.Type == "docker" && !o.store }
 
-// title is what progress calls the output.
+// title returns the name of the output for the progress display.
 func (o output) title() string {
 	switch {
 	case o.Type == "local":
@@ -160,7 +163,7 @@ func (o output) title() string {
 	return "exporting to image"
 }
 
-// registryNames are the complete names by docker's rules.
+// registryNames returns the complete names of the image by docker's rules.
 func (o output) registryNames() ([]string, error) {
 	names := make([]string, len(o.names))
 	for i, name := range o.names {
@@ -172,8 +175,8 @@ func (o output) registryNames() ([]string, error) {
 	return names, nil
 }
 
-// checkDest refuses a destination that cannot be written before anything is
-// built.
+// checkDest returns an error if the destination cannot be written. It runs before
+// anything is built.
 func (o output) checkDest() error {
 	dir := o.Type == "local" || o.archive() && o.layout
 	switch {

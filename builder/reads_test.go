@@ -7,8 +7,8 @@ import (
 	"github.com/moby/buildkit/solver/pb"
 )
 
-// What a COPY reads of a stage is what it names: where nothing can be mounted,
-// nothing else is there for it.
+// readsFrom must return each path that a COPY reads from a stage. Without mounts, the
+// operation sees only the files at these paths.
 func TestReadsFrom(t *testing.T) {
 	copies := func(input int64, list ...*pb.FileActionCopy) *pb.FileOp {
 		op := &pb.FileOp{}

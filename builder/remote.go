@@ -13,9 +13,10 @@ import (
 	"github.com/shale-build/shale/storage"
 )
 
-// importCaches lets the solver look in the caches of --cache-from. They are
-// opened beside the front end; one that cannot be had is told of and left out, as
-// the first build of a pipeline has none.
+// importCaches makes the solver look up results in the caches of --cache-from. They are
+// opened in the background while the front end runs. A cache that cannot be opened is
+// reported and left out, because the cache does not exist before the first build of a
+// pipeline.
 func (b *build) importCaches(ctx context.Context) {
 	if len(b.cacheSources) == 0 {
 		return
@@ -68,7 +69,7 @@ func (b *build) openCache(ctx context.Context, s cacheSource) (remotecache.Sourc
 	return src, err == nil
 }
 
-// pulling shows a layer that is fetched from a cache.
+// pulling shows a layer that is being fetched from a cache.
 func (b *build) pulling(source string, blob ocispec.Descriptor) func(error) {
 	step := newStep(b.deps.Progress, "pulling from cache "+source)
 	done := step.begin(blob.Digest.String())
@@ -78,8 +79,8 @@ func (b *build) pulling(source string, blob ocispec.Descriptor) func(error) {
 	}
 }
 
-// imported keeps when a layer was made. The image is another one without, no
-// worse.
+// imported records the time at which an imported layer was made. If that fails, the image
+// has another time in its history and so another digest, but it works as well.
 func (b *build) imported(layer string, created time.Time) {
 	if created.IsZero() {
 		created = time.Now()
@@ -89,8 +90,8 @@ func (b *build) imported(layer string, created time.Time) {
 	}
 }
 
-// chain lists a layer and all below it, base first, with the times at which they
-// were made, here or elsewhere.
+// chain returns a layer and all layers below it, base first. Each has the time at which
+// it was made, also if another host made it.
 func (b *build) chain(layer string) ([]storage.Layer, error) {
 	layers, err := b.deps.Store.Chain(layer)
 	for i := range layers {
@@ -101,8 +102,8 @@ func (b *build) chain(layer string) ([]storage.Layer, error) {
 	return layers, err
 }
 
-// addInline writes the records of the result's own layers into its config, where
-// --cache-to type=inline asks for that.
+// addInline writes the cache records of the result's own layers into the config of the
+// image, if --cache-to type=inline asks for that.
 func (b *build) addInline(ctx context.Context, f finished) error {
 	if !slices.ContainsFunc(b.cacheTargets, func(t cacheTarget) bool { return t.Type == "inline" }) {
 		return nil
@@ -110,7 +111,7 @@ func (b *build) addInline(ctx context.Context, f finished) error {
 	col := remotecache.Collector{
 		Chain: b.chain, Entries: b.index.List, Now: time.Now(),
 		Blob: func(_ context.Context, l storage.Layer) (ocispec.Descriptor, error) {
-			return ocispec.Descriptor{Digest: l.DiffID, Size: l.Size}, nil // they are the image's
+			return ocispec.Descriptor{Digest: l.DiffID, Size: l.Size}, nil // the image has the blob
 		},
 	}
 	for i, top := range f.tops {

@@ -22,9 +22,9 @@ import (
 	"github.com/shale-build/shale/storage/registry"
 )
 
-// exportCaches writes the caches of --cache-to, one after another: what was
-// compressed for one of them is remembered for the next. A wish for an orderly end
-// that comes meanwhile leaves it some time.
+// exportCaches writes the caches of --cache-to one after another, because a layer
+// compressed for one cache is reused for the next. If the build is asked to end
+// meanwhile, the export may continue for Options.ExportTime.
 func (b *build) exportCaches(f finished, layers *export.Layers) error {
 	if len(b.cacheTargets) == 0 {
 		return nil
@@ -58,11 +58,11 @@ func (b *build) exportCache(t cacheTarget, f finished, layers *export.Layers) er
 	return err
 }
 
-// cacheAttempts is how often a cache that others write to at the same time is
-// joined with what they wrote.
+// cacheAttempts is how many times an export merges its records with those of other builds
+// that write to the same cache at the same time.
 const cacheAttempts = 10
 
-// errCacheMoved tells that the cache is not what it was when it was read.
+// errCacheMoved is returned if the cache has changed since it was read.
 var errCacheMoved = errors.New("another build has written to the cache meanwhile")
 
 // cacheExport writes one cache.
@@ -75,8 +75,8 @@ type cacheExport struct {
 	blobs  *cacheBlobs
 }
 
-// run joins what the build made with what is there already. Should the blobs of
-// that be gone, it is written anew.
+// run merges the records of the build with the existing cache. If the blobs of that cache
+// are missing, run replaces the cache.
 func (x *cacheExport) run(ctx context.Context) error {
 	before, at, err := x.read(ctx)
 	if err != nil {
@@ -90,10 +90,10 @@ func (x *cacheExport) run(ctx context.Context) error {
 	return err
 }
 
-// merge writes the build's records joined with before, which is at a digest. When
-// somebody else has written by then, it is joined with that. The last attempt lets
-// nothing come between: better the others' records are lost, which they find out,
-// than ours.
+// merge writes the build's records, merged with those of before, which has digest at. If
+// another build has written to the cache since then, merge reads it again and repeats.
+// The last attempt writes without a check. It may then lose the records of another build,
+// which detects that with its own check after the write.
 func (x *cacheExport) merge(ctx context.Context, before *remotecache.Cache, at digest.Digest) error {
 	now := time.Now().UTC()
 	ours, err := x.collect(ctx, before, now)
@@ -112,7 +112,7 @@ func (x *cacheExport) merge(ctx context.Context, before *remotecache.Cache, at d
 			return err
 		}
 		if digest.FromBytes(manifest) == at {
-			return nil // others have written ours with theirs
+			return nil // another build has written our records with its own
 		}
 		src := registry.Prepared{
 			Manifest: manifest, MediaType: ocispec.MediaTypeImageManifest,
@@ -133,7 +133,7 @@ func (x *cacheExport) merge(ctx context.Context, before *remotecache.Cache, at d
 	}
 }
 
-// collect writes the layers that are to be exported and are not in before.
+// collect writes the layers that must be exported and that before does not have.
 func (x *cacheExport) collect(ctx context.Context, before *remotecache.Cache, now time.Time) (_ *remotecache.Cache, err error) {
 	tops := x.cacheTops(ctx, x.target, x.finished)
 	to, err := x.sink(ctx, tops)
@@ -152,8 +152,9 @@ func (x *cacheExport) collect(ctx context.Context, before *remotecache.Cache, no
 	return c, err
 }
 
-// sink is where the cache's layers go as they are compressed: nowhere, when the
-// bound on its size may leave some of them out.
+// sink returns the destination for layers as they are compressed. If the size limit may
+// leave out some layers, the destination discards them, and the layers to keep are
+// written later.
 func (x *cacheExport) sink(ctx context.Context, tops []string) (closableSink, error) {
 	var size int64
 	seen := map[string]bool{}
@@ -188,8 +189,8 @@ type closableSink interface {
 	io.Closer
 }
 
-// read reads the cache that will be written over, nil for none, and the digest of
-// what is there, "" for nothing or where that cannot be told.
+// read returns the existing cache, or nil if there is none. It also returns the digest of
+// the manifest, or "" if there is no manifest.
 func (x *cacheExport) read(ctx context.Context) (*remotecache.Cache, digest.Digest, error) {
 	at, err := x.digest(ctx)
 	if errors.Is(err, registry.ErrNotFound) {
@@ -212,7 +213,8 @@ func (x *cacheExport) read(ctx context.Context) (*remotecache.Cache, digest.Dige
 	defer a.Close() //nolint:errcheck // only read
 	c, err := remotecache.Decode(a.Manifest, a.Config)
 	if err != nil {
-		// Something else, or of another version: it is replaced, as asked.
+		// This is not a cache, or a cache of another version. The user asked to write
+		// here, so it is replaced.
 		x.deps.Logger.Debug("what is there is no cache", "at", x.target.where, "error", err)
 		return nil, at, nil
 	}
@@ -231,16 +233,16 @@ func (x *cacheExport) digest(ctx context.Context) (digest.Digest, error) {
 	return at, errors.Join(err, dir.Close())
 }
 
-// write writes a cache over what is at a digest. It returns errCacheMoved when that
-// is not there any more, unless forced.
+// write replaces the cache that has digest at. If the digest has changed, it returns
+// errCacheMoved. With force, it does not check the digest.
 func (x *cacheExport) write(ctx context.Context, src registry.Prepared, at digest.Digest, force bool) error {
 	x.step.note("writing cache manifest " + digest.FromBytes(src.Manifest).String())
 	if x.target.Type == "local" {
 		return x.writeLocal(ctx, src, at, force)
 	}
-	// Registries cannot be asked to write only over a certain manifest. Looking
-	// right before and right after leaves one request's time in which the records
-	// of another build can be lost.
+	// The registry API has no conditional write of a manifest. The digest is checked
+	// immediately before and after the write. Between them remains the time of one
+	// request in which the records of another build can be lost.
 	same := func(ctx context.Context, want digest.Digest) error {
 		got, err := x.digest(ctx)
 		if errors.Is(err, registry.ErrNotFound) {
@@ -260,8 +262,8 @@ func (x *cacheExport) write(ctx context.Context, src registry.Prepared, at diges
 	return same(ctx, digest.FromBytes(src.Manifest))
 }
 
-// unusedBlobs is how long blobs that a cache in a directory has no use for any more
-// stay for those who are reading.
+// unusedBlobs is how long unused blobs stay in a cache directory, so that builds that
+// read the cache can finish.
 const unusedBlobs = time.Hour
 
 func (x *cacheExport) writeLocal(ctx context.Context, src registry.Prepared, at digest.Digest, force bool) (err error) {
@@ -286,7 +288,7 @@ func (x *cacheExport) writeLocal(ctx context.Context, src registry.Prepared, at 
 	return nil
 }
 
-// cacheTops are the topmost layers of what is exported.
+// cacheTops returns the topmost layers to export.
 func (b *build) cacheTops(ctx context.Context, t cacheTarget, f finished) []string {
 	var tops []string
 	for _, top := range f.tops {
@@ -299,7 +301,7 @@ func (b *build) cacheTops(ctx context.Context, t cacheTarget, f finished) []stri
 		case t.max:
 			tops = append(tops, b.solver.Results(ctx, g)...)
 		case f.tops[i] == "":
-			// What the result would have been made of.
+			// The build failed: export the steps that are complete.
 			if top := b.solver.Reached(ctx, g, below); top != "" {
 				tops = append(tops, top)
 			}
@@ -312,15 +314,15 @@ func (b *build) cacheTops(ctx context.Context, t cacheTarget, f finished) []stri
 type cacheBlobs struct {
 	layers      *export.Layers
 	compression export.Compression
-	// to is where layers go as they are compressed.
+	// to receives the layers as they are compressed.
 	to blobs.Sink
 
 	mu sync.Mutex
-	// made opens them by their digests.
+	// made opens the blobs by their digests.
 	made map[digest.Digest]opener
 }
 
-// opener streams a blob of so many bytes.
+// opener returns a stream of a blob and the size of the blob in bytes.
 type opener func() (io.ReadCloser, int64, error)
 
 func (cb *cacheBlobs) make(ctx context.Context, l storage.Layer) (ocispec.Descriptor, error) {

@@ -23,14 +23,14 @@ import (
 	"github.com/shale-build/shale/builder/remotecache"
 )
 
-// mountChoice says which cache mounts go along with a cache.
+// mountChoice says which cache mounts are imported or exported with a cache.
 type mountChoice struct {
 	all bool
 	ids []string
 }
 
-// readMounts reads mounts=true|false|ID[,ID…]. Names that are spelled like an
-// answer mean the answer.
+// readMounts parses mounts=true|false|ID[,ID…]. An ID that is also a boolean value is
+// read as the boolean.
 func readMounts(text string, otherwise bool) (mountChoice, error) {
 	if text == "" {
 		return mountChoice{all: otherwise}, nil
@@ -52,8 +52,8 @@ func readMounts(text string, otherwise bool) (mountChoice, error) {
 	return m, nil
 }
 
-// mountName is the ID of a cache mount as users write it: the front end puts a
-// namespace before it, which is mostly empty, and a slash.
+// mountName returns the ID of a cache mount as users write it. The front end adds a
+// namespace, which is empty in most cases, and a slash before it.
 func mountName(id string) string { return strings.Trim(path.Clean("/"+id), "/") }
 
 func (m mountChoice) none() bool { return !m.all && len(m.ids) == 0 }
@@ -62,10 +62,10 @@ func (m mountChoice) includes(id string) bool {
 	return m.all || slices.Contains(m.ids, mountName(id))
 }
 
-// addMounts adds the cache mounts that the target asks for: those of this build, or
-// those of certain IDs. One that no step of this build used is not packed when the
-// cache has it already. One that cannot be packed now is told of and left out; what
-// the cache has of it stays.
+// addMounts adds the cache mounts of the target to c: all cache mounts of this build, or
+// those with certain IDs. If no step of this build used a cache mount and the cache
+// already has it, it is not packed again. A cache mount that cannot be packed is reported
+// and left out; the version in the cache stays.
 func (x *cacheExport) addMounts(ctx context.Context, c, before *remotecache.Cache, now time.Time) error {
 	choice := x.target.mounts
 	if choice.none() {
@@ -113,8 +113,8 @@ func (x *cacheExport) addMounts(ctx context.Context, c, before *remotecache.Cach
 	return nil
 }
 
-// mountIDs are the names of all cache mounts of this build's steps, also of those
-// that did not run.
+// mountIDs returns the names of the cache mounts of all steps of this build, also of
+// steps that did not run.
 func (x *cacheExport) mountIDs() []string {
 	ids := []string{}
 	for _, g := range x.graphs {
@@ -132,8 +132,9 @@ func (x *cacheExport) mountIDs() []string {
 	return ids
 }
 
-// packMount packs a cache mount while no step can use it. One that is as the cache
-// has it is read, not compressed.
+// packMount packs a cache mount. It holds the lease, so that no step can use the mount
+// meanwhile. It first computes the digest, and compresses the mount only if it differs
+// from the version in the cache.
 func (x *cacheExport) packMount(ctx context.Context, m cachemount.Mount, old remotecache.Mount) (_ remotecache.Mount, err error) {
 	lease, err := x.caches.Hold(ctx, m)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -157,7 +158,8 @@ func (x *cacheExport) packMount(ctx context.Context, m cachemount.Mount, old rem
 	return x.compressMount(ctx, m, lease.Dir)
 }
 
-// errMountTooLarge keeps a cache mount from filling the disk twice.
+// errMountTooLarge is returned if a cache mount exceeds max-size. The limit keeps an
+// export from filling the disk with a copy of the cache mount.
 var errMountTooLarge = errors.New("it is larger than max-size allows the whole cache to be")
 
 func (x *cacheExport) compressMount(ctx context.Context, m cachemount.Mount, dir string) (out remotecache.Mount, err error) {
@@ -195,12 +197,12 @@ func (x *cacheExport) compressMount(ctx context.Context, m cachemount.Mount, dir
 	return out, nil
 }
 
-// counted is what is known of a stream when it has been written.
+// counted is a writer that computes the digest and the size of its stream.
 type counted struct {
 	w    io.Writer
 	hash digest.Digester
 	n    int64
-	// limit is how many bytes there may be, 0 for any number.
+	// limit is the maximum size in bytes, 0 for no limit.
 	limit int64
 }
 

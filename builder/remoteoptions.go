@@ -17,16 +17,17 @@ import (
 	"github.com/shale-build/shale/storage/registry"
 )
 
-// CacheImport is one --cache-from value.
+// CacheImport is one value of --cache-from.
 type CacheImport struct {
 	// Type is registry or local.
 	Type string
-	// Attrs are ref= of a registry; src=, tag= and digest= of a directory; and
-	// max-age=, how long ago a step may have run.
+	// Attrs are the key=value pairs: ref= for a registry; src=, tag= and digest= for a
+	// directory. For both, max-age= is the maximum age of the steps whose results are
+	// used, and mounts= selects the cache mounts to restore.
 	Attrs map[string]string
 }
 
-// CacheExport is one --cache-to value.
+// CacheExport is one value of --cache-to.
 type CacheExport struct {
 	// Type is registry, local or inline.
 	Type string
@@ -34,20 +35,21 @@ type CacheExport struct {
 	Attrs map[string]string
 }
 
-// Bounds of an exported cache, where none are given.
+// Default limits of an exported cache.
 const (
 	cacheMaxAge  = 30 * 24 * time.Hour
 	cacheMaxSize = 10 << 30
 )
 
-// cacheTarget is a CacheExport, understood.
+// cacheTarget is a parsed CacheExport.
 type cacheTarget struct {
 	CacheExport
-	// where is the name at a registry, or a directory.
+	// where is a name at a registry, or a directory. tag is the tag in the directory.
 	where, tag string
-	// max exports every step of the build, not only those of the result.
+	// max exports all steps of the build, instead of only those of the result.
+	// ignoreError makes errors of the export warnings.
 	max, ignoreError bool
-	// onSuccess leaves the cache as it is when the build does not succeed.
+	// onSuccess leaves the cache unchanged if the build fails.
 	onSuccess   bool
 	compression export.Compression
 	maxAge      time.Duration
@@ -62,7 +64,7 @@ func (t cacheTarget) title() string {
 	return "exporting cache to " + t.Type
 }
 
-// readCacheExports understands all --cache-to values.
+// readCacheExports parses all values of --cache-to.
 func readCacheExports(list []CacheExport) ([]cacheTarget, error) {
 	var targets []cacheTarget
 	for _, e := range list {
@@ -134,7 +136,8 @@ func readCacheExport(e CacheExport) (t cacheTarget, err error) {
 	if e.Type == "inline" && !t.mounts.none() {
 		return t, errors.New("an image has no room for cache mounts: use registry or local")
 	}
-	// What has one form here, and what was read above.
+	// These options are accepted, but only true is possible. Then delete the options that
+	// ParseCompression has read.
 	for _, name := range []string{"oci-mediatypes", "image-manifest"} {
 		always := true
 		if err := readFlag(rest, name, &always); err != nil {
@@ -153,7 +156,8 @@ func readCacheExport(e CacheExport) (t cacheTarget, err error) {
 	return t, nil
 }
 
-// readOn reads on=always|success. An image of a build that fails does not exist.
+// readOn parses on=always|success. A failed build has no image, so an inline cache can be
+// exported only on success.
 func readOn(kind, text string) (success bool, err error) {
 	switch text {
 	case "":
@@ -169,7 +173,7 @@ func readOn(kind, text string) (success bool, err error) {
 	return false, fmt.Errorf("on %q is not known: use always or success", text)
 }
 
-// cacheName completes the name of a cache at a registry.
+// cacheName returns the complete name of a cache at a registry.
 func cacheName(ref string) (string, error) {
 	if ref == "" {
 		return "", errors.New("it needs ref=NAME")
@@ -181,12 +185,12 @@ func cacheName(ref string) (string, error) {
 	return reference.TagNameOnly(named).String(), nil
 }
 
-// cacheSource is a CacheImport, understood.
+// cacheSource is a parsed CacheImport.
 type cacheSource struct {
 	name string
-	// mounts are the cache mounts that are restored from it.
+	// mounts are the cache mounts to restore from this cache.
 	mounts mountChoice
-	// maxAge is how long ago a step may have run, 0 for any time.
+	// maxAge is the maximum time since a step ran, 0 for no limit.
 	maxAge time.Duration
 	open   func(ctx context.Context, c *registry.Client) (*registry.Artifact, error)
 }
@@ -252,7 +256,7 @@ func readCacheImport(i CacheImport) (cacheSource, error) {
 	return s, nil
 }
 
-// openRemotes understands --cache-from and --cache-to.
+// openRemotes parses the values of --cache-from and --cache-to.
 func openRemotes(opts Options) (sources []cacheSource, targets []cacheTarget, err error) {
 	if sources, err = readCacheImports(opts.CacheFrom); err != nil {
 		return nil, nil, &frontend.InputError{Err: err}

@@ -9,19 +9,18 @@ import (
 	"github.com/shale-build/shale/builder/frontend"
 )
 
-// ReportsAlone tells whether Report can make the report that opts ask for:
-// those that are about the Dockerfile alone need no image and so no store.
+// ReportsAlone reports whether Report can make the report that opts request. A report
+// about the Dockerfile alone needs no image and therefore no store.
 func ReportsAlone(opts Options) bool {
 	if opts.Call != frontend.CallTargets && opts.Call != frontend.CallDescribe {
 		return false
 	}
-	// Standard input can be read but once and remote contexts are fetched into
-	// the store.
+	// Standard input can be read only once, and remote contexts need the store.
 	info, err := os.Stat(opts.Context)
 	return err == nil && info.IsDir()
 }
 
-// Report makes a report about a Dockerfile with nothing but Progress of deps.
+// Report makes a report about a Dockerfile. Of deps it uses only Progress.
 func Report(ctx context.Context, opts Options, deps Deps) (_ *Result, err error) {
 	in, err := frontend.Open(ctx, opts.Options)
 	if err != nil {
@@ -35,7 +34,7 @@ func Report(ctx context.Context, opts Options, deps Deps) (_ *Result, err error)
 	return reported(res), nil
 }
 
-// reported is the result of a build that was asked for a report only.
+// reported returns the result of a build that only makes a report.
 func reported(res *frontend.Result) *Result {
 	metadata := map[string]any{}
 	for key, value := range res.Metadata {

@@ -15,14 +15,14 @@ import (
 	"github.com/shale-build/shale/builder/sshagent"
 )
 
-// Names of directories below the store's state directory: bare repositories of
-// package source/git and files of package source/http.
+// Names of directories in the state directory of the store: bare repositories of package
+// source/git and files of package source/http.
 const (
 	GitState      = "git"
 	DownloadState = "downloads"
 )
 
-// openSources joins what brings the files that a graph starts from.
+// openSources returns the sources of files that a graph can start from.
 func (b *build) openSources() (*source.Sources, error) {
 	repositories, err := b.deps.Store.StateDir(GitState)
 	if err != nil {
@@ -48,7 +48,7 @@ func (b *build) openSources() (*source.Sources, error) {
 	return s, nil
 }
 
-// secret looks up a secret that a server may want.
+// secret returns the secret with an ID that a server asks for, and whether it exists.
 func (b *build) secret(id string) ([]byte, bool, error) {
 	data, err := b.secrets.Get(id)
 	if errors.Is(err, secrets.ErrNotFound) {
@@ -57,13 +57,13 @@ func (b *build) secret(id string) ([]byte, bool, error) {
 	return data, err == nil, err
 }
 
-// agent lends the ssh agent with the ID to git.
+// agent gives git access to the ssh agent with the ID. The agent listens at path.
 func (b *build) agent(ctx context.Context, id, path string) (io.Closer, error) {
 	return b.agents.Listen(ctx, id, path)
 }
 
-// withOwnAgent adds the user's agent when the context is a repository over ssh,
-// as docker does: who names it means to use the keys.
+// withOwnAgent adds the user's agent to list if the context is a repository over ssh, as
+// docker does. A user who builds such a repository expects that the keys are used.
 func (b *build) withOwnAgent(list []sshagent.Source) []sshagent.Source {
 	if len(list) > 0 || !frontend.IsGitSSH(b.opts.Context) || os.Getenv("SSH_AUTH_SOCK") == "" {
 		return list
@@ -71,7 +71,7 @@ func (b *build) withOwnAgent(list []sshagent.Source) []sshagent.Source {
 	return []sshagent.Source{{ID: sshagent.DefaultID}}
 }
 
-// knownHosts are the files in which ssh remembers the keys of hosts.
+// knownHosts returns the files in which ssh records the keys of hosts.
 func knownHosts() []string {
 	files := []string{"/etc/ssh/ssh_known_hosts", "/etc/ssh/ssh_known_hosts2"}
 	if home, err := os.UserHomeDir(); err == nil {

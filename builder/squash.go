@@ -14,8 +14,8 @@ import (
 	"github.com/shale-build/shale/storage"
 )
 
-// squash puts one layer in the place of those that each platform adds to its
-// base. The cache keeps those of the steps.
+// squash replaces the layers that each platform adds to its base by one layer. The cache
+// keeps the layers of the steps.
 func (b *build) squash(ctx context.Context, f *finished) error {
 	for i, p := range f.Platforms {
 		base, err := baseLayers(p)
@@ -36,7 +36,7 @@ func (b *build) squash(ctx context.Context, f *finished) error {
 	return nil
 }
 
-// baseLayers counts the layers of the base.
+// baseLayers returns the number of layers that p has in common with its base image.
 func baseLayers(p export.Platform) (n int, err error) {
 	if len(p.BaseConfig) == 0 {
 		return 0, nil
@@ -53,8 +53,8 @@ func baseLayers(p export.Platform) (n int, err error) {
 	return n, nil
 }
 
-// joinLayers writes own as one layer on below. The tar is made twice, as its
-// digest has to be known before.
+// joinLayers imports the layers own as one layer on top of below. It makes the tar stream
+// twice, because the import must know the digest in advance.
 func (b *build) joinLayers(ctx context.Context, below, own []storage.Layer) (storage.Layer, error) {
 	open := func(l storage.Layer) (io.ReadCloser, error) { return b.deps.Store.OpenDiff(l.ID) }
 	join := func(w io.Writer) error {
@@ -71,6 +71,6 @@ func (b *build) joinLayers(ctx context.Context, below, own []storage.Layer) (sto
 	r, w := io.Pipe()
 	go func() { w.CloseWithError(join(w)) }()
 	l, err := b.deps.Store.ImportLayer(ctx, parent, sum.Digest(), r)
-	_ = r.Close() // ends join, if it is still writing
+	_ = r.Close() // ends join if it is still writing
 	return l, err
 }

@@ -8,7 +8,7 @@ import (
 	"github.com/shale-build/shale/builder/progress"
 )
 
-// step is an export as progress shows it.
+// step shows an export in the progress display.
 type step struct {
 	sink   progress.Sink
 	vertex progress.Vertex
@@ -23,11 +23,11 @@ func newStep(sink progress.Sink, name string) *step {
 	return s
 }
 
-// note shows something that is done already.
+// note shows an action that is already complete.
 func (s *step) note(what string) { s.begin(what)(nil) }
 
-// begin shows something that takes a while, until done is called. What failed
-// stays unfinished.
+// begin shows an action that continues until done is called. If done gets an error, the
+// action stays incomplete in the display.
 func (s *step) begin(what string) (done func(error)) {
 	start := time.Now()
 	st := progress.Status{ID: what, Vertex: s.vertex.Digest, Timestamp: start, Started: &start}

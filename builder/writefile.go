@@ -10,8 +10,9 @@ import (
 	"github.com/shale-build/shale/internal/umask"
 )
 
-// writeFile writes to path, which appears complete or not at all, or to
-// standard output for "-" and "".
+// writeFile replaces path atomically by the data that write produces. If path is "-" or
+// "", the data goes to standard output. An existing path that is not a regular file is
+// written directly.
 func (b *build) writeFile(path string, write func(io.Writer) error) error {
 	if path == "" || path == "-" {
 		if b.deps.Stdout == nil {
@@ -29,9 +30,9 @@ func (b *build) writeFile(path string, write func(io.Writer) error) error {
 	if err := write(tmp); err != nil {
 		_ = tmp.Close()
 		_ = os.Remove(tmp.Name())
-		return err // it tells of the file itself where that is what failed
+		return err // write includes the path in its own error if it is at fault
 	}
-	// As os.Create would have made it for the user.
+	// Use the mode that os.Create would give the file.
 	err = errors.Join(tmp.Chmod(umask.Of(0o666)), tmp.Close())
 	if err == nil {
 		err = os.Rename(tmp.Name(), path)
@@ -43,7 +44,8 @@ func (b *build) writeFile(path string, write func(io.Writer) error) error {
 	return nil
 }
 
-// writeInto writes to what is there already and is no file: a pipe, /dev/null.
+// writeInto writes to an existing path that is not a regular file, for example a pipe or
+// /dev/null.
 func writeInto(path string, info os.FileInfo, write func(io.Writer) error) error {
 	if info.IsDir() {
 		return fmt.Errorf("write %s: it is a directory; give dest= a file name", path)

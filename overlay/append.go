@@ -10,17 +10,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// fsconfigLimit is the longest string fsconfig(2) takes for a value, without
-// the terminating NUL.
+// fsconfigLimit is the length of the longest value that fsconfig(2) accepts, without the
+// terminating NUL.
 const fsconfigLimit = 255
 
-// appendLayers mounts through fsopen(2), one "lowerdir+" per lower directory:
-// no length limit but the kernel's on the number of layers. Linux 6.8. It
-// returns errNoAppend if the kernel lacks the calls or the parameter.
+// appendLayers mounts through fsopen(2), with one "lowerdir+" parameter per lower
+// directory. Only the kernel's limit on the number of layers applies. It needs Linux 6.8
+// and returns errNoAppend if the kernel lacks the calls or the parameter.
 //
-// There is no variant for kernels that have fsopen but not "lowerdir+": the
-// whole list would have to fit in fsconfig's 255 bytes, where mount(2) has a
-// page.
+// There is no variant for kernels with fsopen(2) but without "lowerdir+". The whole list
+// would have to fit into the 255 bytes of fsconfig(2), while mount(2) accepts a page.
 func appendLayers(m Mount) error {
 	if err := takesLayers(); err != nil {
 		return err
@@ -47,17 +46,17 @@ func appendLayers(m Mount) error {
 	return nil
 }
 
-// refused reports whether err is the answer of a kernel without the call, or of a
-// seccomp filter or a security module's rules that know mount(2) only. If the
-// refusal was meant, mount(2) is refused as well.
+// refused reports whether err comes from a kernel without the system call, or from a
+// seccomp filter or security module that only knows mount(2). If the refusal is
+// deliberate, mount(2) is refused as well.
 func refused(err error) bool {
 	return errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES)
 }
 
-// takesLayers returns errNoAppend if the kernel does not take lower directories
-// one by one. The kernel does not change while the process runs, so it is asked
-// once. An error that says nothing of the kernel, such as EMFILE, is left to the
-// mount to meet again.
+// takesLayers returns errNoAppend if the kernel does not accept lower directories one at
+// a time. It asks the kernel once, because the kernel does not change while the process
+// runs. It ignores errors that have other causes, for example EMFILE; the mount then
+// returns them.
 var takesLayers = sync.OnceValue(func() error {
 	fs, err := openContext()
 	if errors.Is(err, errNoAppend) {
@@ -70,19 +69,19 @@ var takesLayers = sync.OnceValue(func() error {
 	return fs.takesLayers()
 })
 
-// unknownKey is a parameter that no version of overlayfs has.
+// unknownKey is a parameter that does not exist in any version of overlayfs.
 const unknownKey = "shale-unknown"
 
-// takesLayers tries two parameters and creates nothing: a creation that fails
-// would leave a line in the kernel's log.
+// takesLayers tries two parameters but creates no overlay. A creation that fails would
+// write a line to the kernel's log.
 //
-// Before Linux 6.5 overlayfs has no parser of its own for fsconfig(2). The
-// generic one, legacy_parse_param, collects every parameter, known or not, and
-// the mount fails at its creation. From 6.5 on an unknown parameter is refused
-// at once, and "lowerdir+" is unknown up to 6.7.
+// Before Linux 6.5 overlayfs has no parser of its own for fsconfig(2). The generic
+// parser, legacy_parse_param, accepts any parameter, and the mount only fails when it is
+// created. From 6.5 an unknown parameter is refused at once. Up to 6.7 this includes
+// "lowerdir+".
 //
-// A filter that refuses the rest of the way must be found before an overlay is
-// created: its work directory could not be used by mount(2) any more.
+// A filter that refuses fsmount(2) or move_mount(2) must be found before an overlay is
+// created. Afterwards mount(2) could not use the work directory any more.
 func (fs fsContext) takesLayers() error {
 	if _, err := unix.Fsmount(-1, 0, 0); refused(err) {
 		return fmt.Errorf("%w: fsmount: %w", errNoAppend, err)
@@ -99,12 +98,13 @@ func (fs fsContext) takesLayers() error {
 	return nil
 }
 
-// fsContext is a file system being configured, see fsopen(2).
+// fsContext is a file system that is being configured, see fsopen(2).
 type fsContext struct {
 	*os.File
 }
 
-// openContext begins to configure an overlay.
+// openContext opens a context to configure an overlay. It returns errNoAppend if
+// fsopen(2) is refused.
 func openContext() (fsContext, error) {
 	fd, err := unix.Fsopen("overlay", unix.FSOPEN_CLOEXEC)
 	if err == nil {
@@ -167,8 +167,8 @@ func (fs fsContext) setPath(key, path string, layers *layerFDs) error {
 	return nil
 }
 
-// explain adds what the kernel wrote about the failure, which is read from
-// the context itself.
+// explain adds the kernel's messages about the failure to err. They are read from the
+// context itself.
 func (fs fsContext) explain(what string, err error) error {
 	var notes []string
 	buf := make([]byte, 1024)

@@ -8,23 +8,22 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// BindOptions say how a bind mount differs from what it shows. Restrictions
-// can be added, never taken away.
+// BindOptions restrict a bind mount. They can add restrictions to those of the source,
+// but never remove one.
 type BindOptions struct {
-	// ReadOnly, NoSuid, NoDev and NoExec restrict the new mount, and with
-	// Recursive every mount below it.
+	// ReadOnly, NoSuid, NoDev and NoExec restrict the new mount. With Recursive they also
+	// restrict every mount below it.
 	ReadOnly, NoSuid, NoDev, NoExec bool
-	// Recursive takes the mounts below the source along. Inside a user
-	// namespace a source that has mounts from outside below it can only be
-	// bound recursively.
+	// Recursive includes the mounts below the source. In a user namespace, a source with
+	// mounts from outside the namespace below it can only be bound recursively.
 	Recursive bool
 }
 
-// Bind shows the file or directory that source is open on (O_PATH suffices)
-// at target, which must exist and be of the same kind. No path leads to the
-// source, so nobody can exchange it meanwhile. With open_tree(2) and
-// mount_setattr(2), Linux 5.12, the restrictions hold before the mount can be
-// seen; older kernels get mount(2) and a remount.
+// Bind mounts the open file or directory source at target, which must exist and be of the
+// same kind. source may be opened with O_PATH. Another process cannot replace the source
+// meanwhile, because no path is used. On Linux 5.12, with open_tree(2) and
+// mount_setattr(2), the restrictions apply before the mount is visible. On older kernels,
+// or if a filter refuses these calls, Bind uses mount(2) and remounts.
 func Bind(source *os.File, target string, o BindOptions) error {
 	if err := bind(source, place{path: target}, o, cloneTree, remountBind); err != nil {
 		return fmt.Errorf("bind %s at %s: %w", source.Name(), target, err)
@@ -32,8 +31,8 @@ func Bind(source *os.File, target string, o BindOptions) error {
 	return nil
 }
 
-// BindOnto is Bind with a target that is given by an open descriptor too
-// (O_PATH suffices), as inside a root file system whose paths are not to be
+// BindOnto is like Bind, but the target is an open file descriptor too, which may be
+// opened with O_PATH. It is for targets in a root file system whose paths are not
 // trusted.
 func BindOnto(source, target *os.File, o BindOptions) error {
 	if err := bind(source, place{file: target}, o, cloneTree, remountBind); err != nil {
@@ -42,16 +41,17 @@ func BindOnto(source, target *os.File, o BindOptions) error {
 	return nil
 }
 
-// place is where a mount goes: a path or an open file.
+// place is the target of a mount: a path or an open file.
 type place struct {
 	path string
 	file *os.File
 }
 
-// binder is one way to have the kernel make a bind mount.
+// binder is one way to make a bind mount.
 type binder func(source *os.File, target place, o BindOptions) error
 
-// bind tries the ways in turn. If a refusal was meant, the last way says so again.
+// bind tries the ways in order until one is not refused. If the refusal is deliberate,
+// the last way returns it again.
 func bind(source *os.File, target place, o BindOptions, ways ...binder) error {
 	var err error
 	for _, way := range ways {
@@ -63,8 +63,7 @@ func bind(source *os.File, target place, o BindOptions, ways ...binder) error {
 	return err
 }
 
-// cloneTree clones the mount detached, restricts it and only then attaches
-// it.
+// cloneTree clones the mount detached, restricts it, and then attaches it.
 func cloneTree(source *os.File, target place, o BindOptions) error {
 	flags := uint(unix.OPEN_TREE_CLONE | unix.OPEN_TREE_CLOEXEC | unix.AT_EMPTY_PATH)
 	var recursive uint
@@ -111,7 +110,7 @@ func (o BindOptions) attributes() uint64 {
 	return attr
 }
 
-// fdPath names an open file for calls that take paths only.
+// fdPath returns a path of an open file, for system calls that accept only paths.
 func fdPath(f *os.File) string {
 	return procFD + "/" + strconv.FormatUint(uint64(f.Fd()), 10)
 }

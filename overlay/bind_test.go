@@ -47,8 +47,8 @@ func testBind(t *testing.T, bind bindFunc) {
 	for _, c := range []struct {
 		name string
 		o    overlay.BindOptions
-		// flags of the mount and of the tmpfs below it; the latter is nodev
-		// from the start.
+		// want and below are the flags of the mount and of the tmpfs below it. The tmpfs
+		// is always nodev.
 		want, below int64
 	}{
 		{"plain", overlay.BindOptions{}, 0, 0},
@@ -63,7 +63,7 @@ func testBind(t *testing.T, bind bindFunc) {
 			below := filepath.Join(src, "be low")
 			must(t, os.Mkdir(below, 0o700))
 			must(t, os.WriteFile(filepath.Join(src, "f"), []byte("f"), 0o600))
-			// So that both have known flags.
+			// Mount both, so that their flags are known.
 			must(t, unix.Mount(src, src, "", unix.MS_BIND, ""))
 			defer unmountTree(t, src)
 			must(t, unix.Mount("tmpfs", below, "tmpfs", unix.MS_NODEV, ""))

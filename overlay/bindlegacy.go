@@ -13,9 +13,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// remountBind binds with mount(2), then restricts the new mount, and with
-// Recursive each one below it, by remounting. If restricting goes wrong the
-// mount is taken away again.
+// remountBind makes a bind mount with mount(2) and then remounts it with the restrictions
+// of o. If o.Recursive is set, it also remounts each mount below. If a remount fails, it
+// unmounts target.
 func remountBind(source *os.File, target place, o BindOptions) (err error) {
 	at := target.path
 	if target.file != nil {
@@ -25,8 +25,8 @@ func remountBind(source *os.File, target place, o BindOptions) (err error) {
 	if o.Recursive {
 		flags |= unix.MS_REC
 	}
-	// From here on the mount has a path: target's descriptor still means the
-	// directory below the new mount.
+	// Resolve the path before mounting. A file descriptor of the target still refers to
+	// the directory under the new mount, so the remount needs a path.
 	where, err := resolve(at)
 	if err != nil {
 		return err
@@ -63,8 +63,8 @@ func resolve(path string) (string, error) {
 	return filepath.EvalSymlinks(path)
 }
 
-// remount adds the restrictions to those the mount has: inside a user
-// namespace an attempt to drop one of the latter is refused.
+// remount adds the restrictions of o to those of the mount at path. It keeps the existing
+// ones because the kernel refuses to remove them in a user namespace.
 func (o BindOptions) remount(path string) error {
 	var st unix.Statfs_t
 	if err := unix.Statfs(path, &st); err != nil {
@@ -93,7 +93,7 @@ func (o BindOptions) remount(path string) error {
 	return nil
 }
 
-// mountsBelow lists the mount points at and below dir, dir first.
+// mountsBelow returns the mount points at and below dir, beginning with dir.
 func mountsBelow(dir string) (points []string, err error) {
 	f, err := os.Open("/proc/thread-self/mountinfo")
 	if err != nil {
@@ -103,13 +103,13 @@ func mountsBelow(dir string) (points []string, err error) {
 	return parseMountsBelow(f, dir)
 }
 
-// parseMountsBelow reads mountinfo, see proc_pid_mountinfo(5): the fifth field
-// is the mount point.
+// parseMountsBelow reads a mountinfo file. Its fifth field is the mount point
+// (proc_pid_mountinfo(5)).
 func parseMountsBelow(r io.Reader, dir string) ([]string, error) {
 	points := []string{dir}
 	seen := map[string]bool{dir: true}
 	lines := bufio.NewScanner(r)
-	lines.Buffer(nil, 1<<20) // an overlay's options can be long
+	lines.Buffer(nil, 1<<20) // the options of an overlay can be long
 	for lines.Scan() {
 		fields := strings.SplitN(lines.Text(), " ", 6)
 		if len(fields) < 6 {
@@ -124,8 +124,8 @@ func parseMountsBelow(r io.Reader, dir string) ([]string, error) {
 	return points, lines.Err()
 }
 
-// unescapeOctal undoes the kernel's mangling of space, tab, newline and
-// backslash as \ooo.
+// unescapeOctal decodes the \ooo sequences by which the kernel writes space, tab, newline
+// and backslash.
 func unescapeOctal(s string) string {
 	if !strings.Contains(s, `\`) {
 		return s

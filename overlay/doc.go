@@ -1,18 +1,16 @@
-// Package overlay makes the mounts a build step works on: an overlayfs stack
-// whose upper directory becomes the step's layer, and bind mounts that start
-// from open descriptors.
+// Package overlay mounts the file systems of build steps. It mounts overlayfs stacks; the
+// upper directory of a stack becomes the layer of the step. It also makes bind mounts
+// from open file descriptors.
 //
-// Its nouns are a Mount (an ordered stack of lower directories, optionally
-// with an upper directory that takes the changes), a bind (one directory or
-// file shown at a second place) and Features (what the running kernel lets
-// this process mount).
+// A Mount describes an ordered stack of lower directories, optionally with an upper
+// directory that receives the changes. Bind shows one directory or file at a second path.
+// Features lists the mount features of the running kernel that this process may use.
 //
-// Every overlay is mounted so that its upper directory is complete in itself
-// and can serve as a lower directory later, under any other stack: no
-// metacopy, no directory redirects, no inode index. See
+// Every overlay is mounted so that its upper directory does not depend on the lower
+// directories. It can later be a lower directory of any other stack. For this reason
+// metacopy, directory redirects and the inode index are off. See
 // https://docs.kernel.org/filesystems/overlayfs.html.
 //
-// The package leaves to its callers where the directories lie, who owns them,
-// entering the namespaces in which mounting is allowed, and turning an upper
-// directory into an image layer, which package overlay/diff does.
+// The caller chooses the directories and their owners, and enters the namespaces in which
+// it may mount. Package overlay/diff turns an upper directory into an image layer.
 package overlay

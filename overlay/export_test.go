@@ -5,12 +5,12 @@ import (
 	"slices"
 )
 
-// The ways of mounting, one at a time.
+// MountByAppending and MountByOptionString each use only one way to mount.
 
 func MountByAppending(m Mount) error    { return m.mountWith(appendLayers) }
 func MountByOptionString(m Mount) error { return m.mountWith(optionString) }
 
-// MountAfterRefusal is a kernel that does not know the first way.
+// MountAfterRefusal mounts like a kernel that does not support the first way.
 func MountAfterRefusal(m Mount) error {
 	return m.mountWith(func(Mount) error { return errNoAppend }, optionString)
 }
@@ -27,7 +27,8 @@ func BindOntoByRemounting(source, target *os.File, o BindOptions) error {
 	return bind(source, place{file: target}, o, remountBind)
 }
 
-// BindAfterRefusal is a kernel, or filter, that answers err to the first way.
+// BindAfterRefusal binds like a kernel, or under a filter, that returns err for the first
+// way.
 func BindAfterRefusal(err error) func(source *os.File, target string, o BindOptions) error {
 	return func(source *os.File, target string, o BindOptions) error {
 		refuse := func(*os.File, place, BindOptions) error { return err }
@@ -35,7 +36,7 @@ func BindAfterRefusal(err error) func(source *os.File, target string, o BindOpti
 	}
 }
 
-// ProbeActs are the names of what Probe does.
+// ProbeActs returns the names of the operations of Probe.
 func ProbeActs() []string {
 	var names []string
 	for _, a := range stepActs {
@@ -44,7 +45,7 @@ func ProbeActs() []string {
 	return names
 }
 
-// ProbeRefusing is Probe on a file system that answers err to one of its acts.
+// ProbeRefusing runs Probe with err as the result of the operation called name.
 func ProbeRefusing(dir string, userXattr bool, name string, err error) error {
 	p := newProbe(userXattr)
 	p.acts = slices.Clone(p.acts)
@@ -57,9 +58,9 @@ func ProbeRefusing(dir string, userXattr bool, name string, err error) error {
 	return got
 }
 
-// ProbeUnmountable is Probe where mounting an overlay gives err, on a kernel of
-// the release; anything is whether a tmpfs can be mounted, works whether an
-// overlay can be on that.
+// ProbeUnmountable runs Probe on a kernel of the given release on which mounting an
+// overlay returns err. anything reports whether a tmpfs can be mounted, and works whether
+// an overlay can be mounted on that tmpfs.
 func ProbeUnmountable(dir string, userXattr bool, release string, anything, works bool, err error) error {
 	p := newProbe(userXattr)
 	p.ways = []strategy{func(Mount) error { return err }}
@@ -69,7 +70,7 @@ func ProbeUnmountable(dir string, userXattr bool, release string, anything, work
 	return got
 }
 
-// MountElsewhere is what Probe tries where a mount was refused.
+// MountElsewhere runs the check that Probe does after a mount was refused.
 func MountElsewhere(target string, userXattr bool) (anything, works bool) {
 	return mountElsewhere(target, Mount{UserXattr: userXattr})
 }

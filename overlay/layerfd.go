@@ -6,22 +6,22 @@ import (
 	"strings"
 )
 
-// procFD is where the kernel lists the descriptors of the calling process.
+// procFD is the directory that lists the file descriptors of the calling process.
 const procFD = "/proc/self/fd"
 
-// special are the characters with a meaning in overlayfs's options. Kernels
-// differ in how they may be escaped and in which option, so a path that holds
-// one is never spelled out: its descriptor's name is given instead.
+// special holds the characters that have a meaning in the mount options of overlayfs.
+// Kernels differ in how they can be escaped, and in which option. A path with such a
+// character is therefore never passed to the kernel; the name of its file descriptor is
+// passed instead.
 const special = `:,\`
 
-// layerFDs holds directories open whose path cannot be handed to the kernel
-// as it is.
+// layerFDs keeps directories open if their paths cannot be passed to the kernel.
 type layerFDs struct {
 	files []*os.File
 }
 
-// number opens the directory and returns its descriptor in decimal, which
-// names it below procFD.
+// number opens the directory path and returns its file descriptor in decimal. That is its
+// name in procFD.
 func (l *layerFDs) number(path string) (string, error) {
 	f, err := openDir(path)
 	if err != nil {
@@ -31,8 +31,8 @@ func (l *layerFDs) number(path string) (string, error) {
 	return strconv.FormatUint(uint64(f.Fd()), 10), nil
 }
 
-// short returns path itself, or an equivalent one below procFD if path is
-// longer than limit bytes or has special characters.
+// short returns path itself, or an equivalent path in procFD if path is longer than limit
+// bytes or has special characters.
 func (l *layerFDs) short(path string, limit int) (string, error) {
 	if len(path) <= limit && !strings.ContainsAny(path, special) {
 		return path, nil
@@ -46,6 +46,6 @@ func (l *layerFDs) short(path string, limit int) (string, error) {
 
 func (l *layerFDs) close() {
 	for _, f := range l.files {
-		_ = f.Close() // O_PATH: nothing to lose
+		_ = f.Close() // opened with O_PATH, so no error matters
 	}
 }

@@ -11,41 +11,46 @@ import (
 
 // Mount describes one mounted stack of directories.
 //
-// With Upper the stack is writable; without, it is read-only. Two shapes that
-// overlayfs has no use for are served by a bind mount instead: Upper without
-// any Lower (the upper directory itself is shown, so nothing deleted leaves a
-// whiteout behind) and a single Lower without Upper (shown read-only).
+// With Upper the stack is writable; without Upper it is read-only. Two forms that
+// overlayfs does not support are bind mounts:
+//
+//   - Upper without any Lower shows the upper directory itself. A deleted file leaves no
+//     whiteout there.
+//   - A single Lower without Upper is a read-only bind mount.
 type Mount struct {
-	// Lower are the read-only directories, topmost first, absolute.
+	// Lower are the absolute paths of the read-only directories, topmost first.
 	Lower []string
-	// Upper takes the changes and Work is overlayfs's scratch directory, which
-	// must be empty and on the filesystem of Upper. Both or neither are set.
+	// Upper receives the changes. Work is the work directory of overlayfs; it must be
+	// empty and on the file system of Upper. With Lower, both must be set or neither.
+	// Without Lower, Work is not used.
 	Upper, Work string
-	// Target is the existing directory to mount on, absolute.
+	// Target is the absolute path of the existing directory to mount on.
 	Target string
-	// UserXattr keeps overlayfs's marks in user.overlay.* rather than
-	// trusted.overlay.*: required inside a user namespace. Linux 5.11.
+	// UserXattr stores the marks of overlayfs in user.overlay.* instead of
+	// trusted.overlay.*. It is required in a user namespace. Needs Linux 5.11.
 	UserXattr bool
-	// Volatile leaves out every sync of the upper filesystem, also those the
-	// programs above ask for; who wants the upper to survive a crash syncs it
-	// himself. The work directory cannot be used for a second mount
-	// afterwards. It means nothing without Upper. Linux 5.10.
+	// Volatile turns off every sync of the upper file system, including those that
+	// programs in the overlay request. If Upper must survive a crash, the caller must
+	// sync it. The work directory cannot be used for a second mount. Volatile has no
+	// effect without Upper. Needs Linux 5.10.
 	Volatile bool
 }
 
-// Mount mounts the stack at its target. It needs CAP_SYS_ADMIN in the user
-// namespace that owns the mount namespace. Kernels since 6.8 get the layers
-// one by one through the file system configuration calls; on older ones, and
-// where a filter refuses these calls, mount(2) is used.
+// Mount mounts the stack at its target. It needs CAP_SYS_ADMIN in the user namespace that
+// owns the mount namespace. From Linux 6.8 the layers are added one at a time with
+// fsconfig(2). On older kernels, or if a filter refuses these calls, Mount uses mount(2).
+//
+// It returns an error that wraps ErrInvalidMount or ErrTooManyLowers if m cannot be
+// mounted by any kernel.
 func (m Mount) Mount() error {
 	return m.mountWith(appendLayers, optionString)
 }
 
-// strategy is one way to have the kernel make an overlay.
+// strategy is one way to mount an overlay.
 type strategy func(Mount) error
 
-// mountWith tries the ways given in turn; a later one is used only when the
-// kernel does not know the one before.
+// mountWith tries the strategies in order. It goes on to the next one only if a strategy
+// returns errNoAppend.
 func (m Mount) mountWith(ways ...strategy) error {
 	if err := m.validate(); err != nil {
 		return err
@@ -63,8 +68,8 @@ func (m Mount) mountShape(ways []strategy) error {
 	case len(m.Lower) == 1 && m.Upper == "":
 		return bindDir(m.Lower[0], m.Target, BindOptions{ReadOnly: true})
 	}
-	// Of ways that the kernel does not know nothing is to be said once there was
-	// another answer.
+	// errNoAppend of an earlier strategy is dropped if a later one returns another
+	// result.
 	var err error
 	for _, way := range ways {
 		if err = way(m); !errors.Is(err, errNoAppend) {
@@ -92,7 +97,7 @@ func (m Mount) validate() error {
 	return nil
 }
 
-// layerPaths returns every directory of the stack.
+// layerPaths returns all directories of the stack.
 func (m Mount) layerPaths() []string {
 	paths := append([]string(nil), m.Lower...)
 	if m.Upper != "" {
@@ -104,16 +109,16 @@ func (m Mount) layerPaths() []string {
 	return paths
 }
 
-// selfContained are the options that keep an upper directory usable as a
-// lower one, whatever the module's defaults are. userxattr accepts these
-// values and refuses all others.
+// selfContained are the options that keep an upper directory usable as a lower directory,
+// whatever the defaults of the kernel module are. Together with userxattr the kernel
+// accepts only these values.
 var selfContained = [][2]string{
 	{"redirect_dir", "nofollow"},
 	{"metacopy", "off"},
 	{"index", "off"},
 }
 
-// flags returns the options that have no value.
+// flags returns the mount options that have no value.
 func (m Mount) flags() []string {
 	var flags []string
 	if m.UserXattr {
@@ -125,7 +130,7 @@ func (m Mount) flags() []string {
 	return flags
 }
 
-// bindDir binds the directory at path on target.
+// bindDir makes a bind mount of the directory path at target.
 func bindDir(path, target string, o BindOptions) error {
 	dir, err := openDir(path)
 	if err != nil {
@@ -135,7 +140,7 @@ func bindDir(path, target string, o BindOptions) error {
 	return Bind(dir, target, o)
 }
 
-// openDir opens a directory for use as a path only.
+// openDir opens a directory with O_PATH.
 func openDir(path string) (*os.File, error) {
 	return os.OpenFile(path, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 }

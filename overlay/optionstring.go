@@ -9,10 +9,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// optionString mounts through mount(2), whose options must fit in one page.
-// Where they do not, or a path holds a special character, the layers are
-// opened and named by their descriptors' numbers, relative to a working
-// directory of /proc/self/fd: a full stack of MaxLowers takes 2.5 kB then.
+// optionString mounts through mount(2). Its options must fit into one page. If they do
+// not fit, or if a path has a special character, it opens the layers and names them by
+// their file descriptors, relative to the working directory /proc/self/fd. A full stack
+// of MaxLowers then takes 2.5 kB.
 func optionString(m Mount) error {
 	data := m.options(m.Lower, m.Upper, m.Work)
 	if len(data) < os.Getpagesize() && !strings.ContainsAny(strings.Join(m.layerPaths(), ""), special) {
@@ -64,13 +64,12 @@ func mountOverlay(target, data string) error {
 	return nil
 }
 
-// inWorkingDir runs fn on a thread of its own whose working directory is dir;
-// the process's stays as it is. The thread ends with the call.
+// inWorkingDir runs fn on a separate thread with the working directory dir. The working
+// directory of the process does not change. The thread ends with the call.
 func inWorkingDir(dir string, fn func() error) error {
 	done := make(chan error, 1)
 	go ownThread(func() {
-		// A thread shares its working directory until it says otherwise,
-		// unshare(2).
+		// Threads share a working directory until one calls unshare(2).
 		if err := unix.Unshare(unix.CLONE_FS); err != nil {
 			done <- fmt.Errorf("unshare working directory: %w", err)
 			return
@@ -84,16 +83,17 @@ func inWorkingDir(dir string, fn func() error) error {
 	return <-done
 }
 
-// ownThread must be the whole of a goroutine. It runs fn on a thread that
-// ends with it, which is never the main one: that one does not end, and
-// /proc/self shows its working directory as the process's.
+// ownThread runs fn on a thread that ends afterwards. The caller must start ownThread
+// with a go statement. It never uses the main thread. The main thread does not end, and
+// /proc/self shows its working directory as that of the process.
 func ownThread(fn func()) {
 	runtime.LockOSThread()
 	if unix.Gettid() != unix.Getpid() {
-		fn() // still locked on return: the runtime ends the thread
+		fn() // the thread is still locked on return, so the runtime ends it
 		return
 	}
-	// While this goroutine holds the main thread the next one gets another.
+	// While this goroutine occupies the main thread, another goroutine runs on a
+	// different one.
 	done := make(chan struct{})
 	go func() {
 		defer close(done)

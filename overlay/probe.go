@@ -11,67 +11,71 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Features are what makes overlays cheaper, but is not needed.
+// Features lists kernel features that make overlays cheaper. Overlays work without them.
 type Features struct {
-	// NewMountAPI: fsopen(2) answers for overlay.
+	// NewMountAPI is set if fsopen(2) accepts overlay.
 	NewMountAPI bool
-	// LowerdirPlus: layers can be added one by one, so that mounting needs no
-	// descriptors and no thread of its own.
+	// LowerdirPlus is set if layers can be added one at a time. Mounting then needs no
+	// file descriptors for the layers and no separate thread.
 	LowerdirPlus bool
 }
 
-// Cause is why overlays cannot be used for steps.
+// Cause is the reason why overlays cannot be used for steps.
 type Cause string
 
-// The causes that Probe tells apart.
+// The causes that Probe returns.
 const (
-	// KernelTooOld: only root mounts overlays, before Linux 5.11; or they have
-	// no volatile ones, before Linux 5.10.
+	// KernelTooOld means that the kernel cannot mount the overlays of steps. Before Linux
+	// 5.11 only root may mount overlays; before Linux 5.10 there are no volatile
+	// overlays.
 	KernelTooOld Cause = "kernel too old"
-	// NoModule: the kernel has no overlayfs, and could not load its module.
+	// NoModule means that the kernel has no overlayfs and could not load its module.
 	NoModule Cause = "module not loaded"
-	// FileSystem: what an upper directory has to hold is not to be had where
-	// the layers are.
+	// FileSystem means that the file system of the layers does not support all that an
+	// upper directory needs.
 	FileSystem Cause = "file system"
-	// SecurityModule: this process may mount, but no overlay.
+	// SecurityModule means that this process may mount other file systems but not
+	// overlays.
 	SecurityModule Cause = "security module"
-	// Refused: this process may not mount.
+	// Refused means that this process may not mount at all.
 	Refused Cause = "refused"
 )
 
-// UnsupportedError is returned by Probe where overlays cannot be used for steps.
+// UnsupportedError is returned by Probe if overlays cannot be used for steps.
 type UnsupportedError struct {
 	Cause Cause
-	// Release is that of the kernel, as uname(2) has it.
+	// Release is the release of the kernel from uname(2).
 	Release string
-	// Label is what the security module has for this process, "" for none.
+	// Label is the label of this process from the security module, "" if there is none.
 	Label string
-	// Act is what was tried, such as "delete a file"; Err is the answer.
+	// Act is the operation that failed, for example "delete a file". Err is its error.
 	Act string
 	Err error
 }
 
-// Error says what was tried and what the answer was.
+// Error returns the operation that failed and its error.
 func (e *UnsupportedError) Error() string { return fmt.Sprintf("%s: %v", e.Act, e.Err) }
 
-// Unwrap returns the answer.
+// Unwrap returns the error of the operation.
 func (e *UnsupportedError) Unwrap() error { return e.Err }
 
-// Probe finds out whether steps can run in overlays whose layers are in dir. It
-// mounts one and does in it what steps do, since some file systems allow the
-// mount and fail later. What it makes below dir is removed again. The error wraps
-// an UnsupportedError if overlays cannot be used. For userXattr see Mount.
+// Probe checks whether steps can run in overlays with layers in dir, and returns the
+// optional features of the kernel. It mounts an overlay and does in it the operations of
+// steps, because some file systems accept the mount and fail later. It removes the files
+// that it creates in dir. The error wraps an UnsupportedError if overlays cannot be used.
+// Other errors, for example a full disk, leave the question open. userXattr has the
+// meaning of Mount.UserXattr.
 func Probe(dir string, userXattr bool) (Features, error) {
 	return newProbe(userXattr).run(dir)
 }
 
-// probe is one trial. Its parts can be replaced by tests.
+// probe is one run of Probe. Tests can replace its parts.
 type probe struct {
 	template Mount
 	ways     []strategy
 	acts     []act
-	// elsewhere reports what this process can mount where no file system is in
-	// the way.
+	// elsewhere reports whether this process can mount a tmpfs, and whether it can mount
+	// an overlay on that tmpfs.
 	elsewhere func(target string, m Mount) (anything, overlay bool)
 	release   string
 	label     string
@@ -107,13 +111,14 @@ func (p *probe) run(dir string) (f Features, err error) {
 	return f, nil
 }
 
-// probePrefix begins the names of the directories of trials.
+// probePrefix begins the names of the directories of probes.
 const probePrefix = "overlay-probe-"
 
-// abandonedAfter is how old the directory of a trial is whose process was killed.
+// abandonedAfter is the age from which the directory of a probe is taken to belong to a
+// killed process.
 const abandonedAfter = time.Hour
 
-// sweep removes what killed processes left.
+// sweep removes the directories of killed processes.
 func sweep(dir string) error {
 	found, err := filepath.Glob(filepath.Join(dir, probePrefix+"*"))
 	if err != nil {
@@ -129,8 +134,8 @@ func sweep(dir string) error {
 	return nil
 }
 
-// try returns an UnsupportedError where an overlay does not work, and another
-// error where there was no room to find out.
+// try returns an UnsupportedError if overlays do not work. It returns another error if a
+// lack of resources prevented the check.
 func (p *probe) try(base string) (err error) {
 	s, err := makeScene(base)
 	if err != nil {
@@ -157,7 +162,7 @@ func (p *probe) try(base string) (err error) {
 	return nil
 }
 
-// noRoom reports whether an error says nothing of overlays.
+// noRoom reports whether err is a lack of resources, which is unrelated to overlays.
 func noRoom(err error) bool {
 	for _, e := range []error{unix.ENOSPC, unix.EDQUOT, unix.ENOMEM, unix.EMFILE, unix.ENFILE} {
 		if errors.Is(err, e) {
@@ -167,7 +172,7 @@ func noRoom(err error) bool {
 	return false
 }
 
-// causeOf tells why an overlay could not be mounted.
+// causeOf returns the reason why mounting an overlay at target failed with err.
 func (p *probe) causeOf(err error, target string) Cause {
 	old := older(p.release, 5, 10)
 	if p.template.UserXattr {
@@ -177,7 +182,7 @@ func (p *probe) causeOf(err error, target string) Cause {
 	case errors.Is(err, unix.ENODEV):
 		return NoModule
 	case errors.Is(err, unix.EPERM), errors.Is(err, unix.EACCES):
-		// A server's answer, too, to what an overlay makes on NFS.
+		// An NFS server may also return these errors if overlayfs creates files on it.
 		anything, works := p.elsewhere(target, p.template)
 		switch {
 		case !anything:
@@ -194,8 +199,8 @@ func (p *probe) causeOf(err error, target string) Cause {
 	return FileSystem
 }
 
-// mountElsewhere mounts a tmpfs, as every kernel lets root of a user namespace,
-// and an overlay that is only read over two directories of it.
+// mountElsewhere mounts a tmpfs on target, which every kernel allows to root of a user
+// namespace. It then mounts a read-only overlay of two of its directories.
 func mountElsewhere(target string, m Mount) (anything, works bool) {
 	if unix.Mount("tmpfs", target, "tmpfs", 0, "size=64k") != nil {
 		return false, false
@@ -213,7 +218,7 @@ func mountElsewhere(target string, m Mount) (anything, works bool) {
 	return true, Unmount(m.Target) == nil
 }
 
-// KernelRelease is the kernel's, as uname(2) has it.
+// KernelRelease returns the release of the kernel from uname(2), "" on an error.
 func KernelRelease() string {
 	var uts unix.Utsname
 	if unix.Uname(&uts) != nil {
@@ -222,8 +227,8 @@ func KernelRelease() string {
 	return unix.ByteSliceToString(uts.Release[:])
 }
 
-// older reports whether a kernel release is before a version. One that cannot be
-// read is not.
+// older reports whether a kernel release is before a version. It returns false if the
+// release cannot be parsed.
 func older(release string, major, minor int) bool {
 	var have [2]int
 	if _, err := fmt.Sscanf(release, "%d.%d", &have[0], &have[1]); err != nil {
@@ -232,8 +237,8 @@ func older(release string, major, minor int) bool {
 	return have[0] < major || have[0] == major && have[1] < minor
 }
 
-// SecurityLabel is the label of this process, "" without a security module that
-// has labels (proc_pid_attr(5)).
+// SecurityLabel returns the label of this process from the security module
+// (proc_pid_attr(5)). It returns "" if there is no security module with labels.
 func SecurityLabel() string {
 	text, err := os.ReadFile("/proc/thread-self/attr/current")
 	if err != nil {
@@ -242,27 +247,27 @@ func SecurityLabel() string {
 	return strings.TrimRight(string(text), "\x00\n")
 }
 
-// scene are the directories of a trial.
+// scene holds the directories of a probe.
 type scene struct {
 	base string
-	// xattr is the largest attribute that the file system itself holds, nil if
-	// it holds none.
+	// xattr is the value of the largest extended attribute that the file system itself
+	// stores, nil if it stores none.
 	xattr []byte
 }
 
 func (s *scene) at(name string) string { return filepath.Join(s.base, name) }
 
-// merged is a path in the overlay.
+// merged returns a path in the overlay.
 func (s *scene) merged(name string) string { return filepath.Join(s.base, "merged", name) }
 
-// xattrName is that of the attribute of the trial.
+// xattrName is the name of the extended attribute that a probe sets.
 const xattrName = "user.shale.probe"
 
-// xattrSizes are tried from the first on: what the kernel allows, what ext4, with
-// blocks of 4 KiB, has room for, and a small one.
+// xattrSizes are tried in order: the kernel's limit, a size that fits into ext4 with 4
+// KiB blocks, and a small size.
 var xattrSizes = []int{64 << 10, 3 << 10, 64}
 
-// makeScene makes two lower directories with files as layers have them.
+// makeScene creates two lower directories with files like those of layers.
 func makeScene(base string) (*scene, error) {
 	s := &scene{base: base}
 	for _, d := range []string{"l1/d/e", "l1/moved", "l2/d", "upper", "work", "merged"} {

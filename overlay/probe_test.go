@@ -75,13 +75,13 @@ func TestProbe(t *testing.T) {
 	})
 }
 
-// TestProbeCause checks that a refused mount is explained.
+// TestProbeCause checks the cause that Probe gives for a refused mount.
 func TestProbeCause(t *testing.T) {
 	for _, c := range []struct {
 		name             string
 		release          string
 		trusted, nothing bool
-		works            bool // an overlay on a tmpfs
+		works            bool // an overlay on a tmpfs can be mounted
 		err              error
 		want             overlay.Cause
 	}{

@@ -9,15 +9,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// act is something that steps do in an overlay.
+// act is an operation that steps do in an overlay.
 type act struct {
 	name string
 	do   func(*scene) error
 }
 
-// stepActs are what fails on some file systems although the overlay was mounted:
-// without d_type (xfs with ftype=0) or attributes (tmpfs before Linux 6.6) a
-// directory cannot be replaced, without devices nothing can be deleted.
+// stepActs are the operations that fail on some file systems although the overlay could
+// be mounted. A directory cannot be replaced if the file system has no d_type (xfs with
+// ftype=0) or no extended attributes (tmpfs before Linux 6.6). No file can be deleted if
+// it has no devices.
 var stepActs = []act{
 	{"delete a file", deleteFile},
 	{"replace a directory", replaceDir},
@@ -35,7 +36,7 @@ func deleteFile(s *scene) error {
 	return absent(s.merged("gone"))
 }
 
-// replaceDir is "rm -r d; mkdir d": the new directory has to be opaque.
+// replaceDir does "rm -r d; mkdir d". The new directory must be opaque.
 func replaceDir(s *scene) error {
 	dir := s.merged("d")
 	if err := os.RemoveAll(dir); err != nil {
@@ -61,9 +62,9 @@ func renameFile(s *scene) error {
 	return absent(s.merged("renamed"))
 }
 
-// renameDir renames a directory of a lower layer, which every overlay without
-// redirect_dir answers with EXDEV, and then, as mv(1) does, a new one to a name
-// that was deleted.
+// renameDir renames a directory of a lower layer. Without redirect_dir every overlay
+// returns EXDEV, so renameDir then does the same as mv(1): it renames a new directory to
+// the name that it deleted.
 func renameDir(s *scene) error {
 	if err := os.Rename(s.merged("moved"), s.merged("elsewhere")); err != nil {
 		if !errors.Is(err, unix.EXDEV) {
@@ -79,8 +80,8 @@ func renameDir(s *scene) error {
 	return os.Rename(s.merged("made"), s.merged("moved"))
 }
 
-// linkFile does not ask for inode numbers: without attributes in trusted.* an
-// overlay may show the two names with different ones until it is mounted again.
+// linkFile does not compare inode numbers. Without attributes in trusted.* an overlay may
+// show different numbers for the two names until it is mounted again.
 func linkFile(s *scene) error {
 	if err := os.Link(s.merged("linked"), s.merged("second name")); err != nil {
 		return err
@@ -95,8 +96,8 @@ func linkFile(s *scene) error {
 	return err
 }
 
-// keepAttribute sets the largest attribute that the file system holds, and has
-// the overlay copy it from a lower layer.
+// keepAttribute checks that the overlay copies up the largest extended attribute that the
+// file system stores, and that it can be set.
 func keepAttribute(s *scene) error {
 	if s.xattr == nil {
 		return nil // the file system has none, with or without an overlay
@@ -129,7 +130,7 @@ func setIDBit(s *scene) error {
 	return err
 }
 
-// absent returns an error if something has the name path.
+// absent returns an error if path exists.
 func absent(path string) error {
 	_, err := os.Lstat(path)
 	switch {

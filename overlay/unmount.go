@@ -13,16 +13,15 @@ const (
 	busyPause = 2 * time.Millisecond
 )
 
-// Unmount takes away what is mounted at target, the topmost mount if there
-// are several. What stays busy for 10 ms is detached: gone from the tree, and
-// unmounted by the kernel when its last user ends (umount2(2), MNT_DETACH). A
-// last component that is a symbolic link is not followed. It returns
-// ErrNotMounted if nothing is mounted there.
+// Unmount unmounts target, or the topmost of several mounts there. If the mount is busy
+// for 10 ms, it is detached: it disappears from the tree, and the kernel unmounts it
+// after its last use ends (umount2(2), MNT_DETACH). If the last component of target is a
+// symbolic link, it is not followed. Unmount returns ErrNotMounted if target is not a
+// mount point.
 func Unmount(target string) error {
 	err := unix.Unmount(target, unix.UMOUNT_NOFOLLOW)
 	for try := 1; errors.Is(err, unix.EBUSY) && try < busyTries; try++ {
-		// Processes of a container that was just killed may still be letting
-		// go of their files.
+		// Processes of a container that was just killed may still be closing their files.
 		time.Sleep(busyPause)
 		err = unix.Unmount(target, unix.UMOUNT_NOFOLLOW)
 	}

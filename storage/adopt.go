@@ -6,11 +6,12 @@ import (
 	"fmt"
 )
 
-// Adopt returns a layer of this store with the content of top and of its parents, some
-// of which may be in an additional image store. With native owners that is top itself.
-// With recorded ones, the files of an additional store have no records and belong to
-// ids that do not exist here, so its layers, and those on them, are unpacked once more
-// from their own files. It returns an error if this user may not read one of them.
+// Adopt returns the ID of a layer of this store with the content of top and of its
+// parents. Some of these layers may be in an additional image store. If the files have
+// their native owners, the result is top itself. If owners are recorded, Adopt unpacks
+// layers of an additional store, and all layers on them, once more from their own files:
+// the files there have no recorded owners and belong to ids that do not exist in this
+// user namespace. Adopt returns an error if this user may not read one of the files.
 func (s *Store) Adopt(ctx context.Context, top string) (string, error) {
 	if !s.recorded {
 		return top, nil

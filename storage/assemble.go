@@ -20,17 +20,17 @@ type opener interface {
 	open(name string) (io.ReadCloser, error)
 }
 
-// assembler puts a tar stream together: tar-split entries are either bytes of
-// the stream or the name of a file whose content comes next. It never panics on
-// damaged input, and it takes no more memory than one entry.
+// assembler puts a tar stream together. A tar-split entry is either a piece of the stream
+// or the name of a file whose content comes next. The assembler never panics on damaged
+// input, and it takes no more memory than one entry.
 type assembler struct {
 	entries *json.Decoder
 	files   opener
 
-	segment []byte        // rest of the current bytes
+	segment []byte        // rest of the current piece
 	file    io.ReadCloser // current file, nil for none
 	name    string
-	left    int64 // bytes still to come from file
+	left    int64 // bytes of file that are not read yet
 	err     error
 }
 
@@ -38,7 +38,7 @@ func newAssembler(recipe io.Reader, files opener) *assembler {
 	return &assembler{entries: json.NewDecoder(recipe), files: files}
 }
 
-// Read fills p across entries: headers are short.
+// Read fills p from several entries, because headers are short.
 func (a *assembler) Read(p []byte) (int, error) {
 	n := 0
 	for n < len(p) {
@@ -101,7 +101,7 @@ func (a *assembler) next() error {
 
 func (a *assembler) nextFile(e tarsplit.Entry) error {
 	if e.Size == 0 {
-		return nil // anything without a payload: all is in the header
+		return nil // an entry without content: the header has everything
 	}
 	if e.Size < 0 {
 		return fmt.Errorf("%w: tar-split has a file of %d bytes", ErrCorruptLayer, e.Size)
@@ -122,7 +122,7 @@ func (a *assembler) closeFile() {
 	}
 }
 
-// layerRoot opens regular files below a directory and never anything outside.
+// layerRoot opens regular files below a directory and never a file outside of it.
 type layerRoot struct {
 	dir *os.File
 }
@@ -140,8 +140,8 @@ func (r *layerRoot) Close() error { return r.dir.Close() }
 
 var errNotRegular = errors.New("not a regular file")
 
-// open opens a regular file of a layer. A fifo or a device in place of the file must
-// not block nor be touched, so it is looked at first.
+// open opens a regular file of a layer. It opens without blocking and then checks the
+// type, because the name may belong to a FIFO or a device, which must not be read.
 func (r *layerRoot) open(name string) (io.ReadCloser, error) {
 	name = strings.TrimPrefix(path.Clean("/"+name), "/")
 	if name == "" {

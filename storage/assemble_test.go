@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// memory serves every file with the same content.
+// memory has the same content for every file.
 type memory string
 
 func (m memory) open(name string) (io.ReadCloser, error) {

@@ -45,7 +45,8 @@ func TestOwnersBeside(t *testing.T) {
 		})
 	}
 
-	// What was made with attributes is not believed once there were none.
+	// A store that was once without attributes must not return to the mark for
+	// attributes.
 	mark(ownersRecorded)
 	s := &Store{graphRoot: marked, logger: slog.New(slog.DiscardHandler), recorded: true, beside: true}
 	if err := s.checkOwnership(); err != nil {

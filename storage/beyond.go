@@ -10,9 +10,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// explainOwners returns an error that names an owner the kernel has no id for, in the
-// place of err, with which a layer could not be unpacked for that reason. found are the
-// owners that the layer has.
+// explainOwners returns an error that names the first owner without an id in this user
+// namespace, if err is the failure to unpack a layer for that reason (EINVAL). Otherwise
+// it returns err. found has the owners that occur in the layer.
 func explainOwners(err error, found *owners) error {
 	if !strings.Contains(err.Error(), unix.EINVAL.Error()) {
 		return err
@@ -44,14 +44,14 @@ func sortedIDs(ids map[uint32]bool) []uint32 {
 	return list
 }
 
-// idExtent is a range of ids of a user namespace.
+// idExtent is a range of ids that are mapped in a user namespace.
 type idExtent struct{ first, count uint64 }
 
 func (e idExtent) has(id uint32) bool {
 	return uint64(id) >= e.first && uint64(id) < e.first+e.count
 }
 
-// idExtents reads a file like /proc/self/uid_map (user_namespaces(7)).
+// idExtents reads the ranges of a file like /proc/self/uid_map (user_namespaces(7)).
 func idExtents(file string) ([]idExtent, error) {
 	f, err := os.Open(file)
 	if err != nil {

@@ -10,7 +10,7 @@ import (
 )
 
 func TestExplainOwners(t *testing.T) {
-	// The kernel maps all ids but the last one, which stands for none.
+	// The kernel maps all ids except the last one, which means "no id".
 	const none = math.MaxUint32
 	refused := errors.New("lchown /f: " + unix.EINVAL.Error())
 	tests := map[string]struct {

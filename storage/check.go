@@ -12,13 +12,13 @@ import (
 	cstorage "go.podman.io/storage"
 )
 
-// MaxLayers is the largest number of layers of an image that can be built on or
-// run: one overlay has at most that many lower directories (OVL_MAX_STACK of the
-// kernel).
+// MaxLayers is the largest number of layers of an image that can be built on or run. An
+// overlay has at most that many lower directories (OVL_MAX_STACK of the kernel).
 const MaxLayers = 500
 
-// DiffIDs returns the digests of layers that a config names, base first. It
-// refuses what no layer can have: a config is what an image says of itself.
+// DiffIDs returns the diffIDs that a config names, base first. A config is a claim of the
+// image about itself, so DiffIDs returns an error if one of them is not a digest that a
+// layer can have, see CheckDigest.
 func DiffIDs(config []byte) ([]digest.Digest, error) {
 	var c struct {
 		RootFS ocispec.RootFS `json:"rootfs"`
@@ -34,8 +34,8 @@ func DiffIDs(config []byte) ([]digest.Digest, error) {
 	return c.RootFS.DiffIDs, nil
 }
 
-// CheckDigest reports an error unless d is a well-formed SHA-256 digest, the only
-// kind that the store has for configs and layers.
+// CheckDigest returns an error if d is not a well-formed SHA-256 digest. The store has no
+// other digests for configs and layers.
 func CheckDigest(d digest.Digest) error {
 	if err := d.Validate(); err != nil {
 		return fmt.Errorf("digest %q: %w", d, err)
@@ -46,9 +46,9 @@ func CheckDigest(d digest.Digest) error {
 	return nil
 }
 
-// CheckLayers reports an error, which wraps ErrOtherLayers, unless layers, base
-// first, are those that config names. The diffIDs of layers were computed when
-// they were unpacked, those of a config are a claim.
+// CheckLayers returns an error that wraps ErrOtherLayers if layers, base first, are not
+// those that config names. The diffIDs of layers were computed when the layers were
+// unpacked; the diffIDs in a config are only a claim.
 func CheckLayers(config []byte, layers []Layer) error {
 	claimed, err := DiffIDs(config)
 	if err != nil {
@@ -65,7 +65,7 @@ func CheckLayers(config []byte, layers []Layer) error {
 	return nil
 }
 
-// digestOf returns the digest that a complete name ends with, "" for none.
+// digestOf returns the digest at the end of a complete name, "" if it has none.
 func digestOf(name string) digest.Digest {
 	if !strings.Contains(name, "@") {
 		return ""
@@ -81,17 +81,16 @@ func digestOf(name string) digest.Digest {
 	return digested.Digest()
 }
 
-// hasManifest reports whether dgst is the digest of the image's manifest, or of
-// an index that it was picked from. The digests were computed from what the store
-// has.
+// hasManifest reports whether dgst is the digest of the image's manifest, or of an index
+// that the image was picked from. The digests were computed from the data in the store.
 func hasManifest(img *cstorage.Image, dgst digest.Digest) bool {
 	return slices.ContainsFunc(img.BigDataNames, func(key string) bool {
 		return strings.HasPrefix(key, cstorage.ImageDigestManifestBigDataNamePrefix) && img.BigDataDigests[key] == dgst
 	})
 }
 
-// checkNames refuses names that end with the digest of another image. Names of an
-// archive or a layout are what its author likes.
+// checkNames returns ErrOtherDigest if one of names ends with the digest of another
+// image. The author of an archive or a layout can write any names into it.
 func checkNames(img *cstorage.Image, names []string) error {
 	for _, name := range names {
 		if dgst := digestOf(name); dgst != "" && !hasManifest(img, dgst) {

@@ -12,11 +12,12 @@ import (
 	"go.podman.io/storage/types"
 )
 
-// noSystemFiles is a root below which no configuration is found, which leaves
-// the user's own files alone in effect.
+// noSystemFiles is a root directory that has no configuration files. With it, only the
+// user's own files have an effect.
 const noSystemFiles = "/proc/self/fdinfo/none"
 
-// storeOptions reads storage.conf as podman does and lays opts over it.
+// storeOptions reads storage.conf as podman does; opts take precedence over it. It
+// returns ErrDriver if another driver than overlay is configured.
 func storeOptions(opts Options) (types.StoreOptions, error) {
 	so, err := types.LoadStoreOptions(types.LoadOptions{})
 	if err != nil {
@@ -32,7 +33,7 @@ func storeOptions(opts Options) (types.StoreOptions, error) {
 		return so, err
 	}
 	if opts.GraphRoot != "" {
-		// What storage.conf says about images goes with its graph root.
+		// The image store of storage.conf belongs to the graph root of storage.conf.
 		so.ImageStore = ""
 	}
 	if so.GraphDriverName == "" {
@@ -42,7 +43,7 @@ func storeOptions(opts Options) (types.StoreOptions, error) {
 		return so, fmt.Errorf("%w but %q: set driver = \"overlay\" in storage.conf or unset STORAGE_DRIVER", ErrDriver, so.GraphDriverName)
 	}
 	if so.PullOptions == nil {
-		// The library writes into it.
+		// The library writes into the map.
 		so.PullOptions = map[string]string{}
 	}
 	return so, nil
@@ -60,9 +61,9 @@ func override(root *string, with string) error {
 	return nil
 }
 
-// keepToUser drops the graph root and run root of the system's storage.conf for
-// an unprivileged user. Distributions ship one that names /var/lib/containers,
-// and podman up to version 5 reads it for everything but these directories.
+// keepToUser drops the graph root and the run root of the system's storage.conf if the
+// user is unprivileged. Distributions ship a storage.conf that names /var/lib/containers,
+// and podman up to version 5 reads it for everything except these directories.
 func keepToUser(so *types.StoreOptions) error {
 	if !unshare.IsRootless() || unshare.GetRootlessUID() == 0 || os.Getenv("CONTAINERS_STORAGE_CONF") != "" {
 		return nil
@@ -89,8 +90,8 @@ func keepToUser(so *types.StoreOptions) error {
 	return nil
 }
 
-// sharedRootlessPath is where the system's storage.conf wants the stores of all
-// users, "" for nowhere special.
+// sharedRootlessPath returns the directory for the stores of all users in the system's
+// storage.conf (rootless_storage_path), "" if it names none.
 func sharedRootlessPath() (string, error) {
 	conf, err := parseConf("")
 	if err != nil || conf.Storage.RootlessStoragePath == "" {

@@ -11,9 +11,10 @@ import (
 	tarsplit "github.com/vbatts/tar-split/tar/storage"
 )
 
-// ContentSize is the sum of the sizes of a layer's files in bytes, which is what
-// docker calls the size of a layer; Layer.Size counts the headers of the tar too.
-// It reads the layer's tar-split; without one it is Layer.Size.
+// ContentSize returns the sum of the sizes of a layer's files in bytes. docker calls this
+// the size of a layer; Layer.Size also counts the headers of the tar. ContentSize reads
+// the layer's tar-split. If there is none, it returns Layer.Size, or 0 if that is not
+// known.
 func (s *Store) ContentSize(l Layer) (int64, error) {
 	f, err := os.Open(s.tarSplitPath(l.ID))
 	if errors.Is(err, os.ErrNotExist) {

@@ -5,10 +5,11 @@ import (
 	"errors"
 )
 
-// CreateLayer lets fill work in a staging directory and records the result as a
-// layer on parent, "" for none. When a layer of the same content exists on parent
-// already, that one is returned and the new one is dropped. What was written is
-// on disk before it is recorded. On error or cancellation nothing remains.
+// CreateLayer calls fill with a staging directory and records the result as a layer on
+// parent, "" for none. If parent already has a layer with the same content on it,
+// CreateLayer returns that layer and drops the new one. The files are on disk before the
+// layer is recorded. After an error or a cancellation, no files remain. It returns
+// ErrLayerUnknown if the store does not have parent.
 //
 // No lock of the store is held while fill runs.
 func (s *Store) CreateLayer(ctx context.Context, parent string, fill FillFunc) (_ Layer, err error) {

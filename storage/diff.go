@@ -14,14 +14,17 @@ import (
 	"go.podman.io/storage/pkg/archive"
 )
 
-// OpenDiff streams the layer's uncompressed tar, bit-identical to its DiffID. The
-// end of the stream is io.EOF only when the digest was right, else an error that
-// wraps ErrCorruptLayer. No lock of the store is held while the caller reads.
+// OpenDiff returns the layer's uncompressed tar, bit-identical to the stream that has the
+// digest DiffID. The stream ends with io.EOF only if its digest is right, otherwise with
+// an error that wraps ErrCorruptLayer. The caller must close it. No lock of the store is
+// held while the caller reads. OpenDiff returns ErrLayerUnknown if the store does not
+// have the layer.
 //
-// The stream is put together from the layer's files and its tar-split, which has
-// everything else. A layer that has none, or whose files are not kept under their
-// names, is asked for from containers/storage and spooled first, because that
-// keeps the store locked until its last byte.
+// OpenDiff puts the stream together from the layer's files and its tar-split, which has
+// everything else. If the layer has no tar-split, or if its files are not kept under
+// their names, containers/storage makes the stream. OpenDiff then copies the stream to a
+// temporary file first, because containers/storage keeps the store locked until the last
+// byte is read.
 func (s *Store) OpenDiff(id string) (io.ReadCloser, error) {
 	l, err := s.libraryLayer(id)
 	if err != nil {
@@ -42,7 +45,7 @@ func (s *Store) OpenDiff(id string) (io.ReadCloser, error) {
 
 func (s *Store) assembleLayer(l *cstorage.Layer) (io.ReadCloser, error) {
 	if l.UncompressedDigest == "" {
-		return nil, os.ErrNotExist // what could tell that the result is right?
+		return nil, os.ErrNotExist // without a digest the result could not be checked
 	}
 	dir, err := s.LayerDir(l.ID)
 	if err != nil {
@@ -63,7 +66,7 @@ func (s *Store) assembleLayer(l *cstorage.Layer) (io.ReadCloser, error) {
 	return &layerReader{assembler: newAssembler(gz, root), closers: []io.Closer{gz, recipe, root}}, nil
 }
 
-// tarSplitPath is where the tar-split of a layer is, in the store that has the layer.
+// tarSplitPath returns the path of a layer's tar-split in the store that has the layer.
 func (s *Store) tarSplitPath(id string) string {
 	root := s.GraphRoot()
 	if dir, err := s.layerDir(id); err == nil { // ROOT/overlay/ID/diff
@@ -77,7 +80,7 @@ type layerReader struct {
 	closers []io.Closer
 }
 
-// Close releases the layer's files.
+// Close closes the layer's files.
 func (r *layerReader) Close() error {
 	r.closeFile()
 	var errs []error
@@ -88,8 +91,8 @@ func (r *layerReader) Close() error {
 	return errors.Join(errs...)
 }
 
-// spoolDiff copies what the library makes of the layer into a file, so that the
-// library's lock is not held longer than the copy takes.
+// spoolDiff copies the library's stream of the layer into a temporary file, so that the
+// library's lock is held only for the time of the copy.
 func (s *Store) spoolDiff(l *cstorage.Layer) (_ io.ReadCloser, err error) {
 	f, err := s.tempFile()
 	if err != nil {
@@ -106,7 +109,8 @@ func (s *Store) spoolDiff(l *cstorage.Layer) (_ io.ReadCloser, err error) {
 		return nil, fmt.Errorf("make diff: %w", err)
 	}
 	_, err = io.Copy(f, r)
-	// Once and no more: a second Close of the library's reader is fatal.
+	// Close must be called exactly once: a second Close of the library's reader crashes
+	// the process.
 	if err := errors.Join(err, r.Close()); err != nil {
 		return nil, fmt.Errorf("make diff: %w", err)
 	}
@@ -132,7 +136,7 @@ func newVerifier(r io.ReadCloser, id string, want digest.Digest) io.ReadCloser {
 	return &verifier{r: r, id: id, want: want, hash: want.Algorithm().Hash()}
 }
 
-// Read returns io.EOF for a stream that was complete and right.
+// Read returns io.EOF only if the stream is complete and its digest is right.
 func (v *verifier) Read(p []byte) (int, error) {
 	if v.err != nil {
 		return 0, v.err
@@ -157,5 +161,5 @@ func (v *verifier) check() error {
 	return io.EOF
 }
 
-// Close releases the stream.
+// Close closes the stream.
 func (v *verifier) Close() error { return v.r.Close() }

@@ -1,18 +1,19 @@
-// Package storage keeps layers and images in containers/storage, the store that
-// podman, buildah and skopeo use as well.
+// Package storage keeps layers and images in containers/storage, the store that podman,
+// buildah and skopeo also use.
 //
-// A Layer is a directory plus the recipe (tar-split) that turns it back into
-// the very tar stream its DiffID names. A layer is born in a Staging directory
-// that belongs to the store, so recording it is one rename(2) and nothing is
-// unpacked again. An Image is a config, a manifest and a topmost layer.
+// A Layer is a directory and a recipe (tar-split). The recipe turns the directory back
+// into exactly the tar stream that has the digest DiffID. The content of a layer is made
+// in a Staging directory of the store. To record the layer, the store renames that
+// directory (rename(2)), so the layer is not unpacked a second time. An Image consists of
+// a config, a manifest and a topmost layer.
 //
-// The store is shared by any number of processes. No lock of it is held while a
-// layer is being filled or read, so no build waits for another one's steps.
+// Any number of processes may share the store. While a layer is filled or read, no lock
+// of the store is held, so a build does not wait for the steps of another build.
 //
-// Overlay mounts, packing of directories and namespaces are left to the caller:
-// Open expects to run as uid 0 of a user namespace, or as root. Moving images to
-// and from registries and archives is the business of package storage/registry.
+// Overlay mounts, the packing of directories and namespaces are duties of the caller.
+// Open must be called as uid 0 of a user namespace, or as root. Package storage/registry
+// moves images to and from registries and archives.
 //
-// go.podman.io/storage is containers/storage at its present module path. It and
-// go.podman.io/image are imported below this folder and nowhere else.
+// go.podman.io/storage is the present module path of containers/storage. Only packages
+// below this folder import it and go.podman.io/image.
 package storage

@@ -13,7 +13,7 @@ import (
 )
 
 const (
-	// ownerRecord is the attribute with a file's owner, mode and type.
+	// ownerRecord is the attribute that holds a file's owner, mode and type.
 	ownerRecord = idtools.ContainersOverrideXattr
 	paxXattr    = "SCHILY.xattr."
 	paxSparse   = "GNU.sparse."
@@ -23,7 +23,7 @@ func formatOwner(uid, gid int, mode fs.FileMode, major, minor int) string {
 	return idtools.FormatContainersOverrideXattrDevice(uid, gid, mode, major, minor)
 }
 
-// zeros stands for the contents of files.
+// zeros is an opener. Its files contain only zeros.
 type zeros struct{}
 
 func (zeros) open(string) (io.ReadCloser, error) { return zeros{}, nil }
@@ -37,7 +37,7 @@ func (zeros) Read(p []byte) (int, error) {
 // Close implements io.Closer.
 func (zeros) Close() error { return nil }
 
-// openHeaders streams a layer's tar with nothing but zeros in its files.
+// openHeaders returns a layer's tar with zeros in place of the content of its files.
 func (s *Store) openHeaders(id string) (io.ReadCloser, error) {
 	recipe, err := os.Open(s.tarSplitPath(id))
 	if err != nil {
@@ -59,7 +59,8 @@ func readNamedOwners(file string) (list []NamedOwner, err error) {
 	return list, err
 }
 
-// writeNamedOwners lets the file appear complete or not at all.
+// writeNamedOwners writes the file under another name and renames it, so that the file
+// appears complete or not at all.
 func writeNamedOwners(file string, list []NamedOwner) error {
 	data, err := json.Marshal(list)
 	if err != nil {

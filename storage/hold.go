@@ -11,22 +11,22 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// What a process uses, images and layers, it holds: others do not remove it. A held
-// object is one byte of a file, at an offset that follows from the object's ID,
-// locked for reading by an open file description lock (fcntl(2), Linux 3.15). Who
-// removes an object locks its byte for writing, and skips the object where that
-// fails. The kernel drops the locks of a process that ends, however it ends, so
-// nothing has to be cleaned up; holding costs one system call, and one more to open
+// A process holds the images and layers that it uses; other processes of shale do not
+// remove them. A hold is a read lock on one byte of a file. The offset of the byte
+// follows from the object's ID, and the lock is an open file description lock (fcntl(2),
+// Linux 3.15). To remove an object, a process locks its byte for writing. If that fails,
+// it skips the object. The kernel drops the locks of a process when the process ends for
+// any reason, so no cleanup is needed. A hold costs one system call, and one more to open
 // the file. containers/storage needs such locks as well.
 //
-// A second byte, after the first, is locked by who names, unnames or removes an image,
-// for as long as that takes: one that has been named is not removed for having no
-// name. Two objects may have one offset. Then one is held with the other.
+// The byte that follows is locked while a process names, unnames or removes an image. An
+// image that gets a name at this time is therefore not removed for having no name. Two
+// objects may share an offset. In that case, a hold on one of them also holds the other.
 
 // holdFile is the file of locks in shale's state directory. It stays empty.
 const holdFile = "hold.lock"
 
-// holds are those of one store of this process.
+// holds has the holds of this process on one store.
 type holds struct {
 	once sync.Once
 	file *os.File
@@ -36,10 +36,10 @@ type holds struct {
 	held map[int64]bool
 }
 
-// Hold keeps an image or a layer, by its whole ID, from being removed by other
-// processes until Close. It waits while one is removing it, so the object must be
-// looked up afterwards: it may be gone. podman and buildah do not know of holds, see
-// Pin.
+// Hold prevents other processes from removing an image or a layer, given by its whole ID,
+// until Close. If a process is removing the object, Hold waits for it. The object may
+// therefore be gone when Hold returns, so the caller must look it up afterwards. podman
+// and buildah do not know about holds, see Pin.
 func (s *Store) Hold(id string) error {
 	at, ok := holdOffset(id)
 	if !ok {
@@ -60,9 +60,9 @@ func (s *Store) Hold(id string) error {
 	return nil
 }
 
-// claim makes sure that no other process holds the objects, and that none holds them
-// until release. It waits for those who remove one of them, and returns errHeld when
-// one is held.
+// claim makes sure that no other process holds the objects, and that none of them can be
+// held until release is called. It waits for processes that remove one of them. It
+// returns errHeld if another process holds one of them.
 func (s *Store) claim(ids ...string) (release func(), err error) {
 	if err := s.openHolds(); err != nil {
 		return nil, err
@@ -87,7 +87,7 @@ func (s *Store) claim(ids ...string) (release func(), err error) {
 	return release, nil
 }
 
-// errHeld says that another process holds an object.
+// errHeld is returned if another process holds an object.
 var errHeld = errors.New("by another shale command, such as a running build")
 
 func (s *Store) claimByte(at int64) error {
@@ -103,7 +103,7 @@ func (s *Store) claimByte(at int64) error {
 		if other.Type == unix.F_RDLCK {
 			return errHeld
 		}
-		// It is being removed, or was a moment ago.
+		// Another process is removing the object, or was removing it a moment ago: wait.
 		if err := s.lockByte(unix.F_OFD_SETLKW, unix.F_RDLCK, at); err != nil {
 			return err
 		}
@@ -111,7 +111,8 @@ func (s *Store) claimByte(at int64) error {
 	}
 }
 
-// unclaim leaves of the lock of a byte what this process holds.
+// unclaim sets the lock of a byte back to this process's hold, or unlocks the byte if the
+// process does not hold it.
 func (s *Store) unclaim(at int64) {
 	s.holds.mu.Lock()
 	defer s.holds.mu.Unlock()
@@ -119,11 +120,12 @@ func (s *Store) unclaim(at int64) {
 	if s.holds.held[at] {
 		kind = unix.F_RDLCK
 	}
-	// Neither can fail: both give a lock up.
+	// This cannot fail, because both kinds give a lock up.
 	_ = s.lockByte(unix.F_OFD_SETLK, kind, at)
 }
 
-// lockNames keeps other processes from naming, unnaming or removing an image.
+// lockNames prevents other processes from naming, unnaming or removing an image until
+// unlock is called.
 func (s *Store) lockNames(id string) (unlock func(), err error) {
 	at, ok := holdOffset(id)
 	if !ok {
@@ -153,7 +155,7 @@ func (s *Store) openHolds() error {
 	return nil
 }
 
-// letGo gives up everything that is held.
+// letGo ends all holds.
 func (s *Store) letGo() error {
 	if s.holds.file == nil {
 		return nil
@@ -182,8 +184,8 @@ func byteLock(kind int16, at int64) unix.Flock_t {
 	return unix.Flock_t{Type: kind, Start: at, Len: 1}
 }
 
-// holdOffset is where the byte of an object is: 60 bits of its ID. It reports false
-// if id is not an ID.
+// holdOffset returns the offset of an object's byte, which is 60 bits of its ID. It
+// returns false if id is not a whole ID.
 func holdOffset(id string) (int64, bool) {
 	if len(id) != idLength {
 		return 0, false

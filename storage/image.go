@@ -14,8 +14,8 @@ import (
 // idLength is the number of digits of an image ID.
 const idLength = 64
 
-// Image finds an image by its complete name, name@digest, ID or a short ID that
-// no other image has. It returns ErrImageUnknown or ErrAmbiguousID otherwise.
+// Image finds an image by its complete name, by name@digest, by its ID, or by a short ID
+// that no other image has. Otherwise it returns ErrImageUnknown or ErrAmbiguousID.
 func (s *Store) Image(nameOrID string) (Image, error) {
 	img, err := s.libraryImage(nameOrID)
 	if err != nil {
@@ -29,14 +29,14 @@ func (s *Store) libraryImage(nameOrID string) (*cstorage.Image, error) {
 	img, err := s.lib.Image(id)
 	switch dgst := digestOf(nameOrID); {
 	case err == nil && dgst != "" && !hasManifest(img, dgst):
-		// Another tool let it have the name.
+		// Another tool gave this name to an image with another digest.
 		return s.imageByDigest(nameOrID)
 	case err == nil:
 		return img, nil
 	case !errors.Is(err, cstorage.ErrImageUnknown):
 		return nil, fmt.Errorf("read image %s: %w", nameOrID, err)
 	case isHex(id) && len(id) < idLength:
-		// Only a lookup that has failed looks at all images.
+		// All images are searched only after the lookup has failed.
 		return nil, s.whyUnknown(nameOrID, id)
 	}
 	return s.imageByDigest(nameOrID)
@@ -55,9 +55,9 @@ func (s *Store) whyUnknown(what, prefix string) error {
 	return fmt.Errorf("image %s: %w", what, ErrImageUnknown)
 }
 
-// imageByDigest finds name@digest where the image has the repository under
-// another name, a tag for example. The digest may be the manifest's or that of
-// the list the image was picked from.
+// imageByDigest finds name@digest if the image has another name of the same repository,
+// for example a tag. The digest may be that of the manifest or of the index that the
+// image was picked from.
 func (s *Store) imageByDigest(name string) (*cstorage.Image, error) {
 	unknown := fmt.Errorf("image %s: %w", name, ErrImageUnknown)
 	named, err := reference.ParseNamed(name)
@@ -106,14 +106,14 @@ func (s *Store) imageOf(img *cstorage.Image) Image {
 	return out
 }
 
-// ownNames are the names of an image without its interim name.
+// ownNames returns the names of an image without its interim name.
 func ownNames(img *cstorage.Image) []string {
 	interim := interimName(img.ID)
 	return slices.DeleteFunc(slices.Clone(img.Names), func(n string) bool { return n == interim })
 }
 
-// Images lists all images, newest first. One that has no manifest, which an
-// interrupted tool can leave, is skipped with a line in the log.
+// Images returns all images, newest first. An image without a manifest, which an
+// interrupted tool can leave behind, is skipped and reported in the log.
 func (s *Store) Images() ([]Image, error) {
 	all, err := s.lib.Images()
 	if err != nil {
@@ -122,7 +122,7 @@ func (s *Store) Images() ([]Image, error) {
 	images := make([]Image, 0, len(all))
 	listed := map[string]bool{}
 	for i := range all {
-		// An image of an additional store that was named here is in both. The
+		// An image of an additional store that was named here is in both stores. The
 		// library lists the images of its own store first.
 		if listed[all[i].ID] {
 			continue
@@ -155,8 +155,9 @@ func (s *Store) ImageManifest(id string) ([]byte, error) {
 	return data, nil
 }
 
-// ImageConfig returns the config of the image with that name or ID; of an index
-// it is that of the image for this machine, or of the first.
+// ImageConfig returns the config of the image with that name or ID. For an index, it
+// returns the config of the image for this machine, or of the first image that is in the
+// store.
 func (s *Store) ImageConfig(id string) ([]byte, error) {
 	img, err := s.libraryImage(id)
 	if err != nil {
@@ -181,8 +182,8 @@ func (s *Store) ImageConfig(id string) ([]byte, error) {
 	return data, nil
 }
 
-// readError says why a part of an image could not be read, which may be that another
-// process has removed the image.
+// readError returns the error for a part of an image that could not be read. It wraps
+// ErrImageUnknown if another process has removed the image.
 func (s *Store) readError(part, id string, err error) error {
 	if _, gone := s.lib.Image(id); errors.Is(gone, cstorage.ErrImageUnknown) {
 		err = ErrImageUnknown
@@ -190,8 +191,8 @@ func (s *Store) readError(part, id string, err error) error {
 	return fmt.Errorf("read %s of image %s: %w", part, short(id), err)
 }
 
-// configDigest is nearly always the ID; images with layers of a TOC have another
-// one.
+// configDigest returns the digest of the image's config. It is nearly always the ID.
+// Images whose layers have a table of contents (TOC) have another ID.
 func (s *Store) configDigest(img *cstorage.Image) (digest.Digest, error) {
 	byID := digest.NewDigestFromEncoded(digest.SHA256, img.ID)
 	if slices.Contains(img.BigDataNames, byID.String()) {

@@ -10,23 +10,26 @@ import (
 	cstorage "go.podman.io/storage"
 )
 
-// Removal is how an image is removed. The zero value removes it with its layers.
+// Removal says how RemoveImage removes an image. The zero value removes it with its
+// layers.
 type Removal struct {
-	// Still, if not nil, decides about the image as it is when its turn has come
-	// and no process of shale names or unnames it.
+	// Still, if not nil, reports whether the image may still be removed. It is called
+	// with the present state of the image, while no other process of shale can name or
+	// unname it.
 	Still func(Image) bool
-	// KeepLayers leaves its layers to the build cache.
+	// KeepLayers keeps the image's layers for the build cache.
 	KeepLayers bool
-	// Held removes it while other processes hold it, too. These go on with its
-	// layers, which stay.
+	// Held removes the image even if other processes hold it. These processes continue
+	// with its layers, which stay.
 	Held bool
 }
 
-// RemoveImage removes an image with all its names, and those of its layers that
-// nothing else is built on. It returns the IDs of these layers. While a container of
-// podman or buildah uses the image, or another process holds it, the error is
-// ErrImageInUse, and ErrImageChanged where how.Still is false. Layers that another
-// process holds stay, with those below them.
+// RemoveImage removes an image with all its names, and those of its layers that no other
+// image, layer or container is built on. It returns the IDs of the removed layers. Layers
+// that another process holds stay, with the layers below them. RemoveImage returns
+// ErrImageInUse if a container of podman or buildah uses the image, or if another process
+// holds it. It returns ErrImageChanged if how.Still returns false, ErrReadOnly for an
+// image in an additional image store, and ErrImageUnknown if there is no such image.
 func (s *Store) RemoveImage(id string, how Removal) (deletedLayers []string, err error) {
 	img, err := s.libraryImage(id)
 	if err != nil {
@@ -47,7 +50,7 @@ func (s *Store) RemoveImage(id string, how Removal) (deletedLayers []string, err
 		return nil, err
 	}
 	defer unlock()
-	// Another process may have removed or named it meanwhile.
+	// Another process may have removed or named the image meanwhile.
 	if img, err = s.libraryImage(img.ID); err != nil {
 		return nil, err
 	}
@@ -77,8 +80,8 @@ func (s *Store) isStill(img *cstorage.Image, still func(Image) bool) (bool, erro
 	return still(now), nil
 }
 
-// dropImage removes an image that is no index, and returns the layers that went with
-// it.
+// dropImage removes an image that is not an index. It returns the layers that were
+// removed with it.
 func (s *Store) dropImage(img *cstorage.Image, keepLayers bool) (deletedLayers []string, err error) {
 	layers, err := s.lib.DeleteImage(img.ID, false)
 	if err != nil {
@@ -97,8 +100,8 @@ func (s *Store) dropImage(img *cstorage.Image, keepLayers bool) (deletedLayers [
 		keep = held
 	}
 	if keep != "" {
-		// The library removes what nothing is built on, so for that moment
-		// something is.
+		// The library removes all layers of the image without a child. The pin is such a
+		// child for the moment of the removal.
 		var p *pin
 		p, err = s.newPin(keep)
 		if err == nil {
@@ -109,8 +112,8 @@ func (s *Store) dropImage(img *cstorage.Image, keepLayers bool) (deletedLayers [
 	}
 	_, err = s.lib.DeleteImage(img.ID, true)
 	if errors.Is(err, cstorage.ErrLayerUnknown) {
-		// The image is gone. So were some of its layers, or they are in an
-		// additional image store: the library does not look.
+		// The image is gone. Some of its layers were removed before, or they are in an
+		// additional image store, where the library does not look.
 		err = nil
 	}
 	if err != nil {
@@ -122,8 +125,9 @@ func (s *Store) dropImage(img *cstorage.Image, keepLayers bool) (deletedLayers [
 	}), nil
 }
 
-// claimLayers claims layers, of which each is built on the next. It returns the
-// first that another process holds, "" for none.
+// claimLayers claims layers, each of which is built on the next one. It stops at the
+// first layer that another process holds and returns that layer's ID, "" if there is
+// none.
 func (s *Store) claimLayers(layers []string) (release func(), held string, err error) {
 	var releases []func()
 	release = func() {
@@ -155,8 +159,8 @@ func removeError(id string, err error) error {
 	return fmt.Errorf("remove image %s: %w", short(id), err)
 }
 
-// removeIndex removes an index with those of its images that nothing else leads to:
-// they have no name and belong to no other index.
+// removeIndex removes an index and those of its images that have no name and belong to no
+// other index.
 func (s *Store) removeIndex(img *cstorage.Image, how Removal) (deletedLayers []string, err error) {
 	ids, err := s.instanceIDs(img.ID)
 	if err != nil {

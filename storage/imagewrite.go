@@ -14,16 +14,18 @@ import (
 	cstorage "go.podman.io/storage"
 )
 
-// noSignatures is the metadata of an image without signatures as the
-// containers-storage transport writes it.
+// noSignatures is the metadata that the containers-storage transport writes for an image
+// without signatures.
 const noSignatures = "{}"
 
-// CreateImage records an image under its ID, the sha256 of its config, in the
-// layout of the containers-storage transport: the config under its digest and the
-// manifest under two keys. Where the image exists already it gets the manifest and
-// the names. Names move here from the images that have them. At no time is an image
-// that is to have names without any: a program that removes such images would take
-// it away.
+// CreateImage records an image under its ID, which is the sha256 of its config. It uses
+// the layout of the containers-storage transport: the config is stored under its digest,
+// and the manifest under two keys. If the image exists already, it gets the manifest and
+// the names. Names move to this image from other images that have them. An image with
+// names in spec is never in the store without a name, because a program that removes
+// images without names would remove it. CreateImage returns ErrLayerUnknown if the store
+// does not have spec.TopLayer, and ErrOtherLayers if the store has the image with other
+// layers.
 func (s *Store) CreateImage(ctx context.Context, spec ImageSpec) (Image, error) {
 	if err := context.Cause(ctx); err != nil {
 		return Image{}, err
@@ -59,9 +61,9 @@ func (s *Store) CreateImage(ctx context.Context, spec ImageSpec) (Image, error) 
 	return s.Image(config.Encoded())
 }
 
-// withInterim returns an image that keeps its interim name, see ImageSpec.Interim.
-// done ends the announcement by which the name is removed should the process be
-// killed.
+// withInterim returns an image that keeps its interim name, see ImageSpec.Interim. done
+// ends the announcement of the image. If the process is killed before that, the next
+// process that opens the store removes the name.
 func (s *Store) withInterim(id string, done func() error) (Image, error) {
 	img, err := s.Image(id)
 	if err != nil {
@@ -81,7 +83,8 @@ func (s *Store) withInterim(id string, done func() error) (Image, error) {
 	return img, nil
 }
 
-// endInterim takes the interim names from images; without ids, from all.
+// endInterim removes the interim names of the images ids, or of all images if there are
+// no ids.
 func (s *Store) endInterim(ids ...string) error {
 	s.interimMu.Lock()
 	defer s.interimMu.Unlock()
@@ -96,7 +99,7 @@ func (s *Store) endInterim(ids ...string) error {
 		}
 		err := s.dropInterim(id)
 		if errors.Is(err, ErrImageUnknown) {
-			err = nil // removed by force
+			err = nil // another process removed the image by force
 		}
 		errs = append(errs, err, done())
 		delete(s.interim, id)
@@ -104,9 +107,8 @@ func (s *Store) endInterim(ids ...string) error {
 	return errors.Join(errs...)
 }
 
-// interimName is the name of an image from the moment it is recorded to the one in
-// which its names have been taken from another image. The library refuses to
-// record an image with a name that another one has.
+// interimName returns the name that an image has until its own names have been taken from
+// another image. The library does not record an image with a name that another image has.
 func interimName(id string) string { return "localhost/shale-unnamed:" + id }
 
 func (s *Store) dropInterim(id string) error {
@@ -120,7 +122,7 @@ func (s *Store) dropInterim(id string) error {
 	return nil
 }
 
-// configOf reads the digest of the config out of a manifest.
+// configOf returns the digest of the config that a manifest names.
 func configOf(data []byte) (digest.Digest, error) {
 	m, err := manifest.FromBlob(data, manifest.GuessMIMEType(data))
 	if err != nil {
@@ -145,7 +147,8 @@ func bigData(spec ImageSpec, config digest.Digest) ([]cstorage.ImageBigDataOptio
 	}, nil
 }
 
-// recordImage reports whether it gave the image an interim name.
+// recordImage records the image. It reports whether the image has, or may have, an
+// interim name.
 func (s *Store) recordImage(spec ImageSpec, id string, data []cstorage.ImageBigDataOption) (interim bool, err error) {
 	options := &cstorage.ImageOptions{CreationDate: createdOf(spec.Config), BigData: data, NamesHistory: spec.Names}
 	names := spec.Names
@@ -168,12 +171,13 @@ func (s *Store) recordImage(spec ImageSpec, id string, data []cstorage.ImageBigD
 	if err := s.sameLayers(id, spec.Config); err != nil {
 		return false, err
 	}
-	// One that was recorded by another process at this moment may have it.
+	// If another process recorded the image at the same time, it may have an interim
+	// name.
 	return len(spec.Names) > 0, s.refreshImage(id, data)
 }
 
-// sameLayers reports an error unless the image, which exists already, has the
-// layers that its config names. Other tools record what they were told.
+// sameLayers returns an error if the existing image does not have the layers that its
+// config names. Other tools record layers without checking them.
 func (s *Store) sameLayers(id string, config []byte) error {
 	img, err := s.lib.Image(id)
 	if err != nil {
@@ -189,8 +193,8 @@ func (s *Store) sameLayers(id string, config []byte) error {
 	return nil
 }
 
-// refreshImage gives an existing image the manifest it was last built with. Its
-// layers have the same content, as its config has the same diffIDs, so they stay.
+// refreshImage gives an existing image the manifest of its latest build. The layers stay:
+// they have the same content, because the config has the same diffIDs.
 func (s *Store) refreshImage(id string, data []cstorage.ImageBigDataOption) error {
 	img, err := s.lib.Image(id)
 	if err != nil {
@@ -220,10 +224,10 @@ func createdOf(config []byte) time.Time {
 	return *c.Created
 }
 
-// AddNames names an image; a name that another image has moves. For names that
-// the image has already nothing is written. A name with a digest must have that of
-// the image's manifest, or of an index that it is part of: the error is
-// ErrOtherDigest otherwise.
+// AddNames adds names to an image. A name moves from another image that has it. Names
+// that the image already has cause no write. A name with a digest must have the digest of
+// the image's manifest, or of an index that the image is part of; otherwise AddNames
+// returns ErrOtherDigest.
 func (s *Store) AddNames(id string, names ...string) error {
 	return s.changeNames(id, names, func(img *cstorage.Image) error {
 		missing := slices.DeleteFunc(slices.Clone(names), func(n string) bool { return slices.Contains(img.Names, n) })
@@ -237,7 +241,8 @@ func (s *Store) AddNames(id string, names ...string) error {
 	})
 }
 
-// RemoveNames takes names from an image. Names that it does not have are no error.
+// RemoveNames removes names from an image. Names that the image does not have are
+// ignored. It returns ErrReadOnly for an image in an additional image store.
 func (s *Store) RemoveNames(id string, names ...string) error {
 	return s.changeNames(id, names, func(img *cstorage.Image) error {
 		if img.ReadOnly {

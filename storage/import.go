@@ -8,10 +8,10 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// ImportLayer makes a layer on parent, "" for none, of an uncompressed tar. When
-// a layer of the same content exists there already it is returned and r is not
-// read. A tar whose digest is not diffID is refused with ErrCorruptLayer, and
-// nothing of it remains.
+// ImportLayer makes a layer on parent, "" for none, from an uncompressed tar. If parent
+// already has a layer with the same content on it, ImportLayer returns that layer and
+// does not read r. If the digest of the tar is not diffID, it returns ErrCorruptLayer and
+// no files of the tar remain.
 func (s *Store) ImportLayer(ctx context.Context, parent string, diffID digest.Digest, r io.Reader) (_ Layer, err error) {
 	if err := context.Cause(ctx); err != nil {
 		return Layer{}, err
@@ -26,7 +26,7 @@ func (s *Store) ImportLayer(ctx context.Context, parent string, diffID digest.Di
 	return s.unpackLayer(ctx, parent, newVerifier(io.NopCloser(r), s.newLayerID(parent, diffID), diffID))
 }
 
-// contextReader ends a long read when ctx does.
+// contextReader ends a long read when ctx is done.
 type contextReader struct {
 	ctx context.Context //nolint:containedctx // lives for one import
 	r   io.Reader

@@ -20,34 +20,34 @@ import (
 	cstorage "go.podman.io/storage"
 )
 
-// Big data of an index beside the index itself, as podman and buildah have it
-// (containers/common, libimage/manifests): where the image of each manifest is,
-// and what there is that is no image.
+// Keys of the data that podman and buildah store beside an index (containers/common,
+// libimage/manifests). instances.json maps each manifest to the location of its image.
+// artifacts.json lists the entries that are not images.
 const (
 	instancesKey = "instances.json"
 	artifactsKey = "artifacts.json"
 )
 
-// IndexSpec is an index to be recorded.
+// IndexSpec describes an index for CreateIndex.
 type IndexSpec struct {
 	// Index is stored as it is.
 	Index []byte
-	// Images tells the ID of the image of each manifest in it.
+	// Images maps the digest of each manifest in the index to the ID of its image.
 	Images map[digest.Digest]string
-	// Names are complete names; they move here from whatever image has them.
+	// Names are complete names. They move to the index from the images that have them.
 	Names []string
 }
 
 // Instance is one image of an index.
 type Instance struct {
-	// Desc is the index's entry.
+	// Desc is the entry of the index.
 	Desc ocispec.Descriptor
-	// ImageID is the image in the store, "" when it is not there.
+	// ImageID is the ID of the image in the store, "" if the image is not there.
 	ImageID string
 }
 
-// CreateIndex records an index of images of the store as podman's manifest
-// lists are. Its ID is its digest.
+// CreateIndex records an index of images of the store in the form of podman's manifest
+// lists. Its ID is its digest.
 func (s *Store) CreateIndex(ctx context.Context, spec IndexSpec) (Image, error) {
 	if err := context.Cause(ctx); err != nil {
 		return Image{}, err
@@ -108,8 +108,8 @@ func (s *Store) indexData(spec IndexSpec) ([]cstorage.ImageBigDataOption, error)
 	}, nil
 }
 
-// Instances lists the images of an index, in its order. It returns
-// ErrNotAnIndex for an image.
+// Instances returns the images of an index in the order of the index. It returns
+// ErrNotAnIndex for an image that is not an index.
 func (s *Store) Instances(nameOrID string) ([]Instance, error) {
 	img, err := s.libraryImage(nameOrID)
 	if err != nil {
@@ -140,8 +140,8 @@ func (s *Store) Instances(nameOrID string) ([]Instance, error) {
 	return list, nil
 }
 
-// instanceIDs reads where the images of an index are. Those in another store
-// are nowhere.
+// instanceIDs returns the IDs of the images of an index. Images in other stores are left
+// out.
 func (s *Store) instanceIDs(id string) (map[digest.Digest]string, error) {
 	data, err := s.lib.ImageBigData(id, instancesKey)
 	if errors.Is(err, os.ErrNotExist) {
@@ -167,10 +167,11 @@ func (s *Store) instanceIDs(id string) (map[digest.Digest]string, error) {
 	return ids, nil
 }
 
-// ImageFor is Image, but of what is one name for several platforms it finds the
-// image for one of them: in an index that was built here, or among the images
-// that were pulled from one index. An image that is alone under its name is
-// returned whatever it is for.
+// ImageFor returns the image of that name or ID for one platform. If the name stands for
+// an index that was built here, it returns the best image of the index. If the image was
+// pulled from an index, it may return another image that was pulled from the same index.
+// If there is no such image, it returns the image itself, for any platform. ImageFor
+// returns ErrImageUnknown if an index has no image for the platform.
 func (s *Store) ImageFor(nameOrID string, platform platforms.MatchComparer) (Image, error) {
 	img, err := s.libraryImage(nameOrID)
 	if err != nil {
@@ -197,8 +198,8 @@ func (s *Store) isFor(img *cstorage.Image, platform platforms.Matcher) bool {
 	return json.Unmarshal(config, &of) == nil && platform.Match(platforms.Normalize(of))
 }
 
-// sibling finds an image for a platform that was pulled from the same index as
-// img. The index is kept with both.
+// sibling finds an image for a platform that was pulled from the same index as img. The
+// store keeps the index with both images.
 func (s *Store) sibling(img *cstorage.Image, platform platforms.Matcher) *cstorage.Image {
 	for key, dgst := range img.BigDataDigests {
 		if !strings.HasPrefix(key, cstorage.ImageDigestManifestBigDataNamePrefix+"-") {
@@ -221,7 +222,7 @@ func (s *Store) sibling(img *cstorage.Image, platform platforms.Matcher) *cstora
 	return nil
 }
 
-// best returns the image of an index that suits a platform most.
+// best returns the image of an index that fits a platform best.
 func (s *Store) best(id string, platform platforms.MatchComparer) (*cstorage.Image, error) {
 	list, err := s.Instances(id)
 	if err != nil {
@@ -243,8 +244,8 @@ func (s *Store) best(id string, platform platforms.MatchComparer) (*cstorage.Ima
 	return s.lib.Image(chosen.ImageID)
 }
 
-// representative is the image of an index that is for this machine, or the
-// first that is there.
+// representative returns the image of an index for this machine, or the first image that
+// is in the store.
 func (s *Store) representative(id string) (*cstorage.Image, error) {
 	if img, err := s.best(id, platforms.Default()); err == nil {
 		return img, nil
@@ -263,7 +264,7 @@ func (s *Store) representative(id string) (*cstorage.Image, error) {
 
 func isIndex(img *cstorage.Image) bool { return slices.Contains(img.BigDataNames, instancesKey) }
 
-// members are the IDs of all images that belong to an index other than except.
+// members returns the IDs of all images that belong to an index other than except.
 func (s *Store) members(all []cstorage.Image, except string) map[string]bool {
 	found := map[string]bool{}
 	for i := range all {

@@ -42,8 +42,8 @@ func layerOf(l *cstorage.Layer) Layer {
 	}
 }
 
-// Layers returns every layer that has a DiffID: not those that are still written
-// to, as the topmost layer of a container is.
+// Layers returns all layers that have a DiffID. A layer that is still written to, for
+// example the topmost layer of a container, has none.
 func (s *Store) Layers() ([]Layer, error) {
 	all, err := s.lib.Layers()
 	if err != nil {
@@ -58,7 +58,7 @@ func (s *Store) Layers() ([]Layer, error) {
 	return layers, nil
 }
 
-// Chain returns the layer and all below it, base first; nil for "".
+// Chain returns the layer and all layers below it, base first. It returns nil for "".
 func (s *Store) Chain(id string) ([]Layer, error) {
 	var chain []Layer
 	for id != "" {
@@ -73,8 +73,9 @@ func (s *Store) Chain(id string) ([]Layer, error) {
 	return chain, nil
 }
 
-// LowerDirs returns the directories of the layer and of all below it, absolute
-// and topmost first, as overlayfs wants them; nil for "".
+// LowerDirs returns the directories of the layer and of all layers below it. The paths
+// are absolute and the topmost layer comes first, as overlayfs needs them. LowerDirs
+// returns nil for "".
 func (s *Store) LowerDirs(id string) ([]string, error) {
 	chain, err := s.Chain(id)
 	if err != nil {
@@ -94,11 +95,11 @@ func (s *Store) LowerDirs(id string) ([]string, error) {
 	return dirs, nil
 }
 
-// errComposefs says that the files of a layer are not kept under their names.
+// errComposefs is returned for a layer whose files are not kept under their names.
 var errComposefs = errors.New("layer is kept as composefs, which cannot be built on: set use_composefs = \"false\" in storage.conf and pull the image again")
 
-// LayerDir returns the directory in which the layer's files lie under their
-// names.
+// LayerDir returns the directory that has the layer's files under their names. It returns
+// errComposefs if the layer is kept as composefs.
 func (s *Store) LayerDir(id string) (string, error) {
 	dir, err := s.layerDir(id)
 	if err != nil {
@@ -111,8 +112,7 @@ func (s *Store) LayerDir(id string) (string, error) {
 }
 
 func (s *Store) layerDir(id string) (string, error) {
-	// Where nearly all layers are; the driver's answer costs a look at every
-	// layer below.
+	// Nearly all layers are here. The driver's answer takes a look at every layer below.
 	dir := filepath.Join(s.GraphRoot(), driverName, id, "diff")
 	if _, err := os.Lstat(dir); err == nil {
 		return dir, nil
@@ -124,7 +124,8 @@ func (s *Store) layerDir(id string) (string, error) {
 	return meta["UpperDir"], nil
 }
 
-// FindLayer looks for a layer with the content diffID on parent, "" for none.
+// FindLayer looks for a layer with the content diffID on parent, "" for none. It reports
+// whether it found one.
 func (s *Store) FindLayer(parent string, diffID digest.Digest) (Layer, bool, error) {
 	same, err := s.lib.LayersByUncompressedDigest(diffID)
 	if errors.Is(err, cstorage.ErrLayerUnknown) {
@@ -135,8 +136,8 @@ func (s *Store) FindLayer(parent string, diffID digest.Digest) (Layer, bool, err
 	}
 	for i := range same {
 		l := &same[i]
-		// Layers with mappings are copies made for a container whose files are
-		// owned by shifted IDs.
+		// A layer with mappings is a copy for a container whose files belong to shifted
+		// ids.
 		if l.Parent != parent || l.UncompressedDigest != diffID || len(l.UIDMap) > 0 || len(l.GIDMap) > 0 {
 			continue
 		}
@@ -150,8 +151,8 @@ func (s *Store) FindLayer(parent string, diffID digest.Digest) (Layer, bool, err
 	return Layer{}, false, nil
 }
 
-// DeleteLayer removes a layer. It returns ErrLayerUnknown when there is none and
-// ErrLayerInUse while a layer, an image or a container is built on it, or another
+// DeleteLayer removes a layer. It returns ErrLayerUnknown if there is no such layer. It
+// returns ErrLayerInUse if a layer, an image or a container is built on it, or if another
 // process holds it.
 func (s *Store) DeleteLayer(id string) error {
 	release, err := s.claim(id)

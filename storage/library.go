@@ -11,17 +11,17 @@ import (
 	"go.podman.io/storage/pkg/archive"
 )
 
-// library is containers/storage in which layers are unpacked as shale unpacks them:
-// in a staging directory of its own, with owners recorded where that must be. The
-// library would do it below overlay/tempdirs and overlay/staging, where older
-// releases of it remove what they do not know.
+// library is containers/storage, but with shale's way to unpack layers: in a staging
+// directory of shale, and with recorded owners if necessary. containers/storage itself
+// unpacks below overlay/tempdirs and overlay/staging, where its older releases remove all
+// unknown files.
 type library struct {
 	cstorage.Store
 	store *Store
 }
 
-// PullOptions implements cstorage.Store. It forbids fetching parts of layers, which
-// the library unpacks by itself.
+// PullOptions implements cstorage.Store. It forbids fetching parts of layers, because the
+// library unpacks these by itself.
 func (l library) PullOptions() map[string]string {
 	o := maps.Clone(l.Store.PullOptions())
 	if o == nil {
@@ -48,7 +48,7 @@ func (l library) PutLayer(id, parent string, names []string, label string, write
 	return layer, made.Size, err
 }
 
-// unpackLayer makes a layer on parent of an uncompressed tar.
+// unpackLayer makes a layer on parent from an uncompressed tar.
 func (s *Store) unpackLayer(ctx context.Context, parent string, r io.Reader) (Layer, error) {
 	return s.CreateLayer(ctx, parent, func(ctx context.Context, st Staging) (Diff, error) {
 		return s.unpack(contextReader{ctx, r}, st)

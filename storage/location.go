@@ -14,14 +14,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Location is where a store is. It is known before the store is opened, which
-// must be told whether overlays can be laid over its layers.
+// Location is the place of a store, which can be inspected before the store is opened. To
+// open the store, the caller must know whether overlays can use its layers.
 type Location struct {
 	opts Options
 	so   types.StoreOptions
 }
 
-// Locate reads storage.conf and applies opts. It creates nothing.
+// Locate reads storage.conf and applies opts. It creates no files.
 func Locate(opts Options) (*Location, error) {
 	so, err := storeOptions(opts)
 	if err != nil {
@@ -30,16 +30,17 @@ func Locate(opts Options) (*Location, error) {
 	return &Location{opts: opts, so: so}, nil
 }
 
-// GraphRoot is the directory of layers and images, which may not exist yet.
+// GraphRoot returns the directory of layers and images. It may not exist yet.
 func (l *Location) GraphRoot() string { return l.so.GraphRoot }
 
-// StateDir returns a directory for shale's own state beside the layers, private
-// to the owner of the store, and creates it.
+// StateDir creates and returns a directory for shale's own state beside the layers. It is
+// accessible only to the owner of the store. name must be a local relative path.
 func (l *Location) StateDir(name string) (string, error) {
 	return makeStateDir(l.so.GraphRoot, name, func(string) {})
 }
 
-// Statfs describes the file system that the store is on or will be created on.
+// Statfs returns the result of statfs(2) for the file system that the store is on or will
+// be created on.
 func (l *Location) Statfs() (unix.Statfs_t, error) {
 	var st unix.Statfs_t
 	path, err := l.existing()
@@ -51,7 +52,7 @@ func (l *Location) Statfs() (unix.Statfs_t, error) {
 	return st, err
 }
 
-// existing is the graph root or the nearest directory above it that exists.
+// existing returns the graph root, or its nearest parent directory that exists.
 func (l *Location) existing() (string, error) {
 	for path := l.so.GraphRoot; ; path = filepath.Dir(path) {
 		var st unix.Stat_t
@@ -65,8 +66,9 @@ func (l *Location) existing() (string, error) {
 	}
 }
 
-// OwnersBeside is Store.OwnersBeside. A store of which it was true once stays so,
-// also where it is moved to: nothing tells which of its files have attributes.
+// OwnersBeside returns the value that Store.OwnersBeside will return. If it was true for
+// a store once, it stays true, even if the store moves to another file system: there is
+// no record of which files have attributes.
 func (l *Location) OwnersBeside() (bool, error) {
 	if !l.opts.Recorded {
 		return false, nil
@@ -83,7 +85,8 @@ func (l *Location) OwnersBeside() (bool, error) {
 	return errors.Is(err, unix.ENOTSUP), nil
 }
 
-// FileSystem is the name of the file system that the store is on or will be on.
+// FileSystem returns the name of the file system that the store is on or will be created
+// on.
 func (l *Location) FileSystem() string {
 	st, err := l.Statfs()
 	if err != nil {
@@ -98,15 +101,14 @@ func (l *Location) FileSystem() string {
 	return fmt.Sprintf("type %#x", st.Type)
 }
 
-// UserXattr is Store.UserXattr.
+// UserXattr returns the value that Store.UserXattr will return.
 func (l *Location) UserXattr() bool { return unshare.IsRootless() }
 
-// ForMountProgram reports whether the layers of the store are for a mount
-// program, such as fuse-overlayfs: they mark deleted names by files (.wh.NAME),
-// which the kernel's overlays show as they are. Once a store has such layers it
-// stays so. podman makes them where storage.conf names a program, or where the
-// kernel's overlay does not work; shale where the file system does not hold the
-// marks of an overlay.
+// ForMountProgram reports whether the layers of the store are for a mount program, for
+// example fuse-overlayfs. Such layers mark deleted names by files (.wh.NAME), which the
+// kernel's overlays show as ordinary files. Once a store has such layers, it stays so.
+// podman makes them if storage.conf names a mount program or if the kernel's overlay does
+// not work. shale makes them if the file system cannot hold the marks of an overlay.
 func (l *Location) ForMountProgram() bool {
 	if slices.ContainsFunc(l.so.GraphDriverOptions, func(o string) bool {
 		name, value, _ := strings.Cut(o, "=")
@@ -118,17 +120,18 @@ func (l *Location) ForMountProgram() bool {
 	return err == nil && strings.TrimSpace(string(flag)) == "true"
 }
 
-// Open opens the store and creates it where there is none. It is called as uid 0
-// of a user namespace prepared for containers/storage, or as root. A store that
-// another driver than overlay keeps is refused with ErrDriver.
+// Open opens the store, and creates it if it does not exist. It must be called as uid 0
+// of a user namespace prepared for containers/storage, or as root. noMounts is
+// Options.NoMounts. Open returns ErrDriver if another driver than overlay keeps the
+// store, and ErrOwnership if its layers were unpacked with another set of ids.
 func (l *Location) Open(noMounts bool) (*Store, error) {
 	opts := l.opts
 	opts.NoMounts = noMounts
 	return open(l, opts)
 }
 
-// OpenToRemove is Open for a caller who removes layers or images. It gives the
-// caller the reserve, so that this works on a full disk; the caller ends with
+// OpenToRemove is Open for a caller that removes layers or images. It first frees the
+// reserve, so that the removal works on a full disk. At the end, the caller must call
 // Store.KeepReserve.
 func (l *Location) OpenToRemove(noMounts bool) (*Store, error) {
 	l.freeReserve()

@@ -9,34 +9,33 @@ import (
 	"go.podman.io/storage/pkg/lockfile"
 )
 
-// The driver keeps a short name for every layer: a symbolic link overlay/l/NAME,
-// whose NAME stands in the file "link" of the layer's directory. It writes that
-// file with a plain open and write. A process killed between the two leaves it
-// empty, and who removes the unfinished layer next takes the empty NAME for the
-// one to remove: the directory overlay/l with the names of all layers
-// (go.podman.io/storage v1.64.2, drivers/overlay, removeCommon). shale mounts
-// layers by their directories, but other tools and older releases of the library
-// need the names.
+// The driver keeps a short name for every layer: a symbolic link overlay/l/NAME. The file
+// "link" in the layer's directory contains NAME. The driver creates that file with a
+// plain open and write. If a process is killed between the two, the file stays empty. The
+// next process that removes the unfinished layer then uses the empty NAME as the name to
+// remove, and so removes the directory overlay/l with the names of all layers
+// (go.podman.io/storage v1.64.2, drivers/overlay, removeCommon). shale mounts layers by
+// their directories, but other tools and older releases of the library need the names.
 
 // linkNames is the driver's directory of short names.
 const linkNames = "l"
 
-// mend removes empty "link" files before the library can be misled by them, and
-// puts back names that are gone. Its cost is that of reading one directory unless
-// a process was killed while it changed the store. It is called before the
-// library opens the store.
+// mend removes empty "link" files, which would mislead the library, and restores names
+// that are gone. It must be called before the library opens the store. If no process was
+// killed while it changed the store, mend only reads one directory.
 func mend(graphRoot string) (err error) {
 	if !abandoned(filepath.Join(graphRoot, stateDir, pendingDir)) {
 		return nil
 	}
 	home := filepath.Join(graphRoot, driverName)
 	if _, err := os.Lstat(filepath.Join(home, linkNames)); err != nil {
-		// The directory itself may be what is gone; without layers it never was.
+		// The directory of names may be gone too. If its parent does not exist either,
+		// the store has no layers.
 		if err := os.Mkdir(filepath.Join(home, linkNames), 0o755); errors.Is(err, os.ErrNotExist) { //nolint:gosec // as the driver makes it
 			return nil
 		}
 	}
-	// The library makes and removes layers under this lock: nobody is at it now.
+	// The library makes and removes layers under this lock, so no process does so now.
 	lock, err := lockfile.GetLockFile(filepath.Join(graphRoot, driverName+"-layers", "layers.lock"))
 	if err != nil {
 		return fmt.Errorf("lock the layers: %w", err)
@@ -74,10 +73,10 @@ func mendNames(home string) error {
 	return errors.Join(append(errs, dropNames(home, nameless))...)
 }
 
-// restoreName makes the short name of a layer that has lost it.
+// restoreName makes the short name of a layer again if it is gone.
 func restoreName(home, layer, name string) error {
 	if !filepath.IsLocal(name) || filepath.Base(name) != name {
-		return nil // not the driver's
+		return nil // not written by the driver
 	}
 	err := os.Symlink(nameTarget(layer), filepath.Join(home, linkNames, name))
 	if errors.Is(err, os.ErrExist) {
@@ -88,8 +87,8 @@ func restoreName(home, layer, name string) error {
 
 func nameTarget(layer string) string { return filepath.Join("..", layer, "diff") }
 
-// dropNames removes the short names of layers that do not know them: nobody else
-// would, once those layers are gone.
+// dropNames removes the short names of layers that have no name in their "link" file.
+// After these layers are gone, no other program would remove the names.
 func dropNames(home string, layers map[string]bool) error {
 	if len(layers) == 0 {
 		return nil

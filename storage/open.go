@@ -18,32 +18,32 @@ import (
 
 const driverName = "overlay"
 
-// Options selects the store. Zero values take what containers/storage takes:
-// storage.conf, then its defaults.
+// Options selects the store. For a zero value, the value of storage.conf applies, and
+// then the default of containers/storage.
 type Options struct {
-	// GraphRoot and RunRoot are what --root and --runroot name.
+	// GraphRoot and RunRoot are the values of --root and --runroot.
 	GraphRoot, RunRoot string
-	// Recorded tells that there is one id only: the owners of files are
-	// recorded beside them.
+	// Recorded reports that only one id is mapped, so that the owners of files are
+	// recorded beside the files.
 	Recorded bool
-	// NoMounts opens the store without mount(2), which may be forbidden, and on
-	// file systems that no overlay can lie on. Layers are to be read and made
-	// in their directories then, see package overlay/plain.
+	// NoMounts opens the store without mount(2), which may be forbidden. It also allows
+	// file systems that no overlay can use. The caller must then show and make layers
+	// natively, that is, without overlay, see package overlay/plain.
 	NoMounts bool
 	// Logger may be nil.
 	Logger *slog.Logger
 }
 
-// Store is an open store. It is safe for concurrent use, and so are several
-// processes with the same store open.
+// Store is an open store. It is safe for concurrent use. Several processes may have the
+// same store open.
 type Store struct {
 	lib    cstorage.Store
 	driver graphdriver.Driver
-	// graphRoot and runRoot are those of the store; the library may have
-	// others, see withoutMounts.
+	// graphRoot and runRoot are the directories of the store. The library may use other
+	// paths, see withoutMounts.
 	graphRoot, runRoot string
 	logger             *slog.Logger
-	// recorded is Options.Recorded, beside that of Store.OwnersBeside.
+	// recorded is Options.Recorded. beside is the result of Store.OwnersBeside.
 	recorded, beside bool
 	// warnOnce is for warnLost.
 	warnOnce sync.Once
@@ -54,34 +54,34 @@ type Store struct {
 	prepareErr  error
 	sweepOnce   sync.Once
 
-	// layers is the directory of layers, nil if it cannot be opened, and missing
-	// a directory that was removed while a layer was made in it.
+	// layers is the directory of layers, nil if it cannot be opened. missing is the
+	// directory of a layer in the making that another program has removed.
 	layers  *os.File
 	missing atomic.Pointer[string]
 	reaping sync.WaitGroup
-	// full is how the first failure of a layer for want of space was found.
+	// full describes the first failure of a layer for lack of space.
 	full atomic.Pointer[FullError]
-	// recordedOne is for Recorded.
+	// recordedOne is the result of Recorded.
 	recordedOne atomic.Bool
 	// reserveOnce is for makeReserve.
 	reserveOnce sync.Once
 
 	holds holds
 	pins  pins
-	// onFound is what OnFound was given.
+	// onFound is the argument of OnFound.
 	onFound atomic.Pointer[func(layer string)]
-	// interim are the images that have an interim name, and what ends the
-	// announcement of each.
+	// interim has the IDs of the images with an interim name. The functions end the
+	// announcements of these images.
 	interimMu sync.Mutex
 	interim   map[string]func() error
 }
 
-// Reexec runs one of the helpers that containers/storage starts by executing
-// this program under another name, and tells whether it did: then main returns
-// at once. It comes first in main.
+// Reexec runs a helper if this process is one: containers/storage starts its helpers by
+// executing this program under another name. Reexec reports whether it ran a helper; main
+// must then return at once. main must call Reexec before anything else.
 func Reexec() bool { return reexec.Init() }
 
-// Open opens the store that opts choose, see Location.Open.
+// Open opens the store that opts selects, see Location.Open.
 func Open(opts Options) (*Store, error) {
 	l, err := Locate(opts)
 	if err != nil {
@@ -139,30 +139,31 @@ func openError(root string, err error) error {
 	return fmt.Errorf("open store %s: %w", root, err)
 }
 
-// Close gives up what Hold and Pin keep, and waits for what the store does in the
-// background. The store itself stays usable for others in the process.
+// Close ends all holds, pins and interim names, and waits for the background work of the
+// store. Other parts of the process may continue to use the Store.
 func (s *Store) Close() error {
 	err := errors.Join(s.endInterim(), s.unpin())
 	s.reaping.Wait()
 	return errors.Join(err, s.letGo())
 }
 
-// GraphRoot is the directory of layers and images.
+// GraphRoot returns the directory of layers and images.
 func (s *Store) GraphRoot() string { return s.graphRoot }
 
-// RunRoot is the directory of state that a reboot loses.
+// RunRoot returns the directory of state that is lost at a reboot.
 func (s *Store) RunRoot() string { return s.runRoot }
 
-// Library is the store as containers/storage has it, for package registry.
+// Library returns the store as an interface of containers/storage, for package registry.
 func (s *Store) Library() cstorage.Store { return library{Store: s.lib, store: s} }
 
-// StateDir returns a directory for shale's own state beside the layers, private
-// to the owner of the store, and creates it.
+// StateDir creates and returns a directory for shale's own state beside the layers. It is
+// accessible only to the owner of the store. name must be a local relative path.
 func (s *Store) StateDir(name string) (string, error) {
 	return makeStateDir(s.graphRoot, name, s.spread)
 }
 
-// makeStateDir calls made with the directory if it did not exist.
+// makeStateDir creates and returns a state directory. It calls made if the directory did
+// not exist.
 func makeStateDir(graphRoot, name string, made func(dir string)) (string, error) {
 	if !filepath.IsLocal(name) {
 		return "", fmt.Errorf("state directory %q: name must be relative", name)
@@ -182,13 +183,13 @@ func makeStateDir(graphRoot, name string, made func(dir string)) (string, error)
 	return dir, nil
 }
 
-// UserXattr tells where overlayfs keeps its marks: in user.overlay.* attributes
-// (in a user namespace) or in trusted.overlay.* ones (as root).
+// UserXattr reports whether overlayfs keeps its marks in user.overlay.* attributes, as it
+// does in a user namespace. As root, it keeps them in trusted.overlay.* attributes.
 func (s *Store) UserXattr() bool { return unshare.IsRootless() }
 
-// Sync writes the file system of the graph root to disk: syncfs(2). A graph root on
-// an overlay is in a container's own root file system, which a crash of the machine
-// ends together with the container: nothing is written there.
+// Sync writes the file system of the graph root to disk (syncfs(2)). If the graph root is
+// on an overlay, Sync does nothing: it is then in a container's own root file system, and
+// a crash of the machine also ends the container.
 func (s *Store) Sync() error {
 	fd, err := unix.Open(s.GraphRoot(), unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -208,8 +209,8 @@ func (s *Store) Sync() error {
 	return nil
 }
 
-// tempFile makes a file without a name, so that it goes away however the
-// process ends, on the file system of the layers.
+// tempFile creates a file without a name on the file system of the layers. The kernel
+// removes the file when the process ends for any reason.
 func (s *Store) tempFile() (*os.File, error) {
 	dir, err := s.StateDir("tmp")
 	if err != nil {
@@ -219,7 +220,7 @@ func (s *Store) tempFile() (*os.File, error) {
 	if err == nil {
 		return os.NewFile(uintptr(fd), filepath.Join(dir, "unnamed")), nil
 	}
-	// Not every file system has O_TMPFILE.
+	// Not every file system supports O_TMPFILE.
 	f, err := os.CreateTemp(dir, "spool-")
 	if err != nil {
 		return nil, fmt.Errorf("create temporary file: %w", err)

@@ -12,14 +12,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ownMount makes the directory of layers and what is beside it one mount, private
-// to this mount namespace: rename(2) does not lead from one mount to another, even
-// on one file system. The driver would mount its own directory on itself, and
-// podman run by root does so on the machine, from where the mount spreads into
-// this namespace at any time.
+// ownMount makes the directory of layers and the directories beside it one mount that is
+// private to this mount namespace. This is needed because rename(2) does not work between
+// mounts, even on one file system. Otherwise the driver would mount its own directory on
+// itself. podman run by root does so on the machine, and that mount can spread into this
+// namespace at any time.
 //
-// When it fails, or when the directory of layers is on a file system of its own,
-// layers are made in it, see makeStagingBase.
+// If ownMount fails, or if the directory of layers is on a file system of its own, layers
+// are made inside that directory, see makeStagingBase.
 func ownMount(so *types.StoreOptions, logger *slog.Logger) {
 	so.GraphDriverOptions = append(so.GraphDriverOptions, "overlay.skip_mount_home=true")
 	home := layerHome(so.GraphRoot, so.ImageStore)
@@ -52,8 +52,8 @@ func mountOnItself(home string) error {
 	return nil
 }
 
-// cover mounts home on itself without what is mounted in it. It reports false, and
-// mounts nothing, when that would show another directory in the place of layers.
+// cover mounts home on itself, without the mounts below it. If that would show another
+// directory in the place of layers, cover removes its mount and returns false.
 func cover(home, layers string) (done bool, err error) {
 	before, err := os.Stat(layers)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {

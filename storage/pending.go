@@ -16,37 +16,38 @@ import (
 	"github.com/shale-build/shale/internal/filelock"
 )
 
-// Some changes take containers/storage several writes: an image is recorded
-// first and gets its manifest after that, and one without a manifest makes
-// podman stumble. A process announces such a change by a file that it holds
-// locked. A file that nobody holds was left by one that was killed; whoever
-// opens the store next puts right what it began.
+// containers/storage needs several writes for some changes. For example, it records an
+// image first and adds the manifest afterwards, and an image without a manifest makes
+// podman fail. A process therefore announces such a change by a file, which it keeps
+// locked. If the file is not locked, its process was killed. The next process that opens
+// the store then repairs the unfinished change.
 
-// Kinds of announced changes; the ID follows in the file's name.
+// Kinds of announced changes. In the file's name, the ID follows the kind.
 const (
 	pendingImage  = "image-"
 	pendingAnchor = "anchor-"
-	// pendingLayer is for layers that are being recorded: mend looks after
-	// what a killed process leaves of them.
+	// pendingLayer is for layers that are being recorded. mend repairs such layers after
+	// a process was killed.
 	pendingLayer = "layer-"
 )
 
-// stateDir is where shale keeps its own state in the graph root, pendingDir where
-// in it changes are announced.
+// stateDir is the directory of shale's own state in the graph root. pendingDir is its
+// subdirectory with the announcements of changes.
 const (
 	stateDir   = "shale"
 	pendingDir = "pending"
 )
 
-// AnnounceLayers says that the caller lets the library record layers whose IDs are
-// not known beforehand. The caller calls done when that is over.
+// AnnounceLayers announces that the library will record layers whose IDs are not known
+// yet. The caller must call done after that.
 func (s *Store) AnnounceLayers(ctx context.Context) (done func() error, err error) {
 	return s.announce(ctx, pendingLayer, stringid.GenerateRandomID())
 }
 
-// AnnounceImage says that the caller lets the library record the image with that ID,
-// under the name that is returned: programs that remove images without a name do not
-// take it. done takes that name away again, once the image has its own.
+// AnnounceImage announces that the library will record the image id. The caller must
+// record it under the returned name, so that programs that remove images without a name
+// do not remove it. Once the image has its own names, the caller must call done, which
+// removes that name.
 func (s *Store) AnnounceImage(ctx context.Context, id string) (name string, done func() error, err error) {
 	end, err := s.announce(ctx, pendingImage, id)
 	if err != nil {
@@ -61,13 +62,13 @@ func (s *Store) AnnounceImage(ctx context.Context, id string) (name string, done
 	}, nil
 }
 
-// announce returns what ends the announcement.
+// announce announces a change. done ends the announcement.
 func (s *Store) announce(ctx context.Context, kind, id string) (done func() error, err error) {
 	dir, err := s.StateDir(pendingDir)
 	if err != nil {
 		return nil, err
 	}
-	// Several builds may record one image; the last of them takes the file away.
+	// Several builds may record the same image. The last of them removes the file.
 	f, err := filelock.Open(ctx, filelock.Host{}, filepath.Join(dir, kind+id), filelock.Shared)
 	if err != nil {
 		return nil, fmt.Errorf("announce a change of the store: %w", err)
@@ -75,8 +76,8 @@ func (s *Store) announce(ctx context.Context, kind, id string) (done func() erro
 	return endOf(f), nil
 }
 
-// announceNew is announce for an id that no other process knows yet. Only one that
-// removes what killed processes left can have the file, for a moment.
+// announceNew is announce for an id that no other process knows yet. Only a process that
+// repairs the changes of killed processes can lock the file, and only for a moment.
 func (s *Store) announceNew(kind, id string) (done func() error, err error) {
 	dir, err := s.StateDir(pendingDir)
 	if err != nil {
@@ -94,7 +95,7 @@ func (s *Store) announceNew(kind, id string) (done func() error, err error) {
 	}
 }
 
-// endOf returns what removes an announcement, which other processes may share.
+// endOf returns a function that removes an announcement, unless other processes share it.
 func endOf(f *os.File) func() error {
 	return func() error {
 		var err error
@@ -105,8 +106,8 @@ func endOf(f *os.File) func() error {
 	}
 }
 
-// settle puts right what killed processes left half done. It costs the reading
-// of one directory when there is nothing to do.
+// settle repairs the unfinished changes of killed processes. If there are none, it only
+// reads one directory.
 func (s *Store) settle() {
 	dir := filepath.Join(s.GraphRoot(), stateDir, pendingDir)
 	entries, err := os.ReadDir(dir)
@@ -120,7 +121,7 @@ func (s *Store) settle() {
 	}
 }
 
-// abandoned tells whether a change announced in dir lost its process.
+// abandoned reports whether a change that was announced in dir has lost its process.
 func abandoned(dir string) bool {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
@@ -136,8 +137,8 @@ func abandoned(dir string) bool {
 	})
 }
 
-// takeOver locks the announcement of a process that is no more, nil for one that
-// is alive. Closing the file unlocks it.
+// takeOver locks the announcement of a process that has ended. It returns nil if the
+// process is alive. Closing the file unlocks it.
 func takeOver(path string) *os.File {
 	f, err := os.OpenFile(path, os.O_RDWR, 0)
 	if err != nil {
@@ -169,7 +170,8 @@ func (s *Store) settleOne(path, name string) (err error) {
 	return os.Remove(path)
 }
 
-// dropIncomplete removes an image that never got its config or manifest.
+// dropIncomplete removes an image without a config or a manifest. If the image has both,
+// it removes only the interim name.
 func (s *Store) dropIncomplete(id string) error {
 	img, err := s.lib.Image(id)
 	if errors.Is(err, cstorage.ErrImageUnknown) {

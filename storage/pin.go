@@ -9,29 +9,29 @@ import (
 	"go.podman.io/storage/pkg/stringid"
 )
 
-// Other programs do not know what shale holds. What they respect is that a layer
-// has another one on it: whichever image they remove, by force too, such a layer
-// and those below it stay. So a layer that only an image of theirs keeps is pinned by
-// an empty layer on it as long as it is needed. A container record, by which buildah
-// keeps its base, would keep the image as well, but not from rmi --force, and there
-// is none for a layer of the cache.
+// Other programs do not know about shale's holds. But they never remove a layer that has
+// another layer on it, or the layers below it. This is true for every image that they
+// remove, even by force. So shale pins a layer that only an image of such a program
+// keeps: it makes an empty layer on it for as long as it needs the layer. buildah keeps
+// its base image by a container record, which would keep the image as well. But it does
+// not protect the image from rmi --force, and a layer of the cache cannot have one.
 
-// pins are the layers that this process pinned.
+// pins has the layers that this process has pinned.
 type pins struct {
 	mu sync.Mutex
-	// by are the pins by the layers that they keep.
+	// by has the pins by the IDs of the layers that they keep.
 	by map[string]*pin
 }
 
-// pin is an empty layer.
+// pin is an empty layer that keeps the layer below it.
 type pin struct {
 	id   string
 	done func() error
 }
 
-// Pin keeps a layer, with those below it, in the store until Close, whatever
-// other programs remove. It returns ErrLayerUnknown when there is no such layer. A
-// pin that a killed process leaves is removed when the store is opened next.
+// Pin keeps a layer and the layers below it in the store until Close, even if other
+// programs remove their images. It returns ErrLayerUnknown if there is no such layer. If
+// the process is killed, the next process that opens the store removes the pin.
 func (s *Store) Pin(layer string) error {
 	s.pins.mu.Lock()
 	defer s.pins.mu.Unlock()
@@ -53,9 +53,10 @@ func (s *Store) Pin(layer string) error {
 	return nil
 }
 
-// UseImage keeps an image and its layers until Close: shale's commands do not remove
-// it, and others leave the layers. Of an index it keeps the images that are there. It
-// returns ErrImageUnknown for an image that has been removed meanwhile.
+// UseImage keeps an image and its layers until Close: shale's commands do not remove the
+// image, and other programs do not remove its layers. For an index, it also keeps those
+// of its images that are in the store. It returns ErrImageUnknown if the image has been
+// removed meanwhile.
 func (s *Store) UseImage(id string) error {
 	img, err := s.HoldImage(id)
 	if err != nil {
@@ -78,8 +79,8 @@ func (s *Store) UseImage(id string) error {
 	return err
 }
 
-// HoldImage is UseImage with respect to shale's commands alone. Pinning layers takes
-// some tens of milliseconds, which short uses are spared by it.
+// HoldImage is UseImage without the protection from other programs. It is for short uses,
+// because pinning a layer takes some tens of milliseconds.
 func (s *Store) HoldImage(id string) (Image, error) {
 	if err := s.Hold(id); err != nil {
 		return Image{}, err

@@ -14,39 +14,39 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// plainRun is the directory in the run root in which a store that is opened
-// without mounting keeps what must not be taken for the kernel's answers: other
-// programs read those in the run root.
+// plainRun is the run root of a store that is opened without mounts, below the real run
+// root. In the real run root, other programs would take the assumed features for results
+// of tests of the kernel.
 const plainRun = "shale-plain"
 
-// assumed is what the driver otherwise finds out by test mounts, and how it
-// remembers each (go.podman.io/storage v1.64.2, drivers/overlay,
-// cachedFeatureCheck): overlays can be used, with native diffs and none of the
-// features by which an upper directory would refer to a lower one. With the
-// first one it asks for no d_type either.
+// assumed has the names of files by which the driver remembers results of its test mounts
+// (go.podman.io/storage v1.64.2, drivers/overlay, cachedFeatureCheck). They say that
+// overlays work, that native diffs work, and that no feature is used by which an upper
+// directory refers to a lower one. With the first of them, the driver does not check for
+// d_type either.
 var assumed = []string{"overlay-true", "metacopy()-false", "native-diff()-true", "volatile-true", "idmapped-lower-dir-false", "dataonly-layers-false"}
 
-// runDirs are the directories of the run root that hold no answers of the
-// kernel, but podman's containers that a reboot ends: their images are not
+// runDirs are directories of the run root without results of kernel tests. They hold
+// podman's containers that end with a reboot. The images of these containers must not be
 // removed.
 var runDirs = []string{driverName + "-containers", driverName + "-layers", driverName + "-locks"}
 
-// graphDirs and graphFiles are what the library has in a graph root.
+// graphDirs and graphFiles are the directories and files of the library in a graph root.
 var (
 	graphDirs  = []string{driverName, driverName + "-images", driverName + "-layers", driverName + "-containers", stateDir}
 	graphFiles = []string{"storage.lock", "userns.lock"}
 )
 
-// mountProgramFlag is the file in which the driver notes whether the layers of
-// the store are for a mount program.
+// mountProgramFlag is the file in which the driver notes whether the layers of the store
+// are for a mount program.
 const mountProgramFlag = ".has-mount-program"
 
-// withoutMounts has the driver mount nothing when it starts, and test nothing
-// that only a mount shows. Layers are those of any other store, for podman and
-// overlays too, where the file system holds the marks of an overlay. Where it
-// does not, the library has another form for deleted names, see
-// Location.ForMountProgram. The program named here is never started: that would
-// be for a mount.
+// withoutMounts sets options with which the driver starts without mounts and without
+// tests that need a mount. If the file system can hold the marks of an overlay, layers
+// are like those of any other store and can be used by podman and by overlays. Otherwise
+// the library marks deleted names by files, see Location.ForMountProgram. The mount
+// program that is set here is never started, because the driver starts it only for a
+// mount.
 func (l *Location) withoutMounts(so *types.StoreOptions) error {
 	st, err := l.Statfs()
 	if err != nil {
@@ -62,8 +62,8 @@ func (l *Location) withoutMounts(so *types.StoreOptions) error {
 		return err
 	}
 	if unshare.IsRootless() && isNetwork(st.Type) {
-		// The driver refuses to work on it, or hides the modes of files from
-		// the server, by what statfs(2) says of the graph root.
+		// On a network file system, according to statfs(2) of the graph root, the driver
+		// refuses to work or hides the modes of files from the server.
 		dir, err := standIn(isRefused, so.RunRoot, fmt.Sprintf("/dev/shm/shale-%d", os.Getuid()))
 		if err != nil {
 			return err
@@ -90,9 +90,10 @@ func (l *Location) withoutMounts(so *types.StoreOptions) error {
 	return nil
 }
 
-// standIn returns the first of dirs, which it makes, on a file system that is not
-// refused. The run root of a container without a volume lies on an overlay. A
-// directory of another user's is refused.
+// standIn returns the first of dirs that is on a file system that refused does not
+// reject. It creates the directories. More than one is needed because the run root of a
+// container without a volume is on an overlay. standIn does not use a directory of
+// another user, or one that other users can write to.
 func standIn(refused func(magic int64) bool, dirs ...string) (string, error) {
 	for _, dir := range dirs {
 		if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
@@ -111,8 +112,8 @@ func standIn(refused func(magic int64) bool, dirs ...string) (string, error) {
 	return "", fmt.Errorf("the store is on a network file system, and none of %s is on one that holds links to it: name a directory of another file system by --runroot", strings.Join(dirs, " and "))
 }
 
-// isRefused reports whether the driver does not work on a file system without a
-// mount program (go.podman.io/storage v1.64.2, drivers/overlay, Init).
+// isRefused reports whether the driver does not work on a file system without a mount
+// program (go.podman.io/storage v1.64.2, drivers/overlay, Init).
 func isRefused(magic int64) bool {
 	switch graphdriver.FsMagic(magic) {
 	case graphdriver.FsMagicAufs, graphdriver.FsMagicOverlay, graphdriver.FsMagicEcryptfs:
@@ -122,8 +123,9 @@ func isRefused(magic int64) bool {
 	}
 }
 
-// elsewhere makes a graph root in dir, on another file system, whose parts are
-// those of the store. The library finds all files from it by paths.
+// elsewhere makes a graph root in dir, on another file system. Its parts are symbolic
+// links to the parts of the store. The library finds all files by paths below the graph
+// root.
 func (l *Location) elsewhere(dir string) (string, error) {
 	root := filepath.Join(dir, "graph-"+digest.FromString(l.so.GraphRoot).Encoded()[:16])
 	if err := os.MkdirAll(root, 0o700); err != nil {
@@ -137,7 +139,7 @@ func (l *Location) elsewhere(dir string) (string, error) {
 	return root, linkDirs(l.so.GraphRoot, root, graphDirs)
 }
 
-// linkDirs makes links in dir to the directories of from, which are created.
+// linkDirs creates the directories names in from, and symbolic links to them in dir.
 func linkDirs(from, dir string, names []string) error {
 	for _, name := range names {
 		target := filepath.Join(from, name)
@@ -158,9 +160,9 @@ func linkTo(target, link string) error {
 	return nil
 }
 
-// networkFileSystems are those on which the driver does not work for a user
-// (go.podman.io/storage v1.64.2, drivers/overlay, isNetworkFileSystem), as far as
-// Linux has them.
+// networkFileSystems are the file systems of Linux on which the driver does not work for
+// an unprivileged user (go.podman.io/storage v1.64.2, drivers/overlay,
+// isNetworkFileSystem).
 var networkFileSystems = map[int64]bool{
 	unix.NFS_SUPER_MAGIC: true, unix.SMB_SUPER_MAGIC: true, unix.CIFS_SUPER_MAGIC: true, unix.SMB2_SUPER_MAGIC: true,
 	unix.AFS_SUPER_MAGIC: true, unix.AFS_FS_MAGIC: true, unix.CEPH_SUPER_MAGIC: true, unix.OCFS2_SUPER_MAGIC: true,
@@ -175,9 +177,9 @@ const (
 
 func isNetwork(magic int64) bool { return networkFileSystems[magic] }
 
-// holdsMarks reports whether the file system takes the marks of an overlay: a
-// character device 0/0 for a deleted name (mknod(2), for users Linux 5.8), and an
-// attribute for an opaque directory. An overlay takes the first from nobody,
+// holdsMarks reports whether the file system accepts the marks of an overlay: a character
+// device 0/0 for a deleted name (mknod(2), allowed for users since Linux 5.8), and an
+// attribute for an opaque directory. An overlay does not accept the device from any user.
 // NFS 3 and, before Linux 6.6, tmpfs have no user attributes.
 func (l *Location) holdsMarks() (ok bool, err error) {
 	tmp, err := l.StateDir("tmp")

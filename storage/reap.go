@@ -14,9 +14,9 @@ import (
 	"github.com/shale-build/shale/internal/rmtree"
 )
 
-// unlockedAge is how old a staging directory of the driver without a lock file must
-// be to be taken for left behind: the driver makes the directory first and the lock
-// right after. An empty one has nothing to lose.
+// unlockedAge is the age from which a staging directory of the driver without a lock file
+// counts as abandoned. The driver makes the lock right after the directory. An empty
+// directory has no content to lose, so emptyAge is shorter.
 const (
 	unlockedAge = time.Minute
 	emptyAge    = 250 * time.Millisecond
@@ -25,15 +25,15 @@ const (
 // stagingLock is the driver's name for the lock file in a staging directory.
 const stagingLock = "staging.lock"
 
-// prepareStaging readies the directory of staging directories.
+// prepareStaging makes the directory of staging directories and starts a sweep.
 func (s *Store) prepareStaging() {
 	s.stagingBase, s.prepareErr = s.makeStagingBase()
 	s.sweepOnce.Do(s.sweep)
 }
 
-// Sweep removes, in the background, staging directories whose owners were killed.
-// Making a layer does so too; a build that makes none calls Sweep. One directory is
-// listed when there is nothing to do.
+// Sweep removes, in the background, the staging directories of killed processes. Making a
+// layer does this too, so only a build that makes no layer must call Sweep. If there is
+// no such directory, Sweep only lists one directory.
 func (s *Store) Sweep() {
 	if len(list(ownBase(layerHome(s.GraphRoot(), s.lib.ImageStore())))) > 0 {
 		s.sweepOnce.Do(s.sweep)
@@ -43,7 +43,7 @@ func (s *Store) Sweep() {
 func (s *Store) sweep() {
 	home := layerHome(s.GraphRoot(), s.lib.ImageStore())
 	left := append(list(ownBase(home)), list(strayBase(home))...)
-	// The driver's own, where earlier versions of shale made layers.
+	// Earlier versions of shale made layers in the driver's own directory.
 	driver := list(filepath.Join(home, driverName, "staging"))
 	if len(left)+len(driver) == 0 {
 		return
@@ -58,7 +58,7 @@ func (s *Store) sweep() {
 	})
 }
 
-// list returns the paths of what is in dir.
+// list returns the paths of the entries of dir.
 func list(dir string) []string {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
@@ -82,7 +82,7 @@ func (s *Store) reap(path string, sweep func(path string) error) {
 	}
 }
 
-// sweepOne removes a staging directory, named by its path or by that of its lock,
+// sweepOne removes a staging directory, given by its path or by the path of its lock,
 // unless a process owns it.
 func sweepOne(path string) error {
 	path = strings.TrimSuffix(path, lockSuffix)
@@ -115,8 +115,9 @@ func sweepDriver(dir string) error {
 	return removeStaging(dir)
 }
 
-// removeStaging removes a staging directory of the driver, its lock last: killed on
-// the way, it leaves one that others can tell to be abandoned.
+// removeStaging removes a staging directory of the driver, its lock last. If the process
+// is killed before the end, other processes can still see that the directory is
+// abandoned.
 func removeStaging(dir string) error {
 	if err := detach(dir); err != nil {
 		return err
@@ -138,12 +139,13 @@ func removeStaging(dir string) error {
 
 var errOwned = errors.New("staging directory belongs to a running process")
 
-// openStagingLock takes the lock of a directory of the driver that nobody owns and returns its
-// descriptor, -1 for a directory that never got a lock or lost it already.
+// openStagingLock locks a staging directory of the driver and returns the descriptor of
+// the lock file. It returns -1 if the directory never had a lock file or has none any
+// more, and errOwned if a process owns the directory.
 //
-// The driver locks with F_SETLK (fcntl(2)), which excludes other processes only
-// and is given up when the process closes any descriptor of the file. An open
-// file description lock (Linux 3.15) conflicts with those of this process too.
+// The driver locks with F_SETLK (fcntl(2)). Such a lock excludes only other processes,
+// and it is lost when the process closes any descriptor of the file. An open file
+// description lock (Linux 3.15) also conflicts with the locks of this process.
 func openStagingLock(dir string) (int, error) {
 	fd, err := unix.Open(filepath.Join(dir, stagingLock), unix.O_RDWR|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if errors.Is(err, unix.ENOENT) {
@@ -154,8 +156,8 @@ func openStagingLock(dir string) (int, error) {
 	}
 	held := unix.Flock_t{Type: unix.F_WRLCK}
 	if err := unix.FcntlFlock(uintptr(fd), unix.F_OFD_GETLK, &held); err == nil && held.Type != unix.F_UNLCK && int(held.Pid) == os.Getpid() {
-		// Closing fd would give up the lock of another store open in this
-		// process. The descriptor stays until the process ends.
+		// Closing fd would release the lock of another store that is open in this
+		// process. The descriptor stays open until the process ends.
 		return -1, errOwned
 	}
 	if err := unix.FcntlFlock(uintptr(fd), unix.F_OFD_SETLK, &unix.Flock_t{Type: unix.F_WRLCK}); err != nil {

@@ -14,17 +14,17 @@ import (
 	"github.com/shale-build/shale/internal/filelock"
 )
 
-// Records is the time in which layers are recorded: what is done once for all of
-// them is writing the file system to disk, waiting for other processes that do
-// the same, and announcing it.
+// Records is a period in which layers are recorded. OpenRecords does three things once
+// for all of these layers: it writes the file system to disk, waits for other processes
+// that record layers, and announces the change.
 type Records struct {
 	store  *Store
 	unlock func()
 	done   func() error
 }
 
-// OpenRecords begins to record what has been staged by now. The caller ends it
-// soon by Close: others wait.
+// OpenRecords starts to record layers that have been staged before. The caller must call
+// Close soon, because other processes wait for it.
 func (s *Store) OpenRecords(ctx context.Context) (*Records, error) {
 	if err := s.Sync(); err != nil {
 		return nil, err
@@ -42,16 +42,16 @@ func (s *Store) OpenRecords(ctx context.Context) (*Records, error) {
 	return &Records{store: s, unlock: unlock, done: done}, nil
 }
 
-// Close lets others record.
+// Close ends the period and releases the lock for other processes.
 func (r *Records) Close() error {
 	err := r.done()
 	r.unlock()
 	return err
 }
 
-// Add makes a layer on parent, "" for none, of what was staged. When a layer of
-// the same content exists there already, that one is returned, and what was
-// staged stays where it is until it is dropped.
+// Add makes a layer on parent, "" for none, from the staged content. If parent already
+// has a layer with the same content on it, Add returns that layer, and the staged content
+// stays until it is dropped. Add returns ErrLayerUnknown if parent was removed meanwhile.
 func (r *Records) Add(ctx context.Context, parent string, st *Staged) (Layer, error) {
 	if err := context.Cause(ctx); err != nil {
 		return Layer{}, err
@@ -61,7 +61,7 @@ func (r *Records) Add(ctx context.Context, parent string, st *Staged) (Layer, er
 		return same, err
 	}
 	id := r.store.newLayerID(parent, st.DiffID())
-	// Before it is there: nothing else keeps it until an image has it.
+	// The hold must exist before the layer, because no image keeps the layer yet.
 	if err := r.store.Hold(id); err != nil {
 		return Layer{}, err
 	}
@@ -87,14 +87,14 @@ func (r *Records) Add(ctx context.Context, parent string, st *Staged) (Layer, er
 // Recorded reports whether a layer has been added to the store since it was opened.
 func (s *Store) Recorded() bool { return s.recordedOne.Load() }
 
-// ownFlag marks layers that shale recorded. Such a layer that no image has may be
-// removed with the build cache; one that another program recorded may belong to an
+// ownFlag marks the layers that shale recorded. If no image has such a layer, it may be
+// removed with the build cache. A layer that another program recorded may belong to an
 // image that is still being pulled.
 const ownFlag = "shale"
 
-// OnFound has found called with each layer that was there already when it was to be
-// recorded or imported; nil ends that. Such a layer may be of an image that another
-// program removes.
+// OnFound sets a function that is called with each layer that was to be recorded or
+// imported but existed already. nil unsets it. Such a layer may belong to an image that
+// another program removes.
 func (s *Store) OnFound(found func(layer string)) {
 	if found == nil {
 		s.onFound.Store(nil)
@@ -103,7 +103,7 @@ func (s *Store) OnFound(found func(layer string)) {
 	s.onFound.Store(&found)
 }
 
-// findAndHold is FindLayer for a layer that is needed.
+// findAndHold is FindLayer with a hold on the layer that it returns.
 func (s *Store) findAndHold(parent string, diffID digest.Digest) (Layer, bool, error) {
 	for {
 		l, found, err := s.FindLayer(parent, diffID)
@@ -115,7 +115,7 @@ func (s *Store) findAndHold(parent string, diffID digest.Digest) (Layer, bool, e
 		}
 		_, err = s.Layer(l.ID)
 		if errors.Is(err, ErrLayerUnknown) {
-			continue // it was being removed
+			continue // another process was removing it
 		}
 		if tell := s.onFound.Load(); tell != nil && err == nil {
 			(*tell)(l.ID)
@@ -124,24 +124,25 @@ func (s *Store) findAndHold(parent string, diffID digest.Digest) (Layer, bool, e
 	}
 }
 
-// newLayerID is the ID under which containers/image would record the layer
-// (storage/storage_dest.go, layerID): pulling an image that was built here
-// finds its layers, and does not meet an image of the same ID on other ones.
+// newLayerID returns the ID under which containers/image would record the layer
+// (storage/storage_dest.go, layerID). A pull of an image that was built here thus finds
+// its layers, and never finds an image with the same ID on other layers.
 func (s *Store) newLayerID(parent string, diffID digest.Digest) string {
 	id := diffID.Encoded()
 	if parent != "" {
 		id = digest.Canonical.FromString(parent + "+" + id).Encoded()
 	}
 	if _, err := s.lib.Layer(id); err == nil {
-		// Taken by a layer that does not say what is in it.
+		// A layer that FindLayer does not return has this ID, for example one without a
+		// known digest.
 		return stringid.GenerateRandomID()
 	}
 	return id
 }
 
-// lockRecords lets one process at a time look for a layer and record it, so
-// that two which made the same layer keep one. Recording takes the store's own
-// lock anyway.
+// lockRecords makes other processes wait while this one looks for a layer and records it,
+// so that two processes that made the same layer keep only one. Recording takes the
+// store's own lock anyway.
 func (s *Store) lockRecords(ctx context.Context) (unlock func(), err error) {
 	dir, err := s.StateDir(".")
 	if err != nil {

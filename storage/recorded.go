@@ -19,28 +19,29 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// In a user namespace of one id a layer is unpacked with all its files root's, and
-// each file's owner is written down beside it: in the attribute that
-// containers/storage has for it (ownerRecord), or, for what can have none, in the
-// layer's tar-split, where it stands anyway. The tar is rewritten on its way to the
-// library, which then unpacks and confines as ever. Where the file system has no user
-// attributes (NFS 3, tmpfs before Linux 6.6), the tar-split
-// is where all owners stand, and the builder is told of them (NamedOwners).
+// In a user namespace with only one id, all files of a layer belong to root. The owner of
+// each file is recorded beside it, in the attribute that containers/storage has for this
+// purpose (ownerRecord). Some files, for example symbolic links, cannot have that
+// attribute; their owners are only in the layer's tar-split, which has all owners in any
+// case. The tar is rewritten on its way to the library, which then unpacks and confines
+// it as usual. If the file system has no user attributes (NFS 3, tmpfs before Linux 6.6),
+// all owners are only in the tar-split, and the builder gets them from NamedOwners.
 
-// ErrOwnership is wrapped when a store's layers were unpacked with another set of
-// ids than there is now.
+// ErrOwnership is wrapped if the layers of a store were unpacked with another set of ids
+// than the present one.
 var ErrOwnership = errors.New("layers were made with another set of ids")
 
-// ownershipFile marks a store whose owners are recorded. Its content says where.
+// ownershipFile marks a store whose owners are recorded. Its content says whether they
+// are in attributes or only in the tar-splits.
 const (
 	ownershipFile   = "ownership"
 	ownersRecorded  = "recorded\n"
 	ownersAllBeside = "recorded beside\n"
 )
 
-// checkOwnership keeps layers whose owners are recorded apart from those whose files
-// have their owners: neither can be told from the other by looking at files, so
-// mixing them would give wrong images.
+// checkOwnership returns ErrOwnership if the store has recorded owners and the process
+// uses native ones, or the other way round. The files of the two kinds of layers look
+// alike, so mixing them would give wrong images.
 func (s *Store) checkOwnership() error {
 	dir, err := s.StateDir(".")
 	if err != nil {
@@ -54,7 +55,8 @@ func (s *Store) checkOwnership() error {
 	}
 	switch {
 	case marked && s.recorded && s.beside && string(content) != want:
-		// Layers had attributes once. What they said stands in the tar-splits.
+		// Earlier layers have their owners in attributes too, but the tar-splits have
+		// them all.
 		return os.WriteFile(mark, []byte(want), 0o600)
 	case marked == s.recorded:
 		return nil
@@ -74,8 +76,8 @@ func (s *Store) checkOwnership() error {
 	return os.Remove(mark)
 }
 
-// hasOtherOwners reports whether a layer of the store itself has files that are not
-// root's.
+// hasOtherOwners reports whether a layer of the store, additional stores excluded, has
+// files that do not belong to root.
 func (s *Store) hasOtherOwners() (bool, error) {
 	layers, err := s.lib.Layers()
 	if err != nil {
@@ -87,8 +89,8 @@ func (s *Store) hasOtherOwners() (bool, error) {
 	}), nil
 }
 
-// unpack unpacks a tar whose owners become records, and reads it to its end.
-// format is how deleted names are marked.
+// unpack unpacks a tar, records its owners, and reads r to its end. format is the form of
+// the whiteouts.
 func (o *owners) unpack(r io.Reader, dest string, format archive.WhiteoutFormat) error {
 	pr, pw := io.Pipe()
 	rewritten := make(chan error, 1)
@@ -107,7 +109,7 @@ func (o *owners) unpack(r io.Reader, dest string, format archive.WhiteoutFormat)
 	if err != nil {
 		return err
 	}
-	// tar-split hands out the last of the archive's bytes too.
+	// tar-split also passes on the bytes after the end of the archive.
 	_, err = io.Copy(io.Discard, r)
 	return err
 }
@@ -137,8 +139,10 @@ func (o *owners) rewrite(w io.Writer, r io.Reader) error {
 	}
 }
 
-// record makes an entry root's, with its owner in an attribute unless that is kept
-// beside. It reports false for one that is left out.
+// record makes root the owner of an entry. It records the entry's own owner in an
+// attribute, unless owners are kept only in the tar-split. A device becomes a regular
+// file, with the number of the device in the attribute. record returns false for an entry
+// that must be left out.
 func (o *owners) record(h *tar.Header) bool {
 	h.Xattrs = nil //nolint:staticcheck // stands in PAXRecords too
 	maps.DeleteFunc(h.PAXRecords, func(k, _ string) bool {
@@ -147,7 +151,7 @@ func (o *owners) record(h *tar.Header) bool {
 	info := h.FileInfo().Mode()
 	device := h.Typeflag == tar.TypeChar || h.Typeflag == tar.TypeBlock
 	if device && h.Devmajor == 0 && h.Devminor == 0 {
-		return false // overlayfs would take it for a deletion
+		return false // overlayfs would read it as a whiteout
 	}
 	switch h.Typeflag {
 	case tar.TypeReg, tar.TypeRegA, tar.TypeCont, tar.TypeGNUSparse, tar.TypeDir, tar.TypeChar, tar.TypeBlock: //nolint:staticcheck // old archives have it
@@ -168,8 +172,8 @@ func (o *owners) record(h *tar.Header) bool {
 	return true
 }
 
-// lose reports whether a record of an entry is an attribute that the file system does
-// not take, and notes the first.
+// lose reports whether a record of an entry is an attribute that the file system does not
+// accept. It notes the first such attribute in o.lost.
 func (o *owners) lose(name, record string) bool {
 	attribute, ok := strings.CutPrefix(record, paxXattr)
 	if !ok || !o.beside || !strings.HasPrefix(attribute, "user.") && (attribute != capability || !o.noCapabilities) {
@@ -183,8 +187,9 @@ func (o *owners) lose(name, record string) bool {
 
 const capability = "security.capability"
 
-// warnLost says once which attributes of an image its files do not have here. Layers
-// that are passed on as they are have them, from the tar-split.
+// warnLost warns once that files of images lack attributes here, and names the first one.
+// Layers that are passed on unchanged still have these attributes, because the tar-split
+// has them.
 func (s *Store) warnLost(lost string) {
 	if lost == "" {
 		return
@@ -195,23 +200,24 @@ func (s *Store) warnLost(lost string) {
 	})
 }
 
-// NamedOwner is what is recorded of a file outside of its attributes.
+// NamedOwner is the record of a file's owner outside of the file's attributes. Path is
+// relative to the layer's root directory, whose own path is ".".
 type NamedOwner struct {
 	Path     string
 	UID, GID uint32
-	// Type is S_IFCHR or S_IFBLK for a file that stands for a device, else 0, and
-	// Rdev the number of the device.
+	// Type is S_IFCHR or S_IFBLK for a file that represents a device, otherwise 0. Rdev
+	// is the number of the device.
 	Type uint32 `json:",omitempty"`
 	Rdev uint64 `json:",omitempty"`
 }
 
-// OwnersBeside reports whether the owners of all files are recorded outside of their
-// attributes.
+// OwnersBeside reports whether the owners of all files are recorded only in the
+// tar-splits, because the file system has no user attributes.
 func (s *Store) OwnersBeside() bool { return s.beside }
 
-// NamedOwners lists the symbolic links and FIFOs of a layer that are not root's, by
-// path; with OwnersBeside, all files. They stand in the layer's tar-split; what was
-// found there once is kept in a file.
+// NamedOwners returns the symbolic links and FIFOs of a layer that do not belong to root,
+// sorted by path. If OwnersBeside is true, it returns all such files, and all devices.
+// The source is the layer's tar-split; the result is kept in a file for the next call.
 func (s *Store) NamedOwners(id string) ([]NamedOwner, error) {
 	dir, err := s.StateDir("owners")
 	if err != nil {
@@ -240,7 +246,7 @@ func (s *Store) findNamedOwners(id string) ([]NamedOwner, error) {
 		return nil, err
 	}
 	defer r.Close()
-	// Of entries with the same name the last one counts.
+	// If several entries have the same name, the last one counts.
 	found := map[string]NamedOwner{}
 	for tr := tar.NewReader(r); ; {
 		h, err := tr.Next()
@@ -264,8 +270,8 @@ func (s *Store) findNamedOwners(id string) ([]NamedOwner, error) {
 	}
 }
 
-// namedOwner is what NamedOwners has of an entry. ok is false for one that it leaves
-// out.
+// namedOwner returns the record of an entry for NamedOwners. ok is false if NamedOwners
+// leaves the entry out.
 func (s *Store) namedOwner(h *tar.Header, name string) (o NamedOwner, ok bool) {
 	o = NamedOwner{Path: name, UID: uint32(h.Uid), GID: uint32(h.Gid)}
 	owned := h.Uid != 0 || h.Gid != 0
@@ -273,7 +279,7 @@ func (s *Store) namedOwner(h *tar.Header, name string) (o NamedOwner, ok bool) {
 	case tar.TypeSymlink, tar.TypeFifo:
 		return o, owned
 	case tar.TypeLink:
-		return o, false // the file's other name has it
+		return o, false // the record is under the file's other name
 	case tar.TypeChar, tar.TypeBlock:
 		o.Type, o.Rdev = unix.S_IFCHR, unix.Mkdev(uint32(h.Devmajor), uint32(h.Devminor))
 		if h.Typeflag == tar.TypeBlock {

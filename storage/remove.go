@@ -14,9 +14,9 @@ import (
 	"github.com/shale-build/shale/internal/rmtree"
 )
 
-// removeTree removes a directory of ours that failed half-way. Whatever is still
-// mounted below it is detached first: removing must never reach through a mount
-// into somebody's files. When a mount stays the tree stays too.
+// removeTree removes a directory of shale after a failure. It first detaches all mounts
+// below it, because a removal must never reach files behind a mount. If a mount stays,
+// the tree stays too.
 func removeTree(dir string) error {
 	if err := detach(dir); err != nil {
 		return err
@@ -27,14 +27,14 @@ func removeTree(dir string) error {
 	return nil
 }
 
-// detach unmounts what is mounted in dir, so that nothing behind a mount is
+// detach unmounts everything that is mounted below dir, so that no file behind a mount is
 // removed with it.
 func detach(dir string) error {
 	mounts, err := mountsBelow(dir)
 	if err != nil {
 		return err
 	}
-	// The last mounted first.
+	// The latest mount must go first.
 	for _, m := range slices.Backward(mounts) {
 		if err := unix.Unmount(m, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) {
 			return fmt.Errorf("detach %s: %w", m, err)
@@ -49,7 +49,7 @@ func detach(dir string) error {
 	return nil
 }
 
-// mountsBelow lists the mount points in dir in the order they were mounted.
+// mountsBelow returns the mount points below dir in the order of their mounts.
 func mountsBelow(dir string) ([]string, error) {
 	f, err := os.Open("/proc/thread-self/mountinfo")
 	if err != nil {
@@ -72,8 +72,8 @@ func mountsBelow(dir string) ([]string, error) {
 	}
 }
 
-// mountPoint is the fifth field of a line of mountinfo, see
-// proc_pid_mountinfo(5), with its octal escapes undone.
+// mountPoint returns the fifth field of a line of mountinfo, see proc_pid_mountinfo(5),
+// with its octal escapes replaced.
 func mountPoint(line string) (string, bool) {
 	fields := strings.Fields(line)
 	if len(fields) < 5 {

@@ -10,13 +10,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ErrRemoved is wrapped when another program removed files of the store that were
-// in use: podman system reset removes a whole store, and podman's rmi and prune
-// know nothing of builds.
+// ErrRemoved is wrapped if another program removed files of the store that were in use:
+// podman system reset removes a whole store, and podman's rmi and prune do not know about
+// builds.
 var ErrRemoved = errors.New("removed by another program")
 
-// holdLayers keeps the directory of layers open, by which it can be told later
-// whether it is still there: as long as it is open no other has its inode number.
+// holdLayers keeps the directory of layers open. Removed uses it to find out whether the
+// directory is still the same: while it is open, no other directory gets its inode
+// number.
 func (s *Store) holdLayers() {
 	fd, err := unix.Open(s.layersDir(), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err == nil {
@@ -28,9 +29,10 @@ func (s *Store) layersDir() string {
 	return filepath.Join(layerHome(s.GraphRoot(), s.lib.ImageStore()), driverName)
 }
 
-// Removed returns an error that wraps ErrRemoved when the store, a layer that was
-// being made, or one of dirs, which are directories of layers, has been removed
-// while the store was open. It is asked after something has failed.
+// Removed returns an error that wraps ErrRemoved if files were removed while the store
+// was open: the store itself, a layer in the making, or one of dirs, which are
+// directories of layers. The caller should call it only after a failure, to find the
+// cause.
 func (s *Store) Removed(dirs []string) error {
 	if s.layers != nil {
 		was, err := s.layers.Stat()
@@ -58,7 +60,8 @@ func (s *Store) removed(dir string) error {
 	return fmt.Errorf("%s in the store %s was %w while it was in use, as podman's rmi and prune do", name, s.GraphRoot(), ErrRemoved)
 }
 
-// noteMissing remembers for Removed that dir is gone, in which a layer is made.
+// noteMissing remembers dir for Removed, if dir, in which a layer is made, does not
+// exist.
 func (s *Store) noteMissing(dir string) {
 	if _, err := os.Lstat(dir); errors.Is(err, os.ErrNotExist) {
 		s.missing.CompareAndSwap(nil, &dir)

@@ -12,31 +12,32 @@ import (
 	"github.com/shale-build/shale/internal/rmtree"
 )
 
-// Removing needs space, too: with each layer and each image that goes, the library
-// writes its list anew beside the old one (layers.json, images.json), and makes
-// directories to move the files to. On a full file system, or when the user's quota
-// is used up, every removal would fail. So the store keeps a few files that have
-// blocks and no content, and commands that remove take them away first.
+// Removing needs space too. For each removed layer and image, the library writes its list
+// again beside the old one (layers.json, images.json), and it makes directories to move
+// the files to. On a full file system, or if the user's quota is used up, every removal
+// would fail. The store therefore keeps some files that have blocks and no content.
+// Commands that remove layers or images delete these files first.
 
-// reserveState is the directory of the reserve in that of shale's state. There are
-// many files because a file system can run out of inodes as well.
+// reserveState is the directory of the reserve in shale's state directory. The reserve
+// has many files because a file system can also run out of inodes.
 const (
 	reserveState = "reserve"
 	reserveFiles = 32
 	reserveBytes = 128 << 10 // of each file
 )
 
-// reserveRoom is how much must be free for a build to make the reserve, and as many
-// inodes as it has files: twice its size. Less space is left to builds.
+// reserveRoom is the free space that must exist before a build makes the reserve: twice
+// the size of the reserve. At least twice reserveFiles inodes must be free too. If there
+// is less, the space is left to builds.
 const reserveRoom = 2 * reserveFiles * reserveBytes
 
-// freeReserve gives the reserve to a command that removes layers or images, before
-// it opens the store. A store without one may have no space for that: then what
-// was remembered of former builds for build --explain goes, which nothing needs.
-// Store.KeepReserve makes the reserve again.
+// freeReserve deletes the reserve for a command that removes layers or images, before the
+// command opens the store. If the store has no reserve and its disk is full, freeReserve
+// instead removes the records of former builds for build --explain, which no command
+// depends on. Store.KeepReserve makes the reserve again.
 func (l *Location) freeReserve() { freeReserve(l.so.GraphRoot) }
 
-// FreeReserve gives the reserve to a build that removes layers at its end.
+// FreeReserve deletes the reserve for a build that removes layers at its end.
 func (s *Store) FreeReserve() { freeReserve(s.GraphRoot()) }
 
 func freeReserve(graphRoot string) {
@@ -48,24 +49,23 @@ func freeReserve(graphRoot string) {
 		return
 	}
 	for _, path := range list(filepath.Join(state, reserveState)) {
-		_ = os.Remove(path) // what fails here says so where space is needed
+		_ = os.Remove(path) // if space is needed, a later step reports the failure
 	}
 }
 
-// ExplainState is the state directory of package explain, named here because
+// ExplainState is the state directory of package explain. It is defined here because
 // OpenToRemove may remove it.
 const ExplainState = "explain"
 
-// KeepReserve makes again what OpenToRemove has taken of the reserve, as much as
-// there is space for.
+// KeepReserve makes the deleted files of the reserve again, as far as there is space.
 func (s *Store) KeepReserve() { s.fillReserve(0, 0) }
 
-// makeReserve makes the reserve in a store without one, when its disk is not nearly
-// full. It costs the reading of one directory when nothing is missing.
+// makeReserve makes the reserve, if the disk is not nearly full. If no file is missing,
+// it only reads one directory.
 func (s *Store) makeReserve() { s.fillReserve(reserveRoom, 2*reserveFiles) }
 
-// fillReserve makes the missing files of the reserve if so many bytes and inodes are
-// free.
+// fillReserve makes the missing files of the reserve if at least room bytes and so many
+// inodes are free.
 func (s *Store) fillReserve(room, inodes uint64) {
 	dir, err := s.StateDir(reserveState)
 	if err == nil && len(list(dir)) < reserveFiles {
@@ -92,8 +92,8 @@ func fillReserve(dir string, room, inodes uint64) error {
 	return nil
 }
 
-// reserveFile makes a file that has blocks. Nothing remains of one that cannot have
-// them.
+// reserveFile makes a file that has blocks. If there is no space for the blocks, it
+// removes the file.
 func reserveFile(path string) error {
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL|unix.O_NOFOLLOW, 0o600)
 	if errors.Is(err, os.ErrExist) {

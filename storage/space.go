@@ -14,24 +14,24 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A file system counts as full when less than this is free. A program that met the
-// end of the disk may have removed part of its output before it ended.
+// A file system counts as full if less than this is free. The limits are not zero,
+// because a program that met a full disk may remove part of its output before it ends.
 const (
 	fullBytes  = 1 << 20
 	fullInodes = 8
 )
 
-// Space is how much of a file system is free, see statfs(2).
+// Space is the free space of a file system, see statfs(2).
 type Space struct {
-	// Path is where it was asked for.
+	// Path is the path that SpaceOf was called with, or its nearest parent that exists.
 	Path string
-	// Size and Free are in bytes; Free is what users may take.
+	// Size and Free are in bytes. Free is the space that unprivileged users may take.
 	Size, Free uint64
-	// Inodes is 0 where a file system makes them as they are needed.
+	// Inodes is 0 if the file system creates inodes as they are needed.
 	Inodes, FreeInodes uint64
 }
 
-// SpaceOf returns the space of the file system that path is on, or will be on.
+// SpaceOf returns the space of the file system that path is on or will be on.
 func SpaceOf(path string) (Space, error) {
 	var st unix.Statfs_t
 	for {
@@ -54,12 +54,12 @@ func SpaceOf(path string) (Space, error) {
 	}, nil
 }
 
-// Full reports whether there is hardly space left, or hardly an inode.
+// Full reports whether the file system has hardly any space or inodes left.
 func (sp Space) Full() bool { return sp.Free < fullBytes || sp.noInodes() }
 
 func (sp Space) noInodes() bool { return sp.Inodes > 0 && sp.FreeInodes < fullInodes }
 
-// String names the file system and its free space.
+// String returns a description of the file system and its free space.
 func (sp Space) String() string {
 	where := "the file system of " + sp.Path
 	if at, device := mountOf(sp.Path); at != "" {
@@ -73,8 +73,9 @@ func (sp Space) String() string {
 
 func size(bytes uint64) string { return units.HumanSizeWithPrecision(float64(bytes), 3) }
 
-// mountOf returns the mount point above path, and the device mounted there. It is that of the innermost mount that is on the same file system, and not one that
-// a store makes of its own directory.
+// mountOf returns the mount point above path and the device that is mounted there. It
+// returns the innermost mount of the same file system, except a mount that a store makes
+// of its own directory. It returns "" if there is none.
 func mountOf(path string) (at, device string) {
 	mounts, err := mount.GetMounts()
 	if err != nil {
@@ -97,19 +98,18 @@ func mountOf(path string) (at, device string) {
 	return at, device
 }
 
-// FullError is the failure of something for want of space. It has an exit code of
-// its own, so that a step that failed for it is not taken to be wrong itself.
+// FullError is a failure for lack of space. It has its own exit status, so that a step
+// that failed for this reason is not blamed for the failure.
 type FullError struct {
 	// Space is the free space at the time of the failure.
 	Space Space
-	// Quota reports that it is the user's quota that is used up.
+	// Quota reports that the user's quota is used up.
 	Quota bool
 	// Store reports that the store is on this file system.
 	Store bool
-	// Written is how many bytes the layer that was being made took by then, 0 when
-	// it was none.
+	// Written is the size in bytes of the layer that was being made, 0 if there was none.
 	Written int64
-	// Err is what failed.
+	// Err is the failure itself.
 	Err error
 }
 
@@ -128,7 +128,7 @@ func (e *FullError) Error() string {
 	return first + ": " + what
 }
 
-// Unwrap returns the errors that the want of space is, and Err.
+// Unwrap returns Err, and unix.EDQUOT or unix.ENOSPC as the kind of the failure.
 func (e *FullError) Unwrap() []error {
 	if e.Quota {
 		return []error{unix.EDQUOT, e.Err}
@@ -136,12 +136,12 @@ func (e *FullError) Unwrap() []error {
 	return []error{unix.ENOSPC, e.Err}
 }
 
-// ExitCode is that of failures which are not a step's.
+// ExitCode returns the exit status for failures that are not the fault of a step.
 func (e *FullError) ExitCode() int { return 125 }
 
-// NoSpace returns err as a FullError if want of space is its cause, and err itself
-// otherwise. Where err does not say where space is missing it is looked for in
-// graphRoot, the store's, and in dirs.
+// NoSpace returns err as a FullError if its cause is lack of space, and err itself
+// otherwise. It looks for the full file system at the paths that err names, then at
+// graphRoot, which is that of the store, and then at dirs.
 func NoSpace(err error, graphRoot string, dirs ...string) error {
 	if _, ok := errors.AsType[*FullError](err); ok || err == nil {
 		return err
@@ -155,20 +155,21 @@ func NoSpace(err error, graphRoot string, dirs ...string) error {
 	return &FullError{Space: sp, Quota: quota, Store: storeErr == nil && sameDevice(store.Path, sp.Path), Err: err}
 }
 
-// sameDevice reports whether both paths, which exist, are on one file system.
+// sameDevice reports whether two existing paths are on the same file system.
 func sameDevice(a, b string) bool {
 	var sa, sb unix.Stat_t
 	return unix.Stat(a, &sa) == nil && unix.Stat(b, &sb) == nil && sa.Dev == sb.Dev
 }
 
-// says reports whether err is errno, or the text of one that has lost its number on
-// the way, as that of a helper process.
+// says reports whether err is errno or contains its text. The error of a helper process
+// has only the text.
 func says(err error, errno unix.Errno) bool {
 	return errors.Is(err, errno) || strings.Contains(err.Error(), errno.Error())
 }
 
-// fullest returns the first file system that is full, or else that of the first
-// path. With a quota none needs to be.
+// fullest returns the first file system that is full, or that of the first path if none
+// is. If quota is true, no file system needs to be full, so it returns that of the first
+// path.
 func fullest(paths []string, quota bool) (first Space) {
 	for i, path := range paths {
 		sp, err := SpaceOf(path)
@@ -185,7 +186,7 @@ func fullest(paths []string, quota bool) (first Space) {
 	return first
 }
 
-// pathsOf returns the absolute paths that errors in err's tree name.
+// pathsOf returns the absolute paths that a PathError or a LinkError in err's tree names.
 func pathsOf(err error) (paths []string) {
 	switch e := err.(type) { //nolint:errorlint // every node is looked at by itself
 	case *fs.PathError:
@@ -212,8 +213,9 @@ func pathsOf(err error) (paths []string) {
 	return absolute
 }
 
-// noteFull remembers for NoSpace that err came when a layer was being made in dir
-// and the file system was full. What is there goes with the layer.
+// noteFull notes for NoSpace whether the file system was full when err occurred. dir is
+// the directory of the layer that was being made. noteFull measures its size now, because
+// the directory is removed after the failure.
 func (s *Store) noteFull(dir string, err error) {
 	sp, spErr := SpaceOf(dir)
 	if spErr != nil {
@@ -221,8 +223,7 @@ func (s *Store) noteFull(dir string, err error) {
 	}
 	quota := says(err, unix.EDQUOT)
 	if !quota && !says(err, unix.ENOSPC) && !sp.Full() {
-		// A step says by its exit status alone that it failed, and statfs(2) nothing
-		// of quotas.
+		// A failed step gives only its exit status, and statfs(2) does not report quotas.
 		if quota = noQuota(dir); !quota {
 			return
 		}
@@ -231,8 +232,7 @@ func (s *Store) noteFull(dir string, err error) {
 	s.full.CompareAndSwap(nil, &FullError{Space: sp, Quota: quota, Store: true, Written: taken(dir)})
 }
 
-// noQuota reports whether a quota forbids to write to dir what counts as hardly any
-// space.
+// noQuota reports whether a quota forbids to write even fullBytes to dir.
 func noQuota(dir string) bool {
 	fd, err := unix.Open(dir, unix.O_TMPFILE|unix.O_WRONLY|unix.O_CLOEXEC, 0o600)
 	if err == nil {
@@ -242,7 +242,7 @@ func noQuota(dir string) bool {
 	return errors.Is(err, unix.EDQUOT)
 }
 
-// taken returns how many bytes of disk the files in dir take.
+// taken returns the disk space in bytes that the files in dir take.
 func taken(dir string) (total int64) {
 	_ = filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error {
 		if err != nil {
@@ -250,7 +250,7 @@ func taken(dir string) (total int64) {
 		}
 		if info, err := d.Info(); err == nil {
 			if st, ok := info.Sys().(*syscall.Stat_t); ok {
-				total += st.Blocks * 512 // stat(2): blocks of 512 bytes, whatever the file system's
+				total += st.Blocks * 512 // stat(2): blocks of 512 bytes on every file system
 			}
 		}
 		return nil
@@ -258,9 +258,9 @@ func taken(dir string) (total int64) {
 	return total
 }
 
-// NoSpace returns err as a FullError if it is one for want of space, or if the file
-// system was full when a step failed that made a layer; err itself otherwise. dirs
-// are further places that were written to.
+// NoSpace returns err as a FullError if its cause is lack of space, or if the file system
+// was full when a layer could not be made. Otherwise it returns err itself. dirs are
+// further directories that the caller wrote to.
 func (s *Store) NoSpace(err error, dirs ...string) error {
 	if _, ok := errors.AsType[*FullError](err); ok || err == nil {
 		return err

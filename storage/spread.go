@@ -7,24 +7,23 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// topDir is EXT4_TOPDIR_FL, chattr(1)'s T.
+// topDir is EXT4_TOPDIR_FL, attribute T of chattr(1).
 const topDir = 0x20000
 
-// spread is Spread where it does not matter whether it succeeds.
+// spread calls Spread and only logs its error.
 func (s *Store) spread(dir string) {
 	if err := Spread(dir); err != nil {
 		s.logger.Debug("directories are not spread over the file system", "error", err)
 	}
 }
 
-// Spread tells the file system that the directories in dir have nothing to do
-// with each other. ext4 then puts each of them, with all that it will hold, into
-// a part of the disk of its own (Orlov's allocator, EXT4_TOPDIR_FL). Else it
-// keeps them together, and whoever makes files where as many were deleted within
-// the last minutes waits for ext4 to look at every one of those, for each file
-// that it makes: it gives out no inode that was deleted a moment ago. A file
-// system that knows no such hint is none the worse: nothing is done, and no error
-// returned.
+// Spread sets a hint for the file system that the directories in dir are unrelated. ext4
+// then puts each of them, with all its content, into its own part of the disk (Orlov's
+// allocator, EXT4_TOPDIR_FL). Without the hint, ext4 keeps the directories together.
+// Creating files there is then slow after many files were deleted. ext4 does not reuse an
+// inode that was deleted in the last minutes, and it looks at all of these inodes for
+// each new file. On a file system without such a hint, Spread does nothing and returns
+// nil.
 func Spread(dir string) error {
 	fd, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -35,8 +34,8 @@ func Spread(dir string) error {
 	if err := unix.Fstatfs(fd, &st); err != nil {
 		return fmt.Errorf("statfs %s: %w", dir, err)
 	}
-	// An overlay hands attributes on to what its upper directory lies on
-	// (Linux 5.15), which may know nothing of this one.
+	// An overlay passes attributes on to the file system of its upper directory (Linux
+	// 5.15), which may not support this one.
 	onOverlay := st.Type == unix.OVERLAYFS_SUPER_MAGIC
 	if st.Type != unix.EXT4_SUPER_MAGIC && !onOverlay {
 		return nil
@@ -60,7 +59,8 @@ func Spread(dir string) error {
 	return nil
 }
 
-// unknown tells that a file system has no such attribute (ioctl_iflags(2)).
+// unknown reports whether err says that a file system does not support the attribute
+// (ioctl_iflags(2)).
 func unknown(err error) bool {
 	return errors.Is(err, unix.ENOTTY) || errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EINVAL)
 }

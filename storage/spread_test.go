@@ -8,11 +8,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// What holds unrelated directories has the hint where the file system has one,
-// and the directories in it have not.
+// A directory of unrelated directories must have the hint if the file system supports it.
+// The directories in it must not inherit it.
 func TestSpread(t *testing.T) {
 	dir := t.TempDir()
-	for range 2 { // the second time there is nothing to do
+	for range 2 { // the hint is set already in the second call
 		if err := Spread(dir); err != nil {
 			t.Fatal(err)
 		}
@@ -25,7 +25,7 @@ func TestSpread(t *testing.T) {
 	if err := unix.Statfs(dir, &st); err != nil {
 		t.Fatal(err)
 	}
-	// What an overlay lies on, nobody tells.
+	// For an overlay, the test does not know the file system of its upper directory.
 	if got, want := isSpread(t, dir), st.Type == unix.EXT4_SUPER_MAGIC; got != want && st.Type != unix.OVERLAYFS_SUPER_MAGIC {
 		t.Errorf("%s: attribute T is %v, want %v", dir, got, want)
 	}
@@ -37,7 +37,8 @@ func TestSpread(t *testing.T) {
 	}
 }
 
-// isSpread reads attribute T; a file system without attributes has none.
+// isSpread reports whether dir has attribute T. It returns false if the file system has
+// no such attributes.
 func isSpread(t *testing.T, dir string) bool {
 	t.Helper()
 	f, err := os.Open(dir)

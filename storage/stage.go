@@ -15,20 +15,20 @@ import (
 	"github.com/shale-build/shale/internal/rmtree"
 )
 
-// Staged is the content of a layer, complete and described, in its staging
-// directory. Records make it a layer; Drop ends it in any case. Until then the
-// directory is locked as long as the process lives, so that others can tell it
-// from one that a killed process left behind.
+// Staged is the complete and described content of a layer in its staging directory.
+// Records.Add makes it a layer. The caller must call Drop in any case. The directory is
+// locked as long as the process lives, so that other processes can distinguish it from
+// the directory of a killed process.
 type Staged struct {
 	store *Store
 	dir   *stagingDir
 	out   *graphdriver.DriverWithDifferOutput
-	// gone reports that nothing is left to drop: it was, or it became a layer.
+	// gone reports that the content was dropped or became a layer.
 	gone bool
 }
 
-// Stage lets fill make the content of a layer in a staging directory. On error or
-// cancellation nothing remains. No lock of the store is held meanwhile.
+// Stage calls fill, which makes the content of a layer in a staging directory. After an
+// error or a cancellation, no files remain. No lock of the store is held meanwhile.
 func (s *Store) Stage(ctx context.Context, fill FillFunc) (*Staged, error) {
 	if err := context.Cause(ctx); err != nil {
 		return nil, err
@@ -49,10 +49,11 @@ func (s *Store) Stage(ctx context.Context, fill FillFunc) (*Staged, error) {
 	return st, nil
 }
 
-// DiffID is the digest of the layer as an uncompressed tar stream.
+// DiffID returns the digest of the layer's uncompressed tar stream.
 func (st *Staged) DiffID() digest.Digest { return st.out.UncompressedDigest }
 
-// Drop removes what did not become a layer. Nobody uses its files any more.
+// Drop removes the content if it did not become a layer. The caller must not use its
+// files afterwards.
 func (st *Staged) Drop() error {
 	if st.gone {
 		return nil
@@ -65,7 +66,7 @@ func (st *Staged) Drop() error {
 	return errors.Join(err, st.dir.remove())
 }
 
-// recorded says that the driver has renamed the content of the layer.
+// recorded notes that the driver has renamed the content of the layer.
 func (st *Staged) recorded() {
 	st.gone = true
 	if err := st.dir.finish(); err != nil {
@@ -73,13 +74,13 @@ func (st *Staged) recorded() {
 	}
 }
 
-// fill lets fill make the content of the layer. On error, and when fill panics,
-// nothing of the staging directory remains.
+// fill calls fill to make the content of the layer. If fill fails or panics, the staging
+// directory is removed.
 func (st *Staged) fill(ctx context.Context, fill FillFunc) error {
 	filled := false
 	defer func() {
 		if !filled {
-			_ = st.dir.remove() // a panic goes on
+			_ = st.dir.remove() // the panic continues
 		}
 	}()
 	diff, target, err := st.run(ctx, fill)
@@ -129,8 +130,8 @@ func (st *Staged) run(ctx context.Context, fill FillFunc) (diff Diff, target str
 	if err := checkUnmounted(st.dir.path); err != nil {
 		return diff, "", err
 	}
-	// Before the layer is recorded, so that a process killed in between leaves
-	// an empty directory and no more.
+	// They are removed before the layer is recorded. If the process is killed after that,
+	// it leaves only an empty directory.
 	for _, dir := range []string{in.Merged, in.Work} {
 		if err := rmtree.Remove(dir); err != nil {
 			return diff, "", fmt.Errorf("remove staging directory: %w", err)
@@ -139,11 +140,11 @@ func (st *Staged) run(ctx context.Context, fill FillFunc) (diff Diff, target str
 	return diff, in.Upper, forgetOwner(in.Upper)
 }
 
-// forgetOwner removes the record of the owner of a layer's root directory. The
-// library would give the directories of every layer on it to that owner, which only a
-// process with that id can (drivers/overlay, getLayerPermissions). The root
-// directory of a step is root's in any case, and a layer that is passed on as it
-// came has the owner from the tar-split.
+// forgetOwner removes the record of the owner of a layer's root directory. The library
+// would make that owner the owner of the directory of every layer on it (drivers/overlay,
+// getLayerPermissions), and only a process with that id can do so. In a step, the root
+// directory belongs to root in any case. A layer that is passed on unchanged has the
+// owner from the tar-split.
 func forgetOwner(root string) error {
 	err := unix.Lremovexattr(root, ownerRecord)
 	if err == nil || errors.Is(err, unix.ENODATA) || errors.Is(err, unix.ENOTSUP) {
@@ -164,9 +165,11 @@ func makeStaging(st Staging) error {
 	return letFill(st.Upper)
 }
 
-// letFill lets the owner of a layer's directory, which has mode 0555 as those of the
-// driver, write to it where that counts: a file server knows no capabilities of users.
-// The mode stays, as renaming a directory is writing to it, too.
+// letFill makes a layer's directory writable for its owner. The directory has mode 0555,
+// like those of the driver, but a process with capabilities can usually write to it. A
+// file server ignores the capabilities of users, so letFill then sets mode 0755. The mode
+// is not set back later, because a rename of the directory also needs write permission
+// for it.
 func letFill(dir string) error {
 	if unix.Access(dir, unix.W_OK) == nil {
 		return nil

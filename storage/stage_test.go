@@ -6,7 +6,8 @@ import (
 	"testing"
 )
 
-// A layer's directory is writable to who fills it, also where capabilities do not count.
+// The owner of a layer's directory must be able to write to it, also without
+// capabilities.
 func TestLetFill(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "dir")
 	if err := os.Mkdir(dir, 0o555); err != nil {
@@ -17,7 +18,7 @@ func TestLetFill(t *testing.T) {
 	}
 	want := os.FileMode(0o755)
 	if os.Geteuid() == 0 {
-		want = 0o555 // CAP_DAC_OVERRIDE does
+		want = 0o555 // CAP_DAC_OVERRIDE is enough
 	}
 	if info, err := os.Stat(dir); err != nil || info.Mode().Perm() != want {
 		t.Errorf("%v, %v; want %v", info.Mode(), err, want)

@@ -13,18 +13,17 @@ import (
 	"github.com/shale-build/shale/internal/filelock"
 )
 
-// Layers are made in staging directories of shale's own, not in those of the
-// driver below overlay/staging: podman and buildah with containers/storage before
-// v1.54.0 (podman before 5.1) remove overlay/staging with all that is in it when
-// one of their commands ends, whoever uses it (Driver.Cleanup, drivers/overlay).
-// What recording needs of a staging directory is that rename(2) leads from there
-// to the directory of layers.
+// Layers are made in shale's own staging directories, not in those of the driver below
+// overlay/staging. podman and buildah with containers/storage before v1.54.0 (podman
+// before 5.1) remove overlay/staging and all its content when one of their commands ends,
+// even if another process uses it (Driver.Cleanup, drivers/overlay). Recording only needs
+// that rename(2) works from a staging directory to the directory of layers.
 //
-// A staging directory NAME belongs to the process that holds NAME.lock beside it
-// locked by flock(2). The lock is made first and removed last, so a directory
-// without one, or with one that is not locked, was left by a killed process.
+// A staging directory NAME belongs to the process that holds a lock (flock(2)) on the
+// file NAME.lock beside it. The lock file is made first and removed last. So if a
+// directory has no lock file, or one that is not locked, its process was killed.
 
-// stagingState is the directory of staging directories in that of shale's state.
+// stagingState is the directory of staging directories in shale's state directory.
 const stagingState = "staging"
 
 const lockSuffix = ".lock"
@@ -35,7 +34,8 @@ type stagingDir struct {
 	lock *os.File
 }
 
-// layerHome is the directory in which the driver keeps its directory of layers.
+// layerHome returns the parent directory of the driver's directory of layers: the image
+// store if there is one, otherwise the graph root.
 func layerHome(graphRoot, imageStore string) string {
 	if imageStore != "" {
 		return imageStore
@@ -68,15 +68,15 @@ func (s *Store) makeStagingBase() (string, error) {
 	return base, nil
 }
 
-// ownBase is where layers are made.
+// ownBase returns the directory in which layers are usually made.
 func ownBase(home string) string { return filepath.Join(home, stateDir, stagingState) }
 
-// strayBase is where layers are made when no rename leads to the driver's
-// directory from outside: when that is the root of another file system.
+// strayBase returns the directory in which layers are made if rename(2) from outside of
+// the driver's directory does not work, because that directory is a mount point.
 func strayBase(home string) string { return filepath.Join(home, driverName, stateDir) }
 
-// apart reports whether renaming from home into its subdirectory layers fails
-// because they are on different file systems or mounts.
+// apart reports whether a rename from home into its subdirectory layers fails, because
+// the two are on different file systems or mounts.
 func apart(home, layers string) bool {
 	var above, below unix.Stat_t
 	if unix.Stat(home, &above) != nil || unix.Stat(layers, &below) != nil {
@@ -91,10 +91,9 @@ func apart(home, layers string) bool {
 
 const selinuxLabel = "security.selinux"
 
-// copyLabel gives the directory to the SELinux label of from, if that has one.
-// What is made in it inherits the label, as it would have in from: the policy has
-// a type for layers, which containers may read, and another one for the rest of
-// the graph root.
+// copyLabel sets the SELinux label of from, if it has one, on the directory to. Files
+// made in to inherit the label, as they would in from. The policy has one type for
+// layers, which containers may read, and another type for the rest of the graph root.
 func copyLabel(from, to string) error {
 	label := make([]byte, 256)
 	n, err := unix.Lgetxattr(from, selinuxLabel, label)
@@ -133,8 +132,8 @@ func newStagingDir(base string) (*stagingDir, error) {
 	}
 }
 
-// lockNew locks a lock file that was just made. It reports false when another
-// process took it for left behind before it was locked.
+// lockNew locks a lock file that was just made. It returns false if another process
+// regarded the file as abandoned and removed it first.
 func lockNew(lock *os.File) (owned bool, err error) {
 	if locked, err := filelock.Try(lock, filelock.Exclusive); !locked || err != nil {
 		return false, err
@@ -146,7 +145,7 @@ func lockNew(lock *os.File) (owned bool, err error) {
 	return st.Nlink > 0, nil
 }
 
-// remove removes the directory with all that is in it, and its lock last.
+// remove removes the directory with all its content, and its lock last.
 func (d *stagingDir) remove() error {
 	err := removeTree(d.path)
 	if err == nil {
@@ -155,7 +154,7 @@ func (d *stagingDir) remove() error {
 	return errors.Join(err, d.lock.Close())
 }
 
-// finish removes the directory, of which nothing is left, and its lock.
+// finish removes the directory, which must be empty or gone, and its lock.
 func (d *stagingDir) finish() error {
 	err := os.Remove(d.path)
 	if err == nil || errors.Is(err, os.ErrNotExist) {

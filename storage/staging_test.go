@@ -11,8 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Staging directories that are made while others sweep stay, and so do those whose
-// owners are alive; the others go.
+// A sweep must keep the staging directories of live processes, also while they are being
+// made. It must remove the others.
 func TestSweep(t *testing.T) {
 	base := t.TempDir()
 	const made = 300
@@ -83,7 +83,7 @@ func TestSweep(t *testing.T) {
 	}
 }
 
-// Layers have the SELinux label of the directory of layers.
+// Staging directories must get the SELinux label of the directory of layers.
 func TestCopyLabel(t *testing.T) {
 	from, to := t.TempDir(), t.TempDir()
 	if err := copyLabel(from, to); err != nil {

@@ -23,9 +23,9 @@ import (
 )
 
 // StageTar unpacks the uncompressed tar of a layer into a staging directory while it
-// is read. Any number may do so at once. blob is the digest of the form it was
-// published in, which the caller has verified when r ends with io.EOF; "" for none.
-// On error nothing remains.
+// reads r. Any number of calls may run at once. blob is the digest of the layer's
+// published form, "" for none. If r ends with io.EOF, the caller must have verified that
+// digest. After an error, no files remain.
 func (s *Store) StageTar(ctx context.Context, r io.Reader, blob digest.Digest) (*Staged, error) {
 	return s.Stage(ctx, func(ctx context.Context, st Staging) (Diff, error) {
 		diff, err := s.unpack(contextReader{ctx, r}, st)
@@ -34,7 +34,8 @@ func (s *Store) StageTar(ctx context.Context, r io.Reader, blob digest.Digest) (
 	})
 }
 
-// unpack unpacks a layer and notes what its files do not have, all in one pass.
+// unpack unpacks a layer and writes its tar-split, which has everything that the files do
+// not have, in one pass.
 func (s *Store) unpack(r io.Reader, st Staging) (_ Diff, err error) {
 	if st.flat {
 		return Diff{}, errComposefs
@@ -66,14 +67,14 @@ func (s *Store) unpack(r io.Reader, st Staging) (_ Diff, err error) {
 		}
 		err = found.unpack(entries, st.Upper, st.options.WhiteoutFormat)
 	} else if err = chrootarchive.UntarUncompressed(entries, st.Upper, &st.options); err == nil {
-		// Zeros behind the end, which tar-split wants to see.
+		// tar-split must also see the zeros after the end of the archive.
 		_, err = io.Copy(io.Discard, entries)
 	}
 	err = errors.Join(err, entries.Close())
 	if splitErr := <-done; splitErr != nil && !errors.Is(splitErr, io.ErrClosedPipe) {
-		err = splitErr // what the layer could not be read for
+		err = splitErr // the cause: the layer could not be read
 	}
-	// Only then has it seen all.
+	// The log has seen all entries only after Close.
 	if err := errors.Join(err, log.Close()); err != nil {
 		return Diff{}, fmt.Errorf("unpack the layer: %w", explainOwners(err, found))
 	}
@@ -90,7 +91,7 @@ func (s *Store) unpack(r io.Reader, st Staging) (_ Diff, err error) {
 	}, nil
 }
 
-// measure computes digest and size of what is written to it.
+// measure computes the digest and the size of the bytes that are written to it.
 type measure struct {
 	digester digest.Digester
 	n        int64
@@ -102,12 +103,13 @@ func (m *measure) Write(p []byte) (int, error) {
 	return m.digester.Hash().Write(p)
 }
 
-// owners are those that occur in a tar, with the mode of its root.
+// owners has the owners that occur in a tar, and the mode of its root directory.
 type owners struct {
 	uids, gids map[uint32]bool
 	root       *os.FileMode
-	// beside: owners are not recorded in attributes, for the file system has none
-	// that are the user's. noCapabilities: it has none for capabilities either.
+	// beside reports that owners are not recorded in attributes, because the file system
+	// has no user attributes. noCapabilities reports that it has no attributes for
+	// capabilities either.
 	beside, noCapabilities bool
 	// lost is the first attribute of a file that is not kept, "" for none.
 	lost string

@@ -10,15 +10,15 @@ import (
 	"go.podman.io/storage/pkg/unshare"
 )
 
-// unpacking is how the driver would have a layer unpacked
+// unpacking has the options with which the driver would unpack a layer
 // (go.podman.io/storage v1.64.2, drivers/overlay, ApplyDiffWithDiffer).
 type unpacking struct {
 	options archive.TarOptions
-	// flat reports that the driver wants files by their digests, for composefs.
+	// flat reports that the driver wants files under their digests, for composefs.
 	flat bool
 }
 
-// rootMode is the mode with which the directory of a layer is made.
+// rootMode returns the mode with which the directory of a layer is made.
 func (u unpacking) rootMode() os.FileMode {
 	if u.options.ForceMask != nil {
 		return *u.options.ForceMask
@@ -26,8 +26,8 @@ func (u unpacking) rootMode() os.FileMode {
 	return 0o555
 }
 
-// unpacking reads the options of the driver that say how layers are unpacked. The
-// driver has checked them when it started.
+// unpacking reads the options of the driver for unpacking layers. The driver has checked
+// them at its start.
 func (s *Store) unpacking() (u unpacking, err error) {
 	u.options = archive.TarOptions{WhiteoutFormat: archive.OverlayWhiteoutFormat, InUserNS: unshare.IsRootless()}
 	for _, option := range s.lib.GraphOptions() {
@@ -43,9 +43,10 @@ func (s *Store) unpacking() (u unpacking, err error) {
 		case "force_mask":
 			u.options.ForceMask, err = parseMask(value)
 		case "mount_program":
-			// Device nodes, by which an overlay marks deleted names, may be
-			// forbidden where a program mounts.
-			u.options.WhiteoutFormat = archive.OverlayWhiteoutFormat // the last one counts
+			// An overlay marks deleted names by device nodes. If a program does the
+			// mounts, device nodes may be forbidden, so deleted names are then marked by
+			// files.
+			u.options.WhiteoutFormat = archive.OverlayWhiteoutFormat // the last option counts
 			if value != "" {
 				u.options.WhiteoutFormat = archive.AUFSWhiteoutFormat
 			}

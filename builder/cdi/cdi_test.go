@@ -26,7 +26,7 @@ func TestDirs(t *testing.T) {
 	}
 }
 
-// open makes a registry of files.
+// open returns a registry of description files.
 func open(t *testing.T, files map[string]string) *Registry {
 	t.Helper()
 	dir := t.TempDir()

@@ -1,9 +1,11 @@
 // Package cdi finds the devices that RUN --device names.
 //
-// A device is described by files of the Container Device Interface
-// (github.com/cncf-tags/container-device-interface): which nodes, mounts,
-// variables and hooks belong to it. Registry reads them and answers as
-// BuildKit does; what a device brings along is handed over as plain data, and
-// what this builder cannot give is refused by name. Who may use a device is
-// package exec's question, putting it into the container package sandbox's.
+// Files of the Container Device Interface
+// (github.com/cncf-tags/container-device-interface) describe devices: the nodes, mounts,
+// environment variables and hooks of each device. Registry reads these files and resolves
+// names like BuildKit. Edits returns the description of devices as plain data, and an
+// error that names the part if this builder does not support a part of it.
+//
+// Package exec decides whether a step may use a device, and package sandbox adds the
+// device to the container.
 package cdi

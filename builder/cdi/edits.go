@@ -13,7 +13,7 @@ import (
 	specs "tags.cncf.io/container-device-interface/specs-go"
 )
 
-// Edits are what devices bring into a container.
+// Edits are the changes that devices make to a container.
 type Edits struct {
 	Env            []string
 	Nodes          []Node
@@ -22,15 +22,16 @@ type Edits struct {
 	AdditionalGIDs []uint32
 }
 
-// Node is a device node. Access is as device cgroups have it; Mode, UID and GID
-// are nil for what is usual.
+// Node is a device node. Access has the syntax of device cgroups. Mode, UID and GID are
+// nil for the default values.
 type Node struct {
 	HostPath, Path, Access string
 	Mode                   *os.FileMode
 	UID, GID               *uint32
 }
 
-// Mount is a file or directory of the host, or a tmpfs when HostPath is empty.
+// Mount is a bind mount of a file or directory of the host, or a tmpfs if HostPath is
+// empty.
 type Mount struct {
 	HostPath, Path           string
 	ReadOnly, NoSUID, NoExec bool
@@ -38,8 +39,8 @@ type Mount struct {
 	Mode                     uint32
 }
 
-// Hook is a program of the host that prepares the container; Name says when it
-// runs, in the words of the OCI runtime specification.
+// Hook is a program of the host that prepares the container. Name is the name of the hook
+// in the OCI runtime specification, which says when the program runs.
 type Hook struct {
 	Name      string
 	Path      string
@@ -47,8 +48,10 @@ type Hook struct {
 	Timeout   *int
 }
 
-// Edits collects what the devices bring along, by their complete names. What is
-// common to the devices of one description comes once, and first.
+// Edits returns the edits of the devices with these complete names. If several devices
+// are in one description file, the common edits of that file appear once, before those of
+// the devices. It returns an error if a device is not registered or needs an edit that is
+// not supported.
 func (r *Registry) Edits(names ...string) (Edits, error) {
 	var out Edits
 	var seen []*cdi.Spec
@@ -128,8 +131,9 @@ func mountOf(m *specs.Mount) (Mount, error) {
 	return out, nil
 }
 
-// option takes what a mount in a step can be. Devices in it never work, and
-// nothing that is mounted in a step is seen outside.
+// option parses a mount option that is supported in a step. Options for device nodes and
+// for propagation have no effect: device nodes on such a mount never work, and mounts in
+// a step are not visible outside it.
 func (m *Mount) option(option string) (err error) {
 	key, value, _ := strings.Cut(option, "=")
 	switch key {

@@ -14,14 +14,14 @@ import (
 	"tags.cncf.io/container-device-interface/pkg/parser"
 )
 
-// Annotations of BuildKit's.
+// Annotations that BuildKit defines.
 const (
 	classAnnotation     = "org.mobyproject.buildkit.device.class"
 	autoAllowAnnotation = "org.mobyproject.buildkit.device.autoallow"
 )
 
-// Dirs are the directories with descriptions: those of docker and BuildKit, and
-// the user's own, which win.
+// Dirs returns the directories of device descriptions: those of docker and BuildKit, then
+// those of the user, which take precedence.
 func Dirs(env func(string) (string, bool)) []string {
 	dirs := []string{"/etc/cdi", "/var/run/cdi", "/etc/buildkit/cdi"}
 	if base, _ := env("XDG_CONFIG_HOME"); base != "" {
@@ -35,15 +35,15 @@ func Dirs(env func(string) (string, bool)) []string {
 	return dirs
 }
 
-// Registry knows the devices of a list of directories.
+// Registry holds the devices described in a list of directories.
 type Registry struct {
 	cache *cdi.Cache
 	names []string
 }
 
-// Open reads the directories, later ones before earlier ones; those that do not
-// exist are as good as empty. A description that cannot be read hides its own
-// devices only, see Faults.
+// Open reads the directories. A later directory takes precedence over an earlier one, and
+// a missing directory counts as empty. If a description file cannot be read, only its own
+// devices are missing; Faults returns the error.
 func Open(dirs []string) (*Registry, error) {
 	cache, err := cdi.NewCache(cdi.WithSpecDirs(dirs...), cdi.WithAutoRefresh(false))
 	if err != nil {
@@ -52,7 +52,7 @@ func Open(dirs []string) (*Registry, error) {
 	return &Registry{cache: cache, names: cache.ListDevices()}, nil
 }
 
-// Faults tells what was wrong with descriptions.
+// Faults returns the errors of the description files that could not be read.
 func (r *Registry) Faults() error {
 	var errs []error
 	for _, path := range slices.Sorted(maps.Keys(r.cache.GetErrors())) {
@@ -65,9 +65,10 @@ func (r *Registry) Faults() error {
 	return errors.Join(errs...)
 }
 
-// Find returns the complete names of what name stands for: itself, all devices
-// of a kind (vendor/class=*), the first of a kind (vendor/class), or those that
-// BuildKit's annotation puts into a class of that name.
+// Find returns the complete names of the devices that name refers to. These are the
+// device itself, all devices of a kind (vendor/class=*), the first device of a kind
+// (vendor/class), or the devices that BuildKit's annotation assigns to a class called
+// name.
 func (r *Registry) Find(name string) []string {
 	kind, device, _ := strings.Cut(name, "=")
 	var out []string
@@ -89,13 +90,15 @@ func (r *Registry) Find(name string) []string {
 	return out
 }
 
-// AutoAllowed tells whether the device's description lets every build use it.
+// AutoAllowed reports whether the description of the device permits every build to use
+// it.
 func (r *Registry) AutoAllowed(name string) bool {
 	allowed, err := strconv.ParseBool(r.annotation(name, autoAllowAnnotation))
 	return err == nil && allowed
 }
 
-// annotation of a device, or else of the file that describes it.
+// annotation returns an annotation of a device. If the device does not have it,
+// annotation returns that of the description file.
 func (r *Registry) annotation(name, key string) string {
 	d := r.cache.GetDevice(name)
 	if d == nil {

@@ -1,10 +1,11 @@
-// Package explain keeps what the steps of builds were made of, so that a later
-// build can say why a step had to run again.
+// Package explain records the inputs of the steps of builds, so that a later build can
+// explain why a step ran again.
 //
-// A Fact is one thing that a step's cache key depends on: its command, a
-// variable, a file it copies, the result of a step before. Facts holds those of
-// one step with a short digest each, never a value. A Store keeps the Facts of a
-// step under a slot, which names the step's place in a Dockerfile whatever it
-// says: Compare then tells which facts are new, gone or different. Which facts
-// there are is decided by package solve.
+// A Fact is one input of the cache key of a step: its command, a variable, a file that it
+// copies, or the result of an earlier step. Facts holds the facts of one step, each with
+// a short digest and never with its value.
+//
+// A Store keeps the Facts of a step under a slot. The slot is the position of the step in
+// a Dockerfile and does not depend on the content of the instruction. Compare returns the
+// facts that are new, missing or changed. Package solve decides which facts are recorded.
 package explain

@@ -7,10 +7,10 @@ import (
 	"strings"
 )
 
-// Kind says what a Fact is about.
+// Kind is the type of a Fact.
 type Kind string
 
-// The kinds, in the order in which changes are told.
+// The kinds, in the order in which changes are listed.
 const (
 	Command  Kind = "command"
 	Setting  Kind = "setting"
@@ -22,25 +22,27 @@ const (
 
 var order = []Kind{Command, Setting, Variable, Mount, File, Input}
 
-// maxFacts bounds what is kept of one step: of a larger one the rest is one fact.
+// maxFacts limits the number of facts of a step. All further facts are joined into one.
 const maxFacts = 100_000
 
-// Fact is one thing that a step depends on.
+// Fact is one input of a step.
 type Fact struct {
 	Kind Kind
-	// Name tells facts of one kind apart; what users see of them.
+	// Name distinguishes facts of one kind. It is shown to users.
 	Name string
 }
 
-// sum is a short digest: it tells values apart, and is no secret's whole hash.
+// sum is a short digest. It is long enough to detect a change, but it does not contain
+// the whole hash of a secret.
 type sum [8]byte
 
-// Facts are those of one step. The zero value is empty and ready to use.
+// Facts are the facts of one step. The zero value is empty and ready to use.
 type Facts struct {
 	sums map[Fact]sum
 }
 
-// Add notes that a fact has a value. A fact noted again has both values.
+// Add records the value of a fact. If the fact was added before, its digest depends on
+// both values.
 func (f *Facts) Add(kind Kind, name string, value []byte) {
 	fact := Fact{kind, name}
 	if len(f.sums) >= maxFacts {
@@ -57,7 +59,7 @@ func (f *Facts) Add(kind Kind, name string, value []byte) {
 	f.sums[fact] = sum(full[:len(sum{})])
 }
 
-// Assume notes a fact that is not known yet as it was.
+// Assume copies a fact from was, if its current value is not known yet.
 func (f *Facts) Assume(was *Facts, kind Kind, name string) {
 	fact := Fact{kind, name}
 	if s, ok := was.sums[fact]; ok {
@@ -68,11 +70,10 @@ func (f *Facts) Assume(was *Facts, kind Kind, name string) {
 	}
 }
 
-// Len counts the facts.
+// Len returns the number of facts.
 func (f *Facts) Len() int { return len(f.sums) }
 
-// Compare returns what is different in now from what was, in words, ordered by
-// kind and name.
+// Compare returns the differences between was and now in words, ordered by kind and name.
 func Compare(was, now *Facts) []string {
 	type change struct {
 		fact Fact
@@ -106,7 +107,7 @@ func Compare(was, now *Facts) []string {
 	return words
 }
 
-// String says what the fact is about: "file src/main.c", "the command".
+// String describes the fact, for example "file src/main.c" or "the command".
 func (f Fact) String() string {
 	switch f.Kind {
 	case Command:
@@ -120,10 +121,11 @@ func (f Fact) String() string {
 	return fmt.Sprintf("%s %s", f.Kind, f.Name)
 }
 
-// maxTold is how many changes are worth telling one by one.
+// maxTold is the number of changes that are listed one by one.
 const maxTold = 3
 
-// Sentence joins changes to one line.
+// Sentence joins changes to one line. If there are many, it lists the first ones and
+// counts the rest.
 func Sentence(changes []string) string {
 	if more := len(changes) - maxTold; more > 1 {
 		return fmt.Sprintf("%s and %d more", strings.Join(changes[:maxTold], ", "), more)

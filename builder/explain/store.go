@@ -17,27 +17,28 @@ import (
 	"github.com/klauspost/compress/gzip"
 )
 
-// maxAge is how long the facts of a step are kept after it ran last.
+// maxAge is how long the facts of a step are kept after the step last ran.
 const maxAge = 30 * 24 * time.Hour
 
-// Store is a directory with the facts of steps.
+// Store is a directory that holds the facts of steps.
 type Store struct {
 	dir     string
 	project string
 }
 
-// NewStore keeps facts in dir, which need not exist. project tells builds of one
-// kind from others: of the same context and Dockerfile, say.
+// NewStore returns a Store in dir, which is created if it does not exist. project
+// separates builds that must not be compared, for example builds of different contexts or
+// Dockerfiles.
 func NewStore(dir, project string) *Store { return &Store{dir: dir, project: project} }
 
-// path is where the facts of a slot are.
+// path returns the path of the file with the facts of a slot.
 func (s *Store) path(slot string) string {
 	full := sha256.Sum256([]byte(strconv.Quote(s.project) + slot))
 	return filepath.Join(s.dir, hex.EncodeToString(full[:16]))
 }
 
-// Load returns the facts of the step that ran last in a slot, nil when none is
-// known to have.
+// Load returns the facts of the step that last ran in a slot, or nil if none are
+// recorded.
 func (s *Store) Load(slot string) (*Facts, error) {
 	f, err := os.Open(s.path(slot))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -74,10 +75,11 @@ func (s *Store) Save(slot string, facts *Facts) error {
 	return nil
 }
 
-// tidyEvery is how often old facts are looked for.
+// tidyEvery is the time between two removals of old facts.
 const tidyEvery = 24 * time.Hour
 
-// Tidy removes, once a day, what no build has renewed for long.
+// Tidy removes facts that no build has saved again for maxAge. It does so at most once a
+// day.
 func (s *Store) Tidy(now time.Time) error {
 	stamp := filepath.Join(s.dir, ".tidied")
 	if info, err := os.Stat(stamp); err == nil && now.Sub(info.ModTime()) < tidyEvery {
@@ -88,7 +90,7 @@ func (s *Store) Tidy(now time.Time) error {
 	}
 	err := os.WriteFile(stamp, nil, 0o600)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil // nothing was ever kept
+		return nil // no facts were ever saved
 	}
 	return err
 }
@@ -137,7 +139,7 @@ func decode(r io.Reader) (*Facts, error) {
 		return nil, err
 	}
 	lines := bufio.NewScanner(z)
-	// A name is a path at most, quoted.
+	// The longest name is a quoted path.
 	lines.Buffer(nil, 64<<10)
 	if !lines.Scan() || lines.Text() != format {
 		return nil, errors.Join(errors.New("not in the format of this version"), lines.Err())

@@ -11,16 +11,15 @@ import (
 	"github.com/moby/buildkit/util/suggest"
 )
 
-// UnusedArg is a build argument that no ARG declares.
+// UnusedArg is a build argument that no ARG instruction declares.
 type UnusedArg struct {
 	Name string
-	// Nearest is a declared name that it may be a misspelling of, "" for
-	// none.
+	// Nearest is a declared name of which Name may be a misspelling, "" if there is none.
 	Nearest string
 }
 
-// predefined are the build arguments that mean something without an ARG, in
-// capitals. Those that begin with BUILDKIT_ do as well.
+// predefined are the build arguments that have an effect without an ARG instruction, in
+// capitals. Build arguments that begin with BUILDKIT_ have an effect as well.
 var predefined = map[string]bool{
 	"HTTP_PROXY": true, "HTTPS_PROXY": true, "FTP_PROXY": true, "NO_PROXY": true, "ALL_PROXY": true,
 	"TARGETPLATFORM": true, "TARGETOS": true, "TARGETARCH": true, "TARGETVARIANT": true, "TARGETOSVERSION": true,
@@ -28,37 +27,37 @@ var predefined = map[string]bool{
 	"TARGETSTAGE": true, epochArg: true,
 }
 
-// declared collects the names that ARG instructions declare, in the Dockerfile
-// and in the triggers of base images. It is asked by several goroutines.
+// declared collects the names that ARG instructions declare, in the Dockerfile and in the
+// triggers of base images. It is safe for concurrent use.
 type declared struct {
 	mu         sync.Mutex
 	dockerfile []byte
 	triggers   []string
 }
 
-// read keeps the Dockerfile.
+// read stores the Dockerfile.
 func (d *declared) read(dockerfile []byte) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.dockerfile = bytes.Clone(dockerfile)
 }
 
-// file is the Dockerfile, nil before it was read.
+// file returns the Dockerfile, or nil if it was not read yet.
 func (d *declared) file() []byte {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.dockerfile
 }
 
-// resolved keeps the triggers of an image.
+// resolved stores the triggers of a base image.
 func (d *declared) resolved(config []byte) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.triggers = append(d.triggers, triggersOf(config)...)
 }
 
-// unused tells which of args nobody declares. Without a Dockerfile at hand it
-// says nothing.
+// unused returns the args that no ARG instruction declares. It returns nil if the
+// Dockerfile was not read or does not parse.
 func (d *declared) unused(args map[string]string) []UnusedArg {
 	names, ok := d.names()
 	if !ok {
@@ -75,8 +74,8 @@ func (d *declared) unused(args map[string]string) []UnusedArg {
 	return unused
 }
 
-// nearest is the candidate that name is a misspelling of, in the case of its
-// letters first of all.
+// nearest returns the candidate of which name is probably a misspelling, or "" if there
+// is none. A candidate that differs only in upper and lower case comes first.
 func nearest(name string, candidates []string) string {
 	for _, c := range candidates {
 		if strings.EqualFold(name, c) {

@@ -52,7 +52,7 @@ func TestFrontendNotice(t *testing.T) {
 	}
 }
 
-// TestRego is a policy of docker buildx's beside the Dockerfile.
+// TestRego checks the warning about a policy of docker buildx beside the Dockerfile.
 func TestRego(t *testing.T) {
 	dir := tree(t, map[string]string{"Dockerfile": "FROM scratch\n", "Dockerfile.rego": "package docker\n"})
 	res, err := build(t, Options{Context: dir}, fakes())

@@ -15,7 +15,7 @@ import (
 // epochArg is the build argument that fixes timestamps.
 const epochArg = "SOURCE_DATE_EPOCH"
 
-// attributes spells o the way the front end wants it.
+// attributes returns o as the options of BuildKit's front end.
 func attributes(o Options) (map[string]string, error) {
 	m := map[string]string{}
 	if o.Epoch != nil {
@@ -52,7 +52,7 @@ func attributes(o Options) (map[string]string, error) {
 	return m, nil
 }
 
-// requestID is the front end's name for a report.
+// requestID returns the front end's name of a report.
 func requestID(call string) string {
 	if call == CallCheck {
 		return "frontend.lint"
@@ -68,7 +68,8 @@ func platformList(o Options) string {
 	return strings.Join(list, ",")
 }
 
-// setCache uses that "no-cache" means every stage when it is present and empty.
+// setCache sets the option "no-cache". If it is present and empty, it applies to every
+// stage.
 func setCache(m map[string]string, o Options) error {
 	if o.NoCache && len(o.NoCacheFilter) > 0 {
 		return inputErrorf("--no-cache and --no-cache-filter cannot currently be used together")
@@ -125,7 +126,7 @@ func setSandbox(m map[string]string, o Options) error {
 	return nil
 }
 
-// setResources leaves it to the front end to refuse what is no limit.
+// setResources sets the limits that are not zero. The front end checks their values.
 func setResources(m map[string]string, r Resources) {
 	for key, n := range map[string]int64{
 		"memory": r.Memory, "memswap": r.MemorySwap, "cpushares": r.CPUShares, "cpuperiod": r.CPUPeriod, "cpuquota": r.CPUQuota,
@@ -141,7 +142,8 @@ func setResources(m map[string]string, r Resources) {
 	}
 }
 
-// hostList accepts NAME:IP and NAME=IP, IPv6 addresses also in brackets.
+// hostList parses entries of the form NAME:IP or NAME=IP. An IPv6 address may be in
+// brackets.
 func hostList(hosts []string) (string, error) {
 	var list []string
 	for _, h := range hosts {

@@ -17,10 +17,10 @@ import (
 	"github.com/shale-build/shale/builder/llb"
 )
 
-// Build runs the front end over in. Errors about the Dockerfile carry their
-// place in it (errdefs.Sources; PrintError prints them). On error the Result
-// holds the lint findings made until then and nothing else. Build may be
-// called several times on the same Inputs.
+// Build runs the front end on in. An error about the Dockerfile carries its position in
+// the file: errdefs.Sources returns it and PrintError prints it. If Build fails, the
+// Result holds only the lint findings so far. Build may be called several times with the
+// same Inputs.
 func Build(ctx context.Context, in *Inputs, svc Services) (_ *Result, err error) {
 	g, err := newGateway(in, svc)
 	if err != nil {
@@ -45,8 +45,9 @@ func Build(ctx context.Context, in *Inputs, svc Services) (_ *Result, err error)
 	return out, readResult(out, res)
 }
 
-// explain tells that it is the user's to mend when a context that was fetched or
-// unpacked holds no Dockerfile; Open does so for local ones.
+// explain turns err into an InputError if a fetched or unpacked context has no
+// Dockerfile, because the user can correct that. For a local context, Open returns such
+// an error.
 func explain(err error, in *Inputs) error {
 	missing := in.remote && errors.Is(err, fs.ErrNotExist) && strings.Contains(err.Error(), "failed to read dockerfile")
 	if !missing {
@@ -111,7 +112,7 @@ func readEpoch(value []byte) (*time.Time, error) {
 	return &t, nil
 }
 
-// graphOf returns the graph behind a reference of ours; no reference is an
+// graphOf returns the graph of a reference that gateway.Solve made. A nil reference is an
 // empty result.
 func graphOf(r client.Reference) (*llb.Graph, error) {
 	switch r := r.(type) {

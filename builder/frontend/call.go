@@ -19,16 +19,15 @@ import (
 
 // Call is a report about a Dockerfile.
 type Call struct {
-	// Name is what Options.Call was.
+	// Name is the value of Options.Call.
 	Name string
-	// Results are the parts of the report as the front end gave them:
-	// result.json, and result.txt where it has one.
+	// Results are the parts of the report from the front end: result.json, and result.txt
+	// if the report has one.
 	Results map[string][]byte
-	// Status is the exit status the report asks for: 1 when a check has
-	// findings.
+	// Status is the exit status that the report asks for: 1 if a check has findings.
 	Status int
 
-	// shown is the path by which the user knows the Dockerfile.
+	// shown is the path of the Dockerfile as the user knows it.
 	shown string
 	lint  *lint.LintResults
 }
@@ -54,9 +53,9 @@ func readCall(out *Result, res *client.Result, in *Inputs) error {
 	return nil
 }
 
-// Print writes the report the way docker buildx does: for people, or for
-// machines when asJSON is set. An error in the Dockerfile that a check came
-// upon is not written for people: Failure has it.
+// Print writes the report in the format of docker buildx: as text, or as JSON if asJSON
+// is set. The text of a check does not contain an error in the Dockerfile; Failure
+// returns that.
 func (c *Call) Print(w io.Writer, asJSON bool) error {
 	if asJSON {
 		_, err := fmt.Fprintf(w, "%s\n", c.Results["result.json"])
@@ -109,8 +108,8 @@ func (c *Call) checkText(w *bytes.Buffer) error {
 	return nil
 }
 
-// Failure is the error in the Dockerfile that a check came upon, with its
-// place, "" for none.
+// Failure returns the error in the Dockerfile that a check found, with its position. It
+// returns "" if there is none.
 func (c *Call) Failure() string {
 	if c.lint == nil || c.lint.Error == nil {
 		return ""
@@ -120,7 +119,8 @@ func (c *Call) Failure() string {
 	return printable(buf.String())
 }
 
-// rename shows the path the user gave instead of the name the front end knows.
+// rename replaces the front end's name of the Dockerfile with the path that the user
+// knows.
 func (c *Call) rename(info *pb.SourceInfo) *pb.SourceInfo {
 	if info == nil || c.shown == "" {
 		return info
@@ -130,8 +130,8 @@ func (c *Call) rename(info *pb.SourceInfo) *pb.SourceInfo {
 	return info
 }
 
-// shownPath is how reports call the Dockerfile: by the path the user gave, or
-// by where it was found.
+// shownPath returns the path of the Dockerfile for reports: the path that the user gave,
+// or the path where the Dockerfile was found.
 func shownPath(o Options, filename string) string {
 	switch {
 	case o.Dockerfile == "-":

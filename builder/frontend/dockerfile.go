@@ -16,29 +16,31 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// What stands beside a Dockerfile has its name and these endings.
+// Suffixes of files beside a Dockerfile. The names of such files begin with the name of
+// the Dockerfile.
 const (
 	ignoreSuffix = ".dockerignore"
 	policySuffix = ".rego"
 )
 
-// defaultNames are where the Dockerfile is looked for in a directory, in this
-// order.
+// defaultNames are the names under which the Dockerfile is looked for in a directory, in
+// this order.
 var defaultNames = []string{
 	dockerui.DefaultDockerfileName,
 	strings.ToLower(dockerui.DefaultDockerfileName),
 	containerfile,
 }
 
-// What podman and buildah call the Dockerfile and its ignore file. The first counts by
-// itself only where docker would find nothing, the second only with the first.
+// Names that podman and buildah use for the Dockerfile and its ignore file. A
+// Containerfile is used without -f only if docker would find no Dockerfile. A
+// .containerignore is used only with a Containerfile.
 const (
 	containerfile   = "Containerfile"
 	containerIgnore = ".containerignore"
 )
 
-// findDockerfile looks in the context. Symbolic links lead nowhere but inside:
-// the context may come from somebody else.
+// findDockerfile looks for the Dockerfile in the context. It resolves symbolic links
+// inside the context, because the context may come from an untrusted source.
 func (in *Inputs) findDockerfile(dir, shown string) error {
 	root, err := OpenDir(dir, nil)
 	if err != nil {
@@ -61,14 +63,14 @@ func (in *Inputs) findDockerfile(dir, shown string) error {
 	return inputErrorf("open Dockerfile: no such file or directory in %s; name it with -f", shown)
 }
 
-// isContainerfile reports whether a Dockerfile has the name that podman and buildah give
-// it, Containerfile.dev and web.containerfile among them.
+// isContainerfile reports whether a Dockerfile has a name that podman and buildah give
+// it, for example Containerfile.dev or web.containerfile.
 func isContainerfile(name string) bool {
 	return strings.Contains(strings.ToLower(name), strings.ToLower(containerfile))
 }
 
-// findContainerIgnore takes .containerignore in the context dir, if it is there, for the
-// Containerfile's own ignore file, as podman does.
+// findContainerIgnore uses .containerignore in the context dir, if it exists, as the
+// ignore file of the Containerfile, as podman does.
 func (in *Inputs) findContainerIgnore(dir, shown string) error {
 	root, err := OpenDir(dir, nil)
 	if err != nil {
@@ -89,8 +91,9 @@ func (in *Inputs) findContainerIgnore(dir, shown string) error {
 	return checkPatterns(containerIgnore, data)
 }
 
-// readDockerfile reads the file that the user named, wherever it is. A path
-// that does not exist is tried in the context dir as well, if there is one.
+// readDockerfile reads the file that the user named, which may be anywhere. If the path
+// is relative and does not exist, it is also looked for in the context dir, if there is
+// one.
 func (in *Inputs) readDockerfile(path, dir string) error {
 	data, err := readNamed(path)
 	if errors.Is(err, fs.ErrNotExist) && filepath.Base(path) == dockerui.DefaultDockerfileName {
@@ -140,8 +143,8 @@ func dockerfileError(path string, err error) error {
 	return inputErrorf("read Dockerfile: %w", err)
 }
 
-// setDockerfile keeps the Dockerfile and the ignore file that stands beside it
-// in root: NAME.dockerignore, or else, for a Containerfile, NAME.containerignore.
+// setDockerfile stores the Dockerfile and its ignore file from root. The ignore file is
+// NAME.dockerignore, or for a Containerfile also NAME.containerignore.
 func (in *Inputs) setDockerfile(name string, data []byte, root Root) error {
 	in.setFilename(name)
 	in.files[name] = data
@@ -182,8 +185,8 @@ func (in *Inputs) readStdinDockerfile(stdin io.Reader) error {
 	return nil
 }
 
-// checkIgnoreFile makes an ignore file that cannot be used an error: the front
-// end would go on without it and send what was to stay out.
+// checkIgnoreFile returns an error if the ignore file cannot be used. The front end would
+// continue without it and add files to the image that must be ignored.
 func checkIgnoreFile(dir string) error {
 	root, err := OpenDir(dir, nil)
 	if err != nil {
@@ -203,7 +206,7 @@ func checkIgnoreFile(dir string) error {
 	return checkPatterns(filepath.Join(dir, dockerui.DefaultDockerignoreName), data)
 }
 
-// checkPatterns names the file in errors about its patterns.
+// checkPatterns returns an error with the name of the file if its patterns are invalid.
 func checkPatterns(name string, data []byte) error {
 	patterns, err := ignorefile.ReadAll(bytes.NewReader(data))
 	if err == nil {
@@ -220,7 +223,8 @@ func isLink(path string) bool {
 	return err == nil && info.Mode()&fs.ModeSymlink != 0
 }
 
-// readSmall reads a whole file of at most MaxFile bytes.
+// readSmall reads a whole file. It returns an error if the file has more than MaxFile
+// bytes.
 func readSmall(root Root, name string) ([]byte, error) {
 	data, err := root.ReadFile(name, 0, MaxFile+1)
 	if err != nil {
@@ -236,7 +240,7 @@ func limited(name string, data []byte) ([]byte, error) {
 	return data, nil
 }
 
-// readNamed is readSmall for a path that the user gave: links are followed.
+// readNamed is like readSmall for a path that the user gave. It follows symbolic links.
 func readNamed(path string) ([]byte, error) {
 	data, err := readPlain(path, 0, MaxFile+1)
 	if err != nil {
@@ -245,7 +249,7 @@ func readNamed(path string) ([]byte, error) {
 	return limited(path, data)
 }
 
-// readPlain reads a range of a regular file. It does not wait for a FIFO.
+// readPlain reads a range of a regular file. It does not block on a FIFO.
 func readPlain(path string, offset, length int64) ([]byte, error) {
 	handle, err := os.OpenFile(path, unix.O_PATH|unix.O_CLOEXEC, 0)
 	if err != nil {

@@ -10,8 +10,8 @@ import (
 	"github.com/shale-build/shale/builder/source/http"
 )
 
-// downloadDockerfile reads the Dockerfile that -f names by a URL. There is
-// nothing beside it, and so no ignore file of its own.
+// downloadDockerfile reads the Dockerfile if -f is a URL. Such a Dockerfile has no ignore
+// file of its own.
 func (in *Inputs) downloadDockerfile(ctx context.Context, o Options) (err error) {
 	dir, err := os.MkdirTemp(o.TempDir, "shale-dockerfile-")
 	if err != nil {

@@ -5,8 +5,8 @@ import (
 	"fmt"
 )
 
-// InputError says that what the user named as input cannot be used: there is
-// no Dockerfile, a context is not a directory, a value does not parse.
+// InputError is returned if an input that the user named cannot be used. For example,
+// there is no Dockerfile, a context is not a directory, or a value does not parse.
 type InputError struct {
 	Err error
 }
@@ -20,6 +20,6 @@ func inputErrorf(format string, args ...any) error {
 	return &InputError{Err: fmt.Errorf(format, args...)}
 }
 
-// ErrUnsupported is wrapped by errors about a front end, a kind of source or
-// a request that this builder does not know.
+// ErrUnsupported is wrapped by errors about a front end, a type of source or a request
+// that this builder does not support.
 var ErrUnsupported = errors.New("not supported")

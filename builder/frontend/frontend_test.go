@@ -28,8 +28,7 @@ var update = flag.Bool("update", false, "rewrite the golden sections of testdata
 
 var amd64 = ocispec.Platform{OS: "linux", Architecture: "amd64"}
 
-// fakeImages knows a few images by familiar name and counts how often each is
-// asked for.
+// fakeImages has a few images by familiar name and counts the requests for each.
 type fakeImages struct {
 	mu    sync.Mutex
 	calls map[string]int
@@ -71,7 +70,7 @@ func (f *fakeImages) Resolve(_ context.Context, ref string, p *ocispec.Platform,
 	return ref + "@" + dgst.String(), dgst, []byte(img), nil
 }
 
-// fakeLayouts answers for every layout with busybox's config.
+// fakeLayouts returns busybox's config for every layout.
 type fakeLayouts struct{}
 
 func (fakeLayouts) Resolve(ctx context.Context, _ string, dgst digest.Digest, p *ocispec.Platform) (digest.Digest, []byte, error) {
@@ -79,8 +78,8 @@ func (fakeLayouts) Resolve(ctx context.Context, _ string, dgst digest.Digest, p 
 	return dgst, config, err
 }
 
-// readCase reads a test case: the options stand in the archive's comment, the
-// context below "context/", the expectations in "want" files.
+// readCase reads a test case: the options are in the comment of the archive, the context
+// is below "context/", and the expected results are in "want" files.
 func readCase(t *testing.T, path string) (*txtar.Archive, Options) {
 	t.Helper()
 	ar, err := txtar.ParseFile(path)
@@ -184,7 +183,7 @@ func build(t *testing.T, o Options, svc Services) (*Result, error) {
 	return Build(t.Context(), in, svc)
 }
 
-// describe is the golden form of a result.
+// describe returns the golden form of a result.
 func describe(t *testing.T, res *Result) string {
 	t.Helper()
 	var b strings.Builder
@@ -212,7 +211,8 @@ func describe(t *testing.T, res *Result) string {
 	return b.String()
 }
 
-// compare checks the "want" section of a case, or rewrites it with -update.
+// compare compares got with the "want" section of a case, or rewrites the section if
+// -update is set.
 func compare(t *testing.T, path string, ar *txtar.Archive, got string) {
 	t.Helper()
 	for i := range ar.Files {
@@ -262,8 +262,8 @@ func TestBuild(t *testing.T) {
 	}
 }
 
-// skipUpstreamRace leaves Dockerfiles with more than one reference to an image
-// to the runs without the race detector (see TestBuildConcurrent).
+// skipUpstreamRace skips a Dockerfile with more than one reference to an image if the
+// race detector is on (see TestBuildConcurrent).
 func skipUpstreamRace(t *testing.T, dockerfile []byte) {
 	t.Helper()
 	text := strings.ToLower(string(dockerfile))
@@ -281,7 +281,7 @@ func dockerfileOf(ar *txtar.Archive) []byte {
 	return nil
 }
 
-// TestBuildErrors compares what PrintError writes: excerpt, line and text.
+// TestBuildErrors compares the output of PrintError: excerpt, line and text.
 func TestBuildErrors(t *testing.T) {
 	for _, path := range cases(t, "testdata/error/*.txtar") {
 		t.Run(strings.TrimSuffix(filepath.Base(path), ".txtar"), func(t *testing.T) {
@@ -300,8 +300,8 @@ func TestBuildErrors(t *testing.T) {
 	}
 }
 
-// TestBuildTwice shows that graphs do not change from run to run and that runs
-// share nothing.
+// TestBuildTwice checks that graphs do not change between runs and that runs share no
+// state.
 func TestBuildTwice(t *testing.T) {
 	_, o := readCase(t, "testdata/build/arg_env.txtar")
 	in, err := Open(t.Context(), o)
@@ -324,12 +324,12 @@ func TestBuildTwice(t *testing.T) {
 	}
 }
 
-// TestBuildConcurrent runs several platforms and several builds of the same
-// inputs at once. There is one base image and one platform per build so that
-// the front end resolves once per run: BuildKit's resolve cache writes a
-// constant to a shared field without a lock whenever it is asked
-// (frontend/dockerfile/builder/resolvecache.go), which is harmless but which
-// the race detector reports as soon as two stages of one run resolve.
+// TestBuildConcurrent runs several platforms and several builds of the same inputs at
+// once. There is one base image and one platform per build, so that the front end
+// resolves once per run. BuildKit's resolve cache writes a constant to a shared field
+// without a lock each time it is asked (frontend/dockerfile/builder/resolvecache.go).
+// This is harmless, but the race detector reports it if two stages of one run resolve an
+// image.
 func TestBuildConcurrent(t *testing.T) {
 	_, o := readCase(t, "testdata/build/arg_env.txtar")
 	in, err := Open(t.Context(), o)
@@ -352,8 +352,8 @@ func TestBuildConcurrent(t *testing.T) {
 	}
 }
 
-// TestScratchPlatforms covers the concurrency within one run without a base
-// image (see TestBuildConcurrent).
+// TestScratchPlatforms covers the concurrency in one run without a base image (see
+// TestBuildConcurrent).
 func TestScratchPlatforms(t *testing.T) {
 	_, o := readCase(t, "testdata/build/named_dir.txtar")
 	o.Platforms = nil

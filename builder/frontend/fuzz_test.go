@@ -14,9 +14,9 @@ import (
 	"github.com/rogpeppe/go-internal/txtar"
 )
 
-// FuzzDockerfile runs the whole front end over any bytes: reading, linting,
-// resolving, converting, decoding the graph, printing the error or the report.
-// It must neither panic nor hang.
+// FuzzDockerfile runs the whole front end on arbitrary bytes: it reads, lints, resolves,
+// converts, decodes the graph, and prints the error or the report. It must neither panic
+// nor hang.
 func FuzzDockerfile(f *testing.F) {
 	for _, pattern := range []string{"testdata/build/*.txtar", "testdata/error/*.txtar"} {
 		paths, err := filepath.Glob(pattern)
@@ -39,7 +39,7 @@ func FuzzDockerfile(f *testing.F) {
 	}
 	dockerfile := filepath.Join(f.TempDir(), "Dockerfile")
 	f.Fuzz(func(t *testing.T, data []byte, arg string, mode uint8) {
-		// An ssh address makes the front end connect.
+		// An ssh address makes the front end connect to a server.
 		if strings.Contains(string(data), "ssh") || strings.Contains(string(data), "@") || strings.Contains(arg, "@") {
 			return
 		}

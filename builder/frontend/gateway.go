@@ -20,17 +20,17 @@ import (
 	"github.com/shale-build/shale/builder/progress"
 )
 
-// sessionID is written into every local source. It is fixed because a graph
-// without one gets random values and so other digests at every run.
+// sessionID is written into each local source. It is constant because BuildKit gives a
+// source without a session ID a random value, and then the digests differ in each run.
 const sessionID = "shale"
 
-// gateway answers what the front end asks while it converts a Dockerfile.
-// Nested front ends (# syntax=) get a copy with options of their own.
+// gateway implements the client through which the front end accesses its inputs while it
+// converts a Dockerfile. A nested front end (# syntax=) gets a copy with its own options.
 type gateway struct {
 	in       *Inputs
 	svc      Services
 	platform ocispec.Platform
-	// opts is private to one run of the front end, which writes to it.
+	// opts belongs to one run of the front end, which modifies it.
 	opts map[string]string
 
 	roots    *roots
@@ -38,7 +38,7 @@ type gateway struct {
 	args     *declared
 	names    *spellings
 	activity *activity
-	// abandoned is set when nobody waits for the front end any more.
+	// abandoned is true if the front end still runs but its result is not needed.
 	abandoned bool
 }
 
@@ -68,8 +68,8 @@ func newGateway(in *Inputs, svc Services) (*gateway, error) {
 	}, nil
 }
 
-// close closes what the front end reads from, unless it is still at it: then that
-// is done when it ends.
+// close closes the files that the front end reads. If the front end still runs,
+// runFrontend closes them when it ends.
 func (g *gateway) close() error {
 	if g.abandoned {
 		return nil
@@ -77,8 +77,8 @@ func (g *gateway) close() error {
 	return g.roots.close()
 }
 
-// BuildOpts claims every capability: without one, the front end would silently
-// drop the feature.
+// BuildOpts declares support for every capability. The front end silently disables a
+// feature if its capability is missing.
 func (g *gateway) BuildOpts() client.BuildOpts {
 	return client.BuildOpts{
 		Opts:      g.opts,
@@ -90,18 +90,18 @@ func (g *gateway) BuildOpts() client.BuildOpts {
 	}
 }
 
-// Inputs has nothing: there is no front end that calls us with states.
+// Inputs returns no states, because no other front end calls this one.
 func (g *gateway) Inputs(context.Context) (map[string]buildkitllb.State, error) {
 	return nil, nil
 }
 
-// NewContainer is only used by front ends other than Dockerfile's.
+// NewContainer returns an error. Only front ends for other languages use it.
 func (g *gateway) NewContainer(context.Context, client.NewContainerRequest) (client.Container, error) {
 	return nil, fmt.Errorf("containers for front ends are %w", ErrUnsupported)
 }
 
-// Solve wraps a definition into a reference that is evaluated when it is first
-// read, which for final results is never.
+// Solve returns a reference to a definition. The reference is evaluated when it is read
+// for the first time; the final results are never read.
 func (g *gateway) Solve(ctx context.Context, req client.SolveRequest) (*client.Result, error) {
 	if req.Frontend != "" {
 		return g.forward(ctx, req)
@@ -124,14 +124,14 @@ func (g *gateway) Solve(ctx context.Context, req client.SolveRequest) (*client.R
 	return res, nil
 }
 
-// builtinFrontends are the images that hold the front end we have built in.
+// builtinFrontends are the images that contain the front end that is built in.
 var builtinFrontends = map[string]bool{
 	"docker.io/docker/dockerfile":          true,
 	"docker.io/docker/dockerfile-upstream": true,
 }
 
-// forward answers "# syntax=" and BUILDKIT_SYNTAX. The options of the request
-// carry "cmdline", which keeps the front end from forwarding again.
+// forward answers "# syntax=" and BUILDKIT_SYNTAX. The option "cmdline" keeps the nested
+// front end from forwarding again; forward adds it if the request does not have it.
 func (g *gateway) forward(ctx context.Context, req client.SolveRequest) (*client.Result, error) {
 	source := req.FrontendOpt["source"]
 	if req.Frontend == "dockerfile.v0" {
@@ -152,8 +152,8 @@ func (g *gateway) forward(ctx context.Context, req client.SolveRequest) (*client
 	return builder.Build(ctx, &nested)
 }
 
-// announce shows which front end is used for the one that was asked for, as
-// docker shows the image that it pulls.
+// announce shows that the built-in front end is used instead of an image. Docker shows
+// the image that it pulls in the same place.
 func (g *gateway) announce(source string) {
 	step := startStep(g.svc.Progress, fmt.Sprintf("[internal] front end %s is built in", source))
 	_, tag, _ := strings.Cut(source, ":")

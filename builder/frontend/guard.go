@@ -17,12 +17,12 @@ import (
 	"github.com/moby/buildkit/solver/pb"
 )
 
-// errPanic is wrapped by the error that stands for a panic of the front end.
+// errPanic is wrapped by the error that replaces a panic of the front end.
 var errPanic = errors.New("the front end failed in an unforeseen way")
 
-// guarded runs the front end and makes a panic of it an error. Where a panic is
-// known, its cause is avoided (checkTriggers, listTargets): what the front end
-// does on other goroutines cannot be caught.
+// guarded runs the front end and returns a panic as an error. A panic in another
+// goroutine cannot be recovered. The known causes of panics are therefore avoided in
+// advance, see checkTriggers and listTargets.
 func guarded(ctx context.Context, g *gateway) (res *client.Result, err error) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -33,8 +33,8 @@ func guarded(ctx context.Context, g *gateway) (res *client.Result, err error) {
 	return res, err
 }
 
-// parse reads a Dockerfile. BuildKit dereferences a linter that is not there as
-// soon as a comment sets one up (# check=…), so there always is one.
+// parse parses a Dockerfile. It always passes a linter: without one, BuildKit
+// dereferences a nil pointer if a comment configures the linter (# check=…).
 func parse(dockerfile []byte) ([]instructions.Stage, []instructions.ArgCommand, error) {
 	ast, err := parser.Parse(bytes.NewReader(dockerfile))
 	if err != nil {
@@ -43,8 +43,8 @@ func parse(dockerfile []byte) ([]instructions.Stage, []instructions.ArgCommand, 
 	return instructions.Parse(ast.AST, linter.New(&linter.Config{}))
 }
 
-// listTargets makes the report of that name as the front end does, which fails
-// for Dockerfiles with comments of the kind that parse is about.
+// listTargets makes the report CallTargets. The front end makes the same report, but it
+// panics on Dockerfiles with the comments described at parse.
 func listTargets(dockerfile []byte) (*client.Result, error) {
 	stages, _, err := parse(dockerfile)
 	if err != nil {
@@ -74,25 +74,25 @@ func location(ranges []parser.Range) *pb.Location {
 	return l
 }
 
-// triggersOf are the ONBUILD instructions of an image.
+// triggersOf returns the ONBUILD instructions of an image.
 func triggersOf(config []byte) []string {
 	var image struct {
 		Config struct{ OnBuild []string } `json:"config"`
 	}
-	// A config that cannot be read is an error elsewhere.
+	// An invalid config is reported by its other readers.
 	if json.Unmarshal(config, &image) != nil {
 		return nil
 	}
 	return image.Config.OnBuild
 }
 
-// checkTriggers refuses triggers with comments, which no builder writes and on
-// which the front end panics.
+// checkTriggers refuses triggers that contain comments. The front end panics on them, and
+// no builder writes them.
 func checkTriggers(ref string, config []byte) error {
 	for _, trigger := range triggersOf(config) {
 		ast, err := parser.Parse(strings.NewReader(trigger))
 		if err != nil {
-			continue // The front end says so itself.
+			continue // the front end returns the same error
 		}
 		for _, n := range ast.AST.Children {
 			if len(n.PrevComment) > 0 {

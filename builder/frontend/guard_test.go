@@ -9,8 +9,8 @@ import (
 
 const commented = "# base has the tools\n# check=skip=StageNameCasing\nFROM busybox AS Base\n# check=skip=all\nRUN true\n# check=skip=JSONArgsRecommended\nONBUILD CMD x\nFROM base\n"
 
-// TestTargetsOfComments lists the targets of a Dockerfile on which BuildKit's
-// own list fails.
+// TestTargetsOfComments lists the targets of a Dockerfile on which BuildKit's own list
+// panics.
 func TestTargetsOfComments(t *testing.T) {
 	dir := tree(t, map[string]string{"Dockerfile": commented})
 	res, err := build(t, Options{Context: dir, Call: CallTargets}, fakes())
@@ -26,7 +26,8 @@ func TestTargetsOfComments(t *testing.T) {
 	}
 }
 
-// TestListTargets compares ours with the front end's where that works.
+// TestListTargets compares listTargets with the front end on Dockerfiles that both
+// support.
 func TestListTargets(t *testing.T) {
 	dockerfile := "# base has the tools\nFROM --platform=linux/amd64 busybox AS base\nFROM base\nFROM \\\n base AS Last\n"
 	want, err := build(t, Options{Context: tree(t, map[string]string{"Dockerfile": dockerfile}), Call: CallTargets}, fakes())
@@ -50,7 +51,7 @@ func TestComments(t *testing.T) {
 	}
 }
 
-// TestTriggerWithComment is a base image that would make the front end panic.
+// TestTriggerWithComment uses a base image on which the front end would panic.
 func TestTriggerWithComment(t *testing.T) {
 	dir := tree(t, map[string]string{"Dockerfile": "FROM commented\n"})
 	_, err := build(t, Options{Context: dir}, fakes())

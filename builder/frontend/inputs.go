@@ -17,20 +17,19 @@ import (
 	"github.com/shale-build/shale/builder/policy"
 )
 
-// Inputs are the opened inputs of a build. Close them when the build, not only
-// the front end, is done with them.
+// Inputs are the opened inputs of a build. The caller must close them after the whole
+// build, because graphs refer to them.
 type Inputs struct {
-	// Locals maps the names of local sources (local://NAME) to directories:
-	// "context" and the local ones among the named contexts. The Dockerfile
-	// is held in memory and appears in no graph.
+	// Locals maps the names of local sources (local://NAME) to directories. They are
+	// "context" and the named contexts that are directories. The Dockerfile is held in
+	// memory and is not part of any graph.
 	Locals map[string]string
-	// Layouts maps the store ids of OCI layout sources (attribute oci.store)
-	// to where they lead.
+	// Layouts maps the store ids of OCI layout sources (attribute oci.store) to images.
 	Layouts map[string]Layout
-	// Archive is the file that holds the archive read from standard input,
-	// "" for none. It is what StdinURL stands for.
+	// Archive is the path of the file with the archive from standard input, "" if there
+	// is none. Sources refer to it as StdinURL.
 	Archive string
-	// Filename is the name by which messages know the Dockerfile.
+	// Filename is the name of the Dockerfile in messages.
 	Filename string
 
 	opts     map[string]string
@@ -40,16 +39,15 @@ type Inputs struct {
 	// buildArgs are Options.BuildArgs.
 	buildArgs map[string]string
 	files     memRoot
-	// rego is the name of a policy beside the Dockerfile that docker buildx
-	// would evaluate, "" for none.
+	// rego is the name of a policy beside the Dockerfile that docker buildx would
+	// evaluate, "" if there is none.
 	rego string
-	// shown is the path by which the user knows the Dockerfile.
+	// shown is the path of the Dockerfile as the user knows it.
 	shown string
-	// remote is set when the Dockerfile lies in a context that has to be
-	// fetched or unpacked.
+	// remote is true if the Dockerfile is in a context that must be fetched or unpacked.
 	remote bool
 	tmp    string
-	// patience is another than the usual one, for tests.
+	// patience replaces usualPatience in tests.
 	patience time.Duration
 }
 
@@ -59,13 +57,14 @@ type Layout struct {
 	Digest digest.Digest
 }
 
-// Names of local sources. The front end knows them too.
+// Names of local sources, which the front end uses as well.
 const (
 	localContext    = dockerui.DefaultLocalNameContext
 	localDockerfile = dockerui.DefaultLocalNameDockerfile
 )
 
-// Open finds and reads what o names. Errors about it are InputErrors.
+// Open finds and reads the inputs that o names. An error about the inputs is an
+// *InputError. The caller must call Close.
 func Open(ctx context.Context, o Options) (_ *Inputs, err error) {
 	in := &Inputs{
 		Locals:   map[string]string{},
@@ -102,7 +101,7 @@ func Open(ctx context.Context, o Options) (_ *Inputs, err error) {
 	return in, nil
 }
 
-// Close removes what Open spooled.
+// Close removes the files that Open spooled.
 func (in *Inputs) Close() error {
 	if in.tmp == "" {
 		return nil
@@ -178,8 +177,9 @@ func (in *Inputs) openDirectory(ctx context.Context, o Options) error {
 	return checkIgnoreFile(dir)
 }
 
-// openURL leaves the Dockerfile to the remote context unless it is given by an
-// absolute path or a URL, or on standard input.
+// openURL sets the options for a remote context. If -f is an absolute path, a URL or
+// standard input, the Dockerfile is read now. Otherwise the front end reads it from the
+// context.
 func (in *Inputs) openURL(ctx context.Context, o Options) error {
 	in.opts["context"] = o.Context
 	if o.Subdir != "" {

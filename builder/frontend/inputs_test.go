@@ -26,8 +26,8 @@ import (
 	"github.com/shale-build/shale/builder/progress"
 )
 
-// tree writes files below a new directory; a value "-> x" makes a link and
-// "|" a FIFO.
+// tree writes files below a new directory. A value "-> x" makes a symbolic link and "|" a
+// FIFO.
 func tree(t *testing.T, files map[string]string) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -109,8 +109,8 @@ func TestOpenDirectory(t *testing.T) {
 	}
 }
 
-// TestContainerfile has what podman's users have: the Containerfile counts by itself only
-// where docker would find nothing, its ignore file also when -f names it.
+// TestContainerfile checks the names of podman. A Containerfile is used without -f only
+// if docker would find no Dockerfile. Its ignore file is used with -f too.
 func TestContainerfile(t *testing.T) {
 	elsewhere := tree(t, map[string]string{
 		"Containerfile": "FROM scratch", ".containerignore": "e",
@@ -228,8 +228,8 @@ func tarball(t *testing.T, files map[string]string) []byte {
 	return buf.Bytes()
 }
 
-// compress runs data through one of the writers that make an archive's
-// wrapping; bzip2 has no writer, so that case is a made-up header.
+// compress passes data through a compressor. There is no writer for bzip2, so that case
+// returns only a header.
 func compress(t *testing.T, kind string, data []byte) []byte {
 	t.Helper()
 	var buf bytes.Buffer
@@ -259,7 +259,7 @@ func compress(t *testing.T, kind string, data []byte) []byte {
 	return buf.Bytes()
 }
 
-// fakeEvaluator serves one directory and remembers the graphs.
+// fakeEvaluator serves one directory and records the graphs.
 type fakeEvaluator struct {
 	dir    string
 	mu     sync.Mutex
@@ -422,8 +422,8 @@ func TestCalls(t *testing.T) {
 	}
 }
 
-// TestCheckFailure is a check that comes upon an error: findings are reported,
-// the error is not one of them.
+// TestCheckFailure checks a Dockerfile with an error. The findings are reported, and the
+// error is not one of them.
 func TestCheckFailure(t *testing.T) {
 	dir := tree(t, map[string]string{"sub/Dockerfile": "FROM busybox AS A\nRUN --mont=x \x1b[2J\n"})
 	res, err := build(t, Options{Context: dir, Dockerfile: dir + "/sub/Dockerfile", Call: CallCheck}, fakes())
@@ -484,7 +484,7 @@ func TestCheckWithoutFindings(t *testing.T) {
 	}
 }
 
-// sink records the names of the vertices it sees completed.
+// sink records the names of completed vertices.
 type sink struct {
 	progress.Sink
 	mu    sync.Mutex
@@ -558,8 +558,8 @@ func TestRoot(t *testing.T) {
 	}
 }
 
-// FuzzBuild gives the front end arbitrary Dockerfiles. Whatever it makes of
-// them must be a graph that Decode accepts, and nothing may panic.
+// FuzzBuild passes arbitrary Dockerfiles to the front end. Decode must accept each
+// resulting graph, and the code must not panic.
 func FuzzBuild(f *testing.F) {
 	for _, s := range []string{
 		"FROM busybox\nRUN --mount=type=cache,target=/c,id=a,from=busybox x\n",
@@ -573,8 +573,8 @@ func FuzzBuild(f *testing.F) {
 	f.Fuzz(func(t *testing.T, dockerfile []byte) {
 		skipUpstreamRace(t, dockerfile)
 		if bytes.Contains(dockerfile, []byte("@")) || bytes.Contains(dockerfile, []byte("ssh:")) {
-			// Git sources over ssh make the front end ask the host for its
-			// keys; a test does not use the network.
+			// Git sources over ssh make the front end ask the host for its keys. A test
+			// must not use the network.
 			t.Skip()
 		}
 		in := &Inputs{
@@ -597,8 +597,8 @@ func FuzzBuild(f *testing.F) {
 	})
 }
 
-// TestSilentServer has a Dockerfile whose git repository is on an ssh server
-// that never says a word.
+// TestSilentServer uses a Dockerfile with a git repository on an ssh server that never
+// sends a byte.
 func TestSilentServer(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

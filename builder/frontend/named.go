@@ -17,8 +17,8 @@ import (
 	"github.com/shale-build/shale/builder/llb"
 )
 
-// openNamed prepares --build-context values, in a fixed order so that the ids
-// given to layouts do not change from run to run.
+// openNamed prepares the values of --build-context. It processes them in sorted order, so
+// that each layout gets the same id in each run.
 func (in *Inputs) openNamed(contexts map[string]string) error {
 	names := make([]string, 0, len(contexts))
 	for name := range contexts {
@@ -42,8 +42,8 @@ func (in *Inputs) openNamed(contexts map[string]string) error {
 	return nil
 }
 
-// contextKey spells a name as the front end looks it up: a familiar image name
-// without the tag latest, "::platform" left as it is.
+// contextKey returns the form of a name under which the front end looks it up: a familiar
+// image name without the tag latest. A suffix "::platform" stays unchanged.
 func contextKey(name string) (string, error) {
 	ref, platform, hasPlatform := strings.Cut(name, "::")
 	named, err := reference.ParseNormalizedNamed(ref)
@@ -57,7 +57,7 @@ func contextKey(name string) (string, error) {
 	return key, nil
 }
 
-// named returns the front end's value of one named context.
+// named returns the front end's option value for a named context.
 func (in *Inputs) named(key, value string) (string, error) {
 	switch {
 	case strings.HasPrefix(value, llb.SchemeImage+"://"):
@@ -82,8 +82,8 @@ func checkImageName(key, name string) error {
 	return nil
 }
 
-// directory gives a directory the context's name, away from the names that
-// have a meaning already.
+// directory adds a local source with the name of the context. It changes a name that is
+// already used for another source.
 func (in *Inputs) directory(key, dir string) (string, error) {
 	abs, err := filepath.Abs(dir)
 	if err != nil {
@@ -100,7 +100,7 @@ func (in *Inputs) directory(key, dir string) (string, error) {
 	return "local:" + name, nil
 }
 
-// layout finds out the digest of DIR, DIR:TAG or DIR@DIGEST.
+// layout adds the image of DIR, DIR:TAG or DIR@DIGEST and determines its digest.
 func (in *Inputs) layout(key, spec string) (string, error) {
 	dir, dgst, err := splitLayout(spec)
 	if err != nil {
@@ -119,7 +119,7 @@ func splitLayout(spec string) (dir string, dgst digest.Digest, err error) {
 		}
 		dir = before
 	}
-	// A tag has no slash, and a directory that exists may have a colon.
+	// A tag contains no slash. An existing directory may have a colon in its name.
 	if i := strings.LastIndex(dir, ":"); i >= 0 && !isDir(dir) && !strings.Contains(dir[i:], "/") {
 		dir, tag = dir[:i], dir[i+1:]
 	}
@@ -136,8 +136,8 @@ func splitLayout(spec string) (dir string, dgst digest.Digest, err error) {
 	return dir, dgst, err
 }
 
-// layoutDigest looks a tag up in the index; without a tag the only image is
-// meant, or the one tagged latest.
+// layoutDigest returns the digest of a tag from the index. Without a tag it returns the
+// digest of the only image, or of the image tagged latest.
 func layoutDigest(dir, tag string) (digest.Digest, error) {
 	root, err := OpenDir(dir, nil)
 	if err != nil {
@@ -173,14 +173,14 @@ func validDigest(d digest.Digest) (digest.Digest, error) {
 	return d, nil
 }
 
-// isGit says whether the front end takes s for a git repository, even if for a
-// malformed one. An existing directory is none, whatever its name.
+// isGit reports whether the front end reads s as the address of a git repository, even if
+// the address is malformed. The caller must check first that s is not a directory.
 func isGit(s string) bool {
 	_, ok, _ := dfgitutil.ParseGitRef(s)
 	return ok
 }
 
-// IsGitSSH says whether s is the address of a git repository over ssh.
+// IsGitSSH reports whether s is the address of a git repository over ssh.
 func IsGitSSH(s string) bool {
 	if isDir(s) || !isGit(s) {
 		return false

@@ -7,75 +7,76 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// Options say what to build. The zero value of every field but Context means
-// docker's default.
+// Options say what to build. The zero value of each field but Context selects docker's
+// default.
 type Options struct {
-	// Context is a directory, "-" (a tar archive or a Dockerfile on Stdin) or
-	// an http(s) URL of either.
+	// Context is a directory, a git repository, an http(s) URL, or "-" for Stdin. A URL
+	// and Stdin may hold a tar archive or a Dockerfile.
 	Context string
-	// Subdir is the directory of a context archive that is the context, ""
-	// for all of it. The Dockerfile lies below it, too. It has no meaning for
-	// other contexts.
+	// Subdir is the directory in a context archive that is used as the context, "" for
+	// the whole archive. The Dockerfile must be below it too. It has no effect on a local
+	// directory.
 	Subdir string
-	// Dockerfile is a path, "-" for Stdin, or "" for <context>/Dockerfile.
+	// Dockerfile is a path, an http(s) URL, or "-" for Stdin. "" selects the default
+	// names in the context, see defaultNames.
 	Dockerfile string
-	// Stdin is read when Context or Dockerfile is "-".
+	// Stdin is read if Context or Dockerfile is "-".
 	Stdin io.Reader
 
-	// BuildArgs are --build-arg values.
+	// BuildArgs are the values of --build-arg.
 	BuildArgs map[string]string
-	// Contexts are --build-context values by name: a directory,
-	// docker-image://REF, oci-layout://PATH or an http(s) URL.
+	// Contexts are the values of --build-context by name. A value is a directory,
+	// docker-image://REF, oci-layout://PATH, a git repository or an http(s) URL.
 	Contexts map[string]string
-	// Target is the stage to build, "" for the last.
+	// Target is the stage to build, "" for the last stage.
 	Target string
-	// Labels are added to the image's config.
+	// Labels are added to the config of the image.
 	Labels map[string]string
-	// AddHosts are extra lines of /etc/hosts, each NAME:IP or NAME=IP.
+	// AddHosts are additional lines of /etc/hosts, each NAME:IP or NAME=IP.
 	AddHosts []string
-	// Network is the network of RUN steps: "default", "none", "host" or
-	// "private".
+	// Network is the network of RUN steps: "default", "none", "host" or "private".
 	Network string
-	// Platforms are the platforms to build for; none means the machine's own.
+	// Platforms are the platforms to build for. If there are none, it is the platform of
+	// this machine.
 	Platforms []ocispec.Platform
 	// ShmSize is the size of /dev/shm in bytes, 0 for the default.
 	ShmSize int64
-	// Resources bound RUN steps, where the machine can.
+	// Resources limit RUN steps, if the machine supports that.
 	Resources Resources
-	// Ulimits are name=soft[:hard].
+	// Ulimits have the form name=soft[:hard].
 	Ulimits []string
 
 	// NoCache runs every step again.
 	NoCache bool
 	// NoCacheFilter names the stages whose steps run again.
 	NoCacheFilter []string
-	// Pull asks the registry for a newer base image even when a local one
-	// has the name.
+	// Pull asks the registry for a newer base image, even if a local image has the name.
 	Pull bool
-	// Epoch is SOURCE_DATE_EPOCH of the environment, nil for none. A build
-	// argument of that name wins.
+	// Epoch is SOURCE_DATE_EPOCH from the environment, nil if it is not set. A build
+	// argument of that name overrides it.
 	Epoch *time.Time
 
-	// SourcePolicy is a file of rules about what the build may use, "" for
-	// none (see package policy).
+	// SourcePolicy is a file with rules about the sources that the build may use, "" if
+	// there is none (see package policy).
 	SourcePolicy string
 
-	// IgnoreRego says nothing of a Rego policy beside the Dockerfile, which is
-	// not evaluated in any case.
+	// IgnoreRego turns off the warning about a Rego policy beside the Dockerfile. Such a
+	// policy is never evaluated.
 	IgnoreRego bool
 
-	// Call asks for a report about the Dockerfile instead of a build:
-	// CallCheck, CallOutline or any other that the front end has; "" builds.
+	// Call requests a report about the Dockerfile instead of a build. It is CallCheck,
+	// CallOutline or any other report of the front end; "" requests a build.
 	Call string
 
-	// BuildPlatform is the machine that runs the steps, nil for this one.
+	// BuildPlatform is the platform of the machine that runs the steps, nil for this
+	// machine.
 	BuildPlatform *ocispec.Platform
-	// TempDir is where a context read from Stdin is spooled, "" for the
-	// system's.
+	// TempDir is the directory for a context that is spooled from Stdin, "" for the
+	// system's default.
 	TempDir string
 }
 
-// Reports for Options.Call that are printed in a form of their own.
+// Reports for Options.Call that have a text form of their own.
 const (
 	CallCheck    = "check"
 	CallOutline  = "outline"
@@ -83,21 +84,21 @@ const (
 	CallDescribe = "subrequests.describe"
 )
 
-// StdinURL is the made-up address of a context archive that was read from
-// standard input. The http source serves Inputs.Archive under it. The top-level
-// domain is reserved (RFC 2606), so no server can have the name.
+// StdinURL is an artificial address for a context archive from standard input. The http
+// source serves Inputs.Archive at this address. The top-level domain "invalid" is
+// reserved (RFC 2606), so no server can have that name.
 const StdinURL = "http://stdin.invalid/context"
 
-// Resources are limits of control groups; zero values bound nothing.
+// Resources are limits of control groups. A zero value sets no limit.
 type Resources struct {
-	// Memory in bytes, MemorySwap of memory and swap together, -1 for any
-	// amount of swap.
+	// Memory is in bytes. MemorySwap is the sum of memory and swap in bytes, -1 for
+	// unlimited swap.
 	Memory, MemorySwap int64
-	// CPUShares is a weight; CPUQuota, in each CPUPeriod, a time in
-	// microseconds.
+	// CPUShares is a relative weight. CPUQuota is the time that a step may use in each
+	// CPUPeriod, both in microseconds.
 	CPUShares, CPUPeriod, CPUQuota int64
-	// CpusetCpus and CpusetMems are lists such as 0-3,7.
+	// CpusetCpus and CpusetMems are lists, for example 0-3,7.
 	CpusetCpus, CpusetMems string
-	// CgroupParent is the control group that steps are placed in.
+	// CgroupParent is the control group under which steps are placed.
 	CgroupParent string
 }

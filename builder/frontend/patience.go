@@ -13,20 +13,19 @@ import (
 	"github.com/moby/buildkit/frontend/gateway/client"
 )
 
-// usualPatience is how long the front end may work without asking us anything. All
-// it then does of its own is to convert, which takes milliseconds, and to ask
-// ssh servers of git repositories for their host keys, for which it has no time
-// limit.
+// usualPatience is how long the front end may run without a call to the gateway. On its
+// own it only converts, which takes milliseconds, and asks ssh servers of git
+// repositories for their host keys. It has no time limit for these servers.
 const usualPatience = 30 * time.Second
 
-// activity knows since when the front end has asked nothing.
+// activity records the time since the front end last called the gateway.
 type activity struct {
 	mu     sync.Mutex
 	active int
 	since  time.Time
 }
 
-// begin marks a question; the result marks its answer.
+// begin marks the start of a call, and end marks its end.
 func (a *activity) begin() (end func()) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -48,8 +47,8 @@ func (a *activity) idle() time.Duration {
 	return time.Since(a.since)
 }
 
-// runFrontend runs the front end, which does not watch ctx while it waits for
-// an ssh server: it is left alone then.
+// runFrontend runs the front end. It returns without waiting for the front end if that is
+// blocked on an ssh server, because the front end does not watch ctx then.
 func runFrontend(ctx context.Context, g *gateway, limit time.Duration) (*client.Result, error) {
 	type answer struct {
 		res *client.Result
@@ -79,7 +78,7 @@ func runFrontend(ctx context.Context, g *gateway, limit time.Duration) (*client.
 		case a := <-answers:
 			return a.res, a.err
 		case <-ctx.Done():
-			// What it was asked has been cancelled; give it the time to say so.
+			// Calls of the front end are cancelled. Wait for it to return their error.
 			select {
 			case a := <-answers:
 				return a.res, a.err
@@ -87,7 +86,7 @@ func runFrontend(ctx context.Context, g *gateway, limit time.Duration) (*client.
 				return abandon(context.Cause(ctx))
 			}
 		case <-ticker.C:
-			// Without an address it is not waiting but busy.
+			// If no address is known, the front end is busy and not blocked.
 			hosts := g.sshHosts()
 			if len(hosts) > 0 && g.activity.idle() > limit {
 				return abandon(fmt.Errorf("the ssh server of a git repository does not tell its host key within %s: %s", limit, strings.Join(hosts, ", ")))
@@ -98,7 +97,7 @@ func runFrontend(ctx context.Context, g *gateway, limit time.Duration) (*client.
 
 var sshAddress = regexp.MustCompile(`(?:ssh://(?:[^@\s/]*@)?([^\s/]+)|\b[\w-]+@([\w.-]+):)`)
 
-// sshHosts lists the hosts that the front end may be waiting for.
+// sshHosts returns the hosts on which the front end may be blocked.
 func (g *gateway) sshHosts() []string {
 	texts := append(slices.Collect(maps.Values(g.in.opts)), string(g.args.file()))
 	for _, data := range g.in.files {

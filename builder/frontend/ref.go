@@ -18,8 +18,7 @@ import (
 	"github.com/shale-build/shale/builder/llb"
 )
 
-// ref is the result of a Solve: a definition that is evaluated when somebody
-// looks into it.
+// ref is the result of a Solve: a definition that is evaluated when it is read.
 type ref struct {
 	def  *pb.Definition
 	cell *cell
@@ -29,7 +28,8 @@ type ref struct {
 var _ client.Reference = (*ref)(nil)
 
 func newRef(def *pb.Definition, from *roots) *ref {
-	// The last entry names the result by digest and so stands for all.
+	// The last entry refers to the result by its digest, so its own digest identifies the
+	// whole definition.
 	head := digest.FromBytes(def.Def[len(def.Def)-1])
 	return &ref{def: def, cell: from.cell(head), from: from}
 }
@@ -49,7 +49,7 @@ func (r *ref) root(ctx context.Context) (Root, error) {
 	return root, nil
 }
 
-// ToState returns the definition as a state of BuildKit's.
+// ToState returns the definition as a state of package client/llb of BuildKit.
 func (r *ref) ToState() (buildkitllb.State, error) {
 	op, err := buildkitllb.NewDefinitionOp(r.def)
 	if err != nil {
@@ -73,7 +73,7 @@ func (r *ref) ReadFile(ctx context.Context, req client.ReadRequest) ([]byte, err
 		offset, length = int64(req.Range.Offset), int64(req.Range.Length)
 	}
 	data, err := root.ReadFile(req.Filename, offset, length)
-	// The front end looks for a name in small letters, too.
+	// The front end also looks for the name in lower case.
 	if err == nil && strings.EqualFold(req.Filename, r.from.dockerfile) {
 		r.from.args.read(data)
 		data = r.from.names.read(data)
@@ -127,8 +127,8 @@ func stat(info fs.FileInfo) *fstypes.Stat {
 	}
 }
 
-// cell holds the root of a definition once it is evaluated. A failure is not
-// kept: it may have been a cancelled context.
+// cell holds the root of a definition after it was evaluated. An error is not stored,
+// because it may be from a cancelled context.
 type cell struct {
 	mu   sync.Mutex
 	root Root
@@ -143,7 +143,8 @@ type roots struct {
 	cells map[digest.Digest]*cell
 	owned []Root
 
-	// dockerfile is the name of the Dockerfile, args what is told of it.
+	// dockerfile is the name of the Dockerfile. args and names get its content when it is
+	// read.
 	dockerfile string
 	args       *declared
 	names      *spellings
@@ -162,8 +163,8 @@ func (r *roots) cell(head digest.Digest) *cell {
 	return c
 }
 
-// evaluate makes the files of a definition readable. Local directories and a
-// context from standard input are read where they are.
+// evaluate makes the files of a definition readable. Local directories and a context from
+// standard input are read directly.
 func (r *roots) evaluate(ctx context.Context, def *pb.Definition) (Root, error) {
 	graph, err := llb.Decode(def)
 	if err != nil {
@@ -192,7 +193,8 @@ func (r *roots) evaluate(ctx context.Context, def *pb.Definition) (Root, error) 
 	return root, nil
 }
 
-// source returns the root of a source that is at hand, nil for others.
+// source returns the root of a source that can be read directly, or nil for other
+// sources.
 func (r *roots) source(v *llb.Vertex) (Root, error) {
 	scheme, key := llb.SplitSource(v.Source)
 	if scheme != llb.SchemeLocal {
@@ -224,8 +226,8 @@ func (r *roots) close() error {
 	return errors.Join(errs...)
 }
 
-// spooled is the Root of a context archive in a file: the http source keeps
-// what it fetches under the name given by http.filename.
+// spooled is the Root of a context archive in a file. It holds a single file, as the http
+// source stores a download under the name in the attribute http.filename.
 type spooled struct {
 	name string
 	path string

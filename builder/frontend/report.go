@@ -12,8 +12,8 @@ import (
 	"github.com/moby/buildkit/solver/pb"
 )
 
-// PrintError writes a failed build's error the way docker buildx does: the
-// lines of the Dockerfile it is about, then one line that begins with "ERROR:".
+// PrintError writes the error of a failed build in the format of docker buildx: the lines
+// of the Dockerfile that the error is about, then one line that begins with "ERROR:".
 func PrintError(w io.Writer, err error) error {
 	if err == nil {
 		return nil
@@ -33,8 +33,7 @@ func PrintError(w io.Writer, err error) error {
 	return werr
 }
 
-// PrintSource writes the lines of a source that something is about, marked, among
-// their neighbours.
+// PrintSource writes the lines of a source that src marks, with the lines around them.
 func PrintSource(w io.Writer, src *errdefs.Source) error {
 	if src.Info == nil {
 		return nil
@@ -55,8 +54,8 @@ func PrintSource(w io.Writer, src *errdefs.Source) error {
 	return safe.Print(w)
 }
 
-// printable replaces control characters, with which a Dockerfile from elsewhere
-// could move the cursor or retitle the terminal.
+// printable replaces control characters. A Dockerfile from an untrusted source could use
+// them to move the cursor or to set the title of the terminal.
 func printable(s string) string {
 	return strings.Map(func(r rune) rune {
 		if r != '\n' && r != '\t' && unicode.IsControl(r) {

@@ -17,8 +17,8 @@ import (
 	"github.com/shale-build/shale/builder/progress"
 )
 
-// ResolveImageConfig returns the pinned reference as well, so that the graph
-// names what was looked at even if the tag moves during the build.
+// ResolveImageConfig returns the reference with its digest as well. The graph then refers
+// to the same image even if the tag moves during the build.
 func (g *gateway) ResolveImageConfig(ctx context.Context, ref string, opt sourceresolver.Opt) (string, digest.Digest, []byte, error) {
 	defer g.activity.begin()()
 	step := startStep(g.svc.Progress, opt.LogName)
@@ -48,13 +48,13 @@ func (g *gateway) ResolveImageConfig(ctx context.Context, ref string, opt source
 	return pinned, dgst, config, err
 }
 
-// applyPolicy returns what is to be used instead of an image, often itself.
+// applyPolicy returns the reference to use instead of ref, which is usually ref itself.
 func (g *gateway) applyPolicy(ctx context.Context, ref string, opt sourceresolver.Opt) (string, error) {
 	scheme := llb.SchemeImage
 	if opt.OCILayoutOpt != nil {
 		scheme = llb.SchemeLayout
 	}
-	// Rules are about complete names.
+	// The rules of a policy match complete names.
 	complete := g.names.original(ref)
 	op := &pb.SourceOp{Identifier: scheme + "://" + complete}
 	if err := g.in.policy.Source(ctx, op); err != nil {
@@ -69,9 +69,9 @@ func (g *gateway) applyPolicy(ctx context.Context, ref string, opt sourceresolve
 	return "", &imageutil.ResolveToNonImageError{Ref: ref, Updated: respell(op.Identifier, opt.LogName)}
 }
 
-// respell gives the front end the address of what a named context has become.
-// It takes "scheme://" for "scheme:", which is wrong for those that mean their
-// slashes (dockerui, named contexts).
+// respell returns the address that replaces a named context, in the form that the front
+// end expects. The front end (dockerui, named contexts) replaces "scheme://" by
+// "scheme:", which breaks addresses that need their slashes.
 func respell(identifier, logName string) string {
 	scheme, rest, ok := strings.Cut(identifier, "://")
 	if !ok || !strings.HasPrefix(logName, "[context ") {
@@ -105,9 +105,9 @@ func (g *gateway) resolveImage(ctx context.Context, ref string, opt sourceresolv
 	return pinned, dgst, config, err
 }
 
-// checkSame reports an error unless a complete name, which one build spells with its
-// registry and without, means the same image both times. Only a name in an ONBUILD
-// trigger needs this: others are told apart.
+// checkSame returns an error if a complete name refers to different images with and
+// without its registry. It is needed only for a name in an ONBUILD trigger, because the
+// spellings of other names can be distinguished.
 func (g *gateway) checkSame(ctx context.Context, complete string, opt sourceresolver.Opt) error {
 	full, _, _, err := g.resolveImage(ctx, complete, opt)
 	if err != nil {
@@ -141,8 +141,8 @@ func (g *gateway) resolveLayout(ctx context.Context, ref string, opt *sourcereso
 	return dgst, config, nil
 }
 
-// ResolveSourceMetadata is asked when SOURCE_DATE_EPOCH is to be taken from a
-// source. A local one has nothing to say.
+// ResolveSourceMetadata is called if SOURCE_DATE_EPOCH must be taken from a source. Local
+// sources have no such metadata.
 func (g *gateway) ResolveSourceMetadata(ctx context.Context, op *pb.SourceOp, opt sourceresolver.Opt) (*sourceresolver.MetaResponse, error) {
 	defer g.activity.begin()()
 	op = op.CloneVT()
@@ -206,7 +206,7 @@ func (g *gateway) lastModified(ctx context.Context, op *pb.SourceOp) (*time.Time
 	return g.svc.HTTP.LastModified(ctx, op)
 }
 
-// step is a progress vertex of the front end's own.
+// step is a progress vertex of the front end itself.
 type step struct {
 	sink progress.Sink
 	v    progress.Vertex
@@ -225,7 +225,7 @@ func startStep(sink progress.Sink, name string) step {
 	return s
 }
 
-// log writes a remark.
+// log adds text to the output of the step.
 func (s step) log(text string) {
 	s.sink.Log(progress.Log{Vertex: s.v.Digest, Stream: 2, Data: []byte(text), Timestamp: time.Now()})
 }

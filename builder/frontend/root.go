@@ -13,12 +13,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// MaxFile is the size in bytes above which Dockerfiles and ignore files are
-// refused. The front end has the same limit.
+// MaxFile is the maximum size in bytes of Dockerfiles and ignore files. The front end has
+// the same limit.
 const MaxFile = 16 << 20
 
-// OpenDir returns the directory dir as a Root. Close calls release, which may
-// be nil.
+// OpenDir returns the directory dir as a Root. Its Close calls release, which may be nil.
 func OpenDir(dir string, release func() error) (Root, error) {
 	f, err := os.OpenFile(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -32,9 +31,9 @@ type dirRoot struct {
 	release func() error
 }
 
-// open resolves name with RESOLVE_IN_ROOT (openat2(2), Linux 5.6; emulated
-// before that). The handle is O_PATH: opening it neither waits for the other
-// end of a FIFO nor touches a device.
+// open resolves name with RESOLVE_IN_ROOT (openat2(2), since Linux 5.6; emulated on older
+// kernels). The file is opened with O_PATH, so that open does not block on a FIFO and
+// does not access a device.
 func (r *dirRoot) open(name string) (*os.File, fs.FileInfo, error) {
 	f, err := pathrs.OpenatInRoot(r.dir, name)
 	if err != nil {
@@ -48,8 +47,8 @@ func (r *dirRoot) open(name string) (*os.File, fs.FileInfo, error) {
 	return f, info, nil
 }
 
-// cause drops the paths of nested errors: they name file descriptors and
-// directories of our own.
+// cause removes the paths of nested errors, because they name internal file descriptors
+// and directories.
 func cause(err error) error {
 	for {
 		perr, ok := errors.AsType[*fs.PathError](err)
@@ -99,7 +98,7 @@ func (r *dirRoot) Close() error {
 	return err
 }
 
-// readHandle reads from an O_PATH handle, having seen what it is.
+// readHandle reads from an O_PATH file descriptor if info shows a regular file.
 func readHandle(handle *os.File, info fs.FileInfo, name string, offset, length int64) ([]byte, error) {
 	if !info.Mode().IsRegular() {
 		return nil, &fs.PathError{Op: "read", Path: name, Err: notRegular(info)}
@@ -129,7 +128,7 @@ func notRegular(info fs.FileInfo) error {
 	return fmt.Errorf("is %s, not a regular file", kind)
 }
 
-// readRange reads like Root.ReadFile. Both bounds may lie beyond the end.
+// readRange reads like Root.ReadFile. Both bounds may be beyond the end of the file.
 func readRange(r io.ReaderAt, offset, length int64) ([]byte, error) {
 	if offset < 0 || length < 0 {
 		return nil, fmt.Errorf("read of %d bytes at %d", length, offset)
@@ -140,7 +139,7 @@ func readRange(r io.ReaderAt, offset, length int64) ([]byte, error) {
 	return io.ReadAll(io.NewSectionReader(r, offset, length))
 }
 
-// memRoot is a Root of a few files without directories.
+// memRoot is a Root that holds a few files in memory and has no directories.
 type memRoot map[string][]byte
 
 func (r memRoot) lookup(name string) (string, []byte, error) {

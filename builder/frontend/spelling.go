@@ -25,20 +25,20 @@ func HasRegistry(name string) bool {
 	return found && (strings.ContainsAny(host, ".:") || host == "localhost" || strings.ToLower(host) != host)
 }
 
-// spellings keeps how a build spells the names of its images. The front end asks for
-// docker.io/library/busybox:latest where a Dockerfile has busybox and where it has the
-// complete name; only the first may mean an image that was built here. It is safe for
-// concurrent use.
+// spellings records how a build spells the names of its images. The front end asks for
+// docker.io/library/busybox:latest in two cases: if the Dockerfile has busybox, and if it
+// has the complete name. Only the first may refer to an image that was built here.
+// spellings is safe for concurrent use.
 type spellings struct {
 	in *Inputs
 
 	mu sync.Mutex
-	// stages are the names of all stages, which are no images.
+	// stages are the names of all stages. They are not images.
 	stages map[string]bool
-	// bare and full have the complete names that are spelled without and with a
-	// registry.
+	// bare and full are sets of complete names: bare of those that are spelled without a
+	// registry, full of those that are spelled with one.
 	bare, full map[string]bool
-	// marked maps names that were put into the Dockerfile to what they stand for.
+	// marked maps names that read put into the Dockerfile to the original complete names.
 	marked map[string]string
 }
 
@@ -46,18 +46,17 @@ func newSpellings(in *Inputs) *spellings {
 	return &spellings{in: in, stages: map[string]bool{}, bare: map[string]bool{}, full: map[string]bool{}, marked: map[string]string{}}
 }
 
-// use is an image named by an instruction.
+// use is one use of an image in an instruction.
 type use struct {
-	// name is the image as it is spelled, variables replaced.
+	// name is the image as it is spelled, with variables replaced.
 	name string
-	// before and token are how the Dockerfile has it: an expression for what comes
-	// before the name, and the name, maybe with variables. An empty token cannot be
-	// replaced.
+	// token is the name in the Dockerfile, possibly with variables. before is an
+	// expression for the text before it. If token is empty, it cannot be replaced.
 	before, token string
 	lines         []parser.Range
 }
 
-// What comes before the name of an image.
+// Regular expressions for the text around the name of an image.
 const (
 	beforeFrom  = `(\s)`
 	beforeCopy  = `(\s--from=["']?)`
@@ -65,15 +64,16 @@ const (
 	afterName   = `([\s,"']|$)`
 )
 
-// read collects the names in a Dockerfile and returns what the front end is to read:
-// the Dockerfile itself, unless it spells one name both ways. Then those without a
-// registry get one that is not theirs, by which resolved knows them.
+// read collects the names in a Dockerfile and returns the Dockerfile for the front end.
+// If the Dockerfile spells one name with and without a registry, read adds an artificial
+// registry to the spelling without one. spelled and original recognize the artificial
+// name. Otherwise read returns the Dockerfile unchanged.
 func (s *spellings) read(dockerfile []byte) []byte {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	uses, ok := s.uses(dockerfile)
 	if !ok {
-		return dockerfile // The front end reports the fault.
+		return dockerfile // the front end reports the error
 	}
 	s.collect(uses)
 	marked := map[string]string{}
@@ -100,8 +100,8 @@ func (s *spellings) read(dockerfile []byte) []byte {
 	return changed
 }
 
-// mark returns a name for a complete one that is spelled without a registry, one that
-// the Dockerfile does not have.
+// mark returns an artificial name for a complete name that is spelled without a registry.
+// The Dockerfile does not contain the artificial name.
 func (s *spellings) mark(name string) string {
 	named, err := reference.ParseNormalizedNamed(name)
 	if err != nil {
@@ -129,8 +129,8 @@ func (s *spellings) collect(uses []use) {
 }
 
 // resolved collects the names in the triggers of a base image. It returns the complete
-// names of those that are spelled in both ways now. The front end may have asked for
-// them already, and asks for nothing twice.
+// names that the build now spells in both ways. The caller must compare their images,
+// because the front end may have asked for them already and does not ask twice.
 func (s *spellings) resolved(config []byte) []string {
 	triggers := triggersOf(config)
 	if len(triggers) == 0 {
@@ -151,11 +151,11 @@ func (s *spellings) resolved(config []byte) []string {
 	return both
 }
 
-// spelled returns how a build spells the complete name ref that the front end asks
-// for, and both ways where that cannot be told.
+// spelled returns how the build spells the complete name ref that the front end asks for.
+// It returns both spellings if they cannot be distinguished.
 func (s *spellings) spelled(ref, logName string) []string {
 	if strings.HasPrefix(logName, "[context ") {
-		// A named context has the name as the user gave it.
+		// For a named context, the log name contains the name as the user spelled it.
 		_, given, _ := strings.Cut(logName, " load metadata for ")
 		if name, ok := completeName(given); ok && name == ref && !HasRegistry(given) {
 			return []string{familiarName(ref)}
@@ -176,7 +176,8 @@ func (s *spellings) spelled(ref, logName string) []string {
 	return []string{ref}
 }
 
-// original returns the complete name that ref stands for, which is nearly always ref.
+// original returns the complete name that ref stands for. That is ref itself if ref is
+// not an artificial name.
 func (s *spellings) original(ref string) string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -186,7 +187,7 @@ func (s *spellings) original(ref string) string {
 	return ref
 }
 
-// isContext reports whether a named context stands for an image, which it does for both
+// isContext reports whether a named context replaces an image. It then replaces both
 // spellings.
 func (s *spellings) isContext(name string) bool {
 	key := "context:" + strings.TrimSuffix(familiarName(name), ":latest")
@@ -214,8 +215,9 @@ func familiarName(name string) string {
 	return reference.FamiliarString(named)
 }
 
-// uses lists the images that a Dockerfile names. Stages are none: in FROM those before
-// it, in --from all. ok is false for a Dockerfile that cannot be read.
+// uses returns the images that a Dockerfile names, without stages. FROM can refer to
+// earlier stages, and --from to all stages. If the Dockerfile does not parse, ok is
+// false.
 func (s *spellings) uses(dockerfile []byte) (uses []use, ok bool) {
 	ast, err := parser.Parse(bytes.NewReader(dockerfile))
 	if err != nil {
@@ -241,7 +243,8 @@ func (s *spellings) uses(dockerfile []byte) (uses []use, ok bool) {
 	return uses, true
 }
 
-// baseUses returns the bases of a stage, one for each platform if they differ.
+// baseUses returns the bases of a stage. There are several if they differ between
+// platforms.
 func (s *spellings) baseUses(stage instructions.Stage, environments []shell.EnvGetter, lex *shell.Lex) []use {
 	var names []string
 	for _, env := range environments {
@@ -279,7 +282,7 @@ func (s *spellings) commandUses(c instructions.Command) []use {
 			add(m.From, beforeMount)
 		}
 	case *instructions.OnbuildCommand:
-		// What it says goes into the image and stays as it is.
+		// A trigger becomes part of the image, so it must not be changed.
 		uses = s.triggerUses(c.Expression)
 	}
 	return uses
@@ -302,7 +305,8 @@ func (s *spellings) triggerUses(trigger string) []use {
 	return uses
 }
 
-// replace puts another name in the place of u's in the lines of its instruction.
+// replace returns dockerfile with another name instead of the name of u, in the lines of
+// its instruction.
 func (u use) replace(dockerfile []byte, name string) []byte {
 	if u.token == "" || len(u.lines) == 0 {
 		return dockerfile
@@ -320,9 +324,9 @@ func (u use) replace(dockerfile []byte, name string) []byte {
 	return slices.Concat(bytes.Join(lines[:first-1], nil), text[:at[3]], []byte(name), text[at[4]:], bytes.Join(lines[last:], nil))
 }
 
-// environments are what FROM may use, one for each platform that is built for: the
-// predefined arguments and those declared before the first FROM, as the front end
-// computes them.
+// environments returns the variables that FROM may use, one set for each target platform.
+// They are the predefined arguments and those declared before the first FROM, with the
+// values that the front end computes.
 func (s *spellings) environments(stages []instructions.Stage, args []instructions.ArgCommand, lex *shell.Lex) []shell.EnvGetter {
 	target := s.in.opts["target"]
 	if target == "" {
@@ -339,7 +343,7 @@ func (s *spellings) environments(stages []instructions.Stage, args []instruction
 				if v, ok := s.in.buildArgs[arg.Key]; ok {
 					env = append(env, arg.Key+"="+v)
 				} else if arg.Value != nil {
-					// An error is one of the front end, too.
+					// The front end reports the same error.
 					v, _, _ := lex.ProcessWord(*arg.Value, shell.EnvsFromSlice(env))
 					env = append(env, arg.Key+"="+v)
 				}
@@ -363,7 +367,7 @@ func (s *spellings) targets() []ocispec.Platform {
 	return list
 }
 
-// predefined are the arguments that mean something in FROM without an ARG.
+// predefined returns the arguments that are defined in FROM without an ARG instruction.
 func (s *spellings) predefined(target ocispec.Platform, stage string) []string {
 	build := s.in.platform
 	env := []string{

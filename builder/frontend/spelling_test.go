@@ -107,7 +107,7 @@ func TestSpellingOfContexts(t *testing.T) {
 	}
 }
 
-// askedImages keeps the names it was asked for. A name without a registry is that of
+// askedImages records the names that it is asked for. A name without a registry refers to
 // another image.
 type askedImages struct {
 	mu    sync.Mutex

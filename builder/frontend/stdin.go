@@ -12,12 +12,12 @@ import (
 	"github.com/moby/buildkit/util/archiveutil"
 )
 
-// headerSize is how much the front end looks at to tell an archive from a
-// Dockerfile.
+// headerSize is the number of bytes that the front end checks to distinguish an archive
+// from a Dockerfile.
 const headerSize = 1024
 
-// openStdin takes an archive as the context and anything else as a Dockerfile
-// with an empty context.
+// openStdin reads standard input. An archive becomes the context. Any other content is a
+// Dockerfile with an empty context.
 func (in *Inputs) openStdin(ctx context.Context, o Options) error {
 	if o.Stdin == nil {
 		return inputErrorf("the context is to be read from standard input, but there is none")
@@ -57,8 +57,8 @@ func (in *Inputs) openEmpty(dockerfile io.Reader) error {
 	return in.readStdinDockerfile(dockerfile)
 }
 
-// spool keeps the archive for the http source to serve. An absolute -f names a
-// file here, a relative one a member of the archive.
+// spool writes the archive to a file that the http source serves. If -f is an absolute
+// path, it names a file on this machine; a relative path names a file in the archive.
 func (in *Inputs) spool(ctx context.Context, stdin io.Reader, o Options) error {
 	path := filepath.Join(in.tmp, "context")
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
@@ -74,7 +74,7 @@ func (in *Inputs) spool(ctx context.Context, stdin io.Reader, o Options) error {
 	return in.openURL(ctx, o)
 }
 
-// ctxReader stops reading when its context ends, at the next read.
+// ctxReader returns an error at the first Read after its context has ended.
 type ctxReader struct {
 	ctx context.Context //nolint:containedctx // it lives for one copy
 	r   io.Reader

@@ -11,7 +11,7 @@ import (
 	"github.com/shale-build/shale/builder/progress"
 )
 
-// warnings collects lint findings. The report of a check has its own inside.
+// warnings collects lint findings. The report of a check contains its findings itself.
 type warnings struct {
 	sink progress.Sink
 
@@ -44,7 +44,8 @@ func (w *warnings) add(dgst digest.Digest, msg string, opts client.WarnOpts) {
 	w.sink.Warning(warning)
 }
 
-// rego tells that a policy is not evaluated: who wrote it relies on it.
+// rego adds a warning that a policy is not evaluated, because its author may rely on the
+// policy.
 func (w *warnings) rego(name string) {
 	step := startStep(w.sink, "[internal] policy "+name)
 	step.done(nil)

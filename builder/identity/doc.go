@@ -1,8 +1,7 @@
 // Package identity finds users and groups in the root file system of an image.
 //
-// A user specification is what USER, RUN and --chown take: a name or number,
-// with or without a group. The image's etc/passwd and etc/group are read as
-// data of a stranger: links in them stay inside the root, only regular files
-// are opened, and no more than a bound is read. Switching to a user is left to
-// the runtime.
+// A user specification is the argument of USER, RUN and --chown: a name or number, with
+// or without a group. The image's etc/passwd and etc/group are untrusted. Symbolic links
+// are resolved inside the root, only regular files are opened, and the size of the files
+// is limited. The runtime switches to the user.
 package identity

@@ -15,29 +15,28 @@ import (
 	"github.com/shale-build/shale/builder/source/local/beneath"
 )
 
-// User is what a process runs as.
+// User is the identity with which a process runs.
 type User struct {
 	UID, GID uint32
-	// AdditionalGIDs are the supplementary groups in ascending order. GID is
-	// always among them, so that a process cannot gain access by dropping
-	// its primary group.
+	// AdditionalGIDs are the supplementary groups in ascending order. GID is always one
+	// of them, so that a process cannot gain access by dropping its primary group.
 	AdditionalGIDs []uint32
-	// Home is the home directory, "/" if passwd names none.
+	// Home is the home directory, "/" if passwd has none.
 	Home string
 	// Name is the login name, "" if passwd has no entry for UID.
 	Name string
 }
 
-// maxFile bounds what is read of etc/passwd and etc/group.
+// maxFile is the maximum size in bytes of etc/passwd and etc/group.
 const maxFile = 10 << 20
 
-// ErrTooLarge tells that a user database is larger than any real one.
+// ErrTooLarge is wrapped by the error for a user database that is too large to be real.
 var ErrTooLarge = errors.New("user database too large")
 
-// Resolve finds the user that spec, one of "", user, uid, user:group, uid:gid
-// and their mixtures, means in root. The empty spec is root. Numbers need no
-// entry in passwd; names do. Supplementary groups come from etc/group unless
-// spec names a group.
+// Resolve returns the user that spec names in root. spec has the form "", user, uid,
+// user:group or uid:gid, where names and numbers can be mixed. The empty spec is root. A
+// number needs no entry in passwd, but a name does. If spec names no group, the
+// supplementary groups are those of etc/group.
 func Resolve(root, spec string) (User, error) {
 	passwd, err := read(root, "etc/passwd")
 	if err != nil {
@@ -56,7 +55,7 @@ func resolve(spec string, passwd, group []byte) (User, error) {
 	}
 	found, err := user.GetExecUser(spec, nil, bytes.NewReader(passwd), bytes.NewReader(group))
 	if err != nil {
-		// The library's message names the user.
+		// The error of the library contains the name of the user.
 		return User{}, err
 	}
 	u := User{Home: found.Home}
@@ -94,7 +93,7 @@ func loginName(passwd []byte, uid int) (string, error) {
 	return users[0].Name, nil
 }
 
-// LookupUser finds a user by name in root's etc/passwd and returns its ids.
+// LookupUser returns the ids of the user with a name in root's etc/passwd.
 func LookupUser(root, name string) (uid, gid uint32, found bool, err error) {
 	passwd, err := read(root, "etc/passwd")
 	if err != nil {
@@ -116,7 +115,7 @@ func LookupUser(root, name string) (uid, gid uint32, found bool, err error) {
 	return uid, gid, true, nil
 }
 
-// LookupGroup finds a group by name in root's etc/group and returns its id.
+// LookupGroup returns the id of the group with a name in root's etc/group.
 func LookupGroup(root, name string) (gid uint32, found bool, err error) {
 	group, err := read(root, "etc/group")
 	if err != nil {
@@ -135,8 +134,8 @@ func LookupGroup(root, name string) (gid uint32, found bool, err error) {
 	return gid, true, nil
 }
 
-// id checks an id: not negative, and not (uid_t)-1 or near it, which chown(2)
-// and setresuid(2) take for "leave as it is".
+// id returns n as an id. It must not be negative, and not be (uid_t)-1 or near it,
+// because chown(2) and setresuid(2) leave an id unchanged for (uid_t)-1.
 func id(n int) (uint32, error) {
 	if n < 0 || n > math.MaxInt32 {
 		return 0, fmt.Errorf("id %d: %w", n, user.ErrRange)
@@ -144,7 +143,7 @@ func id(n int) (uint32, error) {
 	return uint32(n), nil
 }
 
-// read returns the content of a file of the root, nothing if there is none.
+// read returns the content of a file in root, or nil if it does not exist.
 func read(root, name string) ([]byte, error) {
 	dir, err := beneath.OpenRoot(root)
 	if err != nil {

@@ -107,7 +107,8 @@ func TestLookup(t *testing.T) {
 	}
 }
 
-// TestHostileDatabases looks names up in files that are none (CVE-2024-9676).
+// TestHostileDatabases looks up names in files that are not regular user databases
+// (CVE-2024-9676).
 func TestHostileDatabases(t *testing.T) {
 	outside := plant(t, "evil:x:77:77::/:\n", "")
 	replace := func(t *testing.T, with func(path string) error) string {
@@ -120,7 +121,7 @@ func TestHostileDatabases(t *testing.T) {
 	}
 	tests := map[string]struct {
 		with func(string) error
-		want error // nil: the file does not exist inside the root
+		want error // nil if the file does not exist inside the root
 	}{
 		"fifo":      {func(p string) error { return unix.Mkfifo(p, 0o644) }, beneath.ErrNotRegular},
 		"directory": {func(p string) error { return os.Mkdir(p, 0o755) }, beneath.ErrNotRegular},

@@ -15,10 +15,10 @@ import (
 // ErrInvalid is wrapped by every error of Decode.
 var ErrInvalid = errors.New("invalid build graph")
 
-// Decode checks def and returns it as a graph. A nil or empty definition gives
-// a graph whose Target is empty. Errors wrap ErrInvalid and, where the faulty
-// operation has a place in the Dockerfile, carry it (see WithSource). Decode
-// may be given hostile bytes and keeps no reference to def.
+// Decode checks def and returns it as a graph. If def is nil or empty, the Target of the
+// graph is empty. Errors wrap ErrInvalid. If the position of the invalid operation in the
+// Dockerfile is known, the error contains it (see WithSource). def may come from an
+// untrusted source; Decode keeps no reference to it.
 func Decode(def *pb.Definition) (*Graph, error) {
 	if def == nil || len(def.Def) == 0 {
 		return &Graph{}, nil
@@ -70,9 +70,8 @@ func (d *decoder) decode() (*Graph, error) {
 	return graph, nil
 }
 
-// unmarshal fills d.ops and returns the terminal's input: the last entry holds
-// no operation, only the edge to the result. A terminal without an input is an
-// empty result.
+// unmarshal fills d.ops and returns the input of the last entry. That entry holds no
+// operation, only the edge to the result. If it has no input, the result is empty.
 func (d *decoder) unmarshal() (*pb.Input, error) {
 	last := len(d.def.Def) - 1
 	for i, dt := range d.def.Def {
@@ -105,8 +104,9 @@ func terminal(op *pb.Op) (*pb.Input, error) {
 	}
 }
 
-// rejectUnknown refuses messages with fields that the compiled-in schema does
-// not have: a newer front end means something by them.
+// rejectUnknown returns an error if a message has fields that the compiled-in schema does
+// not have. A newer front end may set such a field to change the meaning of the
+// operation.
 func rejectUnknown(m protoreflect.Message) error {
 	if len(m.GetUnknown()) > 0 {
 		return fmt.Errorf("%s has fields unknown to this version", m.Descriptor().Name())
@@ -115,8 +115,8 @@ func rejectUnknown(m protoreflect.Message) error {
 	m.Range(func(fd protoreflect.FieldDescriptor, v protoreflect.Value) bool {
 		switch {
 		case fd.Message() == nil || fd.IsMap():
-			// The operations' maps hold strings only, but for BuildOp's,
-			// and that is refused as a whole.
+			// All maps of operations hold only strings, except that of BuildOp. BuildOp
+			// is refused completely.
 		case fd.IsList():
 			for i := 0; i < v.List().Len() && err == nil; i++ {
 				err = rejectUnknown(v.List().Get(i).Message())
@@ -139,7 +139,8 @@ func (d *decoder) vertex(dgst digest.Digest, done map[digest.Digest]*Vertex) (*V
 	if v.Name == "" {
 		v.Name = fallbackName(v)
 	}
-	// Names are drawn, logged, and kept in caches that others read.
+	// Names are displayed, logged and stored in shared caches, so they must not contain
+	// passwords.
 	v.Name = redact.URLs(v.Name)
 	if err != nil {
 		return nil, WithSource(fmt.Errorf("%s: %w", v.Name, err), v)
@@ -178,7 +179,7 @@ func fill(v *Vertex, op *pb.Op, done map[digest.Digest]*Vertex) error {
 	}
 }
 
-// output finds the vertex an edge leads to.
+// output returns the vertex output that an edge refers to.
 func output(in *pb.Input, done map[digest.Digest]*Vertex) (Output, error) {
 	v := done[digest.Digest(in.Digest)]
 	if v == nil {
@@ -203,7 +204,7 @@ func platform(p *pb.Platform) *ocispec.Platform {
 	}
 }
 
-// readMetadata copies what stands beside the operation in the definition.
+// readMetadata copies the metadata of the operation from the definition.
 func (d *decoder) readMetadata(v *Vertex) error {
 	if err := d.readLocations(v); err != nil {
 		return err
@@ -232,7 +233,7 @@ func (d *decoder) readMetadata(v *Vertex) error {
 	return nil
 }
 
-// inRange says whether i is NoInput or one of n.
+// inRange reports whether i is NoInput or a valid index below n.
 func inRange(i int64, n int) bool {
 	return i >= NoInput && i < int64(n)
 }

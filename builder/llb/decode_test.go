@@ -12,8 +12,8 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// definition marshals ops in order. An input digest of "0", "1", … stands for
-// the op of that index; the terminal is added.
+// definition marshals ops in order. An input digest of "0", "1", … stands for the op with
+// that index. definition appends the entry for the result.
 func definition(t testing.TB, ops ...*pb.Op) *pb.Definition {
 	t.Helper()
 	def := &pb.Definition{Metadata: map[string]*pb.OpMetadata{}}
@@ -48,7 +48,7 @@ func source(id string, attrs ...string) *pb.Op {
 
 func input(name string) []*pb.Input { return []*pb.Input{{Digest: name}} }
 
-// exec runs a command on input 0; change alters it.
+// exec returns an operation that runs a command on input 0, altered by change.
 func exec(change func(*pb.ExecOp)) *pb.Op {
 	op := &pb.ExecOp{
 		Meta:   &pb.Meta{Args: []string{"x"}, Cwd: "/"},
@@ -147,7 +147,7 @@ func TestDecodeEmpty(t *testing.T) {
 	}
 }
 
-// TestDecodeCopies changes the definition afterwards.
+// TestDecodeCopies changes the definition after Decode.
 func TestDecodeCopies(t *testing.T) {
 	def := definition(t, source("local://context"))
 	def.Source = &pb.Source{Infos: []*pb.SourceInfo{{Data: []byte("before")}}}
@@ -258,7 +258,7 @@ func TestDecodeBadDefinitions(t *testing.T) {
 		{"dangling result", func(d *pb.Definition) { d.Def = d.Def[1:] }, "no operation"},
 		// Field 99 of type bytes, "x".
 		{"unknown field", func(d *pb.Definition) { d.Def[1] = append(d.Def[1], 0x9a, 0x06, 0x01, 'x') }, "unknown to this version"},
-		// The same inside the source, field 3 of the operation.
+		// The same in the source, which is field 3 of the operation.
 		{"unknown field inside", func(d *pb.Definition) { d.Def[0] = append(d.Def[0], 0x1a, 0x04, 0x9a, 0x06, 0x01, 'x') }, "unknown to this version"},
 		{"two results", func(d *pb.Definition) { d.Def[1] = append(d.Def[1], d.Def[1]...) }, "2 inputs"},
 		{"capability", func(d *pb.Definition) {
@@ -280,7 +280,8 @@ func TestDecodeBadDefinitions(t *testing.T) {
 	}
 }
 
-// TestCycle needs made-up digests: those of real operations cannot form one.
+// TestCycle uses invented digests, because the digests of real operations cannot form a
+// cycle.
 func TestCycle(t *testing.T) {
 	ops := map[digest.Digest]*pb.Op{"a": {Inputs: input("b")}, "b": {Inputs: input("a")}}
 	if _, err := sorted(ops, "a"); err == nil || !strings.Contains(err.Error(), "depends on itself") {
@@ -320,7 +321,7 @@ func TestErrorHasLocation(t *testing.T) {
 	}
 }
 
-// FuzzDecode also checks what Decode promises of the graphs it returns.
+// FuzzDecode also checks the guarantees for graphs that Decode returns.
 func FuzzDecode(f *testing.F) {
 	for _, def := range []*pb.Definition{
 		definition(f, source("docker-image://busybox"), mount(&pb.Mount{Dest: "/m", Output: -1}), mkdir(nil)),

@@ -8,15 +8,15 @@ import (
 	"github.com/moby/buildkit/solver/pb"
 )
 
-// NoInput is the input index that stands for the empty file system, NoOutput
-// the output index of what is thrown away.
+// NoInput is the input index of the empty file system. NoOutput is the output index of a
+// mount or file action whose content is discarded.
 const (
 	NoInput  = -1
 	NoOutput = -1
 )
 
-// HasOutput says whether the mount becomes a result of its operation. Secret
-// and ssh mounts carry an output index of 0 that means nothing.
+// HasOutput reports whether the mount becomes a result of its operation. Secret and ssh
+// mounts have output index 0, which must be ignored.
 func HasOutput(m *pb.Mount) bool {
 	return m.MountType == pb.MountType_BIND && m.Output >= 0
 }
@@ -70,7 +70,7 @@ func checkMounts(v *Vertex) error {
 	outputs := make([]bool, execOutputs(v.Exec))
 	for _, m := range v.Exec.Mounts {
 		if !path.IsAbs(m.Dest) {
-			// The front end leaves those of secrets and agents as they are.
+			// The front end does not make the paths of secrets and agents absolute.
 			m.Dest = path.Join(v.Exec.Meta.Cwd, m.Dest)
 		}
 		if err := checkMount(m, len(v.Inputs)); err != nil {

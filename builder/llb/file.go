@@ -8,7 +8,7 @@ import (
 	"github.com/moby/buildkit/solver/pb"
 )
 
-// maxMode is the highest permission bits, set-id and sticky bits included.
+// maxMode is the maximum mode: permission bits, set-id bits and sticky bit.
 const maxMode = 0o7777
 
 func fileOutputs(op *pb.FileOp) int {
@@ -21,8 +21,8 @@ func fileOutputs(op *pb.FileOp) int {
 	return n
 }
 
-// checkFile checks the actions. An input index is NoInput, the index of one of
-// the operation's inputs, or their number plus the index of an earlier action.
+// checkFile checks the actions. An input index is NoInput, the index of an input of the
+// operation, or the number of inputs plus the index of an earlier action.
 func checkFile(v *Vertex) error {
 	if len(v.File.Actions) == 0 {
 		return errors.New("file operation without an action")
@@ -128,7 +128,8 @@ func checkMerge(v *Vertex) error {
 	return nil
 }
 
-// noNUL refuses strings that the kernel would cut short.
+// noNUL returns an error if a string contains a NUL, because the kernel would truncate it
+// there.
 func noNUL(list ...string) error {
 	for _, s := range list {
 		if strings.ContainsRune(s, 0) {

@@ -6,30 +6,30 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// Graph is a checked definition. Graphs share nothing with one another nor
-// with the definition they were decoded from.
+// Graph is a checked definition. It shares no memory with other graphs or with its
+// definition.
 type Graph struct {
-	// Vertices are the operations Target depends on, itself included, in
-	// topological order: inputs come before what uses them.
+	// Vertices are the operations that Target depends on, and Target itself. They are in
+	// topological order: the inputs of an operation come before it.
 	Vertices []*Vertex
-	// Target is the result. Its Vertex is nil when the result is the empty
-	// file system ("FROM scratch" without a step).
+	// Target is the result. Its Vertex is nil if the result is the empty file system
+	// ("FROM scratch" without a step).
 	Target Output
-	// Sources are the files that Locations point into.
+	// Sources are the files to which Locations refer.
 	Sources []SourceFile
 }
 
-// Output is one of the file systems an operation produces.
+// Output is one of the file systems that an operation produces.
 type Output struct {
 	Vertex *Vertex
 	// Index is below Vertex.Outputs().
 	Index int
 }
 
-// Vertex is one operation. Exactly one of Source, Exec, File and Merge is set.
-// Messages within it are complete: the required ones are never nil.
+// Vertex is one operation. Exactly one of Source, Exec, File and Merge is set. The
+// required messages in it are never nil.
 type Vertex struct {
-	// Digest identifies the operation within the build.
+	// Digest identifies the operation in the build.
 	Digest digest.Digest
 
 	Source *pb.SourceOp
@@ -37,56 +37,56 @@ type Vertex struct {
 	File   *pb.FileOp
 	Merge  *pb.MergeOp
 
-	// Inputs are what the input indexes of the operation refer to.
+	// Inputs are the outputs to which the input indexes of the operation refer.
 	Inputs []Output
-	// Platform is nil when the operation does not depend on one.
+	// Platform is nil if the operation does not depend on a platform.
 	Platform *ocispec.Platform
-	// Name is what users see: "[build 2/4] RUN make".
+	// Name is shown to users, for example "[build 2/4] RUN make".
 	Name string
 	// Group joins vertices that are shown as one.
 	Group Group
-	// IgnoreCache asks to run the operation even if its result is known.
+	// IgnoreCache makes the operation run even if its result is in the cache.
 	IgnoreCache bool
-	// Description holds the front end's remarks, such as the Dockerfile
-	// instruction under "com.docker.dockerfile.v1.command".
+	// Description holds metadata of the front end. For example, the key
+	// "com.docker.dockerfile.v1.command" holds the Dockerfile instruction.
 	Description map[string]string
-	// Resources are the limits of an Exec, nil for none.
+	// Resources are the limits of an Exec, nil if there are none.
 	Resources *pb.LinuxResources
-	// Locations are where the operation stands in the Dockerfile.
+	// Locations are the positions of the operation in the Dockerfile.
 	Locations []Location
 }
 
-// Group is a progress group; the zero value means none.
+// Group is a progress group. The zero value means no group.
 type Group struct {
 	ID, Name string
-	// Weak groups give way to those of the vertices' own.
+	// Weak is set if a vertex's own group takes precedence over this one.
 	Weak bool
 }
 
-// SourceFile is a file the graph was made from.
+// SourceFile is a file from which the graph was made.
 type SourceFile struct {
 	Filename string
 	Language string
 	Data     []byte
 }
 
-// Location is a place in a source file.
+// Location is a set of ranges in a source file.
 type Location struct {
 	File   *SourceFile
 	Ranges []Range
 }
 
-// Range is an area in a source file, both ends included.
+// Range is a range in a source file. It includes both ends.
 type Range struct {
 	Start, End Position
 }
 
-// Position counts lines from 1 and characters from 0.
+// Position is a line, counted from 1, and a character in it, counted from 0.
 type Position struct {
 	Line, Character int
 }
 
-// Outputs returns the number of file systems the operation produces.
+// Outputs returns the number of file systems that the operation produces.
 func (v *Vertex) Outputs() int {
 	switch {
 	case v.Exec != nil:
@@ -98,5 +98,5 @@ func (v *Vertex) Outputs() int {
 	}
 }
 
-// CustomName is the description key that holds a vertex's name.
+// CustomName is the key in Description that holds the name of a vertex.
 const CustomName = "llb.customname"

@@ -35,9 +35,9 @@ func (d *decoder) readLocations(v *Vertex) error {
 	return nil
 }
 
-// lendLocations gives remote sources, which the front end leaves without a
-// place, that of the instruction that uses them first (an ADD): a download that
-// fails can then show the line.
+// lendLocations copies locations to remote sources, because the front end gives them
+// none. Each gets the location of the first instruction that uses it (ADD). The error of
+// a failed download can then show the line.
 func lendLocations(vertices []*Vertex) {
 	for _, user := range vertices {
 		for _, in := range user.Inputs {
@@ -53,7 +53,8 @@ func lendLocations(vertices []*Vertex) {
 	}
 }
 
-// ranges leaves out what has no start; an end is made up from the start.
+// ranges converts ranges and leaves out those without a start. A missing end is replaced
+// by the start.
 func ranges(list []*pb.Range) []Range {
 	var out []Range
 	for _, r := range list {
@@ -70,9 +71,9 @@ func ranges(list []*pb.Range) []Range {
 	return out
 }
 
-// WithSource adds to err where v stands in the Dockerfile, so that
-// errdefs.Sources finds it and can print the lines. A nil err or a vertex
-// without a location leaves err as it is.
+// WithSource adds the location of v in the Dockerfile to err, so that errdefs.Sources
+// finds it and can print the lines. It returns err unchanged if err is nil or v has no
+// location.
 func WithSource(err error, v *Vertex) error {
 	if err == nil || v == nil {
 		return err

@@ -7,8 +7,8 @@ import (
 	"github.com/moby/buildkit/solver/pb"
 )
 
-// fallbackName describes a vertex whose front end gave it no name. It is also
-// called for vertices that were not checked.
+// fallbackName returns a name for a vertex that the front end did not name. The vertex
+// may be unchecked.
 func fallbackName(v *Vertex) string {
 	switch {
 	case v.Source != nil:

@@ -7,16 +7,16 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// frame is one level of the walk: an operation and how many of its inputs have
+// frame is one level of the walk: an operation and the number of its inputs that have
 // been entered.
 type frame struct {
 	dgst digest.Digest
 	next int
 }
 
-// sorted returns what head depends on, and head, inputs first and in a
-// deterministic order. It keeps its own stack, as a hostile graph may be
-// deeper than a goroutine's.
+// sorted returns head and the operations that it depends on, inputs first and in a
+// deterministic order. It uses its own stack, because a malicious graph may be too deep
+// for the stack of a goroutine.
 func sorted(ops map[digest.Digest]*pb.Op, head digest.Digest) ([]digest.Digest, error) {
 	const (
 		open = 1

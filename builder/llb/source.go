@@ -10,7 +10,7 @@ import (
 	"github.com/moby/buildkit/util/apicaps"
 )
 
-// The schemes of source identifiers.
+// Schemes of source identifiers.
 const (
 	SchemeImage  = "docker-image"
 	SchemeLocal  = "local"
@@ -25,8 +25,8 @@ var httpAttrs = []string{
 	pb.AttrHTTPAuthHeaderSecret,
 }
 
-// sourceAttrs are the attributes that the front end sets for each scheme.
-// Others change what a source means and must not be dropped.
+// sourceAttrs are the attributes that the front end sets for each scheme. Any other
+// attribute is an error, because it may change the meaning of a source.
 var sourceAttrs = map[string][]string{
 	SchemeImage: {pb.AttrImageResolveMode, pb.AttrImageRecordType, pb.AttrImageChecksum},
 	SchemeLocal: {
@@ -43,7 +43,7 @@ var sourceAttrs = map[string][]string{
 	SchemeLayout: {pb.AttrOCILayoutSessionID, pb.AttrOCILayoutStoreID},
 }
 
-// SplitSource returns the scheme of a source and what follows "://".
+// SplitSource returns the scheme of a source and the text after "://".
 func SplitSource(op *pb.SourceOp) (scheme, rest string) {
 	scheme, rest, _ = strings.Cut(op.GetIdentifier(), "://")
 	return scheme, rest

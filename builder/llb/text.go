@@ -11,9 +11,9 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// Text describes the graph for people: one paragraph per vertex, numbered in
-// order. It contains nothing that changes from one run to the next. Secrets
-// are named in it but their values are no part of a graph.
+// Text describes the graph as text: one paragraph per vertex, numbered in order. The text
+// is the same in each run. It contains the names of secrets; the values are not part of a
+// graph.
 func (g *Graph) Text() (string, error) {
 	number := make(map[*Vertex]int, len(g.Vertices))
 	var b strings.Builder
@@ -79,8 +79,8 @@ func opText(v *Vertex) (string, error) {
 	}
 }
 
-// kindText passes the message through encoding/json, as protojson varies its
-// white space on purpose.
+// kindText reformats the message with encoding/json, because protojson varies its white
+// space on purpose.
 func kindText(kind string, m proto.Message) (string, error) {
 	data, err := protojson.Marshal(m)
 	if err != nil {

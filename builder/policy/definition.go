@@ -9,9 +9,8 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// Definition applies the rules to every source of a graph. The result is def
-// itself when no rule changes anything. Errors carry the place of the source in
-// the Dockerfile.
+// Definition applies the rules to every source of a graph. It returns def itself if no
+// rule changes a source. An error contains the position of the source in the Dockerfile.
 func (p *Policy) Definition(ctx context.Context, def *pb.Definition) (*pb.Definition, error) {
 	if p == nil || def == nil {
 		return def, nil
@@ -41,8 +40,8 @@ func (p *Policy) Definition(ctx context.Context, def *pb.Definition) (*pb.Defini
 	return r.rewrite()
 }
 
-// rewriter makes a definition of changed operations: whoever has one of them
-// for an input, directly or not, gets another digest.
+// rewriter makes a definition from changed operations. Each operation that depends on a
+// changed one, directly or not, gets a new digest.
 type rewriter struct {
 	def     *pb.Definition
 	order   []digest.Digest
@@ -75,8 +74,8 @@ func (r *rewriter) rewrite() (*pb.Definition, error) {
 	return out, nil
 }
 
-// visit renames an operation after its inputs. The depth is that of the graph,
-// which the front end made.
+// visit computes the new digest of an operation after those of its inputs. The recursion
+// is as deep as the graph, which is limited because the front end made it.
 func (r *rewriter) visit(dgst digest.Digest) error {
 	if _, ok := r.renamed[dgst]; ok {
 		return nil
@@ -100,7 +99,7 @@ func (r *rewriter) visit(dgst digest.Digest) error {
 	return nil
 }
 
-// locate adds to err the lines of the Dockerfile that the operation stems from.
+// locate adds to err the lines of the Dockerfile from which the operation was made.
 func (r *rewriter) locate(dgst digest.Digest, err error) error {
 	locations := r.def.GetSource().GetLocations()[string(dgst)].GetLocations()
 	infos := r.def.GetSource().GetInfos()

@@ -16,16 +16,16 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// maxFile bounds a policy file.
+// maxFile is the maximum size in bytes of a policy file.
 const maxFile = 16 << 20
 
-// Policy holds rules about sources. A nil Policy allows everything. Its methods
-// are safe for concurrent use.
+// Policy holds rules about sources. A nil Policy allows everything. Its methods are safe
+// for concurrent use.
 type Policy struct {
 	engine *sourcepolicy.Engine
 }
 
-// Read reads a policy file: JSON or, as BuildKit also takes it, protobuf.
+// Read reads a policy file, which is JSON or, as in BuildKit, protobuf.
 func Read(path string) (*Policy, error) {
 	data, err := readFile(path)
 	if err != nil {
@@ -51,8 +51,8 @@ func readFile(path string) (_ []byte, err error) {
 	return data, err
 }
 
-// Parse reads a policy. A field that is not known is an error: a rule that is
-// half understood protects from nothing.
+// Parse parses a policy. An unknown field in JSON is an error, because a rule that is
+// only partly applied gives no protection.
 func Parse(data []byte) (*Policy, error) {
 	rules, err := decode(data)
 	if err != nil {
@@ -64,8 +64,8 @@ func Parse(data []byte) (*Policy, error) {
 	return &Policy{engine: sourcepolicy.NewEngine([]*spb.Policy{rules})}, nil
 }
 
-// decode takes both spellings of field names, matchType and match_type (buildx
-// knows the latter only), any case of letters as buildx does, and protobuf.
+// decode parses JSON with either spelling of field names, matchType or match_type (buildx
+// supports only the latter), with letters in any case as in buildx, or protobuf.
 func decode(data []byte) (*spb.Policy, error) {
 	rules := &spb.Policy{}
 	if protojson.Unmarshal(data, rules) == nil {
@@ -85,7 +85,7 @@ func decode(data []byte) (*spb.Policy, error) {
 	return nil, err
 }
 
-// check refuses what the engine would stumble over in the middle of a build.
+// check returns an error for rules on which the engine would fail during a build.
 func check(rules *spb.Policy) error {
 	for i, r := range rules.GetRules() {
 		switch {
@@ -105,8 +105,8 @@ func check(rules *spb.Policy) error {
 	return nil
 }
 
-// Source applies the rules to one source, which it changes where a rule
-// converts it.
+// Source applies the rules to a source and modifies it if a rule converts it. It returns
+// an error if the source is denied.
 func (p *Policy) Source(ctx context.Context, op *pb.SourceOp) error {
 	if p == nil {
 		return nil

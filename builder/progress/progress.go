@@ -1,10 +1,9 @@
-// Package progress carries what a build does to whoever shows it.
+// Package progress carries the events of a build to the display.
 //
-// Its nouns are BuildKit's: a Vertex is one step of the build graph, a Status
-// is one activity inside a step (a blob being pulled, say), a Log is output of
-// a step and a Warning is a lint finding. The engine emits them through a Sink;
-// how they are drawn (live view, plain text, JSON) is the business of the
-// command line.
+// It uses BuildKit's terms. A Vertex is a step of the build graph. A Status is an
+// activity in a step, for example the pull of a blob. A Log is output of a step, and a
+// Warning is a lint finding. The build sends them to a Sink. The command line implements
+// the ways to show them: live view, plain text or JSON.
 package progress
 
 import (
@@ -13,44 +12,44 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// Vertex is the state of one step. It is sent again whenever the state
-// changes; the latest one wins.
+// Vertex is the state of a step. It is sent again each time the state changes, and
+// replaces the earlier state.
 type Vertex struct {
-	// Digest identifies the step within the build.
+	// Digest identifies the step in the build.
 	Digest digest.Digest
-	// Inputs are the steps it depends on.
+	// Inputs are the steps that it depends on.
 	Inputs []digest.Digest
-	// Name is what users see: "[build 2/4] RUN make".
+	// Name is shown to users, for example "[build 2/4] RUN make".
 	Name string
-	// Group joins steps that are shown as one, "" for none.
+	// Group joins steps that are shown as one, "" if there is none.
 	Group string
-	// Started and Completed are nil until they happen.
+	// Started and Completed are nil until the step has started or completed.
 	Started, Completed *time.Time
-	// Cached is set when the result came from the cache.
+	// Cached is true if the result came from the cache.
 	Cached bool
-	// Decision is "cached" or "ran" for a step that has a cache key, and
-	// Reason says why in words.
+	// Decision is "cached" or "ran" if the step has a cache key, and Reason explains it
+	// in words.
 	Decision, Reason string
-	// Error is the failure of this step, "" for none.
+	// Error is the error of this step, "" if there is none.
 	Error string
 }
 
-// Status is one activity within a step.
+// Status is one activity in a step.
 type Status struct {
-	// ID names the activity within its vertex: "extracting sha256:…".
+	// ID identifies the activity in its vertex, for example "extracting sha256:…".
 	ID     string
 	Vertex digest.Digest
-	// Name is a remark shown beside ID, often empty.
+	// Name is additional text beside ID, often empty.
 	Name string
-	// Current and Total count bytes; Total is 0 when unknown.
+	// Current and Total are in bytes. Total is 0 if it is not known.
 	Current, Total int64
-	// Timestamp is when this state was read.
+	// Timestamp is the time of this state.
 	Timestamp time.Time
-	// Started and Completed are nil until they happen.
+	// Started and Completed are nil until the activity has started or completed.
 	Started, Completed *time.Time
 }
 
-// Log is a piece of output of a step. The receiver may keep Data.
+// Log is a part of the output of a step. The receiver owns Data.
 type Log struct {
 	Vertex digest.Digest
 	// Stream is 1 for stdout and 2 for stderr.
@@ -59,8 +58,7 @@ type Log struct {
 	Timestamp time.Time
 }
 
-// Position is a range of lines in a source file, both ends included and
-// counted from 1.
+// Position is a range of lines in a source file, counted from 1. It includes both ends.
 type Position struct {
 	Line, EndLine int
 }
@@ -73,14 +71,14 @@ type Warning struct {
 	Short  string
 	Detail []string
 	URL    string
-	// File, Source and Ranges locate the finding; Source is the whole file.
+	// File, Source and Ranges are the location of the finding. Source is the whole file.
 	File   string
 	Source []byte
 	Ranges []Position
 }
 
-// Sink receives the events of a build. Its methods are called from many
-// goroutines and must not block for long.
+// Sink receives the events of a build. Its methods must be safe for concurrent use and
+// must not block for long.
 type Sink interface {
 	Vertex(Vertex)
 	Status(Status)
@@ -88,7 +86,7 @@ type Sink interface {
 	Warning(Warning)
 }
 
-// Discard is the Sink that shows nothing.
+// Discard is a Sink that ignores all events.
 var Discard Sink = discard{}
 
 type discard struct{}

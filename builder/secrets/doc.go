@@ -1,8 +1,7 @@
-// Package secrets keeps the secrets of one build: values that steps and
-// sources may use and that must appear nowhere afterwards.
+// Package secrets keeps the secrets of one build. Steps and sources may use their values,
+// but the values must not appear in the result, the logs or the cache.
 //
-// A Source says where a value comes from, as docker's --secret does; a Store
-// reads each value once, when it is first asked for, and keeps it in memory. A
-// Mask takes values out of what a step prints. Putting a value in front of a
-// step, as a file or a variable, is left to package exec.
+// A Source is the origin of a value, as in docker's --secret. A Store reads each value
+// once, at first use, and keeps it in memory. A Mask removes values from the output of
+// steps. Package exec gives a value to a step, as a file or as an environment variable.
 package secrets

@@ -6,24 +6,24 @@ import (
 	"sync"
 )
 
-// masked stands for a value, whatever its length.
+// masked replaces a value of any length.
 const masked = "****"
 
-// minLine is the length of the shortest line of a longer secret that is masked
-// by itself: a lone brace of a JSON document is no secret.
+// minLine is the minimum length of a line of a secret that is masked separately. Shorter
+// lines, for example a single brace of a JSON document, are not secret.
 const minLine = 8
 
-// Mask replaces values in streams. The zero value lets everything through.
+// Mask replaces values in streams. The zero value replaces none.
 type Mask struct {
 	words words
 }
 
-// words are the values by their first byte.
+// words maps the first byte of each value to the values.
 type words map[byte][][]byte
 
-// NewMask makes a Mask of values. White space around a value does not count,
-// as programs cut it off; of a value with several lines, each longer line is
-// masked by itself, as programs print them one by one.
+// NewMask returns a Mask of values. White space around a value is ignored, because
+// programs strip it. If a value has several lines, each line of at least minLine bytes is
+// also masked separately, because programs print lines one by one.
 func NewMask(values ...[]byte) *Mask {
 	m := &Mask{words: words{}}
 	for _, v := range values {
@@ -52,9 +52,9 @@ func (m *Mask) add(word []byte) {
 	m.words[word[0]] = append(m.words[word[0]], bytes.Clone(word))
 }
 
-// Writer returns a writer that hands on to w what is written to it, masked.
-// What may be the beginning of a value is held back until the next write tells
-// or Close is called, which does not close w.
+// Writer returns a writer that masks its input and passes it to w. Input that may be the
+// beginning of a value is held back until the next Write or Close. Close does not close
+// w.
 func (m *Mask) Writer(w io.Writer) io.WriteCloser {
 	if m == nil || len(m.words) == 0 {
 		return through{w}
@@ -74,7 +74,7 @@ type maskWriter struct {
 	held []byte
 }
 
-// Write reports p as written also where some of it is held back.
+// Write returns len(p) even if some of p is held back.
 func (w *maskWriter) Write(p []byte) (int, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -90,7 +90,7 @@ func (w *maskWriter) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// Close lets out what was held back: it did not become a value.
+// Close writes the data that is held back, because it did not become a complete value.
 func (w *maskWriter) Close() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -103,8 +103,9 @@ func (w *maskWriter) Close() error {
 	return err
 }
 
-// mask returns the masked beginning of data and where the rest starts that has
-// to wait, unless this is final. Values that overlap are masked as one.
+// mask returns the masked beginning of data and the offset of the rest. The rest must
+// wait for more data. If final is set, no data waits. Values that overlap are masked as
+// one.
 func (w *maskWriter) mask(data []byte, final bool) (out []byte, keep int) {
 	i := 0
 	for i < len(data) {
@@ -123,9 +124,9 @@ func (w *maskWriter) mask(data []byte, final bool) (out []byte, keep int) {
 	return out, i
 }
 
-// span returns the end of the values that begin at i, or inside one another
-// from there on; i itself when none does. It is undecided when more data could
-// move the end.
+// span returns the end of the value at i. A value that begins inside it extends the end.
+// If no value begins at i, span returns i. undecided reports whether more data could
+// change the end.
 func (w *maskWriter) span(data []byte, i int) (end int, undecided bool) {
 	end = i
 	for at := i; at == i || at < end; at++ {

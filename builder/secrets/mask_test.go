@@ -36,7 +36,7 @@ func TestMask(t *testing.T) {
 			for _, v := range tt.values {
 				values = append(values, []byte(v))
 			}
-			// Whatever the pieces in which it is written.
+			// The result must not depend on how the input is split.
 			for size := 1; size <= len(tt.in); size++ {
 				var out bytes.Buffer
 				w := NewMask(values...).Writer(&out)

@@ -8,19 +8,18 @@ import (
 	"github.com/tonistiigi/go-csvvalue"
 )
 
-// Source says where a secret comes from: a file, a variable of the
-// environment, or, when neither is named, a variable called as the secret if
-// there is one and else a file of that name.
+// Source is the origin of a secret: a file or an environment variable. If neither is set,
+// it is the environment variable with the name ID if that exists, and otherwise the file
+// with that name.
 type Source struct {
 	ID   string
 	File string
 	Env  string
-	// Value, if not "", is the secret itself; it has no spelling on a command
-	// line.
+	// Value, if not "", is the secret itself. It cannot be given on a command line.
 	Value string
 }
 
-// Parse reads docker's spelling: id=ID[,src=FILE|env=NAME][,type=file|env].
+// Parse parses a value of docker's --secret: id=ID[,src=FILE|env=NAME][,type=file|env].
 func Parse(value string) (Source, error) {
 	fields, err := csvvalue.Fields(value, nil)
 	if err != nil {

@@ -9,23 +9,24 @@ import (
 	"sync"
 )
 
-// MaxSize is the length of the longest secret, docker's.
+// MaxSize is the maximum length of a secret in bytes. It is docker's limit.
 const MaxSize = 500 * 1024
 
-// ErrNotFound is wrapped by Get for a secret that the build was not given.
+// ErrNotFound is wrapped by the error of Get if the build was not given the secret.
 var ErrNotFound = errors.New("not found")
 
-// LookupEnv is os.LookupEnv.
+// LookupEnv has the semantics of os.LookupEnv.
 type LookupEnv func(name string) (string, bool)
 
-// Store gives out secrets by ID. The zero value has none. It is safe for
-// concurrent use.
+// Store returns secrets by ID. The zero value is empty. A Store is safe for concurrent
+// use.
 type Store struct {
 	values map[string]func() ([]byte, error)
 }
 
-// New makes a Store of sources, of which the last one with an ID holds. A file
-// that is missing or too long is an error now, before anything is built.
+// New returns a Store of sources. If several sources have one ID, the last one is used.
+// New returns an error if a file is missing or too long, so that the build fails before
+// its first step.
 func New(sources []Source, env LookupEnv) (*Store, error) {
 	st := &Store{values: map[string]func() ([]byte, error){}}
 	for _, s := range sources {
@@ -71,7 +72,7 @@ func tooBig(id string) error {
 func read(s Source, env LookupEnv) ([]byte, error) {
 	var data []byte
 	if s.Env != "" {
-		value, _ := env(s.Env) // unset is empty, as with docker
+		value, _ := env(s.Env) // an unset variable is empty, as in docker
 		data = []byte(value)
 	} else {
 		f, err := os.Open(s.File)
@@ -79,7 +80,7 @@ func read(s Source, env LookupEnv) ([]byte, error) {
 			return nil, fmt.Errorf("secret %s: %w", s.ID, err)
 		}
 		defer f.Close()
-		// It may have grown since, or be a pipe, which has no size.
+		// The file may have grown since New, or it is a pipe, which has no size.
 		if data, err = io.ReadAll(io.LimitReader(f, MaxSize+1)); err != nil {
 			return nil, fmt.Errorf("secret %s: %w", s.ID, err)
 		}
@@ -90,7 +91,7 @@ func read(s Source, env LookupEnv) ([]byte, error) {
 	return data, nil
 }
 
-// Get returns the value of the secret called id. The caller must not change it.
+// Get returns the value of the secret called id. The caller must not modify it.
 func (st *Store) Get(id string) ([]byte, error) {
 	if st == nil || st.values[id] == nil {
 		return nil, fmt.Errorf("secret %s: %w", id, ErrNotFound)
@@ -98,7 +99,7 @@ func (st *Store) Get(id string) ([]byte, error) {
 	return st.values[id]()
 }
 
-// Load reads all secrets, whose files may be out of reach later.
+// Load reads all secrets now, because their files may be inaccessible later.
 func (st *Store) Load() error {
 	for _, id := range st.IDs() {
 		if _, err := st.Get(id); err != nil {
@@ -108,7 +109,7 @@ func (st *Store) Load() error {
 	return nil
 }
 
-// IDs lists the secrets there are, sorted.
+// IDs returns the IDs of all secrets, sorted.
 func (st *Store) IDs() []string {
 	if st == nil {
 		return nil

@@ -121,7 +121,8 @@ func TestStoreRefusesAtOnce(t *testing.T) {
 	}
 }
 
-// A pipe, as <(command) makes one, can be read once; several steps may ask.
+// A pipe, for example of <(command), can be read only once, but several steps may use the
+// secret.
 func TestStoreReadsOnce(t *testing.T) {
 	fifo := filepath.Join(t.TempDir(), "fifo")
 	if err := unix.Mkfifo(fifo, 0o600); err != nil {

@@ -14,26 +14,26 @@ import (
 	"golang.org/x/crypto/ssh/agent"
 )
 
-// maxKey is the size of the largest file that is taken for a key.
+// maxKey is the maximum size in bytes of a file with a key.
 const maxKey = 100 * 1024
 
-// dialLimit is how long the user's agent may take to answer the door.
+// dialLimit is the time limit for a connection to the user's agent.
 const dialLimit = 2 * time.Second
 
-// LookupEnv is os.LookupEnv.
+// LookupEnv has the semantics of os.LookupEnv.
 type LookupEnv func(name string) (string, bool)
 
-// Agents are the agents of one build by ID. The zero value and nil have none.
-// They are safe for concurrent use.
+// Agents are the agents of one build by ID. The zero value and nil are empty. Agents is
+// safe for concurrent use.
 type Agents struct {
 	agents map[string]opener
 }
 
-// opener gives an agent for one connection, and what ends it.
+// opener returns an agent for one connection, and a Closer that ends the connection.
 type opener func(ctx context.Context) (agent.ExtendedAgent, io.Closer, error)
 
-// New makes Agents of sources. What is neither a socket nor a key is an error
-// now, before anything is built.
+// New returns the agents of sources. It returns an error if a path is neither a socket
+// nor a private key, so that the build fails before its first step.
 func New(sources []Source, env LookupEnv) (*Agents, error) {
 	a := &Agents{agents: map[string]opener{}}
 	for _, s := range sources {
@@ -126,7 +126,7 @@ func dial(ctx context.Context, socket string) (agent.ExtendedAgent, io.Closer, e
 	return agent.NewClient(conn), conn, nil
 }
 
-// Has tells whether there is an agent called id, "" being the default one.
+// Has reports whether there is an agent called id; "" is DefaultID.
 func (a *Agents) Has(id string) bool { return a.opener(id) != nil }
 
 func (a *Agents) opener(id string) opener {
@@ -139,10 +139,10 @@ func (a *Agents) opener(id string) opener {
 	return a.agents[id]
 }
 
-// NotFoundError is a request for an agent that the build was not given.
+// NotFoundError is returned if an agent is requested that the build was not given.
 type NotFoundError struct {
 	ID string
-	// Any tells that it was given others.
+	// Any is true if the build was given other agents.
 	Any bool
 }
 
@@ -153,7 +153,7 @@ func (e *NotFoundError) Error() string {
 	return fmt.Sprintf("no SSH key %q forwarded from the client", e.ID)
 }
 
-// Find returns nil when there is an agent called id and a *NotFoundError else.
+// Find returns nil if there is an agent called id, and otherwise a *NotFoundError.
 func (a *Agents) Find(id string) error {
 	if a.Has(id) {
 		return nil

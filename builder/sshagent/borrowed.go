@@ -7,7 +7,8 @@ import (
 	"golang.org/x/crypto/ssh/agent"
 )
 
-// borrowed lets keys be listed and used, and refuses the rest.
+// borrowed permits listing and using the keys of an agent, and refuses all other
+// requests.
 type borrowed struct{ agent.ExtendedAgent }
 
 func (borrowed) Add(agent.AddedKey) error {
@@ -30,7 +31,7 @@ func (borrowed) Unlock([]byte) error {
 	return errors.New("unlocking agent not allowed during a build")
 }
 
-// Extension answers as an agent that knows none, so that ssh goes on without.
+// Extension returns the error of an agent without extensions, so that ssh continues.
 func (borrowed) Extension(string, []byte) ([]byte, error) {
 	return nil, agent.ErrExtensionUnsupported
 }

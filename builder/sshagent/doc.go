@@ -1,7 +1,7 @@
-// Package sshagent lends ssh keys to steps and to git without giving them away.
+// Package sshagent lets steps and git use ssh keys without access to the private keys.
 //
-// A Source is what docker's --ssh names: an agent's socket or private keys in
-// files, which an agent in this process then holds. Agents listen on a socket
-// for as long as the borrower works; over it keys can be listed and used, and
-// nothing else: none added, removed or locked, no extension called.
+// A Source is a value of docker's --ssh: the socket of an agent, or files with private
+// keys, which an agent in this process then holds. Each agent listens on a socket while a
+// step or git uses it. Through the socket, keys can be listed and used. Other requests
+// are refused: keys cannot be added, removed or locked, and extensions cannot be called.
 package sshagent

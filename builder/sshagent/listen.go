@@ -17,7 +17,7 @@ import (
 
 // Socket serves one agent until it is closed.
 type Socket struct {
-	// Path is what SSH_AUTH_SOCK of the borrower names.
+	// Path is the path of the socket, for SSH_AUTH_SOCK of the step or of git.
 	Path string
 
 	listener net.Listener
@@ -29,10 +29,10 @@ type Socket struct {
 	conns  map[io.Closer]bool
 }
 
-// Listen makes the socket path, which only its owner may connect to, and serves
-// the agent called id on it. The caller closes it when the borrower has ended:
-// then every connection is cut. The directory of path may be as deep as it
-// likes.
+// Listen creates a socket at path and serves the agent called id on it. Only the owner of
+// the socket may connect. The caller must call Close when the process that uses the agent
+// has ended; Close also closes all connections. The path may be longer than the limit for
+// sockets.
 func (a *Agents) Listen(ctx context.Context, id, path string) (*Socket, error) {
 	if err := a.Find(id); err != nil {
 		return nil, err
@@ -46,8 +46,8 @@ func (a *Agents) Listen(ctx context.Context, id, path string) (*Socket, error) {
 	return s, nil
 }
 
-// listen reaches the directory through a descriptor: a socket's name is at most
-// 108 bytes (unix(7)).
+// listen opens the directory and uses the path of its file descriptor, because the name
+// of a socket is limited to 108 bytes (unix(7)).
 func listen(path string) (net.Listener, error) {
 	dir, err := os.Open(filepath.Dir(path))
 	if err != nil {
@@ -59,14 +59,14 @@ func listen(path string) (net.Listener, error) {
 	if err != nil {
 		return nil, err
 	}
-	l.SetUnlinkOnClose(false) // by a name that means something else by then
+	l.SetUnlinkOnClose(false) // the name below /proc/self/fd is invalid by then
 	if err := os.Chmod(path, 0o600); err != nil {
 		return nil, errors.Join(err, l.Close())
 	}
 	return l, nil
 }
 
-// Chmod says who may connect.
+// Chmod sets the mode of the socket, which decides who may connect.
 func (s *Socket) Chmod(mode os.FileMode) error {
 	if err := os.Chmod(s.Path, mode.Perm()); err != nil {
 		return fmt.Errorf("give the ssh agent's socket its mode: %w", err)
@@ -90,27 +90,27 @@ func (s *Socket) accept(ctx context.Context) {
 	}
 }
 
-// serve ends with the borrower's side of the connection or the agent's.
+// serve ends when either side closes its connection.
 func (s *Socket) serve(ctx context.Context, conn net.Conn) {
 	defer s.drop(conn)
 	keys, end, err := s.open(ctx)
 	if err != nil {
-		return // ssh says that it cannot talk to the agent
+		return // the client reports that the agent does not answer
 	}
 	if !s.hold(end) {
 		return
 	}
 	defer s.drop(end)
-	_ = agent.ServeAgent(borrowed{keys}, conn) // the borrower hanging up is its end
+	_ = agent.ServeAgent(borrowed{keys}, conn) // the error is only that the client hung up
 }
 
-// hold remembers what Close has to cut. When that was done already, it cuts at
-// once and returns false.
+// hold records a connection that Close must close. If the socket is already closed, hold
+// closes the connection and returns false.
 func (s *Socket) hold(c io.Closer) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
-		_ = c.Close() // nothing was written to it
+		_ = c.Close() // no data was written
 		return false
 	}
 	s.conns[c] = true
@@ -121,10 +121,10 @@ func (s *Socket) drop(c io.Closer) {
 	s.mu.Lock()
 	delete(s.conns, c)
 	s.mu.Unlock()
-	_ = c.Close() // every request was answered or cut
+	_ = c.Close() // all requests are complete
 }
 
-// Close ends serving, cuts all connections and removes the socket.
+// Close stops serving, closes all connections and removes the socket.
 func (s *Socket) Close() error {
 	s.mu.Lock()
 	s.closed = true
@@ -133,7 +133,7 @@ func (s *Socket) Close() error {
 	s.mu.Unlock()
 	err := s.listener.Close()
 	for c := range conns {
-		_ = c.Close() // cut on purpose
+		_ = c.Close() // deliberate, so the error does not matter
 	}
 	s.serving.Wait()
 	if removed := os.Remove(s.Path); removed != nil && !errors.Is(removed, os.ErrNotExist) {

@@ -2,18 +2,18 @@ package sshagent
 
 import "strings"
 
-// DefaultID is the ID of the agent when none is said.
+// DefaultID is the ID of an agent if none is given.
 const DefaultID = "default"
 
-// Source names an agent and where its keys are.
+// Source names an agent and the location of its keys.
 type Source struct {
 	ID string
-	// Paths are one agent's socket or files with private keys; none means
-	// the socket that SSH_AUTH_SOCK names.
+	// Paths are the socket of an agent, or files with private keys. If there are none,
+	// the socket is that of SSH_AUTH_SOCK.
 	Paths []string
 }
 
-// Parse reads docker's spelling: default|ID[=SOCKET|KEY[,KEY]].
+// Parse parses a value of docker's --ssh: default|ID[=SOCKET|KEY[,KEY]].
 func Parse(value string) Source {
 	id, paths, found := strings.Cut(value, "=")
 	if id == "" {

@@ -34,7 +34,7 @@ func TestParse(t *testing.T) {
 	}
 }
 
-// writeKey makes a private key and returns its file and public half.
+// writeKey makes a private key and returns its file and its public key.
 func writeKey(t *testing.T, passphrase string) (string, ssh.PublicKey) {
 	t.Helper()
 	public, private, err := ed25519.GenerateKey(rand.Reader)
@@ -59,7 +59,7 @@ func writeKey(t *testing.T, passphrase string) (string, ssh.PublicKey) {
 	return path, key
 }
 
-// startAgent serves a keyring as the user's own agent would.
+// startAgent serves a keyring like the user's own agent.
 func startAgent(t *testing.T, keyring agent.Agent) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "agent")
@@ -154,7 +154,7 @@ func TestListen(t *testing.T) {
 	}
 	for id, want := range map[string]ssh.PublicKey{"file": key, "default": users, "": users} {
 		t.Run("id "+id, func(t *testing.T) {
-			// Deeper than a socket's name may be long.
+			// This path is longer than the limit for sockets.
 			dir := filepath.Join(t.TempDir(), strings.Repeat("d", 100))
 			if err := os.Mkdir(dir, 0o700); err != nil {
 				t.Fatal(err)
@@ -205,7 +205,8 @@ func connect(t *testing.T, dir string) net.Conn {
 	return conn
 }
 
-// use checks that a borrower can do all that it may, and no more.
+// use checks that a client can do everything that is permitted, and that other requests
+// fail.
 func use(t *testing.T, client agent.ExtendedAgent, want ssh.PublicKey) {
 	t.Helper()
 	list, err := client.List()

@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// plant makes a tree with links of all kinds and a file beside it that no path may
+// plant creates a tree with all kinds of links, and a file beside it that no path may
 // reach.
 func plant(t *testing.T) (root int, dir string) {
 	t.Helper()
@@ -44,7 +44,8 @@ func plant(t *testing.T) (root int, dir string) {
 	return int(f.Fd()), dir
 }
 
-// answer is what a way of opening a path gave: a file, by its number, or an error.
+// answer describes the result of opening a path: mode and inode of the file, or the
+// error.
 func answer(fd int, err error) string {
 	if err != nil {
 		return err.Error()
@@ -61,7 +62,7 @@ func answer(fd int, err error) string {
 	return fmt.Sprintf("%o %d", st.Mode, st.Ino)
 }
 
-// TestStepwise holds what is done without openat2(2) against the call.
+// TestStepwise compares stepwise with openat2(2).
 func TestStepwise(t *testing.T) {
 	root, _ := plant(t)
 	paths := []string{
@@ -115,7 +116,7 @@ func TestStepwiseCreates(t *testing.T) {
 	}
 }
 
-// Magic links of procfs lead out of every root.
+// Magic links of procfs lead out of every root and must be refused.
 func TestStepwiseMagicLinks(t *testing.T) {
 	proc, err := os.Open("/proc")
 	if err != nil {
@@ -130,7 +131,7 @@ func TestStepwiseMagicLinks(t *testing.T) {
 	}
 }
 
-// A path does not cross into another mount, of whatever file system.
+// With NoXDev, a path must not cross into another mount.
 func TestStepwiseMounts(t *testing.T) {
 	root, err := os.Open("/")
 	if err != nil {

@@ -10,12 +10,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// maxLinks is how many links the kernel follows, MAXSYMLINKS.
+// maxLinks is the number of symbolic links that the kernel follows in one path
+// (MAXSYMLINKS).
 const maxLinks = 40
 
-// stepwise is Open with one openat(2) for each component of the path. ".." leads
-// back to the directory that was passed before and never asks the kernel, so that
-// a directory which is moved meanwhile leads nowhere else.
+// stepwise is like Open but calls openat(2) for each component of the path. For ".." it
+// returns to the directory that it opened before and does not ask the kernel. If that
+// directory is moved meanwhile, the path still cannot lead anywhere else.
 func stepwise(root int, path string, flags int, mode uint32, resolve uint64) (int, error) {
 	if path == "" {
 		return -1, unix.ENOENT
@@ -54,15 +55,15 @@ func stepwise(root int, path string, flags int, mode uint32, resolve uint64) (in
 			return -1, err
 		}
 	}
-	// The path ends with a directory that was passed.
+	// The path ends with a directory that is already open.
 	return retry(func() (int, error) { return unix.Openat(w.here(), ".", flags, mode) })
 }
 
-// walk is a path on its way.
+// walk is the state of one path lookup.
 type walk struct {
 	root    int
 	resolve uint64
-	dirs    []int // below root, owned
+	dirs    []int // below root; closed by close
 	rest    []string
 	links   int
 	mount   string
@@ -81,11 +82,11 @@ func (w *walk) here() int {
 	return w.dirs[len(w.dirs)-1]
 }
 
-// last reports whether no component follows. A slash at the end is one: it asks for
-// a directory.
+// last reports whether no component follows. A trailing slash counts as a component,
+// because it requires a directory.
 func (w *walk) last() bool { return len(w.rest) == 0 }
 
-// put has path be walked next.
+// put inserts path before the remaining components.
 func (w *walk) put(path string) error {
 	if path[0] == '/' {
 		if w.resolve&Beneath != 0 {
@@ -110,7 +111,7 @@ func (w *walk) up() error {
 	return nil
 }
 
-// down enters a directory, or begins to follow a link.
+// down enters the directory name, or follows it if it is a symbolic link.
 func (w *walk) down(name string) error {
 	fd, st, err := w.look(name)
 	if err != nil {
@@ -128,8 +129,8 @@ func (w *walk) down(name string) error {
 	return nil
 }
 
-// open opens the last component, or begins to follow it if it is a link that is not
-// itself asked for.
+// open opens the last component. If it is a symbolic link that flags do not ask to open
+// itself, open follows it and returns opened as false.
 func (w *walk) open(name string, flags int, mode uint32) (fd int, opened bool, err error) {
 	found, st, err := w.look(name)
 	missing := errors.Is(err, unix.ENOENT)
@@ -143,7 +144,8 @@ func (w *walk) open(name string, flags int, mode uint32) (fd int, opened bool, e
 			return -1, false, w.follow(found)
 		}
 	}
-	// Should it have become a link meanwhile, the kernel refuses to follow it.
+	// If the name has become a symbolic link meanwhile, O_NOFOLLOW makes the kernel
+	// refuse it.
 	fd, err = retry(func() (int, error) { return unix.Openat(w.here(), name, flags|unix.O_NOFOLLOW, mode) })
 	if err == nil {
 		err = w.sameMount(fd)
@@ -155,7 +157,7 @@ func (w *walk) open(name string, flags int, mode uint32) (fd int, opened bool, e
 	return fd, err == nil, err
 }
 
-// look opens what name is, a link itself.
+// look opens name with O_PATH. It opens a symbolic link itself, without following it.
 func (w *walk) look(name string) (int, *unix.Stat_t, error) {
 	fd, err := retry(func() (int, error) {
 		return unix.Openat(w.here(), name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
@@ -182,7 +184,7 @@ func (w *walk) follow(link int) error {
 	if err := unix.Fstatfs(link, &fs); err != nil {
 		return err
 	}
-	// Links of procfs need not lead where they say.
+	// Magic links of procfs need not lead to the path that they show.
 	if fs.Type == unix.PROC_SUPER_MAGIC {
 		return unix.ELOOP
 	}
@@ -211,8 +213,8 @@ func (w *walk) sameMount(fd int) error {
 	return err
 }
 
-// mountID is the mount of an open file, see proc_pid_fdinfo(5): statx(2) has it
-// from Linux 5.8 on only.
+// mountID returns the mount id of an open file from proc_pid_fdinfo(5). statx(2) returns
+// it only from Linux 5.8 on.
 func mountID(fd int) (string, error) {
 	info, err := os.ReadFile(fmt.Sprintf("/proc/self/fdinfo/%d", fd))
 	if err != nil {

@@ -46,7 +46,7 @@ func TestTry(t *testing.T) {
 	}
 }
 
-// A wait ends with its context, and gives its cause.
+// A wait must end with its context and return the cause.
 func TestLockIsCancelled(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "lock")
 	a, b := lockFile(t, path), lockFile(t, path)
@@ -67,7 +67,7 @@ func TestLockIsCancelled(t *testing.T) {
 	}
 }
 
-// A lock file that its holder removes is not what the next one gets.
+// If a holder removes the lock file, the next holder must not get the removed file.
 func TestOpenRemoved(t *testing.T) {
 	dir, err := os.OpenRoot(t.TempDir())
 	if err != nil {

@@ -1,4 +1,4 @@
-// Package redact removes credentials from texts that are shown or kept.
+// Package redact removes credentials from texts that are shown or stored.
 package redact
 
 import (
@@ -7,15 +7,16 @@ import (
 	"sync"
 )
 
-// withUser is a URL with user information (RFC 3986, section 3.2.1), up to and
-// including the "@". A quote or blank ends what can be a URL in a command. Most
-// processes never need it, so it is compiled when it is first used.
+// withUser matches a URL with user information (RFC 3986, section 3.2.1), up to and
+// including the "@". In a command, a quote or blank ends a URL. Most processes never need
+// the expression, so it is compiled on first use.
 var withUser = sync.OnceValue(func() *regexp.Regexp {
 	return regexp.MustCompile("(?i)\\b((?:git\\+)?(?:https?|ssh)|git|ftps?)://([^\\s/?#\"'`<>]*)@")
 })
 
-// URLs replaces the user information of the URLs in text by "xxxxx", as BuildKit
-// does in its own messages. The user of a URL of ssh is no secret and stays.
+// URLs replaces the user information of the URLs in text by "xxxxx", as BuildKit does in
+// its own messages. The user name of an ssh URL is not secret and is kept; only its
+// password is replaced.
 func URLs(text string) string {
 	if !strings.Contains(text, "://") || !strings.Contains(text, "@") {
 		return text

@@ -1,10 +1,10 @@
-// Package rmtree removes directories with all below them, however deep they are.
+// Package rmtree removes directory trees of any depth.
 //
-// os.RemoveAll holds a descriptor for each level, so that a tree deeper than the
-// process's limit of descriptors (RLIMIT_NOFILE, getrlimit(2)) can never be removed
-// with it, and its error has the path of every level. A step can make such a tree
-// by mkdir and chdir alone. What is here holds two descriptors at most and goes up
-// by "..", as rm(1) does (fts(3)).
+// os.RemoveAll holds a file descriptor for each level. It fails on a tree that is deeper
+// than the limit of the process (RLIMIT_NOFILE, getrlimit(2)), and its error contains the
+// path of every level. A build step can create such a tree with mkdir and chdir alone.
+// Package rmtree holds at most two file descriptors in the tree and returns to the parent
+// through "..", as rm(1) does (fts(3)).
 package rmtree
 
 import (
@@ -17,10 +17,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Remove removes name with all below it. Nothing there is no error. Symbolic links
-// are not followed, but those on the way to name. It removes what it can and
-// returns the first error that it met with. Nothing else may rename directories of
-// the tree meanwhile.
+// Remove removes name and everything below it. It returns nil if name does not exist.
+// Symbolic links are followed only in the directory part of name. Remove goes on after an
+// error if it can, and returns the first error. The caller must make sure that
+// directories of the tree are not renamed meanwhile.
 func Remove(name string) error {
 	err := unix.Unlink(name)
 	if err == nil || errors.Is(err, unix.ENOENT) {
@@ -38,7 +38,7 @@ func Remove(name string) error {
 	return nil
 }
 
-// At is Remove for a name in the open directory dir.
+// At is like Remove, for a name in the open directory dir.
 func At(dir int, name string) error {
 	err := unix.Unlinkat(dir, name, 0)
 	if err == nil || errors.Is(err, unix.ENOENT) {
@@ -76,24 +76,24 @@ func open(dir int, name string) (int, error) {
 	}
 }
 
-// remover is in one directory at a time.
+// remover removes a tree. It has one directory open at a time.
 type remover struct {
 	fd int
-	// levels lead from the top to that directory.
+	// levels are the directories from the top of the tree to the open one.
 	levels []level
-	// err is the first error that did not end the work.
+	// err is the first error after which the removal went on.
 	err error
 }
 
-// level is a directory on the way.
+// level is one directory between the top of the tree and the open directory.
 type level struct {
 	name     string
 	dev, ino uint64
-	// left are the names in it that have not been looked at yet.
+	// left are the names in it that are not removed yet.
 	left []string
 }
 
-// enter lists the open directory, which is called name in the one above.
+// enter lists the open directory, which is called name, and adds it to levels.
 func (r *remover) enter(name string) {
 	l := level{name: name}
 	var st unix.Stat_t
@@ -108,8 +108,9 @@ func (r *remover) enter(name string) {
 	r.levels = append(r.levels, l)
 }
 
-// step removes the files of the directory until it comes to a directory, which it
-// enters, or to the end, and goes up. It returns an error that ends the work.
+// step removes the files of the open directory. If it finds a directory, it enters it and
+// returns. At the end it goes up to the parent and removes the directory there. It
+// returns only errors after which the removal cannot go on.
 func (r *remover) step() error {
 	l := &r.levels[len(r.levels)-1]
 	for len(l.left) > 0 {
@@ -156,7 +157,7 @@ func (r *remover) step() error {
 
 var errMoved = errors.New("the directory was moved while it was removed")
 
-// list returns the names in an open directory. Its descriptor stays the caller's.
+// list returns the names in the open directory fd. It does not close fd.
 func list(fd int) ([]string, error) {
 	var names []string
 	buf := make([]byte, 32<<10)
@@ -178,10 +179,11 @@ func (r *remover) note(op, name string, err error) {
 	}
 }
 
-// shownLevels is how many directories an error names at most.
+// shownLevels is the largest number of directories that an error names.
 const shownLevels = 8
 
-// path is where name is, of a deep tree only the beginning.
+// path returns the path of name in the tree. For a deep tree it has only the first
+// directories.
 func (r *remover) path(name string) string {
 	var parts []string
 	for i, l := range r.levels {

@@ -18,7 +18,8 @@ func must(t *testing.T, err error) {
 	}
 }
 
-// deep makes a tree of so many levels, with a file in each, by one descriptor.
+// deep creates a tree with the given number of levels and a file in each. It holds only
+// one file descriptor at a time.
 func deep(t *testing.T, dir string, levels int) {
 	t.Helper()
 	fd, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY, 0)
@@ -36,7 +37,7 @@ func deep(t *testing.T, dir string, levels int) {
 	must(t, unix.Close(fd))
 }
 
-// A tree deeper than the limit of descriptors is removed all the same.
+// A tree that is deeper than the limit of file descriptors must be removed too.
 func TestDeep(t *testing.T) {
 	var was unix.Rlimit
 	must(t, unix.Getrlimit(unix.RLIMIT_NOFILE, &was))
@@ -102,11 +103,11 @@ func wide(at string, n int) error {
 	return err
 }
 
-// What cannot be removed does not keep the rest, and the error says where it is in
-// few words.
+// A directory that cannot be removed must not prevent the removal of the rest. The error
+// must name it and be short.
 func TestWhatStays(t *testing.T) {
 	if os.Geteuid() == 0 {
-		return // root may remove anything; the user's run has it
+		return // root may remove anything; the run as a user tests this
 	}
 	dir := t.TempDir()
 	at := filepath.Join(dir, "at")

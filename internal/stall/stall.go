@@ -1,8 +1,8 @@
-// Package stall ends transfers whose other end sends nothing any more, or so little
-// that the transfer would never end.
+// Package stall ends a transfer if the sender sends no more data, or so little that the
+// transfer would never end.
 //
-// A Watch counts only the time in which its readers wait for data. A slow consumer is
-// no reason to end a transfer.
+// A Watch counts only the time in which its readers wait for data. A slow consumer does
+// not end a transfer.
 package stall
 
 import (
@@ -13,11 +13,12 @@ import (
 	"time"
 )
 
-// ErrStalled is the cause of a context that a Watch has ended, and the error of its
-// readers.
+// ErrStalled is the cause of a context that a Watch has ended. It is also the error of
+// its readers.
 var ErrStalled = errors.New("less than 4 KiB were received in two minutes")
 
-// At least progress bytes must arrive while the readers wait for limit.
+// At least progress bytes must arrive in each span of limit that the readers spend
+// waiting.
 const (
 	limit    = 2 * time.Minute
 	progress = 4 << 10
@@ -30,13 +31,13 @@ type Watch struct {
 
 	mu    sync.Mutex
 	timer *time.Timer
-	// waited and received are counted since the last progress.
+	// waited and received are counted from the last progress.
 	waited   time.Duration
 	received int
 }
 
-// New begins to wait for an answer, which is to be asked for with the context that it
-// returns. Stop must be called in the end.
+// New returns a Watch and starts the wait for the answer. The caller must send the
+// request with the returned context, and must call Stop at the end.
 func New(ctx context.Context) (context.Context, *Watch) {
 	w := &Watch{}
 	w.ctx, w.cancel = context.WithCancelCause(ctx)
@@ -44,16 +45,17 @@ func New(ctx context.Context) (context.Context, *Watch) {
 	return w.ctx, w
 }
 
-// answered ends the wait for the answer. From now on only the readers' waiting counts.
+// answered ends the wait for the answer. From now on only the time in which readers wait
+// counts.
 func (w *Watch) answered() { w.timer.Stop() }
 
-// Stop ends the watch and its context.
+// Stop ends the watch and cancels its context.
 func (w *Watch) Stop() {
 	w.timer.Stop()
 	w.cancel(nil)
 }
 
-// Cause returns ErrStalled for an error that the Watch has caused, and err otherwise.
+// Cause returns ErrStalled if err was caused by the Watch, and err otherwise.
 func (w *Watch) Cause(err error) error {
 	if err != nil && !errors.Is(err, io.EOF) && errors.Is(context.Cause(w.ctx), ErrStalled) {
 		return ErrStalled
@@ -61,8 +63,8 @@ func (w *Watch) Cause(err error) error {
 	return err
 }
 
-// Reader reads the answer from r, which must end when the Watch's context does. One
-// goroutine at a time reads.
+// Reader returns a reader of the answer r. Read calls of r must end when the context of
+// the Watch ends. Only one goroutine at a time may read.
 func (w *Watch) Reader(r io.Reader) io.Reader {
 	w.answered()
 	return &reader{r, w}
@@ -82,7 +84,7 @@ func (r *reader) Read(p []byte) (int, error) {
 	return n, r.w.Cause(err)
 }
 
-// wait lets the rest of the time of waiting begin.
+// wait starts the timer with the rest of the waiting time.
 func (w *Watch) wait() {
 	w.mu.Lock()
 	defer w.mu.Unlock()

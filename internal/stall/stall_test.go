@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// source delivers size bytes, each time after pause.
+// source returns size bytes after each pause.
 type source struct {
 	ctx         context.Context //nolint:containedctx // of one transfer
 	pause       time.Duration
@@ -32,8 +32,8 @@ func (s *source) Read(p []byte) (int, error) {
 func TestWatch(t *testing.T) {
 	for _, c := range []struct {
 		name string
-		// answer is how long the answer takes to begin, use what the reader does
-		// with each piece.
+		// answer is the time until the answer begins. use is the time that the consumer
+		// spends on each piece.
 		answer, use time.Duration
 		from        source
 		stalled     bool
@@ -70,7 +70,7 @@ func TestWatch(t *testing.T) {
 	}
 }
 
-// An end that the caller caused stays the caller's.
+// If the caller cancels the context, the error must not be ErrStalled.
 func TestCancelled(t *testing.T) {
 	parent, cancel := context.WithCancel(t.Context())
 	ctx, w := New(parent)

@@ -1,6 +1,7 @@
-// Package umask keeps the file mode creation mask that a process was started with,
-// while it works under 022. Files of images must have their modes whatever the user's
-// mask is; what a build leaves on the host follows it (umask(2)).
+// Package umask keeps the file mode creation mask of the user (umask(2)) while the
+// process works with mask 022. Files of images must have their own modes whatever the
+// mask of the user is. Files that a build creates on the host must follow the mask of the
+// user.
 package umask
 
 import (
@@ -15,19 +16,19 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// variable holds the mask as octal digits. It is set by the process for itself, as the
-// mode of its namespaces is.
+// variable holds the mask of the user in octal digits. The process sets it for itself,
+// like the variable with the mode of its namespaces.
 const variable = "_SHALE_UMASK"
 
-// working is the mask under which a process works.
+// working is the mask with which the process works.
 const working = 0o022
 
-// Set makes the mask of the process 022 and remembers the one before.
+// Set sets the mask of the process to 022 and remembers the old mask.
 func Set() error {
 	return os.Setenv(variable, strconv.FormatUint(uint64(unix.Umask(working)), 8))
 }
 
-// Of returns perm without the permissions that the mask of the user takes away.
+// Of returns perm without the permissions that the mask of the user removes.
 func Of(perm fs.FileMode) fs.FileMode {
 	return perm &^ mask()
 }
@@ -44,8 +45,8 @@ func mask() fs.FileMode {
 	return fs.FileMode(m) & fs.ModePerm
 }
 
-// current reads the mask of the process, "" before Linux 4.7 (proc(5)): umask(2) tells
-// it only by setting another.
+// current returns the mask of the process in octal digits, "" before Linux 4.7 (proc(5)).
+// It does not use umask(2), which can only return the mask by setting another.
 func current() string {
 	f, err := os.Open("/proc/self/status")
 	if err != nil {
@@ -60,14 +61,14 @@ func current() string {
 	return ""
 }
 
-// Directories is where MkdirAll makes directories: an *os.Root, or Host.
+// Directories creates directories for MkdirAll. It is an *os.Root or Host.
 type Directories interface {
 	Stat(name string) (fs.FileInfo, error)
 	Mkdir(name string, perm fs.FileMode) error
 	Chmod(name string, perm fs.FileMode) error
 }
 
-// Host is the file system of the host.
+// Host implements Directories for the file system of the host.
 type Host struct{}
 
 // Stat implements Directories.
@@ -79,8 +80,8 @@ func (Host) Mkdir(name string, perm fs.FileMode) error { return os.Mkdir(name, p
 // Chmod implements Directories.
 func (Host) Chmod(name string, perm fs.FileMode) error { return os.Chmod(name, perm) }
 
-// MkdirAll makes a directory and those above it, as far as they are missing, with the
-// permissions that the mask of the user leaves of perm.
+// MkdirAll creates the directory name and all missing parents. The new directories have
+// the permissions perm without those that the mask of the user removes.
 func MkdirAll(in Directories, name string, perm fs.FileMode) error {
 	name = path.Clean(name)
 	if _, err := in.Stat(name); err == nil || name == "." || name == "/" {

@@ -12,7 +12,7 @@ import (
 func TestSetAndOf(t *testing.T) {
 	old := unix.Umask(0o027)
 	defer unix.Umask(old)
-	t.Setenv(variable, "") // and back at the end
+	t.Setenv(variable, "") // t.Setenv restores it at the end
 	if got := Of(0o666); got != 0o640 {
 		t.Errorf("before Set: %04o of 0666, want 0640", got)
 	}

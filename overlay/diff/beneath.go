@@ -9,15 +9,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// beneath is the merged directory that one of the upper's lies over, open.
+// beneath is the merged lower directory under a directory of the upper directory. Its
+// layers are open.
 type beneath struct {
 	fds    []int // topmost first
 	prefix string
 	owners Owners
 }
 
-// open opens rel in the given layers, in all of which it is a directory. "" is
-// the root.
+// open opens the directory rel in each of the given layers. rel must be a directory in
+// all of them; "" is the root.
 func (l *lowers) open(rel string, in layers) (*beneath, error) {
 	b := &beneath{prefix: l.prefix, owners: l.owners}
 	if rel == "" {
@@ -40,9 +41,9 @@ func (b *beneath) close() {
 	}
 }
 
-// names lists what shows, sorted.
+// names returns the sorted names in the merged directory. It leaves out deleted names.
 func (b *beneath) names(buf []byte) ([]string, error) {
-	hidden := map[string]bool{} // false for a name that shows
+	hidden := map[string]bool{} // false for a visible name
 	for _, fd := range b.fds {
 		list, err := listDir(fd, buf)
 		if err != nil {
@@ -94,7 +95,8 @@ func (b *beneath) whiteout(dir int, name string, st *unix.Stat_t) (bool, error) 
 	return attrs.whiteout, err
 }
 
-// find looks for the file that shows as name. ok is false if there is none.
+// find looks for name in the merged directory and returns the open directory of its
+// layer. ok is false if there is no such file.
 func (b *beneath) find(name string) (dir int, st unix.Stat_t, ok bool, err error) {
 	for _, fd := range b.fds {
 		err := unix.Fstatat(fd, name, &st, unix.AT_SYMLINK_NOFOLLOW)
@@ -110,11 +112,10 @@ func (b *beneath) find(name string) (dir int, st unix.Stat_t, ok bool, err error
 	return 0, st, false, nil
 }
 
-// has reports whether name, no directory, in the open directory upper is what
-// shows there without it: its entry in the archive would say nothing. Contents
-// are compared whatever the times say, since many files are written within one
-// tick of the clock. One of several hard links counts as new, for the sake of
-// the others.
+// has reports whether the non-directory name in upper equals the lower file that it
+// hides. In that case no tar entry is needed. Contents are compared even if the times are
+// equal, because many files are written within one tick of the clock. A file with several
+// hard links is never equal, because its other names may need the entry.
 func (b *beneath) has(upper int, name string) (bool, error) {
 	dir, low, ok, err := b.find(name)
 	if err != nil || !ok {
@@ -147,20 +148,21 @@ func (b *beneath) has(upper int, name string) (bool, error) {
 	return st.Mode&unix.S_IFMT == unix.S_IFIFO, nil
 }
 
-// sameOwner compares what is recorded about two open files.
+// sameOwner reports whether two open files have the same recorded owner.
 func (b *beneath) sameOwner(fds [2]int, attrs [2]xattrs) bool {
 	var x, y unix.Stat_t
 	err := errors.Join(asRecorded(b.owners, attrs[0], fds[0], &x), asRecorded(b.owners, attrs[1], fds[1], &y))
 	return err == nil && x == y
 }
 
-// sameTime allows for a lower time that an archive has cut to whole seconds.
+// sameTime reports whether two times are equal. A lower time may come from an archive,
+// which has only whole seconds.
 func sameTime(upper, lower unix.Timespec) bool {
 	return upper.Sec == lower.Sec && (lower.Nsec == 0 || upper.Nsec == lower.Nsec)
 }
 
-// sameFile compares attributes and contents. What cannot be read is not the
-// same; that it cannot is for those to tell who pack it.
+// sameFile reports whether two files have the same owner, attributes and contents. It
+// returns false if a file cannot be read. The error then appears when the file is packed.
 func (b *beneath) sameFile(upper, lower int, name string, size int64) bool {
 	var fds [2]int
 	var attrs [2]xattrs

@@ -15,11 +15,18 @@ import (
 	"github.com/shale-build/shale/internal/rmtree"
 )
 
-// Clone reproduces the upper directory src in dst, an empty directory,
-// whiteouts, opaque marks, owners, times and hard links included. Files are
-// hard links to those of src, so neither tree may be written to afterwards;
-// where one of them cannot be linked to all are copied, sharing their blocks if
-// the filesystem can. What is in dst after an error is for the caller to remove.
+// Clone copies the upper directory src to dst, which must be an empty directory. It keeps
+// whiteouts, opaque marks, owners, times, extended attributes and hard links. Package
+// builder/rootfs uses it to create a layer that has the contents of an existing layer but
+// another parent.
+//
+// Files in dst are hard links to those of src, so neither tree may be written to
+// afterwards. If a file cannot be linked, all files are copied instead; the copies share
+// blocks if the file system supports this. Linking fails across file systems (EXDEV), if
+// there are too many links (EMLINK), or if it is not permitted (EPERM).
+//
+// If ctx ends, Clone returns its cause. After an error the caller must remove the
+// contents of dst.
 func Clone(ctx context.Context, src, dst string) error {
 	if err := clone(ctx, src, dst, unix.Linkat); err != nil {
 		return fmt.Errorf("clone %s to %s: %w", src, dst, err)
@@ -27,7 +34,7 @@ func Clone(ctx context.Context, src, dst string) error {
 	return nil
 }
 
-// linker is linkat(2).
+// linker has the signature of linkat(2).
 type linker func(olddir int, oldname string, newdir int, newname string, flags int) error
 
 func clone(ctx context.Context, src, dst string, link linker) error {
@@ -53,11 +60,11 @@ func clone(ctx context.Context, src, dst string, link linker) error {
 	return c.contents(from, to, "")
 }
 
-// errNoLink says that a file cannot be linked to. Copying only this one would
-// part it from its other names, so the whole tree is begun again.
+// errNoLink is returned if a file cannot be linked. Copying only this file would separate
+// it from its other names, so clone starts again and copies the whole tree.
 var errNoLink = errors.New("no hard link")
 
-// empty removes what was cloned so far.
+// empty removes the files that were cloned so far.
 func empty(fd int) error {
 	if _, err := unix.Seek(fd, 0, io.SeekStart); err != nil {
 		return err
@@ -74,23 +81,23 @@ func empty(fd int) error {
 	return nil
 }
 
-// cloner is one Clone under way.
+// cloner is the state of one Clone.
 type cloner struct {
 	ctx  context.Context //nolint:containedctx // lives as long as one Clone
 	root int
-	// copied has the first copy's path of files that have several names.
+	// copied has the path of the first copy of each file with several names.
 	copied map[inode]string
-	// link is nil once a file could not be linked to.
+	// link is nil if files are copied.
 	link linker
 }
 
-// contents clones what is in a directory, then the directory's own metadata:
-// its time would change otherwise. dir is its path with a final slash.
+// contents clones the entries of a directory and then its metadata, because adding
+// entries changes its time. dir is its path with a final slash, "" for the root.
 func (c *cloner) contents(from, to int, dir string) error {
 	if c.ctx.Err() != nil {
 		return context.Cause(c.ctx)
 	}
-	if _, err := unix.Seek(from, 0, io.SeekStart); err != nil { // where a first try left it
+	if _, err := unix.Seek(from, 0, io.SeekStart); err != nil { // a first try has read it to the end
 		return err
 	}
 	list, err := listDir(from, make([]byte, 32<<10))
@@ -124,7 +131,7 @@ func (c *cloner) child(from, to int, rel string, e dirent) error {
 	switch {
 	case st.Mode&unix.S_IFMT == unix.S_IFDIR:
 		return c.directory(from, to, rel, e.name)
-	case c.link != nil: // a filesystem that does not tell types
+	case c.link != nil: // the file system does not report types
 		return c.hardLink(from, to, rel, e.name)
 	case st.Nlink > 1:
 		err = c.copyOnce(from, to, rel, e.name, &st)
@@ -137,8 +144,8 @@ func (c *cloner) child(from, to int, rel string, e dirent) error {
 	return nil
 }
 
-// hardLink links to a file. Some refusals are no error: another filesystem,
-// too many links, or a file that this user may not link to
+// hardLink links a file. It returns errNoLink if the file must be copied instead: it is
+// on another file system, it has too many links, or this user may not link to it
 // (protected_hardlinks, immutable files).
 func (c *cloner) hardLink(from, to int, rel, name string) error {
 	err := c.link(from, name, to, name, 0)
@@ -168,8 +175,8 @@ func (c *cloner) directory(from, to int, rel, name string) error {
 	return c.contents(sub, subTo, rel+"/")
 }
 
-// copyOnce copies a file that has several names under the first of them and
-// links the others to the copy.
+// copyOnce copies a file with several names under the first of them. It links the other
+// names to the copy.
 func (c *cloner) copyOnce(from, to int, rel, name string, st *unix.Stat_t) error {
 	first, ok := c.copied[inodeOf(st)]
 	if ok {
@@ -196,12 +203,12 @@ func (c *cloner) linkCopy(first string, to int, name string) error {
 	return unix.Linkat(at, base, to, name, 0)
 }
 
-// copy makes a file of its own from name.
+// copy copies the file name, with a new inode.
 func (c *cloner) copy(from, to int, name string, st *unix.Stat_t) error {
 	return copyFile(c.ended, from, to, name, name, st)
 }
 
-// copyFile makes a file of its own, called newName, from name.
+// copyFile copies the file name to newName, with a new inode.
 func copyFile(ended func() error, from, to int, name, newName string, st *unix.Stat_t) error {
 	switch st.Mode & unix.S_IFMT {
 	case unix.S_IFREG:
@@ -251,10 +258,10 @@ func copyRegular(ended func() error, from, to int, name, newName string, st *uni
 	return copyMetadata(in, out, st)
 }
 
-// copyPiece is how much is copied between looks at the context.
+// copyPiece is the number of bytes that are copied between two checks of the context.
 const copyPiece = 64 << 20
 
-// ended tells why a cloner has to stop, if it has.
+// ended returns the cause of the context if it has ended.
 func (c *cloner) ended() error {
 	if c.ctx.Err() != nil {
 		return context.Cause(c.ctx)
@@ -262,8 +269,8 @@ func (c *cloner) ended() error {
 	return nil
 }
 
-// copyContents copies what is in src; io.CopyN between files is
-// copy_file_range(2) where that works.
+// copyContents copies the contents of src. io.CopyN uses copy_file_range(2) between files
+// if possible.
 func copyContents(ended func() error, dst, src *os.File) error {
 	for {
 		if err := ended(); err != nil {
@@ -279,9 +286,8 @@ func copyContents(ended func() error, dst, src *os.File) error {
 	}
 }
 
-// copyMetadata gives a file or directory owner, attributes, mode and times of
-// another. A change of owner takes away set-id bits and capabilities, hence
-// the order.
+// copyMetadata copies owner, extended attributes, mode and times of a file or directory.
+// The owner must be first, because changing it removes set-id bits and capabilities.
 func copyMetadata(from, to int, st *unix.Stat_t) error {
 	if err := unix.Fchown(to, int(st.Uid), int(st.Gid)); err != nil {
 		return fmt.Errorf("set owner: %w", err)
@@ -320,9 +326,8 @@ func copyXattrs(from, to int, wanted func(string) bool) error {
 	return nil
 }
 
-// clonedXattr reports whether an attribute belongs to the tree. Not those by
-// which overlayfs remembers one particular mount, nor labels that the system
-// assigns by itself.
+// clonedXattr reports whether an extended attribute belongs to the tree. Attributes that
+// overlayfs keeps for one particular mount do not, nor do labels that the system assigns.
 func clonedXattr(name string) bool {
 	for _, prefix := range []string{"user.overlay.", "trusted.overlay."} {
 		if mark, ours := strings.CutPrefix(name, prefix); ours {

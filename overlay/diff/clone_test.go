@@ -20,7 +20,7 @@ import (
 
 type cloneFunc = func(ctx context.Context, src, dst string) error
 
-// TestClone checks that a clone packs to the very layer the original packs to.
+// TestClone checks that a clone is packed to the same layer as the original.
 func TestClone(t *testing.T) {
 	overlaytest.Run(t, func(t *testing.T, env overlaytest.Env) {
 		for _, c := range []struct {
@@ -95,7 +95,7 @@ func refuse(err error) linkFunc {
 	return func(int, string, int, string, int) error { return err }
 }
 
-// someLinks refuses to link a file, and one of a file's several names.
+// someLinks returns err for one file, and for one name of a file with several names.
 func someLinks(err error) linkFunc {
 	return func(olddir int, oldname string, newdir int, newname string, flags int) error {
 		if oldname == "file" || oldname == "second" {

@@ -10,9 +10,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Copy reproduces the directory src in dst, an empty directory, as Clone does
-// but never by hard links: both trees may be written to afterwards. Blocks are
-// shared where the file system can.
+// Copy copies the directory src to dst, which must be an empty directory. It keeps the
+// same data as Clone but never uses hard links to src, so both trees may be written to
+// afterwards. Files share blocks if the file system supports this. If ctx ends, Copy
+// returns its cause. After an error the caller must remove the contents of dst.
 func Copy(ctx context.Context, src, dst string) error {
 	if err := clone(ctx, src, dst, nil); err != nil {
 		return fmt.Errorf("copy %s to %s: %w", src, dst, err)
@@ -20,9 +21,9 @@ func Copy(ctx context.Context, src, dst string) error {
 	return nil
 }
 
-// CopyFile copies what name is in the open directory from, anything but a
-// directory, to newName in the open directory to, with owner, mode, times and
-// attributes. Nothing may have that name there.
+// CopyFile copies the non-directory name in the open directory from to newName in the
+// open directory to. It keeps owner, mode, times and extended attributes. If newName
+// exists, CopyFile returns an error that wraps EEXIST.
 func CopyFile(from int, name string, to int, newName string) error {
 	var st unix.Stat_t
 	if err := unix.Fstatat(from, name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
@@ -34,8 +35,9 @@ func CopyFile(from int, name string, to int, newName string) error {
 	return nil
 }
 
-// CopyMetadata gives the open directory to what the open directory from has:
-// owner, mode, times and attributes, but not overlayfs's marks.
+// CopyMetadata copies owner, mode, times and extended attributes of the open directory
+// from to the open directory to. It does not copy the marks of overlayfs. It removes
+// attributes that from does not have.
 func CopyMetadata(from, to int) error {
 	var st unix.Stat_t
 	if err := unix.Fstat(from, &st); err != nil {
@@ -63,7 +65,7 @@ func unmarked(name string) bool {
 	return clonedXattr(name) && !strings.HasPrefix(name, "user.overlay.") && !strings.HasPrefix(name, "trusted.")
 }
 
-// dropXattrs removes the attributes that from does not have.
+// dropXattrs removes the attributes of to that from does not have.
 func dropXattrs(from, to int) error {
 	have, err := listXattrs(to)
 	if err != nil || len(have) == 0 {
@@ -85,9 +87,11 @@ func dropXattrs(from, to int) error {
 	return nil
 }
 
-// SameContent tells whether two regular files, or two directories, are the same
-// in what a layer keeps of their attributes and, for files of size bytes, in
-// their contents.
+// SameContent reports whether two regular files, or two directories, are the same in
+// their contents and in the extended attributes that a layer keeps. For directories it
+// compares only the attributes. For files, size is the size of both. It returns an error
+// that wraps ErrChanged if a file is shorter. Package overlay/plain uses it to find out
+// whether a touched file still equals the one in its layer.
 func SameContent(dirA int, nameA string, dirB int, nameB string, size int64, isDir bool) (bool, error) {
 	scope, flags := fileXattrs, 0
 	if isDir {

@@ -23,7 +23,7 @@ func TestUpdateCRC(t *testing.T) {
 			}
 		}
 	}
-	// Every bit by itself.
+	// Every single bit.
 	for bit := range 8 * 200 {
 		p := make([]byte, 200)
 		p[bit/8] = 1 << (bit % 8)

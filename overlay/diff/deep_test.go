@@ -11,12 +11,12 @@ import (
 	"github.com/shale-build/shale/overlay/diff"
 )
 
-// deep makes a chain of so many directories by one descriptor, as a step can with
-// chdir(2). Each name has 100 bytes.
+// deep creates a chain of nested directories, as a step can with chdir(2). It holds only
+// one file descriptor at a time. Each name has 100 bytes.
 func deep(t *testing.T, dir string, levels int) {
 	t.Helper()
 	name := strings.Repeat("d", 100)
-	t.Cleanup(func() { must(t, rmtree.Remove(dir+"/"+name)) }) // os.RemoveAll cannot
+	t.Cleanup(func() { must(t, rmtree.Remove(dir+"/"+name)) }) // os.RemoveAll cannot do this
 	fd, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY, 0)
 	must(t, err)
 	for range levels {
@@ -29,13 +29,13 @@ func deep(t *testing.T, dir string, levels int) {
 	must(t, unix.Close(fd))
 }
 
-// A tree too deep for an archive or for the process gives an error of one line, and
-// leaves no descriptor open.
+// A tree that is too deep for an archive, or for the file descriptors of the process,
+// must give an error of one line. No file descriptor may stay open.
 func TestDeep(t *testing.T) {
 	for _, c := range []struct {
 		name   string
 		levels int
-		// limit is the limit of descriptors, 0 for the process's own.
+		// limit is the limit of file descriptors, 0 for the limit of the process.
 		limit       uint64
 		pack, clone error
 	}{
@@ -72,7 +72,7 @@ func TestDeep(t *testing.T) {
 	}
 }
 
-// limit lowers the limit of descriptors for the time of a test.
+// limit lowers the limit of file descriptors until the end of the test.
 func limit(t *testing.T, n uint64) {
 	t.Helper()
 	var was unix.Rlimit

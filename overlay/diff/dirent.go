@@ -5,20 +5,20 @@ import (
 	"encoding/binary"
 )
 
-// The layout of struct linux_dirent64, see getdents64(2): inode and offset of
-// eight bytes each, record length, type, name.
+// Offsets in struct linux_dirent64, see getdents64(2): inode and offset of eight bytes
+// each, record length, type, name.
 const (
 	direntLen  = 16
 	direntType = 18
 	direntName = 19
 )
 
-// appendDirents appends the records in buf, without "." and "..".
+// appendDirents appends the entries in buf to list, without "." and "..".
 func appendDirents(list []dirent, buf []byte) []dirent {
 	for len(buf) > direntName {
 		length := int(binary.NativeEndian.Uint16(buf[direntLen:]))
 		if length <= direntName || length > len(buf) {
-			break // not a record; the kernel writes whole ones only
+			break // not a record; the kernel writes only whole records
 		}
 		name := buf[direntName:length]
 		if end := bytes.IndexByte(name, 0); end >= 0 {

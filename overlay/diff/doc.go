@@ -1,28 +1,30 @@
-// Package diff turns the upper directory of an overlay into an image layer,
-// in one pass and without mounting anything.
+// Package diff packs the upper directory of an overlay as an image layer. It does this in
+// one pass and mounts nothing.
 //
-// Its nouns are the upper directory (what one build step changed), the lowers
-// (the layers below it, needed to tell what is new and what an opaque directory
-// hides) and the layer, an uncompressed tar archive as BuildKit
-// writes it:
+// The upper directory holds the changes of one build step. The lower directories are the
+// layers below it. They are needed to find unchanged files, and the names that an opaque
+// directory hides. The layer is an uncompressed tar archive in the form that BuildKit
+// writes:
 //
-//   - entries in depth-first order, the names of a directory sorted by bytes,
-//     no entry for the root;
-//   - POSIX (PAX) format with extended records only where a value does not fit
-//     the plain header; modification times in whole seconds, no access or
-//     change times, no user or group names;
-//   - a deleted name is an empty file ".wh.NAME" with mode, owner and time
-//     zero, and so is every name that an opaque directory hides;
-//   - further names of one file within the layer are hard links to the first;
-//   - of the extended attributes, security.capability (in its form without a
-//     user namespace's root) and user.*, but for those by which overlayfs and
-//     rootless tools keep their own records;
-//   - sockets are left out, sparse files are written whole;
-//   - a file that is what the layers below show, its time included, is left
-//     out; so is a directory with nothing new in it, whatever its time.
+//   - The entries are in depth-first order. The names of a directory are sorted by bytes.
+//     There is no entry for the root.
+//   - The format is POSIX (PAX). Extended records are used only if a value does not fit
+//     the plain header. Modification times are in whole seconds. There are no access or
+//     change times and no user or group names.
+//   - A deleted name is an empty file ".wh.NAME" with mode, owner and time zero. So is
+//     every name that an opaque directory hides.
+//   - Further names of one file within the layer are hard links to the first.
+//   - Two kinds of extended attributes are kept. One is security.capability, without the
+//     root id of a user namespace. The other is user.*, without the attributes in which
+//     overlayfs and rootless tools keep their own records.
+//   - Sockets are left out. Sparse files are written in full.
+//   - A file that equals the file in the layers below, including its time, is left out. A
+//     directory without new entries is left out whatever its time is.
 //
-// Beside the archive's digest and size the pass yields the tar-split records
-// with which containers/storage can reproduce the archive from the directory.
+// Besides digest and size of the archive, the pass produces tar-split records.
+// containers/storage uses them to rebuild the archive from the directory.
 //
-// The package leaves compressing, storing and mounting to others.
+// Clone and Copy copy directories with the marks of overlayfs. CopyFile and CopyMetadata
+// copy single files and the metadata of directories. Compression, storage and mounts
+// belong to other packages.
 package diff

@@ -7,10 +7,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// shownPath is how many bytes of either end of a long path an error shows.
+// shownPath is the number of bytes that an error shows of each end of a long path.
 const shownPath = 128
 
-// shown returns the path for an error. A step can make paths of many kilobytes.
+// shown shortens a path for an error. A step can create paths of many kilobytes.
 func shown(name string) string {
 	if len(name) <= 2*shownPath {
 		return name
@@ -18,8 +18,8 @@ func shown(name string) string {
 	return fmt.Sprintf("%s[... %d bytes ...]%s", name[:shownPath], len(name)-2*shownPath, name[len(name)-shownPath:])
 }
 
-// atPath adds to an error the file that it is about, a path from the root of the
-// layer, and the operation, which may be "".
+// atPath adds the operation op and the file name to err. name is a path from the root of
+// the layer. op may be "".
 func atPath(op, name string, err error) error {
 	if op != "" {
 		op += " "

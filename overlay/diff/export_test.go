@@ -2,7 +2,7 @@ package diff
 
 import "context"
 
-// CloneWithLinks is Clone on a system whose linkat(2) is link.
+// CloneWithLinks is Clone with link in place of linkat(2).
 func CloneWithLinks(link func(int, string, int, string, int) error) func(ctx context.Context, src, dst string) error {
 	return func(ctx context.Context, src, dst string) error { return clone(ctx, src, dst, link) }
 }
@@ -12,7 +12,7 @@ var (
 	AppendName      = appendName
 )
 
-// DirentNames returns what a buffer of getdents64 says.
+// DirentNames returns the names in a buffer of getdents64(2).
 func DirentNames(buf []byte) []string {
 	var names []string
 	for _, e := range appendDirents(nil, buf) {

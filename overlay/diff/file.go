@@ -8,9 +8,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// openAt opens an entry of a directory for reading, never through a symbolic
-// link, without blocking on what has become a FIFO and, where the owner allows
-// it, without the write that updating the access time costs.
+// openAt opens an entry of a directory for reading. It never follows a symbolic link, and
+// does not block if the entry has become a FIFO. If the owner allows it, it uses
+// O_NOATIME to save the write of the access time.
 func openAt(dir int, name string, flags int) (int, error) {
 	flags |= unix.O_RDONLY | unix.O_NOFOLLOW | unix.O_NONBLOCK | unix.O_CLOEXEC
 	fd, err := retry(func() (int, error) { return unix.Openat(dir, name, flags|unix.O_NOATIME, 0) })
@@ -20,7 +20,7 @@ func openAt(dir int, name string, flags int) (int, error) {
 	return fd, err
 }
 
-// retry repeats a call that a signal interrupted.
+// retry repeats a call that was interrupted by a signal.
 func retry(call func() (int, error)) (int, error) {
 	for {
 		n, err := call()
@@ -30,8 +30,8 @@ func retry(call func() (int, error)) (int, error) {
 	}
 }
 
-// load fills in the header of a regular file and, if it fits in buf, its
-// contents. It returns how much of buf it used.
+// load fills in the header of a regular file. If the contents fit into buf, it also reads
+// them. It returns the number of bytes of buf that it used.
 func (e *entry) load(buf []byte, prefix string, owners Owners) (int, error) {
 	fd, err := openAt(e.dir.fd, e.base, 0)
 	if err != nil {
@@ -61,7 +61,7 @@ func (e *entry) load(buf []byte, prefix string, owners Owners) (int, error) {
 		return 0, err
 	}
 	if e.stat.Mode&unix.S_IFMT != unix.S_IFREG {
-		return 0, nil // an empty file that stands for a device
+		return 0, nil // an empty file that represents a device
 	}
 	e.size = e.stat.Size
 	if e.size == 0 || e.size > prefetchMax || e.size > int64(len(buf)) {
@@ -75,7 +75,8 @@ func (e *entry) load(buf []byte, prefix string, owners Owners) (int, error) {
 	return len(e.data), nil
 }
 
-// reopen opens a file again whose contents were not read ahead.
+// reopen opens a file if its contents were not read ahead. It returns ErrChanged if the
+// file is not the same as before.
 func (e *entry) reopen() (int, error) {
 	fd, err := openAt(e.dir.fd, e.base, 0)
 	if err != nil {
@@ -91,7 +92,7 @@ func (e *entry) reopen() (int, error) {
 	return fd, nil
 }
 
-// readFull fills buf from the file.
+// readFull fills buf from the file. It returns ErrChanged if the file is shorter.
 func readFull(fd int, buf []byte) error {
 	for len(buf) > 0 {
 		n, err := readSome(fd, buf)
@@ -103,7 +104,7 @@ func readFull(fd int, buf []byte) error {
 	return nil
 }
 
-// readSome reads at least one byte of a file that must have that much left.
+// readSome reads at least one byte. It returns ErrChanged at the end of the file.
 func readSome(fd int, buf []byte) (int, error) {
 	n, err := retry(func() (int, error) { return unix.Read(fd, buf) })
 	if err != nil {

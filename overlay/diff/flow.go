@@ -9,58 +9,59 @@ import (
 )
 
 const (
-	// batchEntries is how many entries travel together between goroutines:
-	// enough that waking one up does not show in the time per file.
+	// batchEntries is the number of entries that are passed between goroutines together.
+	// It is large enough that waking a goroutine adds no measurable time per file.
 	batchEntries = 32
-	// slabSize bounds the contents read ahead per batch, prefetchMax the size
-	// of a file read ahead at all; anything else the writer reads itself.
+	// slabSize limits the contents that are read ahead per batch. prefetchMax is the
+	// largest size of a file that is read ahead. The writer reads all other files itself.
 	slabSize    = 1 << 20
 	firstSlab   = 64 << 10 // see firstChunk
 	prefetchMax = 256 << 10
-	// slabs bounds the batches under way.
+	// slabs limits the number of batches in use.
 	slabs = 8
 )
 
-// entry is one candidate for the archive on its way from the walker through a
-// reader to the writer.
+// entry is a candidate for the archive. The walker creates it, a reader completes it, and
+// the writer writes it.
 type entry struct {
-	// name is the path in the archive, a directory's with a final slash.
+	// name is the path in the archive, with a final slash for a directory.
 	name string
-	// dir and base lead to a regular file, which a reader fills in; dir is nil
-	// for everything that the walker has completed.
+	// dir and base name a regular file that a reader must complete. dir is nil if the
+	// walker has completed the entry.
 	dir  *dirHandle
 	base string
 
 	stat unix.Stat_t
-	// head is the encoded header; fields is kept where it may have to be
-	// rewritten as a hard link.
+	// head is the encoded header. fields is set if the header may have to be rewritten as
+	// a hard link.
 	head   []byte
 	fields *header
-	// size is the length of the contents, data the contents and sum their
+	// size is the length of the contents. data and sum are the contents and their
 	// checksum if they were read ahead.
 	size int64
 	data []byte
 	sum  uint64
-	// whiteout marks a deleted name.
+	// whiteout is set for a deleted name.
 	whiteout bool
 }
 
-// batch is a run of entries in archive order.
+// batch is a sequence of entries in archive order.
 type batch struct {
 	entries []entry
 	slab    []byte
-	room    int           // of the slab, if it is to be made
-	ready   chan struct{} // closed when a reader is done with it
+	room    int           // size of the slab if it is nil
+	ready   chan struct{} // closed when a reader has filled the batch
 }
 
-// flow connects walker, readers and writer. Batches get their slab from the
-// walker, in order: a reader that had to wait for one could be overtaken by
-// the batches that its own would have to release.
+// flow connects walker, readers and writer. The walker assigns slabs to batches in order.
+// If readers took the slabs themselves, later batches could take all of them while a
+// reader waits for one. Later batches are released only after the batch of that reader,
+// so it would wait forever.
 type flow struct {
-	work    chan *batch // to whichever reader is free
+	work    chan *batch // to any reader
 	ordered chan *batch // to the writer
 	free    chan []byte
-	room    int // of the next slab
+	room    int // size of the next slab
 	dirs    dirTable
 }
 
@@ -73,7 +74,7 @@ func newFlow() *flow {
 		dirs:    dirTable{open: map[*dirHandle]struct{}{}},
 	}
 	for range slabs {
-		f.free <- nil // made when first used: small layers need one
+		f.free <- nil // allocated on first use: small layers need only one
 	}
 	return f
 }
@@ -94,8 +95,8 @@ func (f *flow) newBatch(ctx context.Context) (*batch, error) {
 	}
 }
 
-// submit hands a batch on. Neither channel can be full: there are no more
-// batches than slabs.
+// submit passes a batch to the readers and to the writer. Neither channel can be full,
+// because there are no more batches than slabs.
 func (f *flow) submit(b *batch) {
 	f.work <- b
 	f.ordered <- b
@@ -143,20 +144,19 @@ func (b *batch) fill(prefix string, owners Owners) error {
 	return nil
 }
 
-// dirHandle is an open directory, closed when its last user is done.
+// dirHandle is an open directory. It is closed after its last use.
 type dirHandle struct {
 	fd    int
 	users atomic.Int32
 }
 
-// dirTable knows the open directories, so that none stays open when packing
-// ends early.
+// dirTable holds the open directories, so that all can be closed if packing ends early.
 type dirTable struct {
 	mu   sync.Mutex
 	open map[*dirHandle]struct{}
 }
 
-// add takes over fd, with one user.
+// add takes over fd and returns its handle with one user.
 func (t *dirTable) add(fd int) *dirHandle {
 	d := &dirHandle{fd: fd}
 	d.users.Store(1)
@@ -173,7 +173,7 @@ func (t *dirTable) release(d *dirHandle) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	delete(t.open, d)
-	_ = unix.Close(d.fd) // opened for reading: nothing to lose
+	_ = unix.Close(d.fd) // opened for reading, so no error matters
 }
 
 func (t *dirTable) closeAll() {

@@ -61,15 +61,15 @@ func FuzzPlainCapability(f *testing.F) {
 	})
 }
 
-// FuzzAppendName compares the member with what encoding/json makes of
-// tar-split's own type.
+// FuzzAppendName compares appendName with the result of encoding/json for the type of
+// tar-split.
 func FuzzAppendName(f *testing.F) {
 	for _, s := range []string{"a/b", "é", "\xff", "<&>\"\\", "\x00\n\x7f", "\u2028", "\ufffd"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, name string) {
 		if name == "" {
-			return // no entry is without a name
+			return // all entries have a name
 		}
 		e := storage.Entry{Type: storage.FileType}
 		e.SetName(name)

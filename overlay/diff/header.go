@@ -12,17 +12,17 @@ import (
 
 const (
 	whiteoutPrefix = ".wh."
-	// xattrRecord is how star, and everyone since, names extended attributes
-	// in PAX records.
+	// xattrRecord is the prefix of PAX records with extended attributes. It comes from
+	// star and is used by all tar programs.
 	xattrRecord = "SCHILY.xattr."
 )
 
 // header is a tar header.
 type header tar.Header
 
-// encode returns the header as it stands in an archive, extended records
-// included. Each one is written by a writer of its own: contents and padding
-// never pass through archive/tar.
+// encode returns the header in the form of an archive, with its extended records. Each
+// header has its own tar.Writer, because contents and padding do not pass through
+// archive/tar.
 func (h *header) encode() ([]byte, error) {
 	var buf bytes.Buffer
 	buf.Grow(512)
@@ -32,7 +32,7 @@ func (h *header) encode() ([]byte, error) {
 	return buf.Bytes(), nil
 }
 
-// describe builds the header from e.stat. target is a symbolic link's.
+// describe creates the header from e.stat. target is the target of a symbolic link.
 func (e *entry) describe(target string, xattrs []xattr) error {
 	h := &header{
 		Format: tar.FormatPAX,
@@ -40,8 +40,8 @@ func (e *entry) describe(target string, xattrs []xattr) error {
 		Mode:   int64(e.stat.Mode & 0o7777),
 		Uid:    int(e.stat.Uid),
 		Gid:    int(e.stat.Gid),
-		// Whole seconds: what every builder writes, and what lets most
-		// entries do without an extended record.
+		// Whole seconds, as every builder writes them. Most entries then need no extended
+		// record.
 		ModTime: time.Unix(e.stat.Mtim.Sec, 0),
 	}
 	switch e.stat.Mode & unix.S_IFMT {
@@ -77,7 +77,7 @@ func (e *entry) describe(target string, xattrs []xattr) error {
 	return err
 }
 
-// linkTo rewrites e as a hard link to an earlier entry.
+// linkTo changes e into a hard link to an earlier entry.
 func (e *entry) linkTo(first string) (err error) {
 	e.fields.Typeflag = tar.TypeLink
 	e.fields.Linkname = first
@@ -87,15 +87,15 @@ func (e *entry) linkTo(first string) (err error) {
 	return err
 }
 
-// becomeWhiteout turns e into the mark that its name is deleted.
+// becomeWhiteout changes e into the whiteout of its name.
 func (e *entry) becomeWhiteout() error {
 	dir, base := path.Split(e.name)
 	e.name = dir + whiteoutPrefix + base
 	return e.describeMark()
 }
 
-// describeMark builds the header of an entry that stands for a deletion, as
-// containerd has it since 2.0: everything zero.
+// describeMark creates the header of a whiteout. All its values are zero, as in
+// containerd since 2.0.
 func (e *entry) describeMark() (err error) {
 	e.whiteout = true
 	e.stat = unix.Stat_t{}

@@ -12,7 +12,7 @@ import (
 	"github.com/shale-build/shale/internal/confine"
 )
 
-// lowers answers what a directory of the upper lies over.
+// lowers finds the lower directory under each directory of the upper directory.
 type lowers struct {
 	roots  []int
 	prefix string
@@ -38,8 +38,8 @@ func (l *lowers) close() {
 	}
 }
 
-// layers are the lowers, by index and topmost first, in which a path is a
-// directory that shows through.
+// layers are indices of lower directories, topmost first. A path is a visible directory
+// in each of them.
 type layers []int
 
 func (l *lowers) all() layers {
@@ -50,17 +50,17 @@ func (l *lowers) all() layers {
 	return all
 }
 
-// lowerDir is the merged directory below one of the upper's.
+// lowerDir is the merged lower directory under a directory of the upper directory.
 type lowerDir struct {
-	// layers it is made of; none if there is no such directory.
+	// layers are the layers that it consists of, empty if there is no such directory.
 	layers layers
-	// stat and xattrs are those of the topmost.
+	// stat and xattrs belong to the directory in the topmost layer.
 	stat   unix.Stat_t
 	xattrs xattrs
 }
 
-// dir looks rel up in the layers where its parent is. A name that is not a
-// directory, a whiteout above all, hides everything under it.
+// dir looks up rel in the layers that contain its parent. A name that is not a directory,
+// for example a whiteout, hides all layers below it.
 func (l *lowers) dir(rel string, parent layers) (lowerDir, error) {
 	var d lowerDir
 	for _, i := range parent {
@@ -75,7 +75,7 @@ func (l *lowers) dir(rel string, parent layers) (lowerDir, error) {
 	return d, nil
 }
 
-// add adds layer i to d and reports whether what lies under it shows through.
+// add adds layer i to d. It reports whether the layers below it are visible too.
 func (l *lowers) add(d *lowerDir, i int, rel string) (more bool, err error) {
 	fd, err := openBeneath(l.roots[i], rel)
 	switch {
@@ -104,9 +104,9 @@ func (l *lowers) add(d *lowerDir, i int, rel string) (more bool, err error) {
 	return !attrs.opaque, nil
 }
 
-// sameAs reports whether an upper directory with these properties is no more
-// than a copy of d. Its time does not count: it tells when something was last
-// put in or taken out, and what that was is in the archive if it still shows.
+// sameAs reports whether an upper directory with these properties equals d. The time is
+// not compared: it only shows when an entry was added or removed, and a visible change of
+// that kind is in the archive anyway.
 func (d *lowerDir) sameAs(st *unix.Stat_t, attrs xattrs) bool {
 	return len(d.layers) > 0 &&
 		st.Mode == d.stat.Mode && st.Uid == d.stat.Uid && st.Gid == d.stat.Gid &&
@@ -119,11 +119,11 @@ func sameRecords(one, two []xattr) bool {
 	})
 }
 
-// resolveMax keeps a path below PATH_MAX; deeper ones are walked in pieces.
+// resolveMax is the longest path that is passed to the kernel, less than PATH_MAX. Longer
+// paths are opened in pieces.
 const resolveMax = 3500
 
-// openBeneath opens the directory rel below root without following any
-// symbolic link.
+// openBeneath opens the directory rel below root. It does not follow symbolic links.
 func openBeneath(root int, rel string) (int, error) {
 	at := root
 	for {

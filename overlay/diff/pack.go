@@ -14,52 +14,59 @@ import (
 )
 
 var (
-	// ErrReservedName is returned for a file whose name begins with ".wh.":
-	// in a layer it would mean that another file is deleted.
+	// ErrReservedName is returned for a file name that begins with ".wh.". In a layer
+	// such a name means that another file is deleted.
 	ErrReservedName = errors.New(`names beginning with ".wh." cannot be kept in an image layer`)
-	// ErrNotSelfContained is returned for an upper directory that refers to
-	// what lies below it (overlayfs's redirect_dir or metacopy): its own files
-	// are not the whole of the change.
+	// ErrNotSelfContained is returned for an upper directory that refers to its lower
+	// directories (redirect_dir or metacopy of overlayfs). Its own files are then not the
+	// whole change.
 	ErrNotSelfContained = errors.New("the upper directory refers to its lower layers (redirect_dir or metacopy)")
-	// ErrPathTooLong is returned for a file at the end of a path of more than
-	// 16 KiB, four times what system calls take.
+	// ErrPathTooLong is returned for a path that is longer than 16 KiB. This is four
+	// times the limit of system calls.
 	ErrPathTooLong = errors.New("the path is longer than 16 KiB")
-	// ErrChanged is returned when a file changes while it is read.
+	// ErrChanged is returned if a file changes while it is read.
 	ErrChanged = errors.New("changed while being packed")
 )
 
-// readers is how many goroutines open and read files ahead of the writer. Two
-// keep one hash busy; more only compete with it.
+// readers is the number of goroutines that open and read files ahead of the writer. Two
+// keep one hash busy; more compete with it for the processor.
 const readers = 2
 
-// Options say what to pack.
+// Options are the options of Pack.
 type Options struct {
-	// Upper is the directory to pack. Nobody may write to it meanwhile.
+	// Upper is the directory to pack. It must not be written to meanwhile.
 	Upper string
-	// Lower are the directories it was mounted over, topmost first.
+	// Lower are the lower directories of its mount, topmost first.
 	Lower []string
-	// UserXattr: overlayfs's marks are user.overlay.*, not trusted.overlay.*.
+	// UserXattr is set if the marks of overlayfs are in user.overlay.*, not
+	// trusted.overlay.*.
 	UserXattr bool
-	// NamedMarks: an empty file .wh.NAME in Upper says that NAME is deleted, as
-	// packages overlay/plain and containers/storage have it where no device can
-	// be made. Without, such a name is refused with ErrReservedName.
+	// NamedMarks accepts an empty file .wh.NAME in Upper as the whiteout of NAME.
+	// Packages overlay/plain and containers/storage write such files if no device can be
+	// created. Without NamedMarks, Pack returns ErrReservedName for such a name.
 	NamedMarks bool
-	// Owners, if not nil, knows the owners of files that really are root's.
+	// Owners, if not nil, returns the recorded owners of files. It is nil if files really
+	// have their owners. It must be safe for concurrent use.
 	Owners Owners
 	// Output, if not nil, receives the archive.
 	Output io.Writer
 }
 
-// Owners makes what stat(2) says of a file what is recorded about it: its owner
-// and, of an empty file that stands for a device, its type and number.
+// Owners returns recorded owners. With only one mapped id, all files belong to that id,
+// and their owners in the image are recorded elsewhere. Its methods change st from the
+// result of stat(2) to the recorded values: the owner and, for an empty file that
+// represents a device, the type and device number. Package runtime/recorded implements
+// it.
 type Owners interface {
-	// Value reads the attribute user.containers.override_stat of the file.
+	// Value applies value, the content of the extended attribute
+	// user.containers.override_stat of the file.
 	Value(value []byte, st *unix.Stat_t) error
-	// Special is asked about what can have no attribute: name in dir, which
-	// is not followed, or, for "", what dir is.
+	// Special applies the record of a file that cannot have the attribute. The file is
+	// name in the open directory dir, or the open file dir itself if name is "". A
+	// symbolic link is not followed.
 	Special(dir int, name string, st *unix.Stat_t) error
-	// Beside reports whether Special is to be asked about all files, and
-	// attributes are not read.
+	// Beside reports whether Special must be called for all files. Attributes are then
+	// not used.
 	Beside() bool
 }
 
@@ -76,7 +83,7 @@ func asRecorded(o Owners, attrs xattrs, fd int, st *unix.Stat_t) error {
 	return o.Value(attrs.owner, st)
 }
 
-// asNoted applies the recorded owner of anything else.
+// asNoted applies the recorded owner of any other file, for example a symbolic link.
 func asNoted(o Owners, dir int, name string, st *unix.Stat_t) error {
 	if o == nil {
 		return nil
@@ -93,23 +100,24 @@ func (o Options) xattrPrefix() string {
 
 // Result describes the layer.
 type Result struct {
-	// DiffID is the digest of the uncompressed archive, Size its length in
-	// bytes and Files the number of its entries, whiteouts included.
+	// DiffID is the digest of the uncompressed archive, Size is its length in bytes, and
+	// Files is the number of its entries, including whiteouts.
 	DiffID digest.Digest
 	Size   int64
 	Files  int
-	// UIDs and GIDs are the owners that occur, ascending, as seen from this
-	// process's user namespace.
+	// UIDs and GIDs are the owners of the entries in ascending order. They are ids of the
+	// user namespace of this process, or recorded ids if Options.Owners is set.
 	UIDs, GIDs []uint32
-	// TarSplit holds the archive's headers as tar-split's JSON lines, to be
-	// read from the start: about 0.8 kB per entry in an anonymous memory file
-	// (memfd_create(2)). The caller closes it.
+	// TarSplit contains the headers of the archive as JSON lines of tar-split. It is an
+	// anonymous memory file (memfd_create(2)) of about 0.8 kB per entry, positioned at
+	// its start. The caller must close it.
 	TarSplit *os.File
 }
 
-// Pack writes Upper as a layer. It holds a few buffers of 1 MiB, whatever the
-// size of the files, and returns early when ctx ends. Needs Linux 5.6
-// (openat2) when there are Lowers.
+// Pack writes Options.Upper as a layer. It needs a few buffers of 1 MiB whatever the size
+// of the files. If ctx ends, it returns the cause of ctx. The error wraps
+// ErrReservedName, ErrNotSelfContained, ErrPathTooLong or ErrChanged if that is the
+// reason.
 func Pack(ctx context.Context, o Options) (*Result, error) {
 	res, err := pack(ctx, o)
 	if err != nil {
@@ -161,7 +169,7 @@ func pack(ctx context.Context, o Options) (_ *Result, err error) {
 	}, nil
 }
 
-// inode identifies a file whatever its names.
+// inode identifies a file independently of its names.
 type inode struct {
 	dev, ino uint64
 }
@@ -170,7 +178,7 @@ func inodeOf(st *unix.Stat_t) inode {
 	return inode{dev: st.Dev, ino: st.Ino}
 }
 
-// idSet collects owners.
+// idSet is a set of owners.
 type idSet map[uint32]struct{}
 
 func (s idSet) add(id uint32) {

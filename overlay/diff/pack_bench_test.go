@@ -10,8 +10,8 @@ import (
 	"github.com/shale-build/shale/overlay/diff"
 )
 
-// BenchmarkPack packs 20,000 files of 10 kB in 400 directories, as installing
-// many packages leaves them, and one file of 500 MB.
+// BenchmarkPack packs 20,000 files of 10 kB in 400 directories, like those of many
+// installed packages, and one file of 500 MB.
 func BenchmarkPack(b *testing.B) {
 	b.Run("20000files", func(b *testing.B) {
 		dir := b.TempDir()

@@ -28,9 +28,9 @@ import (
 	"github.com/shale-build/shale/overlay/overlaytest"
 )
 
-// TestPack does something to a mounted overlay and compares the layer made of
-// it with what is expected; then it applies the layer to the lower tree with
-// Docker's own code, and the result must be what was seen in the overlay.
+// TestPack changes a mounted overlay and compares its layer with the expected one. It
+// then applies the layer to the lower tree with Docker's own code. The result must equal
+// the contents of the overlay.
 func TestPack(t *testing.T) {
 	overlaytest.Run(t, func(t *testing.T, env overlaytest.Env) {
 		for _, c := range scenarios {
@@ -46,16 +46,15 @@ func TestPack(t *testing.T) {
 
 type scenario struct {
 	name string
-	// lower makes the lower layers, bottom first; nil is one with nothing but
-	// a file.
+	// lower creates the lower layers, bottom first. nil is a layer with only one file.
 	lower []func(d tree)
 	step  func(d tree)
 	want  []string
 	// also checks more of the archive.
 	also func(t *testing.T, hdrs map[string]*tar.Header)
-	// rootOnly steps are refused in a user namespace, whatever its owner.
+	// rootOnly is set if a step is refused in every user namespace.
 	rootOnly bool
-	// noApply layers are beyond the code they would be applied with.
+	// noApply is set if Docker's code cannot apply the layer.
 	noApply bool
 }
 
@@ -169,7 +168,7 @@ var scenarios = []scenario{
 	{
 		name:  "renamed directory",
 		lower: []func(tree){func(d tree) { d.dirs("d"); d.file("d/f", "f", 0o644); d.link("d/f", "d/g") }},
-		step:  func(d tree) { d.shell("mv d moved") }, // rename(2) is refused, mv copies
+		step:  func(d tree) { d.shell("mv d moved") }, // rename(2) is refused, so mv copies
 		want:  []string{"w 0 0:0 .wh.d 0", "d 755 0:0 moved/", "- 644 0:0 moved/f 1", "h 644 0:0 moved/g 0 > moved/f"},
 	},
 	{
@@ -397,7 +396,7 @@ var scenarios = []scenario{
 		lower: []func(tree){func(d tree) { d.deep(20, 250, true) }},
 		step:  func(d tree) { d.deep(20, 250, false) },
 		want:  []string{},
-		// Nor can the code that would apply it.
+		// Docker's code cannot apply it either.
 		noApply: true,
 	},
 	{
@@ -438,7 +437,7 @@ var scenarios = []scenario{
 				t.Errorf("time is %v", got)
 			}
 		},
-		noApply: true, // Docker makes 1970 of it
+		noApply: true, // Docker changes the time to 1970
 	},
 	{
 		name: "many files",
@@ -455,7 +454,7 @@ var scenarios = []scenario{
 	},
 }
 
-// netRaw is cap_net_raw=ep as the kernel stores it, revision 2.
+// netRaw is cap_net_raw=ep in the kernel's format, revision 2.
 const netRaw = "\x01\x00\x00\x02\x00\x20\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"
 
 func manyXattrs() string {
@@ -504,7 +503,8 @@ func mount(t *testing.T, env overlaytest.Env, lower []func(tree)) fixture {
 	if lower == nil {
 		lower = []func(tree){func(d tree) { d.file("lower", "lower", 0o644) }}
 	}
-	// Never a single lower: the tests also mount the stack without upper.
+	// Add a layer, because the tests also mount the stack without upper, and that needs
+	// two.
 	lower = append([]func(tree){func(tree) {}}, lower...)
 	for i, fill := range lower {
 		l := sub(fmt.Sprintf("lower%d", i))
@@ -517,8 +517,8 @@ func mount(t *testing.T, env overlaytest.Env, lower []func(tree)) fixture {
 	return f
 }
 
-// pack packs the upper directory with and without output and checks that the
-// result is coherent.
+// pack packs the upper directory with and without output. It checks that both results
+// agree.
 func (f fixture) pack(t *testing.T) (*diff.Result, []byte) {
 	t.Helper()
 	var buf bytes.Buffer
@@ -576,7 +576,7 @@ func (c scenario) run(t *testing.T, env overlaytest.Env) {
 	}
 }
 
-// withoutOldTimes blanks the times of directories that are not in the layer.
+// withoutOldTimes clears the times of directories that are not in the layer.
 func withoutOldTimes(snapshot map[string]string, layer map[string]*tar.Header) {
 	for name, text := range snapshot {
 		if mode, rest, _ := strings.Cut(text, " "); len(mode) == 5 && mode[0] == '4' && layer[name+"/"] == nil {
@@ -586,8 +586,8 @@ func withoutOldTimes(snapshot map[string]string, layer map[string]*tar.Header) {
 	}
 }
 
-// asLower describes the tree that later steps see, with the upper directory
-// as the topmost lower one.
+// asLower describes the tree of later steps, in which the upper directory is the topmost
+// lower directory.
 func (f fixture) asLower(t *testing.T) map[string]string {
 	t.Helper()
 	next := overlay.Mount{Lower: append([]string{f.Upper}, f.Lower...), Target: t.TempDir(), UserXattr: f.UserXattr}
@@ -596,7 +596,7 @@ func (f fixture) asLower(t *testing.T) map[string]string {
 	return snapshot(t, next.Target)
 }
 
-// lowerCopy is the merged lower tree as an ordinary directory.
+// lowerCopy copies the merged lower tree to an ordinary directory.
 func (f fixture) lowerCopy(t *testing.T) string {
 	t.Helper()
 	base := t.TempDir()
@@ -627,8 +627,8 @@ func checkOwners(t *testing.T, res *diff.Result, hdrs map[string]*tar.Header) {
 	}
 }
 
-// checkTarSplit checks that the records are what tar-split itself would have
-// written, and that the archive can be made from them and the directory.
+// checkTarSplit checks that the records equal those of tar-split itself, and that the
+// archive can be rebuilt from them and the directory.
 func checkTarSplit(t *testing.T, upper string, res *diff.Result, layer []byte) {
 	t.Helper()
 	got, err := io.ReadAll(res.TarSplit)
@@ -644,7 +644,7 @@ func checkTarSplit(t *testing.T, upper string, res *diff.Result, layer []byte) {
 		t.Errorf("tar-split records: want\n%.3000s\ngot\n%.3000s", want.Bytes(), got)
 	}
 	if longest(t, layer) > 4000 {
-		return // the getter uses paths
+		return // the file getter cannot open such long paths
 	}
 	out := asm.NewOutputTarStream(storage.NewPathFileGetter(upper), storage.NewJSONUnpacker(bytes.NewReader(got)))
 	defer out.Close()
@@ -754,7 +754,7 @@ type writerFunc func([]byte) (int, error)
 
 func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
 
-// checkFDs checks that no directory was left open below the test's own.
+// checkFDs checks that the test left no directory open below its temporary directory.
 func checkFDs(t *testing.T) {
 	t.Helper()
 	fds, err := os.ReadDir("/proc/self/fd")
@@ -767,8 +767,7 @@ func checkFDs(t *testing.T) {
 	}
 }
 
-// TestXattrWhiteout packs whiteouts in the form of empty files with an
-// attribute.
+// TestXattrWhiteout packs whiteouts that are empty files with an attribute.
 func TestXattrWhiteout(t *testing.T) {
 	overlaytest.Run(t, func(t *testing.T, env overlaytest.Env) {
 		prefix := "trusted.overlay."
@@ -799,7 +798,8 @@ func TestXattrWhiteout(t *testing.T) {
 	})
 }
 
-// TestPackEmptyDiffID: every builder gives a layer without change this name.
+// TestPackEmptyDiffID checks the diffID of a layer without changes, which is the same for
+// every builder.
 func TestPackEmptyDiffID(t *testing.T) {
 	res, err := diff.Pack(t.Context(), diff.Options{Upper: t.TempDir()})
 	must(t, err)

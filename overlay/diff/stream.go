@@ -14,23 +14,22 @@ import (
 
 const (
 	chunkSize = 1 << 20
-	// firstChunk is enough for most layers: memory that is not needed costs
-	// more than all else of packing a small one.
+	// firstChunk is the size of the first chunk, which is enough for most layers.
+	// Allocating a full chunk takes longer than the rest of the work for a small layer.
 	firstChunk = 64 << 10
-	// chunks bounds how far the slowest of hash, checksum and output may be
-	// behind.
+	// chunks limits how far the slowest of hash, checksum and output may be behind.
 	chunks = 8
 )
 
-// chunk is a piece of the archive, shared by those who have to see it.
+// chunk is a piece of the archive. Several goroutines share it.
 type chunk struct {
 	buf   []byte
 	n     int
 	users atomic.Int32
 }
 
-// stream is the archive under way: every byte goes to the hash and to the
-// output, each on a goroutine of its own.
+// stream is an archive that is being written. All bytes go to the hash and to the output,
+// each on its own goroutine.
 type stream struct {
 	ctx   context.Context //nolint:containedctx // lives as long as one Pack
 	cur   *chunk
@@ -41,7 +40,7 @@ type stream struct {
 	size  int64
 }
 
-// newStream starts the goroutines in group; they end with close or ctx.
+// newStream starts the goroutines in group. They end after close is called or ctx ends.
 func newStream(ctx context.Context, group *errgroup.Group, output io.Writer) *stream {
 	s := &stream{ctx: ctx, free: make(chan *chunk, chunks), crc: make(chan crcJob, chunks), hash: sha256.New()}
 	for range chunks {
@@ -55,7 +54,7 @@ func newStream(ctx context.Context, group *errgroup.Group, output io.Writer) *st
 	return s
 }
 
-// feed starts a goroutine that writes every chunk to w.
+// feed starts a goroutine that writes all chunks to w.
 func (s *stream) feed(group *errgroup.Group, w io.Writer) {
 	in := make(chan *chunk, chunks)
 	s.sinks = append(s.sinks, in)
@@ -81,7 +80,7 @@ func (s *stream) digest() digest.Digest {
 	return digest.NewDigest(digest.SHA256, s.hash)
 }
 
-// write copies p into the archive.
+// write copies p to the archive.
 func (s *stream) write(p []byte) error {
 	for len(p) > 0 {
 		room, err := s.room()
@@ -95,8 +94,8 @@ func (s *stream) write(p []byte) error {
 	return nil
 }
 
-// copyChecked reads size bytes of the file straight into the archive and
-// returns their checksum, which another goroutine computes.
+// copyChecked reads size bytes of the file directly into the archive. It returns their
+// checksum, which another goroutine computes.
 func (s *stream) copyChecked(fd int, size int64) (uint64, error) {
 	for size > 0 {
 		room, err := s.room()
@@ -126,7 +125,7 @@ func (s *stream) copyChecked(fd int, size int64) (uint64, error) {
 	}
 }
 
-// room returns what is free of the current chunk, at least one byte.
+// room returns the free part of the current chunk, at least one byte.
 func (s *stream) room() ([]byte, error) {
 	if s.cur == nil {
 		select {
@@ -147,7 +146,7 @@ func (s *stream) room() ([]byte, error) {
 	return s.cur.buf[s.cur.n:], nil
 }
 
-// advance takes n bytes as written, and passes on a chunk that is full.
+// advance adds the n bytes that were written to room. It passes on a full chunk.
 func (s *stream) advance(n int) {
 	s.cur.n += n
 	s.size += int64(n)
@@ -156,8 +155,8 @@ func (s *stream) advance(n int) {
 	}
 }
 
-// flush passes the current chunk on. No sink can be full: there are no more
-// chunks than fit.
+// flush passes on the current chunk. No channel can be full, because each has room for
+// all chunks.
 func (s *stream) flush() {
 	for _, in := range s.sinks {
 		in <- s.cur
@@ -183,7 +182,8 @@ func (s *stream) close() {
 	close(s.crc)
 }
 
-// crcJob is more of a file's contents or, with result, the file's end.
+// crcJob is a part of the contents of a file. If result is set, it is the end of the
+// file.
 type crcJob struct {
 	data   []byte
 	chunk  *chunk

@@ -13,10 +13,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// tarSplit writes the records by which an archive can be put together again
-// from the files in it, byte for byte what github.com/vbatts/tar-split would
-// write on reading the archive: alternately a segment (padding and headers)
-// and a file (name, size, CRC-64 of the contents).
+// tarSplit writes the records from which an archive can be rebuilt with the files in it.
+// They are byte for byte the records that github.com/vbatts/tar-split would write when
+// reading the archive. Segments (padding and headers) alternate with files (name, size,
+// CRC-64 of the contents).
 type tarSplit struct {
 	file     *os.File
 	w        *bufio.Writer
@@ -25,7 +25,7 @@ type tarSplit struct {
 	position int64
 }
 
-// newTarSplit makes the records' file, see memfd_create(2).
+// newTarSplit creates the file for the records with memfd_create(2).
 func newTarSplit() (*tarSplit, error) {
 	fd, err := unix.MemfdCreate("tar-split", unix.MFD_CLOEXEC)
 	if err != nil {
@@ -35,7 +35,7 @@ func newTarSplit() (*tarSplit, error) {
 	return &tarSplit{file: f, w: bufio.NewWriterSize(f, 32<<10)}, nil
 }
 
-// addSegment records bytes of the archive that are no file's contents.
+// addSegment records bytes of the archive that are not contents of a file.
 func (t *tarSplit) addSegment(parts ...[]byte) error {
 	t.segment = t.segment[:0]
 	for _, p := range parts {
@@ -47,8 +47,8 @@ func (t *tarSplit) addSegment(parts ...[]byte) error {
 	return t.flush()
 }
 
-// addFile records a header's name and the contents that follow it; sum is nil
-// if there are none.
+// addFile records the name in a header and the contents after it. sum is nil if there are
+// no contents.
 func (t *tarSplit) addFile(name string, size int64, sum []byte) error {
 	t.line = append(t.line[:0], `{"type":1,`...)
 	t.line = appendName(t.line, name)
@@ -77,7 +77,7 @@ func (t *tarSplit) flush() error {
 	return nil
 }
 
-// rewind completes the file and sets it to its start.
+// rewind flushes the records and seeks to the start of the file.
 func (t *tarSplit) rewind() error {
 	if err := t.w.Flush(); err != nil {
 		return fmt.Errorf("write tar-split records: %w", err)
@@ -86,8 +86,8 @@ func (t *tarSplit) rewind() error {
 	return err
 }
 
-// appendName appends the member for a name; one that is not UTF-8 has a
-// member of its own, JSON could not hold it.
+// appendName appends the JSON member with the name. A name that is not UTF-8 uses the
+// member name_raw, because JSON strings cannot hold it.
 func appendName(line []byte, name string) []byte {
 	if !utf8.ValidString(name) {
 		line = append(line, `"name_raw":"`...)
@@ -101,7 +101,7 @@ func appendName(line []byte, name string) []byte {
 		return append(line, '"')
 	}
 	quoted, err := json.Marshal(name)
-	if err != nil { // a string always has a form
+	if err != nil { // cannot happen for a string
 		panic(err)
 	}
 	return append(line, quoted...)

@@ -21,7 +21,7 @@ import (
 	"github.com/shale-build/shale/overlay/overlaytest"
 )
 
-// tree is a directory that a test works in; every failure is fatal.
+// tree is a directory of a test. Every error of its methods is fatal.
 type tree struct {
 	t    *testing.T
 	root string
@@ -86,7 +86,7 @@ func (d tree) setcap(name string) {
 func (d tree) mknod(name string, mode uint32, dev int) {
 	d.t.Helper()
 	must(d.t, unix.Mknod(d.path(name), mode, dev))
-	if mode&0o777 != 0 { // whatever the umask
+	if mode&0o777 != 0 { // independent of the umask
 		d.chmod(name, mode&0o7777)
 	}
 }
@@ -105,8 +105,8 @@ func (d tree) opaque(name string) {
 	d.setxattr(name, prefix+"opaque", "y")
 }
 
-// copyUp has overlayfs copy directories up without changing them: creating
-// and deleting would change their times, so a mode is set to what it is.
+// copyUp makes overlayfs copy up directories without changing them. It sets their mode to
+// its present value, because creating and deleting entries would change their times.
 func (d tree) copyUp(names ...string) {
 	d.t.Helper()
 	for _, name := range names {
@@ -116,8 +116,9 @@ func (d tree) copyUp(names ...string) {
 	}
 }
 
-// deep goes down a chain of directories with long names, making them or not,
-// and gives the last one the mode it has: in an overlay that copies it up.
+// deep goes down a chain of directories with long names and creates them if create is
+// set. It sets the mode of the last one to its present value, which copies it up in an
+// overlay.
 func (d tree) deep(depth, length int, create bool) {
 	d.t.Helper()
 	at, err := unix.Open(d.root, unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
@@ -145,8 +146,8 @@ func (d tree) shell(script string, args ...string) {
 	}
 }
 
-// read lists an archive with Go's own reader: type, mode, owner, name, size,
-// link target, device numbers, attributes.
+// read lists an archive with archive/tar: type, mode, owner, name, size, link target,
+// device numbers, attributes.
 func read(t *testing.T, layer []byte) (map[string]*tar.Header, []string) {
 	t.Helper()
 	hdrs := map[string]*tar.Header{}
@@ -196,8 +197,8 @@ func describe(h *tar.Header) string {
 	return s + strings.Join(attrs, "")
 }
 
-// snapshot describes everything in a directory but the directory itself.
-// Sockets are left out, as they are in layers.
+// snapshot describes all files in a directory, but not the directory itself. Sockets are
+// left out, as in layers.
 func snapshot(t *testing.T, root string) map[string]string {
 	t.Helper()
 	seen := map[string]string{}
@@ -255,7 +256,7 @@ func attributes(t *testing.T, path string) string {
 			n, err := unix.Lgetxattr(path, name, value)
 			must(t, err)
 			if name == "security.capability" {
-				n = min(n, 20) // without the namespace it may be bound to
+				n = min(n, 20) // without the user namespace of the capability
 				value[3] = 2
 			}
 			list = append(list, fmt.Sprintf(" %s=%x", name, value[:n]))

@@ -10,8 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// walker lists the upper directory in archive order. It completes everything
-// but regular files, which it leaves to the readers.
+// walker lists the upper directory in archive order. It completes all entries except
+// regular files, which the readers complete.
 type walker struct {
 	ctx    context.Context //nolint:containedctx // one walk, one context
 	flow   *flow
@@ -22,8 +22,8 @@ type walker struct {
 	named bool
 
 	batch *batch
-	// pending are the directories from the root to here that are copies of
-	// lower ones: they go into the archive once something below them does.
+	// pending are the directories from the root to the current one that equal their lower
+	// directories. They are added to the archive only if an entry below them is.
 	pending []entry
 	dirents []byte
 }
@@ -53,16 +53,16 @@ func (w *walker) run(upper string) error {
 	return nil
 }
 
-// place is where a directory of the upper stands.
+// place describes the position of a directory in the upper directory.
 type place struct {
 	// below are the layers that have the same directory.
 	below layers
-	// opaque: none of what they have in it shows through.
+	// opaque is set if the contents of these layers are hidden.
 	opaque bool
 }
 
-// children walks the entries of an open directory. dir is its path with a
-// final slash, "" for the root.
+// children walks the entries of an open directory. dir is its path with a final slash, ""
+// for the root.
 func (w *walker) children(d *dirHandle, dir string, at place) error {
 	if w.ctx.Err() != nil {
 		return context.Cause(w.ctx)
@@ -85,7 +85,8 @@ func (w *walker) children(d *dirHandle, dir string, at place) error {
 	return nil
 }
 
-// reserved makes deletions of the names in list that stand for one.
+// reserved changes the names .wh.NAME in list into deletions of NAME. It returns
+// ErrReservedName for those that are not allowed.
 func (w *walker) reserved(dir string, list []dirent) error {
 	marks := false
 	for i, c := range list {
@@ -99,7 +100,7 @@ func (w *walker) reserved(dir string, list []dirent) error {
 		list[i], marks = dirent{name: gone, kind: unix.DT_WHT}, true
 	}
 	if marks {
-		// An archive has deletions among the names that they delete.
+		// In the archive, a deletion is at the place of the deleted name.
 		slices.SortFunc(list, byName)
 	}
 	return nil
@@ -107,7 +108,7 @@ func (w *walker) reserved(dir string, list []dirent) error {
 
 func byName(a, b dirent) int { return strings.Compare(a.name, b.name) }
 
-// changes leaves out of a directory's list what is as it was below, and adds
+// changes removes the entries of list that equal the files in the lower layers. It adds
 // the names that an opaque directory hides.
 func (w *walker) changes(fd int, dir string, list []dirent, at place) ([]dirent, error) {
 	hasFiles := slices.ContainsFunc(list, func(c dirent) bool { return c.kind != unix.DT_DIR })
@@ -142,8 +143,8 @@ func (w *walker) changes(fd int, dir string, list []dirent, at place) ([]dirent,
 	return addHidden(changed, list, below), nil
 }
 
-// addHidden adds the names that are below and not in upper to list, marked as
-// deleted. All are sorted.
+// addHidden adds the names of below that are not in upper to list, marked as deleted. All
+// three are sorted.
 func addHidden(list, upper []dirent, below []string) []dirent {
 	for _, name := range below {
 		c := dirent{name: name, kind: unix.DT_WHT}
@@ -155,10 +156,10 @@ func addHidden(list, upper []dirent, below []string) []dirent {
 	return list
 }
 
-// maxPath is the longest path of a layer. System calls take a quarter of it (PATH_MAX,
-// path_resolution(7)); a process makes longer ones by chdir(2), level by level.
-// Packing needs a descriptor for each level and memory for each name, which would
-// have no bound otherwise.
+// maxPath is the longest path of a layer. System calls accept a quarter of it (PATH_MAX,
+// path_resolution(7)), but a process can create longer paths with one chdir(2) per level.
+// Packing needs a file descriptor for each level and memory for each name, so there must
+// be a limit.
 const maxPath = 16 << 10
 
 func (w *walker) child(d *dirHandle, dir string, c dirent, at place) error {
@@ -181,13 +182,13 @@ func (w *walker) child(d *dirHandle, dir string, c dirent, at place) error {
 		return atPath("stat", e.name, err)
 	}
 	switch kind := e.stat.Mode & unix.S_IFMT; {
-	case kind == unix.S_IFREG: // a filesystem that does not tell types
+	case kind == unix.S_IFREG: // the file system does not report types
 		c.kind = unix.DT_REG
 		return w.child(d, dir, c, at)
 	case kind == unix.S_IFDIR:
 		return w.directory(d, e, c.name, at)
 	case kind == unix.S_IFSOCK:
-		return nil // only a name to meet at; archives have no form for it
+		return nil // a socket is only a name for a connection; tar has no type for it
 	case kind == unix.S_IFCHR && e.stat.Rdev == 0:
 		if err := e.becomeWhiteout(); err != nil {
 			return atPath("", e.name, err)
@@ -214,7 +215,7 @@ func (w *walker) special(d *dirHandle, e entry, base string) (err error) {
 	return w.emit(e)
 }
 
-// directory emits a directory, or keeps it pending, and walks it.
+// directory emits a directory or makes it pending, and walks it.
 func (w *walker) directory(parent *dirHandle, e entry, base string, at place) error {
 	fd, err := openAt(parent.fd, base, unix.O_DIRECTORY)
 	if err != nil {
@@ -253,20 +254,19 @@ func (w *walker) directory(parent *dirHandle, e entry, base string, at place) er
 	return w.children(d, e.name, inside)
 }
 
-// copiedUp walks a directory that is in the archive only if something below
-// it is.
+// copiedUp walks a directory that is in the archive only if an entry below it is.
 func (w *walker) copiedUp(d *dirHandle, e entry, inside place) error {
 	w.pending = append(w.pending, e)
 	if err := w.children(d, e.name, inside); err != nil {
 		return err
 	}
 	if n := len(w.pending); n > 0 {
-		w.pending = w.pending[:n-1] // emitting anything would have emptied it
+		w.pending = w.pending[:n-1] // if an entry was emitted, pending is empty already
 	}
 	return nil
 }
 
-// emit puts an entry, after the pending directories it is in, on its way.
+// emit adds the pending directories and then the entry to the archive.
 func (w *walker) emit(e entry) error {
 	for _, p := range w.pending {
 		if err := w.push(p); err != nil {
@@ -291,13 +291,14 @@ func (w *walker) push(e entry) (err error) {
 	return nil
 }
 
-// dirent is a directory's entry, kind its DT_ type.
+// dirent is an entry of a directory. kind is its DT_ type.
 type dirent struct {
 	name string
 	kind byte
 }
 
-// listDir returns the entries of a directory sorted by name.
+// listDir returns the entries of a directory sorted by name. The directory must be at its
+// start.
 func listDir(fd int, buf []byte) ([]dirent, error) {
 	var list []dirent
 	for {

@@ -7,13 +7,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// blockSize is tar's unit; an archive ends with two empty blocks.
+// blockSize is the size of a tar block. An archive ends with two empty blocks.
 const blockSize = 512
 
 var zeros [2 * blockSize]byte
 
-// layerWriter puts the entries, in order, into the archive and the tar-split
-// records.
+// layerWriter writes the entries in order to the archive and to the tar-split records.
 type layerWriter struct {
 	flow  *flow
 	out   *stream
@@ -22,7 +21,8 @@ type layerWriter struct {
 	links      map[inode]string
 	uids, gids idSet
 	files      int
-	// padding is what the last contents lack to a full block.
+	// padding is the number of bytes from the end of the last contents to the end of
+	// their block.
 	padding int
 }
 
@@ -45,7 +45,8 @@ func (w *layerWriter) run(ctx context.Context) error {
 	}
 }
 
-// next waits for the next batch, and for its reader.
+// next returns the next batch after a reader has filled it. ok is false after the last
+// batch.
 func (w *layerWriter) next(ctx context.Context) (b *batch, ok bool, err error) {
 	select {
 	case b, ok = <-w.flow.ordered:
@@ -85,7 +86,7 @@ func (w *layerWriter) entry(e *entry) error {
 	return w.split.addFile(e.name, e.size, sum)
 }
 
-// link makes a hard link of an entry whose file is in the archive already.
+// link changes an entry into a hard link if its file already is in the archive.
 func (w *layerWriter) link(e *entry) error {
 	if e.fields == nil || e.whiteout {
 		return nil
@@ -110,8 +111,8 @@ func (w *layerWriter) head(head []byte) error {
 	return w.split.addSegment(pad, head)
 }
 
-// contents writes a file's contents and returns their checksum as tar-split
-// has it.
+// contents writes the contents of a file and returns their checksum in the form of
+// tar-split.
 func (w *layerWriter) contents(e *entry) ([]byte, error) {
 	if e.size == 0 {
 		return nil, nil
@@ -145,7 +146,7 @@ func (w *layerWriter) copyFile(e *entry) (uint64, error) {
 	return updateCRC(0, buf), w.out.write(buf)
 }
 
-// end closes the archive.
+// end writes the end of the archive.
 func (w *layerWriter) end() error {
 	pad := zeros[:w.padding]
 	if err := w.out.write(pad); err != nil {

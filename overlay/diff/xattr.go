@@ -11,28 +11,28 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// xattr is an extended attribute that goes into the layer.
+// xattr is an extended attribute that is added to the layer.
 type xattr struct {
 	name  string
 	value []byte
 }
 
-// xattrs is what the extended attributes of a file say.
+// xattrs describes a file by its extended attributes.
 type xattrs struct {
-	// records go into the layer, sorted by name.
+	// records are added to the layer, sorted by name.
 	records []xattr
-	// opaque: nothing below this directory shows through.
+	// opaque is set if the directory hides the directories below it.
 	opaque bool
-	// whiteout: this empty file stands for a deleted one, see "alternatives
-	// to character device whiteouts" in the kernel's documentation, Linux 6.7.
+	// whiteout is set if the empty file represents a deleted name, see "alternatives to
+	// character device whiteouts" in the kernel's overlayfs documentation, Linux 6.7.
 	whiteout bool
-	// reference: the contents or the children are in a lower layer.
+	// reference is set if the contents or children are in a lower layer.
 	reference bool
-	// owner is a recorded owner, nil for none.
+	// owner is the attribute with a recorded owner, nil if there is none.
 	owner []byte
 }
 
-// xattrScope is what kind of file is asked about.
+// xattrScope is the kind of file that the attributes belong to.
 type xattrScope int
 
 const (
@@ -45,8 +45,8 @@ const (
 	ownerXattr      = "user.containers.override_stat"
 )
 
-// keptXattr reports whether an attribute is part of the image. Symbolic links
-// and special files cannot have one that is, see xattr(7).
+// keptXattr reports whether an extended attribute is part of the image. Symbolic links
+// and special files cannot have such attributes, see xattr(7).
 func keptXattr(name string, scope xattrScope) bool {
 	switch name {
 	case capabilityXattr:
@@ -57,8 +57,8 @@ func keptXattr(name string, scope xattrScope) bool {
 	return strings.HasPrefix(name, "user.") && !strings.HasPrefix(name, "user.overlay.")
 }
 
-// readXattrs reads the attributes of an open file or directory. For nearly
-// all files the one call that lists them is all it takes.
+// readXattrs reads the extended attributes of an open file or directory. For nearly all
+// files this takes only one system call, which lists them.
 func readXattrs(fd int, prefix string, scope xattrScope) (xattrs, error) {
 	names, err := listXattrs(fd)
 	if err != nil || len(names) == 0 {
@@ -99,7 +99,7 @@ func (x *xattrs) add(fd int, name, prefix string, scope xattrScope) error {
 	return nil
 }
 
-// addMark takes in one of overlayfs's own attributes.
+// addMark adds an attribute of overlayfs itself.
 func (x *xattrs) addMark(fd int, name, mark string, scope xattrScope) error {
 	switch {
 	case mark == "opaque" && scope == dirXattrs:
@@ -107,8 +107,8 @@ func (x *xattrs) addMark(fd int, name, mark string, scope xattrScope) error {
 		if err != nil {
 			return err
 		}
-		// The other value, "x", says that whiteouts inside may be empty files
-		// and hides nothing.
+		// The other value, "x", only allows empty files as whiteouts inside the
+		// directory; it does not hide anything.
 		x.opaque = string(value) == "y"
 	case mark == "whiteout" && scope == fileXattrs:
 		x.whiteout = true
@@ -126,8 +126,8 @@ func getXattr(fd int, name string) ([]byte, error) {
 	return growing(func(buf []byte) (int, error) { return unix.Fgetxattr(fd, name, buf) })
 }
 
-// growing calls with ever larger buffers until the answer fits. A filesystem
-// without extended attributes has none.
+// growing repeats call with larger buffers until the result fits. If the file system does
+// not support extended attributes, the result is empty.
 func growing(call func([]byte) (int, error)) ([]byte, error) {
 	var small [256]byte
 	buf := small[:]
@@ -146,7 +146,7 @@ func growing(call func([]byte) (int, error)) ([]byte, error) {
 	}
 }
 
-// The layout of security.capability, see linux/capability.h.
+// The format of security.capability, see linux/capability.h.
 const (
 	capRevisionMask = 0xff000000
 	capRevision1    = 0x01000000
@@ -157,10 +157,10 @@ const (
 	capLen3         = capLen2 + 4
 )
 
-// plainCapability returns a file capability without the user namespace it is
-// bound to: revision 3 adds the id of that namespace's root to revision 2, and
-// an image has no such namespace. Inside the namespace the kernel does the
-// same on its own.
+// plainCapability returns a file capability without the user namespace that it is bound
+// to. Revision 3 adds the id of the root of that namespace to revision 2. An image has no
+// such namespace, so the result is revision 2. In the namespace itself the kernel already
+// returns revision 2.
 func plainCapability(value []byte) ([]byte, error) {
 	if len(value) < 4 {
 		return nil, fmt.Errorf("file capability of %d bytes", len(value))

@@ -1,7 +1,7 @@
-// Package overlaytest tests whatever mounts an overlay.Mount, and gives tests
-// an environment in which mounting is allowed.
+// Package overlaytest tests implementations that mount an overlay.Mount, and gives tests
+// an environment in which they may mount.
 //
-// Its nouns are an Env (how privileged a test runs), entered with Run, and
-// the Suite of what every Mounter has to do alike. It is for tests only and
-// knows nothing of layers and images.
+// Run runs a test in each Env, which describes the privileges of the test. Suite checks
+// the behavior that all implementations (Mounter) must share. The package is for tests
+// only and does not depend on layers or images.
 package overlaytest

@@ -12,25 +12,25 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Env is how privileged a test runs.
+// Env describes the privileges of a test.
 type Env struct {
 	// Name is "userns" or "root".
 	Name string
-	// UserXattr is set where overlays need user.overlay.* attributes.
+	// UserXattr is set if overlays need user.overlay.* attributes.
 	UserXattr bool
 }
 
-// envVar tells a test binary that it is the child, and in which Env.
+// envVar marks a test binary as the child and holds the name of its Env.
 const envVar = "SHALE_OVERLAYTEST_ENV"
 
-// Run runs a top-level test in each environment this machine allows: as root
-// of a new user namespace with 65536 ids, and, where the tests are run as
-// root, without one. In both the test has a mount namespace of its own. It
-// does so by running the test binary again for this one test; what follows
-// Run in the test function happens in the parent too.
+// Run runs a top-level test in each environment that this machine allows. The first is
+// root of a new user namespace with 65536 ids. If the tests run as root, the second is
+// root without a user namespace. In both, the test has its own mount namespace.
 //
-// A machine without user namespaces skips the test, or fails it if SHALE_CI
-// is 1.
+// Run starts the test binary again for this one test. The code after Run in the test
+// function therefore runs in the parent too.
+//
+// Without user namespaces the test is skipped, or fails if SHALE_CI is 1.
 func Run(t *testing.T, fn func(t *testing.T, env Env)) {
 	t.Helper()
 	if name := os.Getenv(envVar); name != "" {
@@ -51,7 +51,7 @@ func Run(t *testing.T, fn func(t *testing.T, env Env)) {
 	}
 }
 
-// enter keeps the test's mounts to itself.
+// enter makes all mounts private, so that mounts of the test stay in its namespace.
 func enter(t *testing.T) {
 	t.Helper()
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
@@ -72,7 +72,7 @@ func requireUserNS(t *testing.T) {
 	t.Skipf("no user namespace: %v: %s", err, out)
 }
 
-// userNS prepares the command for a user namespace with 65536 ids.
+// userNS returns the command that runs this test in a user namespace with 65536 ids.
 func userNS(t *testing.T) *exec.Cmd {
 	t.Helper()
 	cmd := self(t)
@@ -90,7 +90,7 @@ func userNS(t *testing.T) *exec.Cmd {
 	return exec.CommandContext(t.Context(), "unshare", args...)
 }
 
-// self is the command for this very test.
+// self returns the command that runs this test again.
 func self(t *testing.T) *exec.Cmd {
 	t.Helper()
 	top, _, _ := strings.Cut(t.Name(), "/")
@@ -101,7 +101,7 @@ func self(t *testing.T) *exec.Cmd {
 	return exec.CommandContext(t.Context(), exe, "-test.run", "^"+regexp.QuoteMeta(top)+"$", "-test.v")
 }
 
-// again runs the child and takes over its verdict.
+// again runs the child. The test fails if the child fails or finds no test.
 func again(t *testing.T, cmd *exec.Cmd, env string) {
 	t.Helper()
 	cmd.Env = append(os.Environ(), envVar+"="+env)

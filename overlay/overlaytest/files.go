@@ -59,8 +59,8 @@ func xattr(t *testing.T, path, name string) string {
 	return string(buf[:n])
 }
 
-// mountOptions returns the options of what is mounted at target, which has no
-// characters that the kernel would escape.
+// mountOptions returns the mount options at target. The path must not have characters
+// that the kernel escapes.
 func mountOptions(t *testing.T, target string) string {
 	t.Helper()
 	for line := range strings.Lines(get(t, "/proc/thread-self/mountinfo")) {

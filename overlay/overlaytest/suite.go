@@ -15,10 +15,10 @@ import (
 	"github.com/shale-build/shale/overlay"
 )
 
-// Mounter mounts what m describes.
+// Mounter mounts m.
 type Mounter func(m overlay.Mount) error
 
-// Suite checks a Mounter. It has to run inside an Env.
+// Suite checks a Mounter. It must run in an Env.
 func Suite(t *testing.T, env Env, mount Mounter) {
 	s := suite{env, mount}
 	for _, c := range []struct {
@@ -52,8 +52,9 @@ type suite struct {
 	mount Mounter
 }
 
-// stack makes a Mount with n lowers in a fresh directory: lower i, counted
-// from the bottom, has a file "i" and a file "top" that says so too.
+// stack creates the directories of a Mount with n lower directories in base. Lower
+// directory i, counted from the bottom, has a file "i" and a file "top", both with the
+// content i.
 func (s suite) stack(t *testing.T, base string, n int) overlay.Mount {
 	t.Helper()
 	m := overlay.Mount{
@@ -72,7 +73,7 @@ func (s suite) stack(t *testing.T, base string, n int) overlay.Mount {
 	return m
 }
 
-// up mounts and sees to unmounting.
+// up mounts m and unmounts it at the end of the test.
 func (s suite) up(t *testing.T, m overlay.Mount) {
 	t.Helper()
 	if err := s.mount(m); err != nil {
@@ -203,7 +204,7 @@ func (s suite) volatile(t *testing.T) {
 	m.Volatile = true
 	s.up(t, m)
 	options := strings.Split(mountOptions(t, m.Target), ",")
-	// The kernel shows the one as the other since 6.6.
+	// Linux 6.6 and later show volatile as fsync=volatile.
 	if !slices.Contains(options, "volatile") && !slices.Contains(options, "fsync=volatile") {
 		t.Errorf("mounted with %s", options)
 	}

@@ -1,14 +1,16 @@
-// Package plain does with ordinary directories what overlay does by mounting,
-// for where nothing may be mounted or an overlay cannot lie on the file system.
+// Package plain shows stacks of layers in ordinary directories. This is the native way,
+// for environments in which overlays cannot be mounted, or in which the file system of
+// the store does not support them.
 //
-// Its nouns: a Listing is what a stack of layer directories shows, with the
-// layer each file comes from. Link makes a directory that shows a listing, out
-// of hard links, for those who only read or replace whole files. A Tree is a
-// directory with copies that commands may write to; it knows what it holds, so
-// that changing it to another listing touches only what differs, and a
-// snapshot costs one stat per file: whatever a command does to a file gives its
-// inode a new change time, which nobody can set (inode(7)). Changes puts what
-// became different into an upper directory, as an overlay would have.
+// A Listing describes the merged contents of a stack of layer directories, with the layer
+// of each file. Link fills a directory with hard links to these files, for users that
+// only read or replace whole files. A Tree is a directory with copies, which commands may
+// write to.
 //
-// Packing and keeping layers is left to overlay/diff and storage.
+// A Tree remembers its contents. Changing it to another listing therefore touches only
+// the files that differ, and a snapshot needs only one stat per file. Every change by a
+// command gives the inode a new change time, which programs cannot set (inode(7)).
+// Changes.Into writes the changes to an upper directory, as an overlay would have done.
+//
+// Package overlay/diff packs layers, and package storage stores them.
 package plain

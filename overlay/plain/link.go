@@ -17,11 +17,13 @@ import (
 	"github.com/shale-build/shale/overlay/diff"
 )
 
-// Link makes dst, an empty directory, show l by hard links to the files of the
-// layers, which therefore must not be written to through it: files may be
-// removed, replaced and added. With paths, only what a process whose root
-// directory dst is would need to see those paths, and what is below them, is
-// made: links on the way are followed.
+// Link fills the empty directory dst with the files of l, as hard links to those of the
+// layers. The files may be removed or replaced, and new ones may be added, but they must
+// not be written to. A file that cannot be linked is copied.
+//
+// If paths are given, Link creates only the files at these paths and below. It includes
+// everything that a process with root directory dst needs to reach them, and follows
+// symbolic links on the way.
 func (l *Listing) Link(dst string, paths ...string) error {
 	root := l.root
 	if len(paths) > 0 {
@@ -40,7 +42,7 @@ func (l *Listing) Link(dst string, paths ...string) error {
 	return k.dirMeta(fd, root, "")
 }
 
-// linker makes one view.
+// linker fills one directory.
 type linker struct {
 	copies copies
 
@@ -73,7 +75,7 @@ func (k *linker) layer(dir string) (*os.File, error) {
 	return f, nil
 }
 
-// source opens the directory of path in the layer of n.
+// source opens the directory dir in the layer of n.
 func (k *linker) source(n *Node, dir string) (int, error) {
 	f, err := k.layer(n.layer)
 	if err != nil {
@@ -82,7 +84,7 @@ func (k *linker) source(n *Node, dir string) (int, error) {
 	return openBeneath(int(f.Fd()), dir)
 }
 
-// openBeneath opens a directory without following links.
+// openBeneath opens the directory dir below root without following symbolic links.
 func openBeneath(root int, dir string) (int, error) {
 	if dir == "" {
 		dir = "."
@@ -90,8 +92,8 @@ func openBeneath(root int, dir string) (int, error) {
 	return confine.Open(root, dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0, confine.Beneath|confine.NoSymlinks)
 }
 
-// place is an open directory of a view or tree, with those in the layers that its files
-// are linked to or copied from.
+// place is an open directory of a view or tree. It keeps the directories of the layers
+// open that its files are linked to or copied from.
 type place struct {
 	*linker
 	fd   int
@@ -105,7 +107,7 @@ func (at *place) close() {
 	}
 }
 
-// from returns the directory of the same path in the layer of n.
+// from returns the open directory with the same path in the layer of n.
 func (at *place) from(n *Node) (int, error) {
 	if fd, ok := at.open[n.layer]; ok {
 		return fd, nil
@@ -121,7 +123,7 @@ func (at *place) from(n *Node) (int, error) {
 	return fd, nil
 }
 
-// contents makes what is in n. dir is its path.
+// contents creates the children of n in the open directory. dir is its path.
 func (k *linker) contents(fd int, n *Node, dir string) error {
 	at := &place{linker: k, fd: fd, rel: dir}
 	defer at.close()
@@ -159,10 +161,10 @@ func (k *linker) directory(fd int, n *Node, name, rel string) error {
 	return k.dirMeta(sub, n, rel)
 }
 
-// dirMeta gives an open directory the metadata it has in its layer.
+// dirMeta copies the metadata of a directory from its layer to the open directory.
 func (k *linker) dirMeta(fd int, n *Node, rel string) error {
 	if n.layer == "" {
-		return nil // the root of nothing
+		return nil // the root of an empty listing
 	}
 	from, err := k.source(n, rel)
 	if err != nil {
@@ -187,11 +189,12 @@ func (k *linker) file(from, to int, n *Node, name, rel string) error {
 	return err
 }
 
-// copies are made below one directory, and of a file of several names only once.
+// copies creates copies of files below one directory. It copies a file with several names
+// only once.
 type copies struct {
 	root   int
 	owners Owners
-	// mu is held while the first copy of such a file is made.
+	// mu is held while a file with several names is copied or linked.
 	mu    sync.Mutex
 	first map[inode]string
 }
@@ -200,8 +203,8 @@ func newCopies(root int, owners Owners) copies {
 	return copies{root: root, owners: owners, first: map[inode]string{}}
 }
 
-// add copies a file, or links it to the copy of another name of the same file
-// that was made before.
+// add copies a file. If another name of the same file was copied before, add links to
+// that copy and reports true.
 func (c *copies) add(from, to int, n *Node, name, rel string) (linked bool, err error) {
 	if n.nlink <= 1 {
 		return false, c.copy(from, to, name)
@@ -224,13 +227,14 @@ func (c *copies) add(from, to int, n *Node, name, rel string) (linked bool, err 
 	return true, unix.Linkat(dir, filepath.Base(first), to, name, 0)
 }
 
-// copy makes a file of its own with the owner of the other one.
+// copy copies a file with its owner, including a recorded owner. The copy has a new
+// inode.
 func (c *copies) copy(from, to int, name string) error {
 	return copied(c.owners, from, name, to, name, diff.CopyFile(from, name, to, name))
 }
 
-// part is the part of the listing that paths lead through, with all below
-// where they end.
+// part returns the part of the listing that paths lead through, with everything below the
+// ends of the paths.
 func (l *Listing) part(paths []string) *Node {
 	p := parter{from: l}
 	root := *l.root
@@ -247,10 +251,10 @@ type parter struct {
 	root *Node
 }
 
-// maxLinks is how many links Linux follows in one path.
+// maxLinks is the number of symbolic links that Linux follows in one path.
 const maxLinks = 40
 
-// add walks name as the kernel would.
+// add adds the nodes on the way of name. It resolves name like the kernel.
 func (p *parter) add(name string) {
 	rest := strings.Split(name, "/")
 	var at []string
@@ -267,7 +271,7 @@ func (p *parter) add(name string) {
 		here := append(slices.Clone(at), part)
 		n := p.from.at(path.Join(here...))
 		if n == nil {
-			return // to be made; nothing there hides it
+			return // it will be created, and the listing has nothing that hides it
 		}
 		p.include(here, n, false)
 		if n.kind() != unix.S_IFLNK {
@@ -289,7 +293,7 @@ func (p *parter) add(name string) {
 	p.include(at, p.from.at(path.Join(at...)), true)
 }
 
-// include adds the node at path; deep adds all that is below it.
+// include adds the node at path. If deep is set, it also adds everything below it.
 func (p *parter) include(at []string, n *Node, deep bool) {
 	if len(at) == 0 {
 		if deep {
@@ -299,7 +303,7 @@ func (p *parter) include(at []string, n *Node, deep bool) {
 	}
 	into := p.root
 	if into == p.from.root {
-		return // all of it is there
+		return // everything is included
 	}
 	for i, name := range at {
 		orig := p.from.at(path.Join(at[:i+1]...))
@@ -309,7 +313,7 @@ func (p *parter) include(at []string, n *Node, deep bool) {
 			into.children[name] = orig
 			return
 		case have == orig:
-			return // whole already
+			return // included with everything below it
 		case have == nil:
 			shallow := *orig
 			if orig.isDir() {

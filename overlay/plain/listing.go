@@ -13,9 +13,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// whiteoutPrefix begins the names by which an archive, and a store that no
-// kernel mounts, marks deleted ones; opaqueName is what makes a directory hide
-// all that is below it.
+// whiteoutPrefix begins the names of whiteouts in archives and in layer directories that
+// are not mounted. opaqueName is the entry that makes a directory opaque.
 const (
 	whiteoutPrefix = ".wh."
 	opaqueName     = ".wh..wh..opq"
@@ -25,14 +24,14 @@ const (
 type Node struct {
 	meta
 
-	// layer is the directory of the layer that the file is in; its path there
-	// is that in the listing.
+	// layer is the layer directory that contains the file. The path in it is the path in
+	// the listing.
 	layer string
-	// children are a directory's, by name.
+	// children are the entries of a directory by name.
 	children map[string]*Node
 }
 
-// meta is what tells whether a file is the same as before.
+// meta is the metadata by which an unchanged file is recognized.
 type meta struct {
 	dev, ino   uint64
 	mode       uint32
@@ -54,27 +53,27 @@ func (m *meta) kind() uint32 { return m.mode & unix.S_IFMT }
 
 func (m *meta) isDir() bool { return m.kind() == unix.S_IFDIR }
 
-// inode identifies a file whatever its names.
+// inode identifies a file independently of its names.
 type inode struct{ dev, ino uint64 }
 
 func (m *meta) inode() inode { return inode{m.dev, m.ino} }
 
-// Listing is what a stack of layers shows. It is not changed once it is made,
-// and shares its nodes with those it was made from.
+// Listing describes the merged contents of a stack of layers. It does not change after it
+// is created. It shares nodes with the listing that it was created from.
 type Listing struct {
 	root *Node
-	// owners is nil where each file has its owner.
+	// owners is nil if files really have their owners.
 	owners Owners
 }
 
-// Empty shows nothing.
+// Empty returns a listing without files.
 func Empty() *Listing {
 	return &Listing{root: &Node{meta: meta{mode: unix.S_IFDIR | 0o755}}}
 }
 
-// Over returns what shows when the layer directory dir lies over l. Deleted
-// names may be marked in any of the ways that there are: character devices 0:0,
-// empty files with an attribute, or files called .wh.NAME.
+// Over returns the listing with the layer directory dir on top of l. It accepts three
+// kinds of whiteouts: character devices 0:0, empty files with an extended attribute, and
+// files named .wh.NAME.
 func (l *Listing) Over(dir string) (*Listing, error) {
 	fd, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -89,7 +88,7 @@ func (l *Listing) Over(dir string) (*Listing, error) {
 	return &Listing{root: root, owners: l.owners}, nil
 }
 
-// Stack lists the layer directories, topmost first as overlays want them.
+// Stack returns the listing of the layer directories dirs, topmost first as for overlays.
 func Stack(dirs []string) (*Listing, error) {
 	l := Empty()
 	for _, dir := range slices.Backward(dirs) {
@@ -101,8 +100,8 @@ func Stack(dirs []string) (*Listing, error) {
 	return l, nil
 }
 
-// at returns the node of a clean path without leading slash, nil if there is
-// none. Links are not followed.
+// at returns the node at path, nil if there is none. path must be clean and without
+// leading slash. Symbolic links are not followed.
 func (l *Listing) at(path string) *Node {
 	n := l.root
 	if path == "" || path == "." {
@@ -116,11 +115,12 @@ func (l *Listing) at(path string) *Node {
 	return n
 }
 
-// Has tells whether there is anything at a clean path without leading slash,
-// on the way to which no link is followed.
+// Has reports whether a file exists at path, which must be clean and without leading
+// slash. Symbolic links are not followed.
 func (l *Listing) Has(path string) bool { return l.at(path) != nil }
 
-// Fills tells whether there is a file, or a directory with something in it.
+// Fills reports whether path is a file, or a directory with entries. path must be clean
+// and without leading slash.
 func (l *Listing) Fills(path string) bool {
 	n := l.at(path)
 	return n != nil && (!n.isDir() || len(n.children) > 0)
@@ -129,7 +129,7 @@ func (l *Listing) Fills(path string) bool {
 // reader lists one layer.
 type reader struct{ layer string }
 
-// dir returns what shows of the open directory over below, which may be nil.
+// dir returns the node of the open directory on top of below, which may be nil.
 func (r *reader) dir(fd int, path string, below *Node) (*Node, error) {
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
@@ -198,7 +198,7 @@ func (r *reader) child(dir int, name, path string, into *Node) error {
 	return nil
 }
 
-// prefixes are where overlays keep their marks.
+// prefixes are the prefixes of the extended attributes of overlayfs.
 var prefixes = []string{"user.overlay.", "trusted.overlay."}
 
 func isOpaque(fd int) (bool, error) {
@@ -215,7 +215,7 @@ func isOpaque(fd int) (bool, error) {
 	return false, nil
 }
 
-// isMarked tells whether an empty file stands for a deleted one.
+// isMarked reports whether an empty file is a whiteout.
 func isMarked(dir int, name string) (bool, error) {
 	fd, err := unix.Openat(dir, name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -242,7 +242,7 @@ func openDir(dir int, name string) (int, error) {
 	return unix.Openat(dir, name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 }
 
-// list returns the names in a directory, sorted. fd may have been read before.
+// list returns the sorted names in a directory. It seeks to the start first.
 func list(fd int) ([]string, error) {
 	if _, err := unix.Seek(fd, 0, 0); err != nil {
 		return nil, err

@@ -11,8 +11,7 @@ import (
 	"github.com/shale-build/shale/overlay/plain"
 )
 
-// Moved or copied, a layer gets the same files; a directory that is new is moved
-// as it is.
+// MoveInto must produce the same layer as Into. It must move a new directory as a whole.
 func TestMoveInto(t *testing.T) {
 	below := layer(t, base)
 	l, err := plain.Stack([]string{below})
@@ -34,7 +33,7 @@ func TestMoveInto(t *testing.T) {
 	}
 	defer tree.Close()
 	tree.Settle()
-	// new-x comes between new and what is in it; two names of one file are in
+	// new-x sorts between new and the contents of new. Two names of one file are in
 	// different directories.
 	shell(t, dir, `mkdir -p new/sub/deep usr/made meet; echo 1 >new/sub/f; echo 2 >new-x; ln new/sub/f new/sub/deep/g; ln new/sub/f usr/made/h
 rm etc/b; echo c >etc/c; rm -r var/empty; echo file >var/empty; chmod 2750 new/sub

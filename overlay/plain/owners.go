@@ -6,27 +6,28 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Owners knows the owners of files where the user namespace has one id, and all
-// files really are root's. Names are not followed; "." is the directory itself. It
-// may be called concurrently.
+// Owners returns recorded owners. They are used if the user namespace has only one id, so
+// that root really owns all files. Symbolic links are not followed; "." is the directory
+// itself. The methods must be safe for concurrent use. Package runtime/recorded
+// implements them.
 type Owners interface {
-	// Lookup changes st, which fstatat(2) gave for name in the open directory
-	// dir, to what is recorded about the file.
+	// Lookup changes st, the result of fstatat(2) for name in the open directory dir, to
+	// the record of the file.
 	Lookup(dir int, name string, st *unix.Stat_t) error
-	// Copied says that newName in the open directory to is a copy, extended
-	// attributes included, of name in the open directory from.
+	// Copied records that newName in the open directory to is a copy of name in the open
+	// directory from. Its extended attributes are already copied.
 	Copied(from int, name string, to int, newName string) error
 }
 
-// EmptyOf is Empty for layers whose owners are recorded; nil where each file has
-// its owner.
+// EmptyOf returns an empty listing for layers with recorded owners. owners is nil if
+// files really have their owners.
 func EmptyOf(owners Owners) *Listing {
 	l := Empty()
 	l.owners = owners
 	return l
 }
 
-// sameOwner reports whether the same is recorded about two files.
+// sameOwner reports whether two files have the same recorded owner.
 func sameOwner(o Owners, dirA int, nameA string, dirB int, nameB string) (bool, error) {
 	if o == nil {
 		return true, nil
@@ -49,7 +50,8 @@ func sameOwner(o Owners, dirA int, nameA string, dirB int, nameB string) (bool, 
 	return one.Uid == two.Uid && one.Gid == two.Gid && one.Mode == two.Mode && (!device || one.Rdev == two.Rdev), nil
 }
 
-// copied is Owners.Copied for what may be nil; err is the copying's.
+// copied calls o.Copied if o is not nil. err is the error of the copy; copied returns it
+// if it is not nil.
 func copied(o Owners, from int, name string, to int, newName string, err error) error {
 	if err != nil || o == nil {
 		return err

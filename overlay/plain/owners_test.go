@@ -19,8 +19,8 @@ import (
 
 const ownerAttribute = "user.containers.override_stat"
 
-// fakeOwners has the owners of links and FIFOs by inode number. Those of files and
-// directories are in an attribute, or, with beside, here as well.
+// fakeOwners stores the owners of symbolic links and FIFOs by inode number. The owners of
+// files and directories are in an extended attribute, or also here if beside is set.
 type fakeOwners struct {
 	beside bool
 
@@ -75,14 +75,14 @@ func (f *fakeOwners) Copied(from int, name string, to int, newName string) error
 	return nil
 }
 
-// chown records owners of paths below dir: PATH=UID:GID.
+// chown records owners of paths below dir, in the form PATH=UID:GID.
 func (f *fakeOwners) chown(t *testing.T, dir string, list ...string) {
 	t.Helper()
 	for _, entry := range list {
 		name, owner, _ := strings.Cut(entry, "=")
 		path := filepath.Join(dir, name)
 		var st unix.Stat_t
-		// As chown(2), it changes the change time.
+		// Like chown(2), Lchown changes the change time.
 		err := errors.Join(unix.Lchown(path, os.Getuid(), os.Getgid()), unix.Lstat(path, &st))
 		if err == nil && f.inAttribute(&st) {
 			err = unix.Lsetxattr(path, ownerAttribute, []byte(owner), 0)
@@ -95,7 +95,7 @@ func (f *fakeOwners) chown(t *testing.T, dir string, list ...string) {
 	}
 }
 
-// list has an owner per path for what is not the caller's.
+// list returns the paths with a recorded owner other than 0:0, each with the owner.
 func (f *fakeOwners) list(t *testing.T, dir string) string {
 	t.Helper()
 	out, err := exec.Command("find", dir, "-mindepth", "1", "-printf", "%P\n").Output()
@@ -118,8 +118,7 @@ func (f *fakeOwners) list(t *testing.T, dir string) string {
 	return strings.Join(lines, " ")
 }
 
-// Owners that are recorded come along with copies, are found to be changed, and are
-// undone.
+// Recorded owners must be copied with files, be found if they change, and be restored.
 func TestRecordedOwners(t *testing.T) {
 	for _, beside := range []bool{false, true} {
 		for _, tt := range []struct {
@@ -182,7 +181,7 @@ func TestRecordedOwners(t *testing.T) {
 				if tt.want == "" && c.Len() != 0 {
 					t.Errorf("%d changes, want none", c.Len())
 				}
-				// The layer is as it was, and so is the tree again.
+				// The layer must not have changed, and the tree must equal it again.
 				if diff := cmp.Diff(want, owners.list(t, lower)); diff != "" {
 					t.Errorf("layer below (-want +got):\n%s", diff)
 				}
@@ -197,7 +196,7 @@ func TestRecordedOwners(t *testing.T) {
 	}
 }
 
-// A file that is parted from its layer keeps the owner that is recorded.
+// A file must keep its recorded owner after Part.
 func TestPartOwner(t *testing.T) {
 	for _, beside := range []bool{false, true} {
 		owners := &fakeOwners{beside: beside, owners: map[uint64]string{}}

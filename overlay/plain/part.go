@@ -10,10 +10,10 @@ import (
 	"github.com/shale-build/shale/overlay/diff"
 )
 
-// Part gives what name is in an open directory, anything but a directory, an inode
-// of its own, with the same content and metadata: in what Link made its inode is
-// the layer's, so that a change of owner, mode or time would be one of the layer.
-// The times of the directory stay. owners may be nil.
+// Part replaces the non-directory name in an open directory by a copy with the same
+// contents and metadata. Files created by Link share the inode of the layer, so that
+// changing their owner, mode or times would change the layer. After Part the file has its
+// own inode. The times of the directory do not change. owners may be nil.
 func Part(owners Owners, dir int, name string) error {
 	var st unix.Stat_t
 	if err := unix.Fstat(dir, &st); err != nil {

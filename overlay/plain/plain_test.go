@@ -17,8 +17,8 @@ import (
 	"github.com/shale-build/shale/overlay/plain"
 )
 
-// shell runs a script in dir. Times it sets are fixed, so that a layer's digest
-// tells all.
+// shell runs a script in dir. The scripts set fixed times, so that the digest of a layer
+// covers them.
 func shell(t *testing.T, dir, script string) {
 	t.Helper()
 	cmd := exec.Command("sh", "-euc", script)
@@ -28,7 +28,7 @@ func shell(t *testing.T, dir, script string) {
 	}
 }
 
-// list describes a tree as tests compare it.
+// list describes a tree in a form that tests can compare.
 func list(t *testing.T, dir string) string {
 	t.Helper()
 	out, err := exec.Command("sh", "-c", `cd "$1" && find . -mindepth 1 \( -type d -printf '%P d %m\n' -o -type l -printf '%P l %l\n' -o -printf '%P %y %m %T@ ' -exec cat {} \; -printf '\n' \) | sort`, "sh", dir).CombinedOutput()
@@ -79,8 +79,8 @@ func TestListing(t *testing.T) {
 	}
 }
 
-// TestBecome changes a tree from one stack to others and back, whatever was done
-// to it in between.
+// TestBecome changes a tree between stacks in random order, with other changes in
+// between.
 func TestBecome(t *testing.T) {
 	lower := layer(t, base)
 	one := layer(t, "mkdir etc; echo one >etc/b; : >etc/.wh.a; touch -d @1000000002 etc/b etc")
@@ -157,8 +157,8 @@ func TestLinksInDotDirectory(t *testing.T) {
 	}
 }
 
-// changed returns what a layer made of the changes holds, which must not depend
-// on how deleted names are marked.
+// changed returns the list of the layer with the changes. It must not depend on the kind
+// of whiteouts.
 func changed(t *testing.T, c *plain.Changes) string {
 	t.Helper()
 	upper, named := t.TempDir(), t.TempDir()
@@ -175,7 +175,7 @@ func changed(t *testing.T, c *plain.Changes) string {
 	return layer
 }
 
-// pack lists a layer's archive.
+// pack lists the archive of a layer.
 func pack(t *testing.T, o diff.Options) string {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "layer.tar")
@@ -250,7 +250,7 @@ func TestChanges(t *testing.T) {
 			if diff := cmp.Diff(tt.want, got); diff != "" {
 				t.Errorf("names in the layer (-want +got):\n%s", diff)
 			}
-			// What was changed is undone by the next listing.
+			// The next Become must undo the changes.
 			if err := tree.Become(t.Context(), l); err != nil {
 				t.Fatal(err)
 			}
@@ -265,8 +265,7 @@ func TestChanges(t *testing.T) {
 	}
 }
 
-// TestReservedNames checks that a step cannot make a file that would be taken for
-// the mark of a deleted one.
+// TestReservedNames checks that a step cannot create a file with the name of a whiteout.
 func TestReservedNames(t *testing.T) {
 	for _, script := range []string{": >.wh.etc", "mkdir -p n/m; : >n/m/.wh.f", "mkdir .wh.d", "ln -s x etc/.wh.b", ": >etc/.wh..wh..opq"} {
 		t.Run(script, func(t *testing.T) {
@@ -300,7 +299,7 @@ func TestReservedNames(t *testing.T) {
 	}
 }
 
-// TestPart is about views of what an operation looks at.
+// TestPart checks Link with paths.
 func TestPart(t *testing.T) {
 	l, err := plain.Stack([]string{layer(t, base+"; ln -s usr/bin bin; ln -s /etc conf; ln -s up/../../x loop; ln -s loop up")})
 	if err != nil {
@@ -338,7 +337,7 @@ func TestPart(t *testing.T) {
 	}
 }
 
-// TestSpared is about what is in a tree but not of it.
+// TestSpared checks that spared paths are not changed and do not count as changes.
 func TestSpared(t *testing.T) {
 	root := t.TempDir()
 	shell(t, root, "mkdir -p var/lib/store proc; echo keep >var/lib/store/f; echo keep >proc/f")

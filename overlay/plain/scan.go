@@ -10,8 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// scan notes what an open directory holds. Files that are as old says keep the
-// origin that it gives them.
+// scan records the contents of an open directory. Files that have not changed since old
+// keep their origin.
 func scan(fd int, old *record, spared *Spared) (*record, error) {
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
@@ -22,20 +22,21 @@ func scan(fd int, old *record, spared *Spared) (*record, error) {
 	return r, s.dir(fd, "", r, old)
 }
 
-// scanner looks through one tree. A stat takes the kernel some microseconds and no
-// waiting, so there are as many at a time as there are processors.
+// scanner scans one tree. A stat takes some microseconds of processor time and does not
+// wait for a disk, so as many run concurrently as there are processors.
 type scanner struct {
 	spared  *Spared
 	helpers helpers
 }
 
-// helpers are the goroutines that there may be beside the first one.
+// helpers limits the number of goroutines besides the first one.
 type helpers chan struct{}
 
 // newHelpers allows as many goroutines as there are processors.
 func newHelpers() helpers { return make(helpers, runtime.GOMAXPROCS(0)-1) }
 
-// do calls fn, in another goroutine if there may be one more, for which wait waits.
+// do calls fn. It uses another goroutine if the limit allows this; wait then waits for
+// that goroutine.
 func (h helpers) do(wait *sync.WaitGroup, fn func()) {
 	select {
 	case h <- struct{}{}:
@@ -48,8 +49,7 @@ func (h helpers) do(wait *sync.WaitGroup, fn func()) {
 	}
 }
 
-// dir fills r, of which the metadata are known, with what the open directory
-// holds.
+// dir scans the open directory into r, whose metadata are already set.
 func (s *scanner) dir(fd int, dir string, r, old *record) error {
 	if old != nil {
 		r.origin = old.origin
@@ -74,7 +74,7 @@ func (s *scanner) dir(fd int, dir string, r, old *record) error {
 		var st unix.Stat_t
 		err := unix.Fstatat(fd, name, &st, unix.AT_SYMLINK_NOFOLLOW)
 		if errors.Is(err, unix.ENOENT) {
-			continue // went away meanwhile
+			continue // removed meanwhile
 		}
 		if err != nil {
 			wait.Wait()
@@ -104,15 +104,15 @@ func (s *scanner) dir(fd int, dir string, r, old *record) error {
 	return nil
 }
 
-// scanned is a directory in another one.
+// scanned is a subdirectory that is being scanned.
 type scanned struct {
 	name, rel string
 	record    *record
-	before    *record // what was there the last time, nil for nothing
+	before    *record // the record of the last scan, nil if there is none
 	err       error
 }
 
-// below scans d, which is in the open directory.
+// below scans d, which is in the open directory dir.
 func (s *scanner) below(dir int, d *scanned) error {
 	before := d.before
 	if before != nil && !before.isDir() {
@@ -126,8 +126,8 @@ func (s *scanner) below(dir int, d *scanned) error {
 	if err := s.dir(fd, d.rel, d.record, before); err != nil {
 		return err
 	}
-	// A new change time may be that of a new attribute, the recorded owner for one,
-	// and not only of something put in or taken out.
+	// A new change time does not only come from added or removed entries. It may also
+	// come from a new extended attribute, for example a recorded owner.
 	if r := d.record; before != nil && (r.mode != before.mode || r.uid != before.uid || r.gid != before.gid || r.ctim != before.ctim) {
 		r.origin = nil
 	}

@@ -18,32 +18,33 @@ import (
 	"github.com/shale-build/shale/overlay/diff"
 )
 
-// Tree is a directory that holds copies of what a listing shows. It is used by
-// one goroutine at a time.
+// Tree is a directory with copies of the files of a listing. Only one goroutine at a time
+// may use it.
 type Tree struct {
 	dir string
 	fd  int
-	// Spared returns what is no part of the tree; nil spares nothing.
+	// spared returns the paths that do not belong to the tree.
 	spared func() (*Spared, error)
-	// nursery is where the directories at the top are made; empty for in dir.
+	// nursery is the directory in which directories at the top are created, "" for the
+	// tree itself. See MakeIn.
 	nursery string
 
-	// rec is what the directory held when it was last looked at.
+	// rec holds the contents of the directory at the last scan.
 	rec *record
 	now *Listing
-	// dirty: something may have been changed since.
+	// dirty is set if the directory may have changed since then.
 	dirty bool
 }
 
-// Spared are paths below a tree, clean and without leading slash, that are no
-// part of it: they are neither listed, nor changed, nor removed.
+// Spared is a set of paths below a tree that do not belong to it. They are not listed,
+// changed or removed. The paths are clean and have no leading slash.
 type Spared struct {
 	paths map[string]bool
-	// above are the directories that lead to them.
+	// above are the parent directories of the paths.
 	above map[string]bool
 }
 
-// NewSpared makes one of a list of paths.
+// NewSpared returns the set of the given paths.
 func NewSpared(paths []string) *Spared {
 	s := &Spared{paths: map[string]bool{}, above: map[string]bool{}}
 	for _, p := range paths {
@@ -55,23 +56,24 @@ func NewSpared(paths []string) *Spared {
 	return s
 }
 
-// Has tells whether path itself is spared.
+// Has reports whether path itself is spared.
 func (s *Spared) Has(path string) bool { return s.paths[path] }
 
-// Above tells whether something below path is spared.
+// Above reports whether a path below path is spared.
 func (s *Spared) Above(path string) bool { return s.above[path] }
 
-// record is one file of a tree.
+// record describes one file of a tree.
 type record struct {
 	meta
 
-	// origin is the file that it is a copy of; nil when nobody knows.
+	// origin is the file in a layer that this file is a copy of, nil if it is unknown.
 	origin   *Node
 	children map[string]*record
 }
 
-// OpenTree takes over dir, whose content but for what is spared is the tree's
-// from now on. Close ends that.
+// OpenTree takes over the directory dir. All its contents except the spared paths belong
+// to the tree until Close. spared is called before each look at the directory; nil spares
+// nothing.
 func OpenTree(dir string, spared func() (*Spared, error)) (*Tree, error) {
 	fd, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -83,8 +85,8 @@ func OpenTree(dir string, spared func() (*Spared, error)) (*Tree, error) {
 	return &Tree{dir: dir, fd: fd, spared: spared, now: Empty(), rec: &record{}, dirty: true}, nil
 }
 
-// OpenLinked takes over a directory that Link, with the same paths, made of l.
-// Files in it may be replaced, but not written to.
+// OpenLinked takes over a directory that Link created from l with the same paths. Files
+// in it may be replaced but must not be written to.
 func (l *Listing) OpenLinked(dir string, paths ...string) (*Tree, error) {
 	t, err := OpenTree(dir, nil)
 	if err != nil {
@@ -102,7 +104,7 @@ func (l *Listing) OpenLinked(dir string, paths ...string) (*Tree, error) {
 	return t, nil
 }
 
-// trace notes where the files of r come from.
+// trace sets the origins of r and the files below it from n.
 func trace(r *record, n *Node) {
 	r.origin = n
 	for name, c := range n.children {
@@ -112,23 +114,24 @@ func trace(r *record, n *Node) {
 	}
 }
 
-// Close leaves the directory as it is.
+// Close closes the tree and leaves the directory as it is.
 func (t *Tree) Close() error { return unix.Close(t.fd) }
 
-// Dir is the directory.
+// Dir returns the path of the directory.
 func (t *Tree) Dir() string { return t.dir }
 
-// MakeIn has directories at the top of the tree, and beside what is spared, be made
-// in another directory of the same mount and moved from there: file systems decide by where a directory
-// is made where on the disk it and all that is below it goes (see
-// storage.Spread).
+// MakeIn makes the tree create some directories in dir and move them to their place. dir
+// must be on the same mount. This applies to directories at the top of the tree and
+// beside spared paths. File systems place a directory and its contents on the disk by the
+// directory in which it is created (see storage.Spread).
 func (t *Tree) MakeIn(dir string) { t.nursery = dir }
 
-// Touch says that the content may have been changed.
+// Touch marks the contents as possibly changed.
 func (t *Tree) Touch() { t.dirty = true }
 
-// Become makes the tree what l shows. What is it already is not touched. A file
-// that cannot be placed because something spared is in its way is an error.
+// Become changes the tree to the contents of l. Files that already are right are not
+// touched. If a spared path is in the way of a file, Become returns an error. If ctx
+// ends, it returns the cause of ctx.
 func (t *Tree) Become(ctx context.Context, l *Listing) error {
 	spared, err := t.spared()
 	if err != nil {
@@ -151,7 +154,7 @@ func (t *Tree) Become(ctx context.Context, l *Listing) error {
 	}
 	t.rec.origin = l.root
 	if p.relinked.Load() {
-		// Further links gave files that were noted before new change times.
+		// Additional links changed the change times of files that were recorded before.
 		if err := refresh(t.fd, t.rec); err != nil {
 			return fmt.Errorf("look through %s: %w", t.dir, err)
 		}
@@ -160,7 +163,7 @@ func (t *Tree) Become(ctx context.Context, l *Listing) error {
 	return nil
 }
 
-// refresh notes the files of r again.
+// refresh records the metadata of all files below r again.
 func refresh(dir int, r *record) error {
 	for name, c := range r.children {
 		var st unix.Stat_t
@@ -184,20 +187,20 @@ func refresh(dir int, r *record) error {
 	return nil
 }
 
-// placer makes a tree what a listing shows.
+// placer changes a tree to the contents of a listing.
 type placer struct {
 	linker
 	ctx     context.Context //nolint:containedctx // lives as long as one Become
 	spared  *Spared
 	nursery string
-	// broken are files of several names of which one has to be placed: then
-	// all are, or they would not be one file.
+	// broken are files with several names, at least one of which must be placed. Then all
+	// their names are placed again, so that they remain one file.
 	broken   map[inode]bool
 	relinked atomic.Bool
 	helpers  helpers
 }
 
-// split finds the files of several names that are not all in place.
+// split finds the files with several names that are not all in place.
 func (p *placer) split(r *record, n *Node) {
 	if p.broken == nil {
 		p.broken = map[inode]bool{}
@@ -217,8 +220,8 @@ func (p *placer) split(r *record, n *Node) {
 	}
 }
 
-// inPlace tells whether the directory r and all that is below it are what n shows,
-// so that nothing of it needs to be opened.
+// inPlace reports whether the directory r and everything below it equal n, so that
+// nothing in it must be opened.
 func (p *placer) inPlace(rel string, r *record, n *Node) bool {
 	if r.origin != n || r.mtim != n.mtim || len(r.children) > len(n.children) {
 		return false
@@ -245,8 +248,8 @@ func (p *placer) inPlace(rel string, r *record, n *Node) bool {
 	return matched == len(r.children)
 }
 
-// dir makes the open directory what n, nil for nothing, shows and keeps r true.
-// It tells whether anything in it had to be done.
+// dir changes the contents of the open directory to those of n, and updates r. If n is
+// nil, it removes the contents. It reports whether it changed anything in the directory.
 func (p *placer) dir(fd int, rel string, r *record, n *Node) (changed bool, err error) {
 	if err := p.ctx.Err(); err != nil {
 		return false, context.Cause(p.ctx)
@@ -272,8 +275,8 @@ func (p *placer) dir(fd int, rel string, r *record, n *Node) (changed bool, err 
 	return changed || did, err
 }
 
-// entries makes what is in the open directory what want says: the files first, then
-// what is in its directories, in some of them at the same time.
+// entries creates the entries of want in the open directory. It places the files first
+// and then the contents of the subdirectories, some of them concurrently.
 func (p *placer) entries(fd int, rel string, r *record, want map[string]*Node) (changed bool, err error) {
 	at := &place{linker: &p.linker, fd: fd, rel: rel}
 	defer at.close()
@@ -312,7 +315,7 @@ func (p *placer) entries(fd int, rel string, r *record, want map[string]*Node) (
 	return changed, nil
 }
 
-// below is a directory in another one.
+// below is a subdirectory that is to be filled.
 type below struct {
 	name, rel string
 	made      bool
@@ -323,8 +326,8 @@ type below struct {
 	err     error
 }
 
-// clear removes what nobody wants, but for directories that lead to something
-// spared. It tells whether nothing is left.
+// clear removes a file or directory that the listing does not have. It keeps directories
+// that lead to spared paths. It reports whether it removed the name.
 func (p *placer) clear(dir int, rel, name string, r *record) (gone bool, err error) {
 	if !r.isDir() {
 		return true, unix.Unlinkat(dir, name, 0)
@@ -336,7 +339,7 @@ func (p *placer) clear(dir int, rel, name string, r *record) (gone bool, err err
 	_, err = p.dir(fd, rel, r, nil)
 	_ = unix.Close(fd)
 	if errors.Is(err, unix.EMFILE) && !p.spared.Above(rel) {
-		return true, rmtree.At(dir, name) // it is deeper than there are descriptors
+		return true, rmtree.At(dir, name) // deeper than the limit of file descriptors
 	}
 	if err != nil {
 		return false, err
@@ -351,7 +354,7 @@ func (p *placer) clear(dir int, rel, name string, r *record) (gone bool, err err
 	return true, nil
 }
 
-// file makes one name the file n.
+// file makes name a copy of n.
 func (p *placer) file(at *place, name string, r *record, n *Node) (changed bool, err error) {
 	rel := path.Join(at.rel, name)
 	have := r.children[name]
@@ -394,7 +397,7 @@ func (r *record) note(dir int, name string, n *Node) error {
 	return nil
 }
 
-// directory has a directory be there, which rel is the path of.
+// directory creates the directory name with the path rel if it does not exist.
 func (p *placer) directory(fd int, rel, name string, r *record) (made bool, err error) {
 	have := r.children[name]
 	if have != nil && have.isDir() {
@@ -416,8 +419,9 @@ func (p *placer) directory(fd int, rel, name string, r *record) (made bool, err 
 	return true, nil
 }
 
-// below makes d, a directory in the open one, what its node shows. It touches no
-// record but d's and those below.
+// below changes the directory d in the open directory dir to the contents of its node. It
+// changes only the record of d and those below, so it may run concurrently for different
+// directories.
 func (p *placer) below(dir int, d *below) (changed bool, err error) {
 	r, n := d.record, d.node
 	if !d.made && p.inPlace(d.rel, r, n) {
@@ -446,9 +450,10 @@ func (p *placer) below(dir int, d *below) (changed bool, err error) {
 	return true, nil
 }
 
-// mkdir makes a directory in the open one, by way of the nursery where that one is
-// not the tree's alone and thus was not made there. The name in there is another each time, as it is what ext4 begins to look for room
-// with.
+// mkdir creates a directory in the open one. It creates it in the nursery if the parent
+// is the top of the tree or leads to spared paths, because such a parent did not come
+// from the nursery. All other directories have a parent that did. The name in the nursery
+// is random, because ext4 uses the name to choose where to look for space.
 func (p *placer) mkdir(fd int, rel, name string) error {
 	if up := path.Dir(rel); p.nursery == "" || up != "." && !p.spared.Above(up) {
 		return unix.Mkdirat(fd, name, 0o700)
@@ -463,8 +468,8 @@ func (p *placer) mkdir(fd int, rel, name string) error {
 	return nil
 }
 
-// awaitTick returns when a change from now on gives a change time later than
-// those that were noted: kernels before 6.13 count these in ticks.
+// awaitTick returns when later changes will have a change time after the recorded ones.
+// The Linux kernel before 6.13 counts change times in ticks.
 func awaitTick() {
 	var start, now unix.Timespec
 	if unix.ClockGettime(unix.CLOCK_REALTIME_COARSE, &start) != nil {
@@ -478,11 +483,12 @@ func awaitTick() {
 	}
 }
 
-// Settle has to be called between Become and whoever changes the tree.
+// Settle waits until the tree may be changed. It must be called after Become and before
+// the first change, so that Changes finds all changes by their change times.
 func (t *Tree) Settle() { awaitTick() }
 
-// Adopt says that what was found changed is now what layer, a directory of
-// which l is the listing with it on top, holds.
+// Adopt records that the changes found by Changes are now committed as the directory
+// layer. l must be the listing with this layer on top.
 func (t *Tree) Adopt(l *Listing, layer string) {
 	adopt(t.rec, l.root, layer)
 	t.now, t.dirty = l, false
@@ -503,22 +509,22 @@ func adopt(r *record, n *Node, layer string) {
 	}
 }
 
-// Changes are what became different in a tree.
+// Changes are the changes of a tree since Become.
 type Changes struct {
 	tree *Tree
-	// put are the files and directories that are new or different, gone the
-	// names that are there no more, both without leading slash. Directories
-	// come before what is in them.
+	// put are the new or changed files and directories. gone are the deleted names. Both
+	// have no leading slash and are sorted, so a directory comes before its contents.
 	put, gone []string
-	// whole are the directories that are new and of which everything is in put.
+	// whole are the new directories whose entire contents are in put.
 	whole map[string]bool
 }
 
-// Len counts them.
+// Len returns the number of changes.
 func (c *Changes) Len() int { return len(c.put) + len(c.gone) }
 
-// Changes looks through the tree and finds what is not as Become left it: one
-// stat for each file, and a look inside those that were touched.
+// Changes returns the differences between the tree and its contents after Become. It
+// needs one stat per file, and compares the contents of files that were touched. If ctx
+// ends, it returns the cause of ctx.
 func (t *Tree) Changes(ctx context.Context) (*Changes, error) {
 	spared, err := t.spared()
 	if err != nil {
@@ -547,19 +553,19 @@ type finder struct {
 	spared *Spared
 	owners Owners
 	out    *Changes
-	// lost are files of which a name is gone, linked those of several names
-	// of which one is new.
+	// lost are files with a deleted name. linked are files with several names, one of
+	// which is new.
 	lost, linked map[inode]bool
-	// left counts what is in the tree and does not get into a layer.
+	// left counts the files in the tree that are not added to a layer.
 	left int
 }
 
-// lazyDir is a directory that is opened when somebody looks into it: few of those
-// of a tree need to be.
+// lazyDir is a directory that is opened on first use. Only few directories of a tree must
+// be opened.
 type lazyDir struct {
 	up   *lazyDir
 	name string
-	fd   int // negative before
+	fd   int // negative until the directory is opened
 }
 
 func (d *lazyDir) open() (int, error) {
@@ -584,7 +590,7 @@ func (d *lazyDir) close() {
 	}
 }
 
-// dir compares what is in a directory and tells whether anything is different.
+// dir compares the contents of a directory and reports whether anything differs.
 func (f *finder) dir(fd *lazyDir, dir string, before, after *record) (changed bool, err error) {
 	if err := f.ctx.Err(); err != nil {
 		return false, context.Cause(f.ctx)
@@ -594,7 +600,7 @@ func (f *finder) dir(fd *lazyDir, dir string, before, after *record) (changed bo
 			continue
 		}
 		if b.origin == nil || f.spared.Above(path.Join(dir, name)) {
-			continue // was never the image's
+			continue // it never belonged to the image
 		}
 		changed = true
 		f.out.gone = append(f.out.gone, path.Join(dir, name))
@@ -645,7 +651,7 @@ func (f *finder) entry(dir *lazyDir, rel, name string, before, after *record) (c
 		}
 		if after.kind() == unix.S_IFSOCK {
 			f.left++
-			return false, nil // only a name to meet at
+			return false, nil // a socket is only a name for a connection
 		}
 		after.origin = nil
 		f.out.put = append(f.out.put, rel)
@@ -674,7 +680,7 @@ func (f *finder) directory(dir *lazyDir, rel, name string, before, after *record
 		changed = true
 		f.out.whole[rel] = f.left == left
 	case before.origin == nil:
-		changed = inside // not the image's, unless something of it is inside
+		changed = inside // it does not belong to the image unless it contains files of it
 	case before.ctim == after.ctim && before.ino == after.ino:
 	default:
 		same, err := f.sameAsOrigin(dir, rel, name, before.origin, after)
@@ -689,8 +695,9 @@ func (f *finder) directory(dir *lazyDir, rel, name string, before, after *record
 	return changed || inside, nil
 }
 
-// partners adds an unchanged name of files that got another name: in an archive
-// a link needs something to lead to. Of a file that was renamed there is none.
+// partners adds an unchanged name of each file that got an additional name. In an
+// archive, a hard link needs an entry that it refers to. A file with a deleted name is
+// taken to be renamed, so no name is added for it.
 func (f *finder) partners(r *record) {
 	if len(f.linked) == 0 {
 		return
@@ -721,8 +728,8 @@ func (f *finder) partners(r *record) {
 	}
 }
 
-// sameAsOrigin compares a file that was touched with the one in the layer that
-// it is a copy of.
+// sameAsOrigin reports whether a touched file still equals the file in the layer that it
+// is a copy of.
 func (f *finder) sameAsOrigin(at *lazyDir, rel, name string, n *Node, r *record) (bool, error) {
 	if r.mode != n.mode || r.uid != n.uid || r.gid != n.gid {
 		return false, nil

@@ -14,16 +14,17 @@ import (
 	"github.com/shale-build/shale/overlay/diff"
 )
 
-// Into writes the changes to upper, an empty directory, as an overlay over the
-// tree's former content would have them there, but for opaque directories: the
-// names that are gone are marked one by one. Where the file system takes no
-// device, the mark of NAME is an empty file .wh.NAME, see diff.Options.
+// Into writes the changes to the empty directory upper, as an overlay over the former
+// contents of the tree would have done. There are no opaque directories; each deleted
+// name is marked. If the file system does not allow devices, the whiteout of NAME is an
+// empty file .wh.NAME, see diff.Options. Into returns an error that wraps
+// diff.ErrReservedName if a step created such a name.
 func (c *Changes) Into(ctx context.Context, upper string) error {
 	return c.into(ctx, upper, &writer{})
 }
 
-// MoveInto is Into for a tree on upper's file system that nobody needs any
-// more: files are moved, and directories that are new with all that is in them.
+// MoveInto is like Into but moves files and whole new directories out of the tree. The
+// tree must be on the file system of upper and must not be used afterwards.
 func (c *Changes) MoveInto(ctx context.Context, upper string) error {
 	return c.into(ctx, upper, &writer{move: true})
 }
@@ -38,7 +39,7 @@ func (c *Changes) into(ctx context.Context, upper string, w *writer) error {
 	moved := map[string]bool{}
 	for _, rel := range c.put {
 		if strings.HasPrefix(path.Base(rel), whiteoutPrefix) {
-			return fmt.Errorf("pack the layer: /%s: %w", rel, diff.ErrReservedName) // as diff.Pack says it
+			return fmt.Errorf("pack the layer: /%s: %w", rel, diff.ErrReservedName) // the same error as in diff.Pack
 		}
 		if w.move && within(moved, rel) {
 			continue
@@ -62,7 +63,7 @@ func (c *Changes) into(ctx context.Context, upper string, w *writer) error {
 	return w.finish()
 }
 
-// within tells whether rel is in one of the directories.
+// within reports whether rel is in one of the directories.
 func within(dirs map[string]bool, rel string) bool {
 	for up := parent(rel); len(dirs) > 0 && up != ""; up = parent(up) {
 		if dirs[up] {
@@ -77,20 +78,20 @@ type writer struct {
 	ctx      context.Context //nolint:containedctx // lives as long as one Into
 	from, to int
 	copies   copies
-	made     map[string]bool // directories
+	made     map[string]bool // the directories that exist
 	move     bool
 	order    []madeDir
-	// noDevices: marks are empty files with reserved names.
+	// noDevices is set if whiteouts are empty files with reserved names.
 	noDevices bool
 }
 
-// madeDir is a directory of the upper and the times it has in the tree.
+// madeDir is a directory of the upper directory, with its times in the tree.
 type madeDir struct {
 	path  string
 	times []unix.Timespec
 }
 
-// parents makes the directories on the way to rel, without their metadata.
+// parents creates dir and its missing parents, without their metadata.
 func (w *writer) parents(dir string) error {
 	if w.made[dir] {
 		return nil
@@ -107,7 +108,7 @@ func (w *writer) parents(dir string) error {
 		return err
 	}
 	w.made[dir] = true
-	// Now, as moving files out of it gives it another time.
+	// Read the times now, because moving files out of the directory changes them.
 	var st unix.Stat_t
 	from, err := openBeneath(w.from, dir)
 	if err != nil {
@@ -160,7 +161,7 @@ func (w *writer) put(rel string) error {
 	return err
 }
 
-// rename moves a file or a directory.
+// rename moves a file or directory.
 func (w *writer) rename(rel string) error {
 	if err := w.parents(parent(rel)); err != nil {
 		return err
@@ -178,7 +179,7 @@ func (w *writer) rename(rel string) error {
 	return unix.Renameat(from, path.Base(rel), to, path.Base(rel))
 }
 
-// mark notes a deleted name.
+// mark creates a whiteout.
 func (w *writer) mark(rel string) error {
 	if err := w.parents(parent(rel)); err != nil {
 		return err
@@ -203,13 +204,14 @@ func (w *writer) mark(rel string) error {
 	return unix.Close(fd)
 }
 
-// refusesDevices reports whether a file system takes no device: overlayfs, on
-// which the store lies then, keeps 0/0 for itself, and a server may have none.
+// refusesDevices reports whether err means that the file system does not allow a device.
+// Overlayfs reserves device 0/0 for itself, if the store is on an overlay. A file server
+// may not allow any devices.
 func refusesDevices(err error) bool {
 	return errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES) || errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EINVAL)
 }
 
-// finish gives the directories what they have in the tree, innermost first.
+// finish copies the metadata of the directories from the tree, innermost first.
 func (w *writer) finish() error {
 	for _, dir := range slices.Backward(w.order) {
 		from, err := openBeneath(w.from, dir.path)
@@ -232,8 +234,8 @@ func (w *writer) finish() error {
 	return nil
 }
 
-// Copy copies a file or directory to dst, where nothing is, with all metadata
-// and never by hard links.
+// Copy copies the file or directory src with all metadata to dst, which must not exist or
+// be an empty directory. It never uses hard links to src.
 func Copy(ctx context.Context, src, dst string) error {
 	info, err := os.Stat(src)
 	if err != nil {

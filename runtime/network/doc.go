@@ -1,7 +1,7 @@
-// Package network provides what a build's commands see of the network.
+// Package network prepares the network of a build's commands.
 //
-// A Mode is what the user asks for; Setup turns it into a Network, which is
-// either the host's, none, or a namespace of the build's own joined to the
-// outside by pasta(1). Hosts and ResolvConf write the files that go with it.
-// Putting a container into the network is for package sandbox.
+// A Mode is the choice of the user. Setup makes a Network for it: the host's network, no
+// network, or a network namespace for this build, which pasta(1) connects to the host's
+// network. Hosts and ResolvConf return the content of the files that belong to a network.
+// Package sandbox puts containers into the network.
 package network

@@ -12,13 +12,13 @@ import (
 	"strings"
 )
 
-// HostEntry is one line of /etc/hosts beyond the standard ones.
+// HostEntry is one additional line of /etc/hosts.
 type HostEntry struct {
 	Name string
 	IP   netip.Addr
 }
 
-// Hosts returns the contents of /etc/hosts.
+// Hosts returns the content of /etc/hosts.
 func Hosts(hostname string, extra []HostEntry) []byte {
 	var b bytes.Buffer
 	b.WriteString("127.0.0.1\tlocalhost")
@@ -33,18 +33,19 @@ func Hosts(hostname string, extra []HostEntry) []byte {
 	return b.Bytes()
 }
 
-// resolvers stand in for servers on a loopback address the container has no
-// way to, when there is no other.
+// resolvers are used in a private network if the host's only name servers have loopback
+// addresses, which containers cannot reach.
 var resolvers = []string{"8.8.8.8", "8.8.4.4"}
 
-// ResolvOptions are a build's own settings; each that is given replaces the
-// host's.
+// ResolvOptions are a build's own settings for /etc/resolv.conf. Each field that is not
+// empty replaces the host's setting.
 type ResolvOptions struct {
 	Servers, Search, Options []string
 }
 
-// ResolvConf returns the contents of /etc/resolv.conf for a mode. With the
-// host's network, and without one, the host's file is right as it is.
+// ResolvConf returns the content of /etc/resolv.conf for a mode. With Host and None, it
+// is the host's file with the settings of o. With Private, name servers on loopback
+// addresses are also removed. It is not an error if the host has no such file.
 func ResolvConf(mode Mode, o ResolvOptions) ([]byte, error) {
 	host, err := readHostConf(mode)
 	if err != nil {
@@ -53,8 +54,8 @@ func ResolvConf(mode Mode, o ResolvOptions) ([]byte, error) {
 	return resolvConf(host, mode, o), nil
 }
 
-// systemdConf has the real servers when the usual file only names systemd's
-// own on the loopback interface.
+// systemdConf has the real name servers if /etc/resolv.conf names only systemd's own
+// server on the loopback interface.
 const systemdConf = "/run/systemd/resolve/resolv.conf"
 
 func readHostConf(mode Mode) ([]byte, error) {
@@ -103,7 +104,7 @@ func resolvConf(host []byte, mode Mode, o ResolvOptions) []byte {
 	return b.Bytes()
 }
 
-// replaced tells whether a line of the host's does not hold in the container.
+// replaced reports whether a line of the host's file must be left out in the container.
 func replaced(f []string, mode Mode, o ResolvOptions) bool {
 	switch f[0] {
 	case "nameserver":

@@ -10,9 +10,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// makeNamespace mounts a new network namespace at path. A bind mount is opened
-// without ptrace(2) permission, unlike a process's entry in /proc, and keeps
-// the namespace without keeping a process.
+// makeNamespace mounts a new network namespace at path. A process's file in /proc could
+// be used instead, but opening it requires ptrace(2) permission. The bind mount also
+// keeps the namespace alive without a process.
 func makeNamespace(path string) error {
 	if err := makeFile(path); err != nil {
 		return fmt.Errorf("create network namespace: %w", err)
@@ -25,9 +25,9 @@ func makeNamespace(path string) error {
 	return nil
 }
 
-// onOwnThread calls f on a thread that ends with it, and returns at once. It is
-// not the process's first thread, which would not end (Go parks it) and which
-// /proc/self shows.
+// onOwnThread calls f on a separate thread and returns at once. The thread ends when f
+// returns. It is never the process's first thread: Go parks that thread and does not end
+// it, and /proc/self shows its state.
 func onOwnThread(f func()) {
 	go func() {
 		runtime.LockOSThread()
@@ -35,7 +35,7 @@ func onOwnThread(f func()) {
 			f()
 			return
 		}
-		// Held until f has another one.
+		// Keep this thread locked until f runs on another one.
 		locked := make(chan struct{})
 		go func() {
 			runtime.LockOSThread()
@@ -69,22 +69,23 @@ func removeNamespace(path string) error {
 	return os.Remove(path)
 }
 
-// view is one thread's own mount namespace, in which a network namespace stands
-// for pasta where its AppArmor profile lets it open one. Debian's, Ubuntu's and
-// SUSE's allow /run/user/UID/netns/* for that, which is where podman has its own,
-// with any number for UID, and files of its own below /tmp. A view ends with the
-// last process in it: nothing can be left behind, and podman does not see it.
+// view is the mount namespace of one thread. In it, a network namespace is mounted at a
+// path at which the AppArmor profile of pasta allows to open it. The profiles of Debian,
+// Ubuntu and SUSE allow /run/user/UID/netns/* with any number for UID, because podman
+// keeps its network namespaces there. They also allow pasta's own files below /tmp. The
+// kernel removes a view with the last process in it, so no mount can be left behind, and
+// podman does not see it.
 type view struct {
-	// path is the namespace's, as a process in the view sees it; dir is its
-	// directory.
+	// path is the path of the network namespace, as seen by a process in the view. dir is
+	// the directory that contains it.
 	path string
 	dir  *os.File
-	// tmp is /tmp, which is empty at first.
+	// tmp is the view's /tmp, which is empty at first.
 	tmp *os.File
 }
 
-// enterView moves the calling thread, one of onOwnThread's, into a new view of the network namespace at path. It
-// needs CAP_SYS_ADMIN over the mount namespace.
+// enterView moves the calling thread into a new view of the network namespace at path.
+// The thread must be one of onOwnThread. It needs CAP_SYS_ADMIN over the mount namespace.
 func enterView(path string) (_ *view, err error) {
 	if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
 		return nil, fmt.Errorf("unshare mount namespace: %w", err)
@@ -92,7 +93,7 @@ func enterView(path string) (_ *view, err error) {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return nil, fmt.Errorf("make mounts private: %w", err)
 	}
-	// The path is hidden below the next mount.
+	// Open it now, because the next mount may hide the path.
 	ns, err := unix.Open(path, unix.O_PATH|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", path, err)
@@ -100,7 +101,7 @@ func enterView(path string) (_ *view, err error) {
 	defer func() { err = errors.Join(err, unix.Close(ns)) }()
 	users, dir := "/run/user", "/run/user/0/netns"
 	if fi, err := os.Stat(users); err != nil || !fi.IsDir() {
-		users = "/run" // no logind(8) here
+		users = "/run" // no logind(8) on this machine
 	}
 	for _, target := range []string{users, "/tmp"} {
 		if err := unix.Mount("shale", target, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "mode=755,size=64k"); err != nil {
@@ -126,9 +127,9 @@ func enterView(path string) (_ *view, err error) {
 	return v, nil
 }
 
-// end takes the namespace away from the view, which pasta takes as a sign to
-// end (pasta(1), --no-netns-quit). It is called outside the view, where the file
-// is no mount point and can be removed (Linux 3.18).
+// end removes the network namespace from the view. pasta takes that as a request to end
+// (pasta(1), --no-netns-quit). end is called outside the view. There the file is not a
+// mount point and can be removed (Linux 3.18).
 func (v *view) end() error {
 	err := unix.Unlinkat(int(v.dir.Fd()), filepath.Base(v.path), 0)
 	return errors.Join(err, v.dir.Close(), v.tmp.Close())

@@ -7,11 +7,10 @@ import (
 	"log/slog"
 )
 
-// Mode is a network as users name it.
+// Mode is a kind of network that the user can choose.
 type Mode string
 
-// The modes. Default takes a private network where one can be had, else the
-// host's.
+// The modes. Default is a private network if that is possible, and otherwise the host's.
 const (
 	Default Mode = ""
 	Host    Mode = "host"
@@ -19,7 +18,7 @@ const (
 	Private Mode = "private"
 )
 
-// ParseMode checks a user's word.
+// ParseMode converts the user's input to a Mode. The input "default" means Default.
 func ParseMode(s string) (Mode, error) {
 	switch m := Mode(s); m {
 	case Default, Host, None, Private:
@@ -30,34 +29,36 @@ func ParseMode(s string) (Mode, error) {
 	return "", fmt.Errorf("unknown network %q: want host, none or private", s)
 }
 
-// Options configure Setup.
+// Options are the settings of Setup.
 type Options struct {
 	Mode Mode
-	// Dir is an existing directory for the namespace's mount point; the
-	// caller removes it after Close, or after the builder was killed.
+	// Dir is an existing directory for the namespace's mount point. The caller must
+	// remove it after Close, and also after a builder was killed.
 	Dir string
-	// Memory is the file in which Setup notes for Expect whether there is a
-	// private network, "" for none. Only the user may write to its directory.
+	// Memory is the path of a file in which Setup records its result for Expect. If it
+	// is empty, Setup records no result. Only the user may be able to write to its
+	// directory.
 	Memory string
-	// Pasta is the program's path; empty looks in PATH.
+	// Pasta is the path of pasta(1). If it is empty, pasta is looked up in PATH.
 	Pasta  string
 	Logger *slog.Logger // may be nil
 }
 
-// Network is what one build's commands share.
+// Network is the network that the commands of one build share.
 type Network struct {
 	Mode Mode // Host, None or Private
-	// Path of the namespace when Private.
+	// Path is the path of the namespace if Mode is Private.
 	Path string
-	// Reason is why Default gave less than a private network.
+	// Reason is the reason for which Default got the host's network. Otherwise it is
+	// empty.
 	Reason string
 
 	close func() error
 }
 
-// Setup prepares the network of one build; Close ends it. It has to be called
-// inside the namespaces of package userns. Private, where it cannot be had, is an
-// error; Default is the host's network then.
+// Setup prepares the network of one build. The caller must call Close. Setup must be
+// called inside the namespaces of package userns. If a private network is not possible,
+// Setup returns an error for Private and the host's network for Default.
 func Setup(ctx context.Context, o Options) (*Network, error) {
 	switch o.Mode {
 	case Host, None:
@@ -86,7 +87,7 @@ func Setup(ctx context.Context, o Options) (*Network, error) {
 	return &Network{Mode: Host, Reason: err.Error()}, nil
 }
 
-// Close removes a private namespace and what serves it.
+// Close ends pasta and removes a private namespace. It may be called more than once.
 func (n *Network) Close() error {
 	if n.close == nil {
 		return nil

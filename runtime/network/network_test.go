@@ -17,8 +17,9 @@ import (
 	"github.com/shale-build/shale/runtime/userns"
 )
 
-// TestMain is also the program that sets up a network as the user of
-// SHALE_TEST_USER (else shale-test) and prints what came of it.
+// TestMain runs the tests. If NETWORK_TEST is set, the process is the child of a test
+// instead: it sets up a network of that mode and prints the result. The child runs as the
+// user in SHALE_TEST_USER (default: shale-test).
 func TestMain(m *testing.M) {
 	mode, ok := os.LookupEnv("NETWORK_TEST")
 	if !ok {
@@ -71,8 +72,9 @@ func setup(t *testing.T, mode network.Mode, env ...string) string {
 	return setupIn(t, "", mode, env...)
 }
 
-// setupIn does it, when it is called by root and around is not empty, on a machine
-// whose network the shell commands around have made.
+// setupIn sets up a network in a child process and returns the output. If around is not
+// empty, the caller must be root. Then the child runs in a new network namespace, in
+// which the shell commands in around have set up the machine's network.
 func setupIn(t *testing.T, around string, mode network.Mode, env ...string) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("/tmp", "network-test-")
@@ -134,9 +136,9 @@ func TestHostAndNone(t *testing.T) {
 	}
 }
 
-// openTun opens the device to all users for as long as a test lasts and reports
-// whether they may use it. Only root can do that: as another user, a test sees
-// what is said where it is closed.
+// openTun gives all users access to /dev/net/tun until the test ends, and reports whether
+// they have access. Only root can change the access. For another user without access, a
+// test must check the error message.
 func openTun(t *testing.T) bool {
 	t.Helper()
 	fi, err := os.Stat("/dev/net/tun")
@@ -165,7 +167,7 @@ func TestPrivate(t *testing.T) {
 	open := openTun(t)
 	got := setup(t, network.Private)
 	if !open {
-		// The same test as root opens the device and sees the network.
+		// Run by root, this test opens the device and sees the network.
 		if !strings.Contains(got, "open /dev/net/tun") {
 			t.Errorf("no reason: %s", got)
 		}
@@ -178,10 +180,10 @@ func TestPrivate(t *testing.T) {
 	}
 }
 
-// Without a default route, steps reach what the machine does.
+// Without a default route, steps can reach the networks that the machine can reach.
 func TestNoDefaultRoute(t *testing.T) {
 	if !openTun(t) || os.Getuid() != 0 {
-		return // the same test as root
+		return // needs root
 	}
 	tests := []struct {
 		name, around string
@@ -210,8 +212,8 @@ func TestDefaultSaysWhy(t *testing.T) {
 	}
 }
 
-// rules are what a program called pasta may do, in the shell. It writes its
-// process id when it starts.
+// rules is a shell script that replaces pasta. RULES is replaced by the checks of a case.
+// The script writes its process id when it starts.
 const rules = `#!/bin/sh
 args=" $* "
 while [ $# -gt 0 ]; do
@@ -232,19 +234,20 @@ echo $$ >"$pid"
 exec sleep 1000
 `
 
-// Each case is a pasta that some machine has: it refuses as that one does.
+// Each case imitates the pasta of some machine: it fails as that one does.
 func TestRefusals(t *testing.T) {
 	const (
-		// As the profiles of Debian 12 and Ubuntu.
+		// like the profiles of Debian 12 and Ubuntu
 		appArmor = `case $netns in /run/user/[0-9]*/netns/*) ;; *) die "Couldn't open network namespace $netns: Permission denied" ;; esac
 case $pid in /tmp/*/* | /root/* | /home/*) die "PID file open: Permission denied" ;; /tmp/*) ;; *) die "PID file open: Permission denied" ;; esac`
 		noRoute = `case $args in *" -i lo "*) ;; *) die "External interface not usable" ;; esac`
-		// A policy that knows neither of the places in a view.
+		// a policy that allows none of the paths in a view
 		elsewhere = `case $netns in /run/user/0/*) die "Couldn't open network namespace $netns: Permission denied" ;; esac`
 	)
 	tests := []struct {
 		name, rules string
-		// mode is that of Default, reason why it is the host's.
+		// mode is the expected network for Default. reason is the expected reason if mode
+		// is "host".
 		mode, reason string
 	}{
 		{"AppArmor", appArmor, "private", ""},
@@ -291,7 +294,7 @@ case $pid in /tmp/*/* | /root/* | /home/*) die "PID file open: Permission denied
 	}
 }
 
-// fakePasta writes a program where a view does not hide it.
+// fakePasta writes the script to a directory that a view does not hide.
 func fakePasta(t *testing.T, text string) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("/var/tmp", "network-test-")
@@ -306,13 +309,13 @@ func fakePasta(t *testing.T, text string) string {
 	return path
 }
 
-// What was noted holds for the program that it was noted of.
+// A recorded result is used only for the program that it was recorded for.
 func TestExpect(t *testing.T) {
 	if !openTun(t) && os.Getuid() != 0 {
 		if got := network.Expect(network.Default, "", "/bin/true"); got.Mode != network.Host || !strings.Contains(got.Reason, "/dev/net/tun") {
 			t.Errorf("without the device: %+v", got)
 		}
-		return // the same test as root opens it
+		return // the rest of the test needs the device, which root can open
 	}
 	memory := filepath.Join(t.TempDir(), "memory")
 	want := network.Outlook{Mode: network.Private}

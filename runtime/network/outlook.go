@@ -10,20 +10,20 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Outlook is what is known of a build's network before it is set up.
+// Outlook is a prediction of a build's network before the network is set up.
 type Outlook struct {
 	Mode Mode // Host, None or Private
-	// Reason is why Default gives the host's network.
+	// Reason is the reason for which Default will get the host's network.
 	Reason string
-	// Tried reports whether a private network was had by the last build in
-	// the same surroundings. Without it Private is no more than a hope.
+	// Tried is true if the last build under the same conditions got a private network. If
+	// it is false and Mode is Private, Setup may still fail.
 	Tried bool
 }
 
-// Expect returns, without setting anything up, what Setup is going to give for a
-// mode. It takes what the last Setup noted in the file memory (see Options),
-// unless the machine was started since, pasta is another, or the process has
-// another label or network.
+// Expect predicts the result of Setup for a mode, without setting up a network. It uses
+// the result that the last Setup recorded in the file memory (see Options). It ignores
+// that result if the machine was rebooted, pasta was replaced, or the process has another
+// security label or another network namespace.
 func Expect(mode Mode, memory, pasta string) Outlook {
 	if mode == Host || mode == None {
 		return Outlook{Mode: mode}
@@ -43,10 +43,10 @@ func Expect(mode Mode, memory, pasta string) Outlook {
 	return Outlook{Mode: Private, Tried: true}
 }
 
-// expected is the outlook where the last try failed.
+// expected returns the outlook if the last attempt failed for reason.
 func expected(mode Mode, reason string) Outlook {
 	if mode == Private {
-		// It is asked for; what fails is the build.
+		// The user asked for Private, so Setup must report the error.
 		return Outlook{Mode: Private}
 	}
 	return Outlook{Mode: Host, Reason: reason}
@@ -55,27 +55,28 @@ func expected(mode Mode, reason string) Outlook {
 // remembered is the content of a memory file.
 type remembered struct {
 	Key string
-	// Reason is why there was no private network, "" when there was.
+	// Reason is the reason for which there was no private network, or "" if there was
+	// one.
 	Reason string
 }
 
-// surroundings names what the answer depends on, as far as that can be known
-// for a few system calls.
+// surroundings returns a key for the facts that the result depends on. It covers only
+// facts that cost a few system calls.
 func surroundings(program string) string {
 	var b strings.Builder
 	for _, path := range []string{"/proc/sys/kernel/random/boot_id", "/proc/self/attr/current"} {
-		data, _ := os.ReadFile(path) // not everywhere
+		data, _ := os.ReadFile(path) // may not exist
 		fmt.Fprintf(&b, "%s ", strings.TrimSpace(string(data)))
 	}
 	ns, _ := os.Readlink("/proc/self/ns/net")
 	var st unix.Stat_t
-	_ = unix.Stat(program, &st) // zero is as good as any other key
+	_ = unix.Stat(program, &st) // zero is a valid key too
 	fmt.Fprintf(&b, "%s %s %d:%d %d.%d", ns, program, st.Dev, st.Ino, st.Ctim.Sec, st.Ctim.Nsec)
 	return b.String()
 }
 
-// note writes down for Expect what came of a start of pasta. Where that fails, the
-// next build knows nothing, which does no harm.
+// note records the result of a start of pasta for Expect. It ignores errors: the next
+// build then has no prediction, which does no harm.
 func note(o Options, failure error) {
 	program, err := findPasta(o.Pasta)
 	if o.Memory == "" || err != nil {

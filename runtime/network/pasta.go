@@ -18,15 +18,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// startLimit is how long pasta may take to come up, which is 10 ms where nothing
-// else runs, and stopLimit how long to end.
+// startLimit is the time that pasta may take to start; on an idle machine it takes 10 ms.
+// stopLimit is the time that it may take to end.
 const (
 	startLimit = 20 * time.Second
 	stopLimit  = 5 * time.Second
 )
 
-// findPasta returns the program's path, or why there can be no private network
-// whatever it would do.
+// findPasta returns the path of pasta. It returns an error if a private network is not
+// possible with any pasta.
 func findPasta(path string) (string, error) {
 	if path == "" {
 		var err error
@@ -37,8 +37,8 @@ func findPasta(path string) (string, error) {
 	return path, CheckTun()
 }
 
-// CheckTun returns why /dev/net/tun cannot be used, without which there is no
-// user-mode network.
+// CheckTun returns an error if /dev/net/tun cannot be opened. A user-mode network needs
+// it. The error names the fix.
 func CheckTun() error {
 	fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -47,9 +47,8 @@ func CheckTun() error {
 	return unix.Close(fd)
 }
 
-// startPasta makes a network namespace and lets pasta serve it. Whether that
-// works does not follow from versions or permissions, so the start itself is
-// the probe.
+// startPasta creates a network namespace and starts pasta for it. Versions and
+// permissions do not show whether that works, so the start itself is the test.
 func startPasta(ctx context.Context, o Options) (_ *Network, err error) {
 	program, err := findPasta(o.Pasta)
 	if err != nil {
@@ -69,8 +68,9 @@ func startPasta(ctx context.Context, o Options) (_ *Network, err error) {
 	}}, nil
 }
 
-// tryPasta starts pasta in the first way that works. The error is that of the
-// first one, as the others are for special machines, or of one that hung.
+// tryPasta starts pasta in the first way that works. If none works, it returns the error
+// of the first way, because the other ways are for special machines. If a start takes too
+// long, it tries no further way and returns that error.
 func tryPasta(ctx context.Context, program, path string, logger *slog.Logger) (stop func(), err error) {
 	for _, p := range []pasta{
 		{},
@@ -95,41 +95,41 @@ func tryPasta(ctx context.Context, program, path string, logger *slog.Logger) (s
 	return nil, fmt.Errorf("pasta: %w", err)
 }
 
-// errTooSlow is a start that took longer than startLimit.
+// errTooSlow is returned if a start took longer than startLimit.
 var errTooSlow = fmt.Errorf("not ready after %v", startLimit)
 
 // pasta is one way to start pasta(1).
 type pasta struct {
 	program, namespace string
-	// plain does without a view: for machines whose security module has other
-	// rules, and for a program that a view hides.
+	// plain starts pasta without a view. It is for machines on which a security module
+	// has other rules, and for a pasta program that a view hides.
 	plain bool
-	// ownInterface describes an interface to it, instead of that of the
-	// default route, which it copies otherwise: for machines without such a
-	// route, where versions before November 2024 do not start.
+	// ownInterface gives pasta the description of an interface. Otherwise pasta copies
+	// the interface of the default route. It is for machines without a default route, on
+	// which pasta versions before November 2024 do not start.
 	ownInterface bool
 }
 
-// arguments are those of a pasta that opens namespace and writes its process id
-// to pidFile.
+// arguments returns the command line of pasta. pasta opens namespace and writes its
+// process id to pidFile.
 func (p pasta) arguments(namespace, pidFile string) []string {
-	// No port is forwarded in either direction and the gateway's address is
-	// not the host: its loopback services stay out of reach.
+	// Forward no ports in either direction. The gateway's address must not lead to the
+	// host, so that the host's loopback services cannot be reached.
 	args := []string{
 		"--foreground", "--config-net", "--quiet", "--no-map-gw",
 		"-t", "none", "-u", "none", "-T", "none", "-U", "none",
 		"--pid", pidFile, "--netns-only", "--netns", namespace,
 	}
 	if p.ownInterface {
-		// The loopback interface is there on every machine. What pasta would
-		// copy from it, and no container could use, is given: the name, the
-		// hardware address, and addresses that no network has (RFC 5737).
+		// Every machine has the loopback interface, but a container cannot use its
+		// properties. So the name, the hardware address and the addresses are given; the
+		// addresses belong to no network (RFC 5737).
 		args = append(args, "-4", "-i", "lo", "-I", "eth0",
 			"-a", "192.0.2.2", "-n", "30", "-g", "192.0.2.1", "-M", "52:54:00:12:35:02")
 	}
 	if inInitialUserNS() {
-		// It would become nobody first, who may not open the namespace. It
-		// gives up capabilities, file system and system calls by itself.
+		// Without this, pasta would change its user to nobody, which may not open the
+		// namespace. pasta still drops capabilities, file system access and system calls.
 		args = append(args, "--runas", "0:0")
 	}
 	return args
@@ -138,9 +138,9 @@ func (p pasta) arguments(namespace, pidFile string) []string {
 // pidFile is the name of the file to which pasta writes its process id.
 const pidFile = "pasta.pid"
 
-// start starts pasta and waits until the interface is up, which is when it
-// writes its process id. It stays in the foreground, as a child that is killed
-// when the builder is.
+// start starts pasta and waits until the interface is up; pasta then writes its process
+// id. pasta stays in the foreground as a child process, and is killed if the builder is
+// killed.
 func (p pasta) start(ctx context.Context, logger *slog.Logger) (stop func(), err error) {
 	var out bytes.Buffer
 	run := &running{started: make(chan error, 1), ended: make(chan error, 1)}
@@ -162,18 +162,18 @@ func (p pasta) start(ctx context.Context, logger *slog.Logger) (stop func(), err
 	return func() { run.stop() }, nil
 }
 
-// running is a pasta that was started.
+// running is a pasta process that was started.
 type running struct {
 	cmd  *exec.Cmd
-	view *view // nil in the plain way
-	// dir is where pidFile is.
+	view *view // nil for a plain start
+	// dir is the directory of pidFile.
 	dir            *os.File
 	started, ended chan error
 }
 
-// supervise starts pasta and waits for its end, on a thread of onOwnThread's: the
-// signal of the death of the builder comes when the thread ends, which must not
-// be before pasta does.
+// supervise starts pasta and waits for its end. It must run on a thread of onOwnThread:
+// the kernel kills pasta when the thread that started it ends, so this thread must live
+// until pasta has ended.
 func (p pasta) supervise(run *running, out io.Writer) {
 	err := p.launch(run, out)
 	run.started <- err
@@ -183,7 +183,8 @@ func (p pasta) supervise(run *running, out io.Writer) {
 	}
 }
 
-// launch starts pasta from the calling thread, which it moves into a view.
+// launch starts pasta from the calling thread. If p is not plain, it first moves the
+// thread into a view.
 func (p pasta) launch(run *running, out io.Writer) (err error) {
 	namespace, dir := p.namespace, filepath.Dir(p.namespace)
 	if p.plain {
@@ -206,7 +207,7 @@ func (p pasta) launch(run *running, out io.Writer) (err error) {
 	return nil
 }
 
-// release gives up the view, or the directory.
+// release ends the view, or closes the directory of a plain start.
 func (r *running) release() error {
 	if r.view != nil {
 		return r.view.end()
@@ -214,12 +215,12 @@ func (r *running) release() error {
 	return r.dir.Close()
 }
 
-// stop ends pasta and reports whether it has ended.
+// stop ends pasta. It reports whether pasta has ended within stopLimit.
 func (r *running) stop() (ended bool) {
-	_ = unix.Unlinkat(int(r.dir.Fd()), pidFile, 0) // may not be there yet
-	// Also the end of a pasta that a security module shields from signals.
+	_ = unix.Unlinkat(int(r.dir.Fd()), pidFile, 0) // may not exist yet
+	// This also ends a pasta that a security module protects from signals.
 	_ = r.release()
-	_ = r.cmd.Process.Kill() // nothing to do when it has ended
+	_ = r.cmd.Process.Kill() // fails if it has ended
 	limit := time.NewTimer(stopLimit)
 	defer limit.Stop()
 	for {
@@ -234,7 +235,8 @@ func (r *running) stop() (ended bool) {
 	}
 }
 
-// await waits until pasta has written its process id.
+// await waits until pasta has written its process id. It returns an error if pasta ends
+// or startLimit is over.
 func (r *running) await(ctx context.Context) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, startLimit, errTooSlow)
 	defer cancel()
@@ -258,8 +260,8 @@ func (r *running) await(ctx context.Context) error {
 	}
 }
 
-// explain returns err with pasta's own last words, which replace a mere exit
-// status.
+// explain returns err with the last line of pasta's output. If err is only an exit
+// status, it is replaced by that line.
 func explain(err error, output string) error {
 	lines := strings.Split(strings.TrimSpace(output), "\n")
 	last := lines[len(lines)-1]
@@ -272,8 +274,8 @@ func explain(err error, output string) error {
 	return fmt.Errorf("%w: %s", err, last)
 }
 
-// inInitialUserNS reports whether the process's ids are the machine's own: all
-// of them mapped to themselves (user_namespaces(7)).
+// inInitialUserNS reports whether the process is in the machine's initial user namespace,
+// in which all ids are mapped to themselves (user_namespaces(7)).
 func inInitialUserNS() bool {
 	b, err := os.ReadFile("/proc/self/uid_map")
 	return err == nil && slices.Equal(strings.Fields(string(b)), []string{"0", "0", "4294967295"})

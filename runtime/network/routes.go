@@ -8,10 +8,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// copyRoutes replaces the default route in the network namespace at path by the
-// routes to other networks that the machine has: what the machine itself does not
-// reach fails at once then. Through pasta of before 2024 it would only time out.
-// It is for IPv4, as is pasta's own interface.
+// copyRoutes replaces the default route in the network namespace at path. It adds routes
+// to the networks that the machine itself can reach. Then a connection to any other
+// network fails at once; through pasta versions before 2024 it would only time out. It is
+// for IPv4 only, as is ownInterface.
 func copyRoutes(path string) error {
 	routes, err := netlink.RouteList(nil, netlink.FAMILY_V4)
 	if err != nil {
@@ -25,8 +25,8 @@ func copyRoutes(path string) error {
 	return nil
 }
 
-// replaceDefault is called on a thread of onOwnThread's, which it moves into the
-// network namespace.
+// replaceDefault moves the calling thread into the network namespace and replaces the
+// route there. The thread must be one of onOwnThread.
 func replaceDefault(path string, routes []netlink.Route) error {
 	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -48,7 +48,7 @@ func replaceDefault(path string, routes []netlink.Route) error {
 			if r.Dst == nil || r.Dst.IP.IsLoopback() {
 				continue
 			}
-			// One of several to the same network is enough.
+			// Replace: there may be several routes to a network, but one is enough.
 			err := netlink.RouteReplace(&netlink.Route{LinkIndex: through.LinkIndex, Dst: r.Dst, Gw: through.Gw})
 			if err != nil {
 				return fmt.Errorf("%s: %w", r.Dst, err)

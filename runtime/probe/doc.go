@@ -1,8 +1,9 @@
-// Package probe finds out what the machine lets an unprivileged builder do.
+// Package probe finds out which kernel features an unprivileged builder may use on this
+// machine.
 //
-// Every probe tries the thing itself, in a child where it leaves something
-// behind, because versions and switches do not tell what a security module or
-// an enclosing container refuses. A Result says what holds and how to mend
-// what does not; Mode says which way of building follows. File systems
-// are probed by package overlay.
+// Each probe tries the feature itself; if that leaves traces, it does so in a child
+// process. Versions and settings are not enough: a security module or an outer container
+// may refuse a feature that the kernel has. A Result describes one feature and the fix if
+// it is missing. Mode returns the way to build that follows from all results. Package
+// overlay probes file systems.
 package probe

@@ -8,11 +8,11 @@ import (
 	"github.com/shale-build/shale/runtime/inplace"
 )
 
-// sysChrootFix tells how to get what CRI-O leaves out.
+// sysChrootFix is the fix for containers of CRI-O, which lack the capability by default.
 const sysChrootFix = "add the capability SYS_CHROOT to the container (securityContext.capabilities.add; docker's --cap-add)"
 
-// inPlace finds out whether steps can run in the root directory of the container
-// around. Package inplace looks again when they do.
+// inPlace probes whether steps can run in the root directory of the container that the
+// process is in. Package inplace checks this again before steps run.
 func inPlace() Result {
 	if err := inplace.Allowed(); err != nil {
 		fix := "run shale in a container"

@@ -15,13 +15,13 @@ import (
 	"github.com/shale-build/shale/runtime/userns"
 )
 
-// envChild makes the program a probe's child: it enters the namespaces as a
-// build would and reports on its standard output.
+// envChild is set in the environment of the probes' child process. The child enters the
+// namespaces as a build would and reports the results on its standard output.
 const envChild = "_SHALE_PROBE"
 
 func isRoot() bool { return os.Geteuid() == 0 }
 
-// Main has to be called at the start of main. In a probe's child it does not
+// Main must be called at the start of main. In the probes' child process it does not
 // return.
 func Main() {
 	if os.Getenv(envChild) == "" {
@@ -43,7 +43,7 @@ func Main() {
 	if err := tryProc(); err != nil {
 		fmt.Fprintf(os.Stdout, "proc\t%s\n", oneLine(err.Error()))
 	}
-	// Last: nothing can be opened by path after it.
+	// This must be last, because no file can be opened by path after it.
 	if err := tryRoot(); err != nil {
 		fmt.Fprintf(os.Stdout, "pivot\t%s\n", oneLine(err.Error()))
 	}
@@ -52,7 +52,7 @@ func Main() {
 
 func oneLine(s string) string { return strings.Join(strings.Fields(s), " ") }
 
-// tryProc mounts a fresh /proc from within a pid namespace of its own.
+// tryProc mounts a new /proc in a new pid namespace.
 func tryProc() error {
 	out, err := procCommand(context.Background()).CombinedOutput()
 	if err != nil {
@@ -61,10 +61,9 @@ func tryProc() error {
 	return nil
 }
 
-// tryRoot makes a tmpfs the root of a mount namespace that ends with the
-// process.
+// tryRoot makes a tmpfs the root of the mount namespace, which ends with the process.
 func tryRoot() error {
-	const dir = "/proc" // there is one wherever shale runs, whatever TMPDIR says
+	const dir = "/proc" // exists everywhere; TMPDIR may not
 	if err := unix.Mount("tmpfs", dir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "size=64k"); err != nil {
 		return fmt.Errorf("mount tmpfs: %w", err)
 	}
@@ -96,12 +95,13 @@ func namespaces(ctx context.Context) []Result {
 	return readChild(string(out), unsupportedFix, subIDsFix)
 }
 
-// childTimeout is far more than an emulated machine under load takes.
+// childTimeout is much longer than the child takes on an emulated machine under load.
 const childTimeout = 2 * time.Minute
 
 const unsupportedFix = "allow unshare(2) and mount(2)"
 
-// readChild turns the child's report into results.
+// readChild converts the child's report to results. fix is the fix for a missing user
+// namespace if the report names none.
 func readChild(out, fix, subIDsFix string) []Result {
 	lines := map[string][]string{}
 	for line := range strings.Lines(out) {
@@ -122,7 +122,7 @@ func readChild(out, fix, subIDsFix string) []Result {
 			refusal = e[2]
 		}
 		if refusal != "" {
-			fix = "" // AppArmor's
+			fix = "" // the result of AppArmor has the fix
 		}
 		const after = "cannot be tried without a user namespace"
 		return []Result{
@@ -144,7 +144,7 @@ func readChild(out, fix, subIDsFix string) []Result {
 		ids,
 	}
 	if ids.Status == Degraded {
-		// The error names its own fix.
+		// The error contains the fix.
 		results = append(results, failed(Ownership, lines["recorded"], Missing, ""))
 	}
 	return append(results,

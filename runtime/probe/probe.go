@@ -8,22 +8,23 @@ import (
 	"github.com/shale-build/shale/runtime/userns"
 )
 
-// Status of a capability.
+// Status is the status of a feature.
 type Status string
 
-// The statuses. Degraded means that shale does without.
+// The statuses. Degraded means that shale can work without the feature, with
+// restrictions.
 const (
 	OK       Status = "ok"
 	Missing  Status = "missing"
 	Degraded Status = "degraded"
 )
 
-// Names of the probes.
+// The names of the probes.
 const (
 	UserNS     = "user namespace"
 	AppArmor   = "AppArmor"
 	IDMap      = "id map"
-	Ownership  = "recorded ownership" // only where there is one id
+	Ownership  = "recorded ownership" // only if one id is mapped
 	InPlace    = "in place"           // only for root without namespaces
 	FreshProc  = "fresh /proc"
 	PivotRoot  = "pivot_root"
@@ -34,16 +35,16 @@ const (
 	Container  = "container"
 )
 
-// Result is what one probe found.
+// Result is the result of one probe.
 type Result struct {
 	Name   string
 	Status Status
 	Detail string
-	Fix    string // one line; empty when nothing is to be done
+	Fix    string // one line; empty if no action is needed
 }
 
-// Run runs all probes, in the order of the names above. It has to be called
-// outside the namespaces of package userns.
+// Run runs all probes and returns the results in the order of the names above. It must be
+// called outside the namespaces of package userns.
 func Run(ctx context.Context) []Result {
 	results := namespaces(ctx)
 	if isRoot() && slices.ContainsFunc(results, func(r Result) bool {
@@ -54,15 +55,16 @@ func Run(ctx context.Context) []Result {
 	return append(results, notify(), tun(), cgroup(ctx), noNewPrivs(), container())
 }
 
-// Hopeless tells whether nothing can be built where the results were found.
+// Hopeless reports whether no image can be built on the machine that the results
+// describe.
 func Hopeless(results []Result) bool {
 	letter, _ := Mode(results)
 	return letter == 'E' || letter == 'F' ||
 		letter == 'D' && slices.ContainsFunc(results, func(r Result) bool { return r.Name == InPlace && r.Status == Missing })
 }
 
-// Mode says which of the environments A to F the results describe, and how
-// shale builds there.
+// Mode returns the letter of the environment, A to F, that the results describe. The
+// explanation says how shale builds in it, or why it cannot.
 func Mode(results []Result) (letter byte, explanation string) {
 	by := map[string]Result{}
 	for _, r := range results {

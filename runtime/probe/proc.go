@@ -12,7 +12,7 @@ import (
 
 const envProc = "_SHALE_PROBE_PROC"
 
-// init is the grandchild, the first process of a pid namespace.
+// init is for the process that tryProc starts, the first process of a pid namespace.
 func init() {
 	if os.Getenv(envProc) == "" {
 		return

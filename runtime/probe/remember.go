@@ -15,23 +15,26 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Doubtful tells whether it takes a probe to know if namespaces can be had: for
-// root without CAP_SYS_ADMIN, which is root of a container. Everybody else finds
-// out by entering them, as nothing else could be done.
+// Doubtful reports whether probes are necessary to know if the process can use
+// namespaces. That is so for root without CAP_SYS_ADMIN, which is the root of a
+// container. Other users need no probe: they must enter namespaces anyway, because they
+// have no other way to build.
 func Doubtful() bool {
 	return isRoot() && !HasCapability(unix.CAP_SYS_ADMIN)
 }
 
-// HasCapability tells whether the process has a capability in force.
+// HasCapability reports whether the process has an effective capability. number is a CAP
+// constant of package unix.
 func HasCapability(number uint) bool {
 	hdr := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	var data [2]unix.CapUserData
 	return unix.Capget(&hdr, &data[0]) == nil && data[number/32].Effective>>(number%32)&1 != 0
 }
 
-// Namespaces tells why no containers can be made here; nil when they can. What
-// was found is remembered until the machine, the program or what surrounds the
-// process is another.
+// Namespaces returns in why the reason for which no containers can be created here, or
+// nil if they can. version is the version of the program. The results are remembered
+// until the next boot. They are not used if the program, the process's namespaces, its
+// security label or its privileges have changed. If ctx ends, err is the cause of ctx.
 func Namespaces(ctx context.Context, version string) (why, err error) {
 	results, ok := remembered(version)
 	if !ok {
@@ -48,8 +51,9 @@ func Namespaces(ctx context.Context, version string) (why, err error) {
 	return nil, nil //nolint:nilnil // nothing stands in the way
 }
 
-// Remembered returns what Namespaces found about one probe, making the probes
-// when it has not been called yet.
+// Remembered returns the remembered result of the named probe (see Namespaces). If no
+// results are remembered, it runs the probes of Namespaces. If none of them has that
+// name, the Status is OK.
 func Remembered(ctx context.Context, version, name string) Result {
 	results, ok := remembered(version)
 	if !ok {
@@ -64,13 +68,15 @@ func Remembered(ctx context.Context, version, name string) Result {
 	return Result{Name: name, Status: OK}
 }
 
-// memory is the file of what was found.
+// memory is the content of the file with the remembered results.
 type memory struct {
 	Key     string
 	Results []Result
 }
 
-// memoryFile is private to the user and gone with the next boot; "" for nowhere.
+// memoryFile returns the path of the file for the results. The file is private to the
+// user and removed by the next boot. memoryFile returns "" if there is no directory for
+// it.
 func memoryFile() string {
 	dir := os.Getenv("XDG_RUNTIME_DIR")
 	if isRoot() {
@@ -82,7 +88,7 @@ func memoryFile() string {
 	return filepath.Join(dir, "shale-probes.json")
 }
 
-// surroundings names all that the results may depend on.
+// surroundings returns a key for all facts that the results depend on.
 func surroundings(version string) string {
 	h := sha256.New()
 	note := func(parts ...string) {
@@ -130,7 +136,7 @@ func remembered(version string) ([]Result, bool) {
 	return m.Results, true
 }
 
-// remember writes down what was found. Who cannot, probes again.
+// remember writes the results to the file. It ignores errors; the next call probes again.
 func remember(version string, results []Result) {
 	path := memoryFile()
 	if path == "" {

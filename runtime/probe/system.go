@@ -12,8 +12,8 @@ import (
 	"github.com/shale-build/shale/runtime/userns"
 )
 
-// notify asks the kernel for the sizes of the notification structures, which
-// it knows only when it has them (seccomp(2), Linux 5.0).
+// notify probes seccomp notification. It asks the kernel for the sizes of the
+// notification structures, which is an error before Linux 5.0 (seccomp(2)).
 func notify() Result {
 	var sizes [3]uint16
 	_, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_GET_NOTIF_SIZES, 0, uintptr(unsafe.Pointer(&sizes))) // #nosec G103
@@ -54,8 +54,8 @@ func cgroup(ctx context.Context) Result {
 	return Result{Name: Cgroup, Status: OK, Detail: "version 2, delegated by the user's systemd when steps have limits"}
 }
 
-// appArmor says what AppArmor has to do with what happened on the way into a user
-// namespace; why is userns.AppArmorRefuses's.
+// appArmor returns the result for AppArmor. why is the result of userns.AppArmorRefuses
+// for the error of entering a user namespace.
 func appArmor(why string) Result {
 	if why == "" {
 		return Result{Name: AppArmor, Status: OK, Detail: "does not forbid user namespaces"}
@@ -71,7 +71,8 @@ func noNewPrivs() Result {
 	return Result{NoNewPrivs, Degraded, "set: newuidmap cannot work", "start without no-new-privileges (allowPrivilegeEscalation: true)"}
 }
 
-// container looks for what engines leave in a container's root.
+// container looks for the files that container engines create in a container's root
+// directory.
 func container() Result {
 	for _, f := range []string{"/.dockerenv", "/run/.containerenv", "/var/run/secrets/kubernetes.io"} {
 		if _, err := os.Stat(f); err == nil {

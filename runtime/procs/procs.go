@@ -1,10 +1,12 @@
-// Package procs finds and signals the processes that descend from one.
+// Package procs finds the descendants of a process and sends signals to them.
 //
-// What a command starts has no name that is known from outside: a process leaves
-// its group and session at will, and there may be no control group for the
-// command. But an orphan gets the first process of its pid namespace, or the next
-// subreaper (PR_SET_CHILD_SUBREAPER in prctl(2)), as its parent. So all that the
-// first process or a subreaper started, and it alone, descends from it.
+// The processes of a command cannot be found by group, session or control group. A
+// process may leave its group and session at any time, and the command may have no
+// control group of its own. But parents are reliable: if the parent of a process ends,
+// the process gets a new parent. That is the first process of its pid namespace, or the
+// next subreaper (PR_SET_CHILD_SUBREAPER in prctl(2)). So the descendants of a first
+// process or a subreaper are exactly the processes that it started, directly or
+// indirectly.
 package procs
 
 import (
@@ -16,8 +18,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Running returns the number of processes that descend from root, without those
-// that have ended and are still waited for.
+// Running returns the number of descendants of root. It does not count zombies, which
+// have ended but were not waited for yet.
 func Running(root int) int {
 	n := 0
 	for _, pid := range descendants(root) {
@@ -28,8 +30,7 @@ func Running(root int) int {
 	return n
 }
 
-// descendants returns the processes that descend from root, parents before their
-// children.
+// descendants returns the descendants of root. Parents come before their children.
 func descendants(root int) []int {
 	children := map[int][]int{}
 	entries, err := os.ReadDir("/proc")
@@ -54,9 +55,9 @@ func descendants(root int) []int {
 	return found
 }
 
-// SignalAll sends a signal to all processes that descend from root, parents first,
-// and returns their number, with those that have ended and are still waited for.
-// Processes that are started meanwhile may be missed.
+// SignalAll sends a signal to all descendants of root, parents first. It returns the
+// number of descendants, including zombies. It may miss processes that are started
+// meanwhile, so a caller that must reach all of them must repeat the call.
 func SignalAll(root int, signal unix.Signal) int {
 	list := descendants(root)
 	for _, pid := range list {
@@ -65,11 +66,12 @@ func SignalAll(root int, signal unix.Signal) int {
 	return len(list)
 }
 
-// send signals pid unless it ended and its number was given to another process.
+// send signals pid if pid still is a descendant of root. The kernel may have given the
+// number of an ended process to another one.
 func send(root, pid int, signal unix.Signal) {
 	fd, err := unix.PidfdOpen(pid, 0)
 	if err != nil {
-		// Some seccomp profiles know no pidfds.
+		// Some seccomp profiles refuse pidfd_open(2).
 		if !errors.Is(err, unix.ESRCH) {
 			_ = unix.Kill(pid, signal)
 		}
@@ -97,8 +99,8 @@ func descends(pid, root int) bool {
 	return false
 }
 
-// HasDefault reports whether pid has the default action for a signal: neither a
-// handler nor SIG_IGN. It is false where that cannot be read.
+// HasDefault reports whether pid has the default action for a signal, that is, neither a
+// handler nor SIG_IGN. It returns false if the process cannot be read.
 func HasDefault(pid int, signal unix.Signal) bool {
 	data, err := os.ReadFile(path(pid, "status"))
 	if err != nil {
@@ -118,7 +120,7 @@ func HasDefault(pid int, signal unix.Signal) bool {
 	return true
 }
 
-// stat is what proc_pid_stat(5) says of a process.
+// stat holds the used fields of proc_pid_stat(5).
 type stat struct {
 	parent int
 	ended  bool
@@ -132,12 +134,13 @@ func read(pid int) (stat, bool) {
 	return parse(data)
 }
 
-// numThreads is the field with the number of threads, counted from the third.
+// numThreads is the index of the number of threads, counted from the third field.
 const numThreads = 17
 
-// parse reads what follows the second field, a name in parentheses that may hold
-// anything. A process whose first thread has ended is shown as a zombie while others
-// go on.
+// parse parses a stat file from its third field on. The second field is a name in
+// parentheses, which may contain any characters. If the first thread of a process has
+// ended, the file shows a zombie even if other threads still run. Such a process has not
+// ended.
 func parse(data []byte) (stat, bool) {
 	fields := bytes.Fields(data[bytes.LastIndexByte(data, ')')+1:])
 	if len(fields) <= numThreads {

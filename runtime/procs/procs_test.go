@@ -36,7 +36,7 @@ func TestParse(t *testing.T) {
 	}
 }
 
-// shell starts a shell that has said "up" when shell returns.
+// shell starts a shell and returns after the script has printed "up".
 func shell(t *testing.T, script string) (*exec.Cmd, *bufio.Reader) {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), "/bin/sh", "-c", script)
@@ -78,7 +78,7 @@ func TestSignalAll(t *testing.T) {
 	for end := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) {
 		now := descendants(pid)
 		if len(now) == 1 && !slices.Contains(before, now[0]) && Running(pid) == 1 {
-			break // the last sleep
+			break // "sleep 976"
 		}
 		if time.Now().After(end) {
 			t.Fatalf("descendants %v, before %v", now, before)

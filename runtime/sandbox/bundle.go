@@ -10,9 +10,10 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
 
-// bundle writes down, for hooks, what the container is, and names the place in
-// the state they are given. The command's variables stay out of it: some of
-// them are secret, and this is a file.
+// bundle creates the container's bundle directory, in which hooks find the container's
+// description in config.json, and puts its path into the state that hooks read. The
+// command's environment variables are left out, because some of them are secret and
+// config.json is a file on disk. release removes the directory.
 func (r *Runner) bundle(id string, cfg *configs.Config, oci *specs.Spec) (release func() error, err error) {
 	dir := filepath.Join(r.stateDir, id+".bundle")
 	if err := os.Mkdir(dir, 0o700); err != nil {

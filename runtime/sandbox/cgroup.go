@@ -17,27 +17,28 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// cgroupRoot is where cgroups are mounted on every system.
+// cgroupRoot is the mount point of the cgroup file systems on all distributions.
 const cgroupRoot = "/sys/fs/cgroup"
 
-// Limits bound what a container may use; the zero value bounds nothing. They
-// are docker's and mean the same, in cgroups of either version.
+// Limits are the resource limits of a container. The zero value sets no limit. The fields
+// have the meaning of docker's flags, in cgroups of version 1 and 2.
 type Limits struct {
-	// Memory in bytes, MemorySwap of memory and swap together, -1 for any
-	// amount of swap.
+	// Memory is in bytes. MemorySwap is the sum of memory and swap; -1 allows any amount
+	// of swap.
 	Memory, MemorySwap int64
-	// CPUShares is a weight (1024 is usual); CPUQuota of each CPUPeriod, in
-	// microseconds, is the time on all processors together.
+	// CPUShares is a relative weight; the usual value is 1024. In each CPUPeriod the
+	// container may use CPUQuota of processor time, summed over all processors. Both are
+	// in microseconds.
 	CPUShares, CPUPeriod uint64
 	CPUQuota             int64
-	// CPUs and Mems are lists of processors and memory nodes: 0-3,7.
+	// CPUs and Mems are lists of processors and of memory nodes, for example "0-3,7".
 	CPUs, Mems string
-	// Parent is the cgroup to make the container's in.
+	// Parent is the cgroup in which the container's cgroup is created.
 	Parent string
 }
 
-// wanted are the limits by the names of docker's flags, and the cgroup
-// controllers of version 1 that they need.
+// wanted returns the limits that are set, by the names of docker's flags. The values are
+// the cgroup controllers of version 1 that apply them.
 func (l Limits) wanted() map[string]string {
 	out := map[string]string{}
 	for name, set := range map[string]bool{"memory": l.Memory != 0, "memory-swap": l.MemorySwap != 0} {
@@ -58,7 +59,7 @@ func (l Limits) wanted() map[string]string {
 	return out
 }
 
-// without returns the limits that are not named.
+// without returns a copy of l without the named limits.
 func (l Limits) without(names []string) Limits {
 	for _, n := range names {
 		switch n {
@@ -107,25 +108,26 @@ func (l Limits) resources(to *specs.LinuxResources) {
 	}
 }
 
-// cgroup is where a Runner may make cgroups.
+// cgroup describes the place in which a Runner may create cgroups.
 type cgroup struct {
 	unified bool
-	// all tells that the hierarchies are the process's to use, as they are
-	// the machine's root's.
+	// all is true if the process may use the whole hierarchies. That is so for the
+	// machine's root.
 	all bool
-	// dir is, in version 2, the cgroup below which a user may make others;
-	// empty when there is none, why says for what reason then.
+	// dir is the cgroup of version 2 below which a user may create cgroups. If dir is
+	// empty, the user may not create any, and why holds the reason.
 	dir, why string
 	own      string
 }
 
-// delegation is what a user's systemd is told to hand on for the rest.
+// delegation is the setting for the user's systemd unit that delegates the missing
+// controllers.
 const delegation = "Delegate=cpu cpuset io memory pids"
 
-// findCgroup looks for a place that this process may use. A user has one in
-// version 2 when the parent of the own cgroup was delegated, as systemd does
-// with user@.service: a cgroup with processes cannot have children with
-// limits (cgroups(7), "no internal processes").
+// findCgroup finds the cgroup that this process may use. A user may use the parent of the
+// process's own cgroup, in version 2, if that parent was delegated, as systemd does with
+// user@.service. The own cgroup cannot be used: a cgroup with processes cannot have
+// children with limits (cgroups(7), "no internal processes").
 func findCgroup(all bool) cgroup {
 	c := cgroup{unified: cgroups.IsCgroup2UnifiedMode(), all: all}
 	if all {
@@ -152,8 +154,8 @@ func findCgroup(all bool) cgroup {
 	return c
 }
 
-// place returns where cgroups can be made for containers with limits l. The first
-// time that it takes a scope, the process moves into one.
+// place returns the place for cgroups of containers with limits l. If it needs a scope,
+// it calls Options.Scope once, which moves the process into the scope.
 func (r *Runner) place(ctx context.Context, l Limits) cgroup {
 	r.placing.Lock()
 	defer r.placing.Unlock()
@@ -165,15 +167,15 @@ func (r *Runner) place(ctx context.Context, l Limits) cgroup {
 	return r.cgroup
 }
 
-// current is the last answer of place.
+// current returns the result of the last call of place.
 func (r *Runner) current() cgroup {
 	r.placing.Lock()
 	defer r.placing.Unlock()
 	return r.cgroup
 }
 
-// enter moves the process into a scope. Its cgroup is the parent of those of
-// containers, so the process itself goes one further down.
+// enter moves the process into a scope. The scope becomes the parent of the containers'
+// cgroups, so the process itself must move into a child of the scope.
 func (c cgroup) enter(ctx context.Context, scope func(context.Context) (string, error)) cgroup {
 	dir, err := scope(ctx)
 	if err != nil {
@@ -194,8 +196,8 @@ func (c cgroup) enter(ctx context.Context, scope func(context.Context) (string, 
 	return c
 }
 
-// OwnCgroup returns this process's cgroup in version 2, as a path from the root of
-// the hierarchy, or "" if it is not known.
+// OwnCgroup returns this process's cgroup of version 2 as a path from the root of the
+// hierarchy. It returns "" if the cgroup is not known.
 func OwnCgroup() string {
 	f, err := os.Open("/proc/self/cgroup")
 	if err != nil {
@@ -210,10 +212,9 @@ func OwnCgroup() string {
 	return ""
 }
 
-// Unavailable returns those of the limits that cannot be applied, named as
-// docker's flags, and why. A container that is asked for them runs without.
-// The first time that limits are wanted, the process may move into another cgroup
-// (see Options.Scope).
+// Unavailable returns the limits of l that cannot be applied, by the names of docker's
+// flags, and the reason. A container with these limits runs without them. The first call
+// with any limits may move the process into another cgroup (see Options.Scope).
 func (r *Runner) Unavailable(ctx context.Context, l Limits) (names []string, why string) {
 	place := r.place(ctx, l)
 	var reasons []string
@@ -235,7 +236,8 @@ func (r *Runner) Unavailable(ctx context.Context, l Limits) (names []string, why
 	return names, strings.Join(reasons, "; ")
 }
 
-// lacks says why a controller cannot be used.
+// lacks returns the reason for which a controller cannot be used, or "" if it can be
+// used.
 func (c cgroup) lacks(controller string) string {
 	switch {
 	case !c.all && c.dir == "":
@@ -256,7 +258,8 @@ func (c cgroup) lacks(controller string) string {
 	return fmt.Sprintf("the cgroup controller %s is not delegated to users (as root, set %s for user@.service)", controller, delegation)
 }
 
-// refuses says why no cgroup can be made in parent, "" being no wish.
+// refuses returns the reason for which no cgroup can be created in parent, or "" if one
+// can be created. An empty parent is never refused.
 func (c cgroup) refuses(parent string) string {
 	switch {
 	case parent == "" || c.all:
@@ -275,8 +278,9 @@ func (c cgroup) refuses(parent string) string {
 	return ""
 }
 
-// shown tells whether a container can be shown its own cgroup, read-only
-// unless it is privileged; in version 2 that takes a namespace, too.
+// shown reports whether the container's own cgroup can be mounted in the container. The
+// mount is read-only unless the container is privileged. In version 2 it also needs a
+// cgroup namespace.
 func (c cgroup) shown() bool { return c.all || c.unified && c.own != "" }
 
 func (c cgroup) mount(privileged bool) specs.Mount {
@@ -287,8 +291,9 @@ func (c cgroup) mount(privileged bool) specs.Mount {
 	return specs.Mount{Destination: cgroupRoot, Type: "cgroup", Source: "cgroup", Options: opts}
 }
 
-// inParent is the path that docker means by a parent: from the root of the
-// hierarchy, or, for a user, from what was delegated.
+// inParent returns the path of the cgroup that docker's --cgroup-parent names. The
+// machine's root and absolute paths count from the root of the hierarchy; a user's
+// relative path counts from the delegated cgroup.
 func (c cgroup) inParent(parent string) string {
 	if !c.all && !filepath.IsAbs(parent) {
 		return filepath.Join(c.dir, parent)
@@ -296,8 +301,8 @@ func (c cgroup) inParent(parent string) string {
 	return filepath.Join("/", parent)
 }
 
-// path of a container's cgroup; empty leaves it to libcontainer, which does
-// without where it may not make one.
+// path returns the path of a container's cgroup. If it returns "", libcontainer chooses
+// the path, and runs the container without a cgroup if it is not allowed to create one.
 func (c cgroup) path(id string, l Limits) string {
 	switch {
 	case l.Parent != "":

@@ -15,11 +15,12 @@ var all = sandbox.Limits{
 	Memory: 64 << 20, MemorySwap: 128 << 20, CPUShares: 512, CPUPeriod: 100000, CPUQuota: 50000, CPUs: "0", Mems: "0", Parent: "shale-test",
 }
 
-// A user's limits depend on what was delegated. What is not is named, and the
-// container runs without; in version 1 that is everything.
+// A user's limits depend on the delegated controllers. Unavailable must name the limits
+// that cannot be applied, and the container must run without them. With cgroups of
+// version 1, these are all limits.
 func TestLimitsOfAUser(t *testing.T) {
 	if entered.Mode == userns.ModeRoot {
-		return // TestLimitsOfRoot
+		return // see TestLimitsOfRoot
 	}
 	r, root := newRunner(t), newRootfs(t)
 	names, why := r.Unavailable(t.Context(), all)
@@ -42,7 +43,7 @@ func TestLimitsOfAUser(t *testing.T) {
 
 func TestLimitsOfRoot(t *testing.T) {
 	if entered.Mode != userns.ModeRoot {
-		return // TestLimitsOfAUser
+		return // see TestLimitsOfAUser
 	}
 	r, root := newRunner(t), newRootfs(t)
 	names, why := r.Unavailable(t.Context(), all)
@@ -52,7 +53,7 @@ for f in memory/memory.limit_in_bytes cpu/cpu.shares cpu/cpu.cfs_quota_us cpuset
 done; grep -c /shale-test/shale- /proc/self/cgroup`)
 	s.Limits = all
 	got := output(t, r, s)
-	_ = os.Remove("/sys/fs/cgroup/shale-test") // version 2; version 1 has one in each hierarchy
+	_ = os.Remove("/sys/fs/cgroup/shale-test") // version 2; see below for 1
 	for _, h := range []string{"memory", "cpu", "cpuset", "pids", "devices", "freezer", "blkio", "cpuacct", "systemd", "unified"} {
 		_ = os.Remove("/sys/fs/cgroup/" + h + "/shale-test")
 	}

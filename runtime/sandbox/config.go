@@ -15,17 +15,18 @@ import (
 
 const (
 	defaultShmSize = 64 << 20
-	ttyGID         = 5 // owner of terminals on every distribution
+	ttyGID         = 5 // the group that owns terminals on every distribution
 )
 
-// defaultCaps are Docker's, a80425fb as a mask.
+// defaultCaps are Docker's default capabilities; as a mask they are a80425fb.
 var defaultCaps = []string{
 	"CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FSETID", "CAP_FOWNER", "CAP_MKNOD",
 	"CAP_NET_RAW", "CAP_SETGID", "CAP_SETUID", "CAP_SETFCAP", "CAP_SETPCAP",
 	"CAP_NET_BIND_SERVICE", "CAP_SYS_CHROOT", "CAP_KILL", "CAP_AUDIT_WRITE",
 }
 
-// capNames in the order of their numbers, linux/capability.h.
+// capNames are the names of all capabilities, in the order of their numbers in
+// linux/capability.h.
 var capNames = []string{
 	"CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_DAC_READ_SEARCH", "CAP_FOWNER",
 	"CAP_FSETID", "CAP_KILL", "CAP_SETGID", "CAP_SETUID", "CAP_SETPCAP",
@@ -52,7 +53,8 @@ var (
 	}
 )
 
-// permittedCaps are the names of what this process may hand on.
+// permittedCaps returns the names of the capabilities that this process may give to a
+// container.
 func permittedCaps() (map[string]bool, error) {
 	hdr := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	var data [2]unix.CapUserData
@@ -69,9 +71,10 @@ func permittedCaps() (map[string]bool, error) {
 	return out, nil
 }
 
-// capabilities leaves the inheritable and ambient sets empty: with them a
-// command run as another user would keep what it must not have. A privileged
-// one is meant to.
+// capabilities returns the container's capabilities. The inheritable and ambient sets
+// stay empty: with them, a command that runs as another user than root would keep
+// capabilities that it must not have. A privileged command keeps them on purpose. If
+// dropDevices is set, a command that is not privileged does not get CAP_MKNOD.
 func (s *Spec) capabilities(dropDevices bool) (*specs.LinuxCapabilities, error) {
 	have, err := permittedCaps()
 	if err != nil {
@@ -110,7 +113,8 @@ func (s *Spec) namespaces() []specs.LinuxNamespace {
 	return ns
 }
 
-// standardMounts come before the caller's.
+// standardMounts returns the mounts that every container has. They come before the mounts
+// of the Spec.
 func (s *Spec) standardMounts(initial bool) []specs.Mount {
 	shm := s.ShmSize
 	if shm <= 0 {
@@ -137,9 +141,10 @@ func (s *Spec) procMount() specs.Mount {
 	return specs.Mount{Destination: "/proc", Type: "proc", Source: "proc", Options: []string{"nosuid", "noexec", "nodev"}}
 }
 
-// sysMount: the kernel mounts sysfs only for the owner of the network
-// namespace, so on the host's network a rootless container sees the host's; so it
-// does where parts of it are covered, which they are where those of /proc are.
+// sysMount returns the mount for /sys. The kernel mounts a new sysfs only for the owner
+// of the network namespace. So a rootless container on the host's network gets a bind
+// mount of the host's /sys. It also gets one if parts of the host's /sys are covered by
+// other mounts; that is so if parts of /proc are covered (BindProc).
 func (s *Spec) sysMount(initial bool) specs.Mount {
 	opts := []string{"nosuid", "noexec", "nodev"}
 	if !s.Privileged {
@@ -155,9 +160,10 @@ func (s *Spec) sysMount(initial bool) specs.Mount {
 	return specs.Mount{Destination: "/sys", Type: "bind", Source: "/sys", Options: opts}
 }
 
-// readOnlyOption covers mounts below a bind too, where the kernel can
-// (mount_setattr(2), Linux 5.12) and no filter refuses it. To change nothing
-// succeeds wherever the call is.
+// readOnlyOption returns "rro", which also makes the mounts below a bind mount read-only,
+// if the kernel supports it (mount_setattr(2), Linux 5.12) and no seccomp filter refuses
+// it. Otherwise it returns "ro". The call with no changes is a test: it succeeds if the
+// kernel has the system call.
 func readOnlyOption() string {
 	if err := unix.MountSetattr(-1, "", 0, &unix.MountAttr{}); err != nil {
 		return "ro"
@@ -166,8 +172,8 @@ func readOnlyOption() string {
 }
 
 func bindMount(source, target string, readOnly bool, more ...string) specs.Mount {
-	// Nothing a builder binds needs device nodes; a cache must not smuggle
-	// them in.
+	// A bind mount of a builder needs no device nodes. "nodev" keeps a step from bringing
+	// them in through a cache.
 	opts := append([]string{"rbind", "rprivate", "nodev"}, more...)
 	if readOnly {
 		opts = append(opts, readOnlyOption())
@@ -192,21 +198,22 @@ func tmpfsMount(m Mount, target string, created bool) specs.Mount {
 	return specs.Mount{Destination: target, Type: "tmpfs", Source: "tmpfs", Options: opts}
 }
 
-// environment is what the configuration depends on beside the Spec.
+// environment holds the inputs of the configuration that are not in the Spec.
 type environment struct {
-	initial bool // root of the machine
-	devices bool // a device cgroup protects its devices
+	initial bool // the process is the machine's root
+	devices bool // a device cgroup protects the machine's devices
 	rootfs  string
-	cgroup  string // path of the container's, empty for libcontainer's choice
-	// cgroupNS hides the cgroups above the container's.
+	cgroup  string // the container's cgroup; libcontainer chooses it if empty
+	// cgroupNS hides the cgroups above the container's cgroup.
 	cgroupNS bool
-	// nodes are device nodes to make, rules what the device cgroup allows.
+	// nodes are the device nodes to create. rules are the accesses that the device cgroup
+	// allows.
 	nodes []specs.LinuxDevice
 	rules []specs.LinuxDeviceCgroup
 }
 
-// runtimeSpec writes the Spec in the words of the OCI runtime specification;
-// mounts have their targets resolved.
+// runtimeSpec translates s to an OCI runtime specification. The targets of mounts must be
+// resolved.
 func (s *Spec) runtimeSpec(mounts []specs.Mount, env environment) (*specs.Spec, error) {
 	caps, err := s.capabilities(env.initial && !env.devices)
 	if err != nil {
@@ -229,28 +236,30 @@ func (s *Spec) runtimeSpec(mounts []specs.Mount, env environment) (*specs.Spec, 
 	}
 	s.Limits.resources(out.Linux.Resources)
 	if s.Privileged {
-		// Full device access is root's of the machine to give; elsewhere the
-		// kernel refuses it whatever the cgroup says.
+		// Only the machine's root can give full access to devices. For other users the
+		// kernel refuses it, even if the cgroup allows it.
 		out.Linux.Resources.Devices = []specs.LinuxDeviceCgroup{{Allow: true, Access: "rwm"}}
 		return out, nil
 	}
 	out.Linux.MaskedPaths, out.Linux.ReadonlyPaths = maskedPaths, readonlyPaths
-	// First everything is refused; libcontainer adds the standard nodes and
-	// the right to make (not open) any.
+	// The first rule refuses all access. libcontainer adds rules for the standard nodes
+	// and for creating, but not opening, any node.
 	out.Linux.Resources.Devices = append([]specs.LinuxDeviceCgroup{{Allow: false, Access: "rwm"}}, env.rules...)
 	profile, err := seccomp.GetDefaultProfile(out)
 	if err != nil {
 		return nil, fmt.Errorf("seccomp profile: %w", err)
 	}
 	if !s.AllArchSeccomp {
-		// libseccomp compiles the rules once per architecture, at every start.
+		// libseccomp compiles the rules once per architecture at every start, which takes
+		// time.
 		profile.Architectures = nil
 	}
 	out.Linux.Seccomp = profile
 	return out, nil
 }
 
-// containerConfig translates for libcontainer.
+// containerConfig translates s to libcontainer's configuration. It also returns the OCI
+// runtime specification.
 func (s *Spec) containerConfig(id string, mounts []specs.Mount, env environment) (*configs.Config, *specs.Spec, error) {
 	oci, err := s.runtimeSpec(mounts, env)
 	if err != nil {
@@ -265,7 +274,8 @@ func (s *Spec) containerConfig(id string, mounts []specs.Mount, env environment)
 	if err != nil {
 		return nil, nil, fmt.Errorf("container configuration on %s: %w", runtime.GOARCH, err)
 	}
-	// A builder that is killed takes its containers along; see also init.go.
+	// If the builder is killed, the kernel kills its containers; see also package
+	// initproc.
 	cfg.ParentDeathSignal = int(unix.SIGKILL)
 	umask := uint32(0o022)
 	cfg.Umask = &umask

@@ -8,9 +8,9 @@ import (
 	"github.com/shale-build/shale/runtime/recorded"
 )
 
-// makeCwd creates the missing part of the working directory, owned by the
-// user that will work in it. What lies in a mount is left to libcontainer,
-// which has it in view.
+// makeCwd creates the missing components of the working directory and gives them to the
+// user of the command. Components inside a mount are left to libcontainer, which sees the
+// mounted file system.
 func (s *stubs) makeCwd(cwd string, uid, gid uint32, owners *recorded.Owners) error {
 	w, err := newWalker(s.root, cwd, s.covered)
 	if err != nil {
@@ -46,7 +46,8 @@ func (s *stubs) makeCwd(cwd string, uid, gid uint32, owners *recorded.Owners) er
 	}
 }
 
-// give gives a directory, open as dir and called name in parent, its owner.
+// give sets the owner of a directory. The directory is open as dir and has the given name
+// in parent.
 func give(parent, dir int, name string, uid, gid uint32, owners *recorded.Owners) error {
 	if owners != nil {
 		return owners.Chown(parent, name, uid, gid)

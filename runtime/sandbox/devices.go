@@ -6,13 +6,14 @@ import (
 	"os"
 
 	"github.com/opencontainers/cgroups"
-	_ "github.com/opencontainers/cgroups/devices" // device rules, without which root's containers are refused
+	// Device rules: without them libcontainer refuses root's containers.
+	_ "github.com/opencontainers/cgroups/devices"
 	"golang.org/x/sys/unix"
 )
 
-// deviceCgroup tells whether a container's access to devices can be limited
-// by a cgroup. Only the machine's root needs it: in any other user namespace
-// the kernel opens no device through a node made or unpacked there.
+// deviceCgroup reports whether a cgroup can limit a container's access to devices. Only
+// the machine's root needs that. In any other user namespace the kernel opens no device
+// through a node that was created or unpacked there.
 func deviceCgroup() bool {
 	dir := "/sys/fs/cgroup/devices"
 	if cgroups.IsCgroup2UnifiedMode() {
@@ -21,9 +22,9 @@ func deviceCgroup() bool {
 	return unix.Access(dir, unix.W_OK) == nil
 }
 
-// withoutDevices mounts rootfs once more, at dir, such that no device node in
-// it opens anything: the substitute for a device cgroup, at the price that
-// mknod is refused.
+// withoutDevices mounts rootfs a second time, at dir, with the option nodev, so that no
+// device node in it can be opened. It replaces a device cgroup. The disadvantage is that
+// the container must also lose CAP_MKNOD. release unmounts and removes dir.
 func withoutDevices(rootfs, dir string) (release func() error, err error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
@@ -43,7 +44,7 @@ func withoutDevices(rootfs, dir string) (release func() error, err error) {
 	}, nil
 }
 
-// cloneWithoutDevices forbids devices before the mount can be seen. It needs
+// cloneWithoutDevices sets nodev before the mount becomes visible. It needs
 // mount_setattr(2), Linux 5.12.
 func cloneWithoutDevices(rootfs, dir string) error {
 	fd, err := unix.OpenTree(unix.AT_FDCWD, rootfs, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_RECURSIVE)
@@ -61,8 +62,8 @@ func cloneWithoutDevices(rootfs, dir string) error {
 	return nil
 }
 
-// bindWithoutDevices is cloneWithoutDevices by mount(2). Nothing is mounted below
-// rootfs yet.
+// bindWithoutDevices does the same as cloneWithoutDevices with mount(2). It does not
+// handle mounts below rootfs; there must be none yet.
 func bindWithoutDevices(rootfs, dir string) error {
 	var st unix.Statfs_t
 	if err := unix.Statfs(rootfs, &st); err != nil {

@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Both ways of keeping a root file system's device nodes from opening anything keep
-// the restrictions that its mount has.
+// Both ways to disable device nodes in a root file system must keep the other options of
+// its mount.
 func TestWithoutDevices(t *testing.T) {
 	for name, mount := range map[string]func(rootfs, dir string) error{
 		"mount_setattr": cloneWithoutDevices, "remount": bindWithoutDevices,
@@ -39,7 +39,7 @@ func TestWithoutDevices(t *testing.T) {
 			if _, err := os.Stat(filepath.Join(dir, "file")); err != nil {
 				t.Error(err)
 			}
-			// Only the machine's root can make one.
+			// Only the machine's root can create a device node.
 			node := filepath.Join(rootfs, "null")
 			if err := unix.Mknod(node, unix.S_IFCHR|0o666, int(unix.Mkdev(1, 3))); errors.Is(err, unix.EPERM) {
 				return

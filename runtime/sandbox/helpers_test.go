@@ -20,12 +20,12 @@ func sorted(text string) string {
 	return strings.Join(lines, "\n")
 }
 
-// mknod makes a node of the first virtio disk.
+// mknod creates a device node of the first virtio disk.
 func mknod(path string) error {
 	return unix.Mknod(path, unix.S_IFBLK|0o666, int(unix.Mkdev(254, 0)))
 }
 
-// exitOf runs s to its end, without a limit in time.
+// exitOf runs s without a time limit and returns its exit status.
 func exitOf(r *sandbox.Runner, s sandbox.Spec) int {
 	code, err := r.Run(context.Background(), s)
 	if err != nil {
@@ -34,11 +34,12 @@ func exitOf(r *sandbox.Runner, s sandbox.Spec) int {
 	return code
 }
 
-// running tells whether a process has that command line.
+// running reports whether a process has a command line that contains cmdline.
 func running(cmdline string) bool {
 	procs, _ := filepath.Glob("/proc/[0-9]*/cmdline")
 	for _, p := range procs {
-		// A shell has the words in one argument, with spaces.
+		// A shell's script is one argument, with spaces between the words, so it does not
+		// match.
 		if b, err := os.ReadFile(p); err == nil && strings.Contains(string(b), cmdline) {
 			return true
 		}
@@ -46,7 +47,8 @@ func running(cmdline string) bool {
 	return false
 }
 
-// noProcess fails when a process with that command line is left.
+// noProcess fails the test if a process with that command line still runs after two
+// seconds.
 func noProcess(t *testing.T, cmdline string) {
 	t.Helper()
 	deadline := time.Now().Add(2 * time.Second)
@@ -58,7 +60,7 @@ func noProcess(t *testing.T, cmdline string) {
 	}
 }
 
-// waitProcess returns when a process has that command line.
+// waitProcess waits until a process has that command line.
 func waitProcess(t *testing.T, cmdline string) {
 	t.Helper()
 	for deadline := time.Now().Add(20 * time.Second); !running(cmdline); time.Sleep(10 * time.Millisecond) {
@@ -69,7 +71,7 @@ func waitProcess(t *testing.T, cmdline string) {
 	}
 }
 
-// link adds a command of busybox.
+// link adds a command of busybox to the root file system.
 func link(t *testing.T, root, name string) {
 	t.Helper()
 	if err := os.Symlink("busybox", filepath.Join(root, "bin", name)); err != nil {
@@ -77,7 +79,7 @@ func link(t *testing.T, root, name string) {
 	}
 }
 
-// setuid puts a set-uid su at /tmp/su, which asks root for no password.
+// setuid creates a set-user-ID su at /tmp/su, which does not ask for root's password.
 func setuid(t *testing.T, root string) {
 	t.Helper()
 	program, err := os.ReadFile(filepath.Join(root, "bin/busybox"))

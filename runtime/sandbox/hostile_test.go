@@ -16,16 +16,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// hostile are programs that tests run inside a step: this very binary, started with
-// the name of one, and its argument, as arguments. They have threads, and make calls
-// that no shell can.
+// hostile are programs that tests run inside a step. The test executes its own binary
+// with the name of a program and an argument for it. These programs have threads and make
+// system calls that a shell cannot make.
 var hostile = map[string]func(arg string) error{
 	"rewrite": rewriteArguments, "close": closeDescriptors, "exec": execAmidCalls, "exec-again": execAmidCalls,
 	"die": dieAmidCalls, "calls": callForEver, "shut": shutMemory, "slack": forgeIdentity, "bomb": forkBomb, "steal": openForNothing,
 	"chowns": changeOwners, "keeps": copyUp, "arguments": giveOddArguments, "parents": makeAmidParents,
 }
 
-// runHostile runs the program that the arguments name, if they do.
+// runHostile runs the program that the command line names, if any.
 func runHostile() {
 	if len(os.Args) != 3 || os.Args[0] != "hostile" {
 		return
@@ -37,7 +37,8 @@ func runHostile() {
 	os.Exit(0)
 }
 
-// pathCalls make each of the calls that are answered with a path at that address.
+// pathCalls makes each of the supervised system calls that take a path, with the path at
+// the given address.
 func pathCalls(path uintptr) {
 	var buf [256]byte
 	out, here := uintptr(unsafe.Pointer(&buf)), uintptr(1<<64-100) // AT_FDCWD
@@ -65,8 +66,9 @@ func pathCalls(path uintptr) {
 	}
 }
 
-// rewriteArguments has other threads change the path of a call while it is answered,
-// between what is inside and the ways to what is outside, with and without an end.
+// rewriteArguments tests a race. One thread changes the path argument while other
+// threads' calls are answered. The path alternates between a file inside and several ways
+// to a directory outside, with and without a terminating NUL byte.
 func rewriteArguments(outside string) error {
 	const page = 4096
 	mem, err := unix.Mmap(-1, 0, 2*page, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON)
@@ -89,7 +91,7 @@ func rewriteArguments(outside string) error {
 			p := paths[i%len(paths)]
 			copy(buf, p)
 			if i%3 > 0 {
-				buf[len(p)] = 0 // else it runs on to the next page, which is shut
+				buf[len(p)] = 0 // else the path has no end in this page
 			}
 		}
 	})
@@ -103,7 +105,7 @@ func rewriteArguments(outside string) error {
 	return nil
 }
 
-// identities calls fn as root and as a user, each in a thread of its own.
+// identities calls fn as root and as another user, each on its own thread.
 func identities(fn func()) {
 	var wg sync.WaitGroup
 	for _, id := range []uintptr{0, 1000} {
@@ -116,7 +118,8 @@ func identities(fn func()) {
 	wg.Wait()
 }
 
-// closeDescriptors has other threads close and replace the descriptors of a call.
+// closeDescriptors tests a race: one thread closes and replaces the file descriptor that
+// other threads use in their calls.
 func closeDescriptors(string) error {
 	const number = 200
 	var stop atomic.Bool
@@ -150,8 +153,8 @@ func closeDescriptors(string) error {
 	return nil
 }
 
-// execAmidCalls starts itself again and again while its other threads wait for
-// answers, which ends them.
+// execAmidCalls executes its program again and again while its other threads wait for
+// answers. Each execve(2) ends these threads.
 func execAmidCalls(left string) error {
 	n, err := strconv.Atoi(left)
 	if err != nil || n == 0 {
@@ -165,7 +168,7 @@ func execAmidCalls(left string) error {
 	return unix.Exec("/hostile", []string{"hostile", "exec-again", strconv.Itoa(n - 1)}, os.Environ())
 }
 
-// callForEver makes calls that are answered.
+// callForEver makes supervised system calls in an endless loop.
 func callForEver(string) error {
 	path := append([]byte("/tmp/"+strconv.Itoa(os.Getpid())), 0)
 	for {
@@ -174,7 +177,7 @@ func callForEver(string) error {
 	}
 }
 
-// dieAmidCalls kills processes that make calls.
+// dieAmidCalls starts processes that make supervised system calls, and kills them.
 func dieAmidCalls(string) error {
 	for i := range 60 {
 		c := exec.Command("/hostile", "calls", "")
@@ -195,8 +198,8 @@ func dieAmidCalls(string) error {
 	return nil
 }
 
-// shutMemory closes its memory as far as a process can: it is answered all the same,
-// or told that an address is bad, and never left waiting.
+// shutMemory makes its memory inaccessible as far as a process can. Its calls must either
+// succeed or fail with EFAULT, and must never block.
 func shutMemory(string) error {
 	if err := os.WriteFile("/tmp/f", nil, 0o600); err != nil {
 		return err
@@ -215,7 +218,7 @@ func shutMemory(string) error {
 	if err != nil {
 		return err
 	}
-	// Memory that Go does not move.
+	// Go does not move this memory.
 	open, err := unix.Mmap(-1, 0, 4096, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON)
 	if err != nil {
 		return err
@@ -240,7 +243,8 @@ func shutMemory(string) error {
 	return nil
 }
 
-// forgeIdentity writes into where its identity is kept.
+// forgeIdentity writes to the file in which the supervisor keeps the identity of a
+// thread.
 func forgeIdentity(string) error {
 	runtime.LockOSThread()
 	for _, v := range []string{"0", "1", "50001", "50002", "115536", "115537", "4294967296", "9223372036854775807", "18446744073709551615"} {
@@ -253,8 +257,8 @@ func forgeIdentity(string) error {
 	return nil
 }
 
-// forkBomb makes two of itself, each of which does so, as deep as arg says, and
-// leaves them all running.
+// forkBomb starts two copies of itself, each of which does the same until depth arg. It
+// leaves all of them running.
 func forkBomb(arg string) error {
 	depth, err := strconv.Atoi(arg)
 	if err != nil {
@@ -267,13 +271,14 @@ func forkBomb(arg string) error {
 		c := exec.Command("/hostile", "bomb", strconv.Itoa(depth-1))
 		c.Args[0] = "hostile"
 		c.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(depth*2 + i), NoSetGroups: true}}
-		_ = c.Start() // there may be no room for more
+		_ = c.Start() // may fail at the limit of processes
 	}
 	time.Sleep(time.Second)
 	return nil
 }
 
-// openForNothing opens with flags that make no file: what is there is not given away.
+// openForNothing opens an existing file with flags that create no file. The file must
+// keep its owner.
 func openForNothing(string) error {
 	runtime.LockOSThread()
 	if err := os.WriteFile("/tmp/root", nil, 0o600); err != nil {

@@ -33,9 +33,9 @@ func mapped(name string, id uint32) bool {
 	return false
 }
 
-// inInitialUserNS tells whether root here is the machine's root, for whom
-// device nodes open devices. The initial namespace is the only one that can
-// map all ids in one line.
+// inInitialUserNS reports whether the process is in the initial user namespace, in which
+// root is the machine's root and can open devices through device nodes. Only the initial
+// user namespace can map all ids in one line.
 func inInitialUserNS() bool {
 	m := readMap("uid_map")
 	return len(m) == 1 && m[0] == extent{0, 0, 1<<32 - 1}

@@ -17,23 +17,24 @@ import (
 	"github.com/shale-build/shale/runtime/sandbox/initproc"
 )
 
-// The program as it is serves as a container's first process where there is no
-// smaller one.
+// The program itself serves as a container's first process if no smaller program is
+// embedded.
 func init() { initproc.Main() }
 
-// runnerFiles has cmd/shale-init where the build put it there.
+// runnerFiles holds the program cmd/shale-init, if the build put it into the directory
+// runner.
 //
 //go:embed runner
 var runnerFiles embed.FS
 
 const runnerName = "runner/shale-init"
 
-// offerRunner puts the embedded program at the descriptor where containers'
-// first processes look for it (handover.c), once per process. It tells whether
-// it is there; containers start slower without it.
+// offerRunner puts the embedded program at the file descriptor at which containers' first
+// processes look for it (handover.c). It does so once per process, and reports whether
+// the program is there. Without it, containers start slower.
 //
-// It is held in memory and sealed, so that nothing in a container can reach a
-// file of the host through /proc/self/exe, nor change it (CVE-2019-5736).
+// The program is held in a sealed file in memory. So no process in a container can reach
+// a file of the host through /proc/self/exe, or change it (CVE-2019-5736).
 var offerRunner = sync.OnceValues(func() (bool, error) {
 	program, err := runnerFiles.ReadFile(runnerName)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -57,12 +58,13 @@ var offerRunner = sync.OnceValues(func() (bool, error) {
 	return true, nil
 })
 
-// TrialProgram returns the program of a trial (package initproc): a static one that
-// needs no other file.
+// TrialProgram returns the program that a trial runs (see package initproc). The embedded
+// program is static and needs no other file. An error means that the program could not be
+// read.
 func TrialProgram() ([]byte, error) {
 	program, err := runnerFiles.ReadFile(runnerName)
 	if errors.Is(err, fs.ErrNotExist) {
-		// This program is the same, and larger.
+		// This program does the same as the embedded one, but it is larger.
 		program, err = os.ReadFile("/proc/self/exe")
 	}
 	if err != nil {
@@ -71,8 +73,8 @@ func TrialProgram() ([]byte, error) {
 	return program, nil
 }
 
-// sealed makes a program in memory that nobody can change (memfd_create(2), Linux
-// 3.17). With sysctl vm.memfd_noexec at 2 there can be none.
+// sealed creates an executable file in memory that no process can change
+// (memfd_create(2), Linux 3.17). It fails if sysctl vm.memfd_noexec is 2.
 func sealed(name string, content []byte) (*os.File, error) {
 	f, err := system.ExecutableMemfd(name, unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
 	if err != nil {

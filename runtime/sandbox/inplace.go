@@ -17,18 +17,18 @@ import (
 	"github.com/shale-build/shale/runtime/inplace"
 )
 
-// InPlace runs commands without any namespace, in the root directory of the
-// container that the process is in. Mounts become copies or links for the time
-// of the command. The caller has the root file system in place and lets one
-// command run at a time.
+// InPlace runs commands without namespaces, in the root directory of the container that
+// the process runs in. Mounts are replaced by copies or symbolic links while the command
+// runs. The caller must have put the root file system in place and must run only one
+// command at a time.
 type InPlace struct {
 	log *slog.Logger
-	// copy copies a file or directory to dst, where nothing is, and never by
-	// hard links.
+	// copy copies the file or directory src to dst. dst must not exist, and the copy must
+	// not share hard links with src.
 	copy func(ctx context.Context, src, dst string) error
 }
 
-// NewInPlace returns a runner that copies with the given function.
+// NewInPlace returns an InPlace that copies with the given function. log may be nil.
 func NewInPlace(log *slog.Logger, copy func(ctx context.Context, src, dst string) error) *InPlace {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
@@ -36,14 +36,16 @@ func NewInPlace(log *slog.Logger, copy func(ctx context.Context, src, dst string
 	return &InPlace{log: log, copy: copy}
 }
 
-// NotInPlaceError is something that needs namespaces or mounts.
+// NotInPlaceError is returned if a step needs namespaces or mounts, which an InPlace does
+// not have. What names the unsupported feature.
 type NotInPlaceError struct{ What string }
 
 func (e *NotInPlaceError) Error() string {
 	return e.What + " cannot be had in place: this container allows neither namespaces nor mounts (see shale doctor)"
 }
 
-// Unavailable returns all limits that are asked for.
+// Unavailable returns the names of all limits that are set in l, because an InPlace
+// cannot apply any.
 func (*InPlace) Unavailable(_ context.Context, l Limits) (names []string, why string) {
 	for name := range l.wanted() {
 		names = append(names, name)
@@ -55,7 +57,8 @@ func (*InPlace) Unavailable(_ context.Context, l Limits) (names []string, why st
 	return names, "the control groups of this container are read-only"
 }
 
-// Run runs one command, see Runner.Run. Spec.Rootfs is the root directory.
+// Run runs one command, as Runner.Run does. Spec.Rootfs must be the root directory. The
+// error is or wraps a *NotInPlaceError if the Spec needs namespaces or mounts.
 func (r *InPlace) Run(ctx context.Context, s Spec) (code int, err error) {
 	if err := s.validate(); err != nil {
 		return 0, fmt.Errorf("run in place: %w", err)
@@ -115,13 +118,13 @@ func (s *Spec) fitsInPlace() error {
 	return nil
 }
 
-// placing puts into the root file system what would be mounted.
+// placing puts copies and links into the root file system in place of mounts.
 type placing struct {
 	*InPlace
 	ctx   context.Context //nolint:containedctx // lives for one Run
 	st    *stubs
 	count int
-	// kept are the targets of mounts so far that keep what is put into them.
+	// kept are the targets of the mounts so far that have Kept set.
 	kept []string
 }
 
@@ -140,8 +143,9 @@ func (p *placing) all(s *Spec) error {
 	return nil
 }
 
-// network gives the step a file that container engines mount. Theirs serves as
-// well, unless something has to be added.
+// network provides a file that container engines mount: /etc/hosts or /etc/resolv.conf.
+// If the engine mounted the file, the step uses the engine's file. If added is set, that
+// file gets the content of m.Source until the step ends.
 func (p *placing) network(m Mount, added bool) error {
 	if m.Source == "" {
 		return nil
@@ -168,7 +172,8 @@ func (p *placing) network(m Mount, added bool) error {
 	return os.WriteFile(m.Target, data, 0o644)                                                   //nolint:gosec // as it was
 }
 
-// put shows one mount. What was at the target is moved aside until the end.
+// put makes one mount visible. A file or directory at the target is moved aside until the
+// step ends.
 func (p *placing) put(m Mount) error {
 	dir := true
 	if m.Type == Bind {
@@ -193,7 +198,8 @@ func (p *placing) put(m Mount) error {
 		return err
 	}
 	if created {
-		// A stub of ours; there may be no place to move it to.
+		// The target is a stub of this package. It must not be moved aside: the directory
+		// for that may be on another file system.
 		err = inplace.RemoveAt(parent, at.name)
 	} else {
 		err = p.moveAside(at)
@@ -212,8 +218,8 @@ func (p *placing) put(m Mount) error {
 	return setMtime(p.st.before[touched].fd, p.st.before[touched].mtime)
 }
 
-// insideKept tells whether target is inside a mount that keeps it, as one keeps
-// the mount points in it. Then they are not removed with the stubs.
+// insideKept reports whether target is inside a mount that has Kept set. Such a mount
+// also keeps the mount points in it, so they are not removed with the stubs.
 func (p *placing) insideKept(target string) bool {
 	for _, k := range p.kept {
 		if strings.HasPrefix(target, k+"/") {
@@ -232,22 +238,25 @@ func (p *placing) openParent(target string) (int, error) {
 	return confine.Open(p.st.root, rel, unix.O_RDONLY|unix.O_DIRECTORY, 0, confine.InRoot|confine.NoSymlinks|confine.NoMagicLinks)
 }
 
-// placed is what is shown in one place.
+// placed is a copy, link or directory at the target of one mount.
 type placed struct {
 	dir  int // owned
 	name string
-	// aside is what was there before, in asideDir.
+	// aside is the former file at the target. It is in asideDir under this name, or "" if
+	// there was none.
 	asideDir int
 	aside    string
-	// shown: what is there now is to be removed.
+	// shown is true if the target must be removed by undo.
 	shown bool
-	// leave: a directory stays in its place.
+	// leave is true if undo leaves an empty directory at the target.
 	leave bool
-	// finish is called before what is shown is removed.
+	// finish is called before the target is removed. It may be nil.
 	finish func() error
 }
 
-// moveAside makes way.
+// moveAside moves the present file at the target to the directory that inplace.Aside
+// opens. It returns a *NotInPlaceError if the target is a mount point or on another file
+// system.
 func (p *placing) moveAside(at *placed) error {
 	p.count++
 	dir, err := inplace.Aside()
@@ -281,7 +290,8 @@ func (p *placing) show(m Mount, at *placed, created bool) error {
 	return p.copy(p.ctx, m.Source, full)
 }
 
-// emptyDir stands for a tmpfs; what is put into it is thrown away.
+// emptyDir creates an empty directory in place of a tmpfs. undo removes it with its
+// content.
 func (p *placing) emptyDir(m Mount, at *placed, created bool) error {
 	mode := uint32(0o1777)
 	if !created {
@@ -300,14 +310,16 @@ func (p *placing) emptyDir(m Mount, at *placed, created bool) error {
 	return unix.Fchmodat(at.dir, at.name, mode, 0)
 }
 
-// keep shows a directory that gets what the step makes of it: by moving it
-// there and back or, between file systems, by copying.
+// keep makes the directory m.Source visible at the target. The changes of the step must
+// reach m.Source, so keep moves it to the target, and finish moves it back. Between file
+// systems both copy it.
 func (p *placing) keep(m Mount, at *placed, full string) error {
 	err := unix.Renameat(unix.AT_FDCWD, m.Source, at.dir, at.name)
 	if err == nil {
 		at.finish = func() error {
-			// The step may have removed it, or put something else in its place, such
-			// as a link to where the next step would write then.
+			// The step may have removed the directory or replaced it. For example, a
+			// symbolic link would lead the next step to write to another place. So the
+			// source becomes an empty directory.
 			if !at.isDir() {
 				return os.Mkdir(m.Source, 0o755) //nolint:gosec // docker's mode of a new cache
 			}
@@ -337,18 +349,19 @@ func (p *placing) writeBack(at *placed, from, to string) error {
 	if !at.isDir() {
 		return nil
 	}
-	// The step may have been ended; what it made is kept all the same.
+	// Copy the content back even if ctx ended: the cache keeps the files that the step
+	// wrote.
 	return p.copy(context.WithoutCancel(p.ctx), from, to)
 }
 
-// isDir reports whether the name is still that of a directory.
+// isDir reports whether the name still belongs to a directory.
 func (at *placed) isDir() bool {
 	var st unix.Stat_t
 	err := unix.Fstatat(at.dir, at.name, &st, unix.AT_SYMLINK_NOFOLLOW)
 	return err == nil && st.Mode&unix.S_IFMT == unix.S_IFDIR
 }
 
-// undo removes what is shown and puts back what was there.
+// undo removes the file at the target and moves the former one back.
 func (at *placed) undo() error {
 	var errs []error
 	if at.shown && at.finish != nil {

@@ -11,7 +11,7 @@ import (
 	"github.com/shale-build/shale/runtime/sandbox"
 )
 
-// A builder that is killed takes its containers along.
+// If a builder is killed, its containers must end too.
 func TestKilledBuilder(t *testing.T) {
 	if state := os.Getenv("SANDBOX_TEST_VICTIM"); state != "" {
 		r, err := sandbox.New(t.Context(), sandbox.Options{StateDir: state})
@@ -41,7 +41,7 @@ func TestKilledBuilder(t *testing.T) {
 	if err := cmd.Process.Kill(); err != nil {
 		t.Error(err)
 	}
-	_ = cmd.Wait() // killed
+	_ = cmd.Wait() // reports that it was killed
 	noProcess(t, "sleep\x00985")
 	r, err := sandbox.New(t.Context(), sandbox.Options{StateDir: state})
 	if err != nil {

@@ -19,10 +19,10 @@ import (
 	"github.com/shale-build/shale/runtime/userns"
 )
 
-// The tests run in namespaces entered like shale's own. Started by root, they
-// run three times: as root, as a user with a range of ids (SHALE_TEST_USER,
-// else shale-test) and as one without (SHALE_TEST_NOSUB, else nobody).
-// Started by a user, they run once, as that user.
+// The tests run in the namespaces that shale enters. Started by root, they run three
+// times: as root, as a user with subordinate ids (SHALE_TEST_USER, default: shale-test)
+// and as a user without (SHALE_TEST_NOSUB, default: nobody). Started by another user,
+// they run once, as that user.
 var entered userns.Info
 
 func TestMain(m *testing.M) {
@@ -38,7 +38,7 @@ func TestMain(m *testing.M) {
 	if info.Mode == userns.ModeRoot && os.Getenv("SANDBOX_TEST_CHILD") == "" {
 		for _, env := range [][2]string{{"SHALE_TEST_USER", "shale-test"}, {"SHALE_TEST_NOSUB", "nobody"}} {
 			if env[0] == "SHALE_TEST_USER" && os.Getenv("SHALE_TESTED_AS_USER") != "" {
-				continue // whoever says so does it (tests/run)
+				continue // set by tests/run, which runs them itself
 			}
 			name := os.Getenv(env[0])
 			if name == "" {
@@ -104,7 +104,7 @@ func newRunner(t testing.TB) *sandbox.Runner {
 	return r
 }
 
-// newRootfs makes a root filesystem of busybox and little else.
+// newRootfs creates a root file system with busybox and few other files.
 func newRootfs(t testing.TB) string {
 	t.Helper()
 	root := filepath.Join(t.TempDir(), "rootfs")
@@ -138,7 +138,7 @@ func newRootfs(t testing.TB) string {
 
 const pathEnv = "PATH=/usr/sbin:/usr/bin:/sbin:/bin"
 
-// shell is a Spec that runs a script.
+// shell returns a Spec that runs a script.
 func shell(root, script string) sandbox.Spec {
 	return sandbox.Spec{
 		Rootfs: root, Args: []string{"/bin/sh", "-c", script}, Env: []string{pathEnv},
@@ -146,7 +146,7 @@ func shell(root, script string) sandbox.Spec {
 	}
 }
 
-// output runs s and returns both streams; the exit code must be 0.
+// output runs s and returns both output streams. The exit status must be 0.
 func output(t *testing.T, r *sandbox.Runner, s sandbox.Spec) string {
 	t.Helper()
 	code, out, err := run(t, r, s)

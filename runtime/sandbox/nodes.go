@@ -10,23 +10,24 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Device is a device node put into the container.
+// Device is a device node that the container gets.
 type Device struct {
-	// HostPath is the node to use, Path where it appears.
+	// HostPath is the device node on the host. Path is its path in the container.
 	HostPath, Path string
-	// Access is r, w and m in any combination, as device cgroups have it;
-	// empty for all.
+	// Access is any combination of r, w and m, as in device cgroups. If it is empty, all
+	// three are allowed.
 	Access string
-	// Mode, UID and GID are those of a node that has to be made; nil for
-	// 0666 and root. Where the node is the host's own, as in a user
-	// namespace, it keeps the host's.
+	// Mode, UID and GID are for a node that the runner creates; nil means 0666 and root.
+	// In a user namespace the host's own node is used, and it keeps its mode and owner.
 	Mode     *os.FileMode
 	UID, GID *uint32
 }
 
-// place adds the devices. The machine's root makes nodes, and lets the device
-// cgroup open them. In a user namespace no node can be made that opens
-// anything, so the host's are bound, and open for those who may open them there.
+// place adds the devices to the container. If initial is set, the process is the
+// machine's root: the container gets new nodes, and rules of the device cgroup allow to
+// open them. In a user namespace, a new node cannot open any device. So the host's nodes
+// are bind mounted; the container's processes can open them if the host's permissions
+// allow it.
 func (s *Spec) place(st *stubs, initial bool) (nodes []specs.LinuxDevice, rules []specs.LinuxDeviceCgroup, binds []specs.Mount, err error) {
 	devices := s.Devices
 	switch {
@@ -78,8 +79,8 @@ func (d Device) stat() (specs.LinuxDevice, error) {
 	return node, nil
 }
 
-// known are the devices that BuildKit gives to an insecure step, linux/major.h
-// and Documentation/admin-guide/devices.txt.
+// known are the devices that BuildKit gives to an insecure step. The numbers are from
+// linux/major.h and Documentation/admin-guide/devices.txt.
 var known = []specs.LinuxDevice{
 	{Path: "/dev/kmsg", Type: "c", Major: 1, Minor: 11},
 	{Path: "/dev/cuse", Type: "c", Major: 10, Minor: 203},
@@ -91,8 +92,8 @@ var known = []specs.LinuxDevice{
 
 const loopMajor, loops = 7, 8
 
-// privilegedNodes may be there before their drivers are, which opening them
-// loads.
+// privilegedNodes returns the nodes of an insecure step. A node may exist before its
+// driver is loaded; opening the node loads the driver.
 func privilegedNodes() []specs.LinuxDevice {
 	nodes := append([]specs.LinuxDevice(nil), known...)
 	for i := range int64(loops) {
@@ -101,7 +102,7 @@ func privilegedNodes() []specs.LinuxDevice {
 	return nodes
 }
 
-// privilegedDevices are the host's nodes that the user may open.
+// privilegedDevices returns those of the host's privileged nodes that the user may read.
 func privilegedDevices() []Device {
 	var out []Device
 	for _, n := range privilegedNodes() {

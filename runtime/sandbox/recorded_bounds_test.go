@@ -14,8 +14,9 @@ import (
 	"github.com/shale-build/shale/runtime/sandbox"
 )
 
-// Whatever a step's processes do while their calls are answered, the step ends,
-// nothing outside of its root file system changes, and no descriptor is lost.
+// A step's processes may do anything while their system calls are answered. The step must
+// still end, no file outside its root file system may change, and no file descriptor may
+// leak.
 func TestRecordedHostile(t *testing.T) {
 	exe, err := os.Executable()
 	if err != nil {
@@ -32,7 +33,7 @@ func TestRecordedHostile(t *testing.T) {
 		{program: "bomb", arg: "6"},
 	}
 	r := newRunner(t)
-	// What a runner opens once.
+	// A first step opens the descriptors that the runner keeps.
 	if code, out, err := runIn(t, r, recordedSpec(newRootfs(t), "true")); err != nil || code != 0 {
 		t.Fatalf("code %d, %v\n%s", code, err, out)
 	}
@@ -53,7 +54,7 @@ func TestRecordedHostile(t *testing.T) {
 			}
 			s := recordedSpec(root, "")
 			s.Mounts = append(mounts, sandbox.Mount{Source: exe, Target: "/hostile", ReadOnly: true})
-			// The machine is to outlive a bomb that is larger than was meant.
+			// If a bug makes the bomb larger, the machine must survive it.
 			s.Rlimits = []sandbox.Rlimit{{Type: "RLIMIT_NPROC", Soft: 2000, Hard: 2000}}
 			s.Args = []string{"/usr/bin/perl", "-e", `exec {"/hostile"} "hostile", @ARGV`, tt.program, arg}
 			before := descriptors(t)
@@ -61,7 +62,7 @@ func TestRecordedHostile(t *testing.T) {
 			if err != nil || code != 0 || out != tt.want {
 				t.Errorf("code %d, %v\n%s", code, err, out)
 			}
-			for range 100 { // what a container leaves to close, others close in their time
+			for range 100 { // some descriptors are closed a little later
 				if len(gained(before, descriptors(t))) == 0 {
 					break
 				}
@@ -83,7 +84,7 @@ func TestRecordedHostile(t *testing.T) {
 	}
 }
 
-// What is recorded about files outside is not told to a step.
+// A step must not see the recorded owners of files outside.
 func TestRecordedShowsNothingOutside(t *testing.T) {
 	root, mounts := usrRootfs(t)
 	outside := filepath.Join(filepath.Dir(root), "outside")
@@ -111,7 +112,7 @@ for my $p ("/proc/self/", "/proc/self/fd/", "/proc/thread-self/", "/dev/fd/", "/
 	}
 }
 
-// descriptors counts this process's descriptors by what they lead to.
+// descriptors counts this process's file descriptors by the kind of file.
 func descriptors(t *testing.T) map[string]int {
 	t.Helper()
 	list, err := os.ReadDir("/proc/self/fd")
@@ -122,15 +123,15 @@ func descriptors(t *testing.T) map[string]int {
 	for _, e := range list {
 		to, err := os.Readlink("/proc/self/fd/" + e.Name())
 		if err != nil {
-			continue // that of the directory itself
+			continue // the descriptor of the directory itself
 		}
-		kind, _, _ := strings.Cut(to, "[") // pipe:[123] and the like
+		kind, _, _ := strings.Cut(to, "[") // for example pipe:[123]
 		count[kind]++
 	}
 	return count
 }
 
-// gained says what there is more of than before.
+// gained lists the kinds of file that after has more of than before.
 func gained(before, after map[string]int) (more []string) {
 	for to, n := range after {
 		if n > before[to] {
@@ -140,7 +141,7 @@ func gained(before, after map[string]int) (more []string) {
 	return more
 }
 
-// processesOf lists the processes that run a file as a step's program.
+// processesOf lists the processes that run exe as a step's program.
 func processesOf(t *testing.T, exe string) (left []string) {
 	t.Helper()
 	lines, err := filepath.Glob("/proc/[0-9]*/cmdline")

@@ -14,8 +14,9 @@ import (
 	"github.com/shale-build/shale/runtime/sandbox"
 )
 
-// Links and FIFOs of a layer below have the same owners whatever copies them up: to the
-// step, and to who looks at its changes.
+// Symbolic links and FIFOs of a lower directory must keep their owners when an operation
+// copies them up. The step must see these owners, and they must be recorded in the upper
+// directory.
 func TestRecordedCopyUp(t *testing.T) {
 	exe, err := os.Executable()
 	if err != nil {
@@ -96,14 +97,14 @@ func TestRecordedCopyUp(t *testing.T) {
 		if err == nil {
 			_, _, err = s.Owners.OwnerOf(unix.AT_FDCWD, path, &st)
 		}
-		// Without a record it belongs to who runs the test.
+		// Without a record, the file has the owner of the test process.
 		if got := fmt.Sprintf("%d:%d", st.Uid, st.Gid); err != nil || got != owner {
 			t.Errorf("%s of %s is in the layer, %v, want %s", name, got, err, owner)
 		}
 	}
 }
 
-// copyUp does what makes a file of a layer below another file.
+// copyUp performs all operations that copy a file of a lower directory up.
 func copyUp(string) error {
 	if err := os.Chdir("/files"); err != nil {
 		return err

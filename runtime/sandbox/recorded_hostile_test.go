@@ -16,7 +16,7 @@ import (
 	"github.com/shale-build/shale/runtime/sandbox"
 )
 
-// usrRootfs is a root filesystem with the machine's own programs, perl among them.
+// usrRootfs creates a root file system with the machine's own programs, including perl.
 func usrRootfs(t *testing.T) (root string, mounts []sandbox.Mount) {
 	t.Helper()
 	root = filepath.Join(t.TempDir(), "rootfs")
@@ -51,7 +51,7 @@ func runIn(t *testing.T, r *sandbox.Runner, s sandbox.Spec) (code int, out strin
 	return code, buf.String(), err
 }
 
-// What lies outside of the root filesystem stays what it is.
+// Files outside the root file system must not change.
 func TestRecordedConfinement(t *testing.T) {
 	root := newRootfs(t)
 	link(t, root, "chown")
@@ -93,7 +93,7 @@ func TestRecordedConfinement(t *testing.T) {
 	}
 }
 
-// A path that changes under the supervisor's hands leads nowhere else either.
+// A step must not reach a file outside by changing a path while the supervisor uses it.
 func TestRecordedRace(t *testing.T) {
 	root, mounts := usrRootfs(t)
 	s := recordedSpec(root, "")
@@ -125,8 +125,9 @@ kill 9, $kid; wait; print "ok\n";`}
 	}
 }
 
-// Handled with SA_RESTART (without it the kernel may end any call that is handed
-// over with EINTR), signals neither repeat a call that makes a file nor lose its descriptor.
+// Signals must not repeat a call that creates a file, nor lose its file descriptor. The
+// handler uses SA_RESTART: without it, the kernel may end each supervised call with
+// EINTR.
 func TestRecordedSignals(t *testing.T) {
 	root, mounts := usrRootfs(t)
 	s := recordedSpec(root, "")
@@ -151,7 +152,8 @@ print $seen > 10 ? "ok\n" : "too few signals: $seen\n";`}
 	}
 }
 
-// A change of owner through a descriptor is recorded, and forgotten when it is undone.
+// A change of owner through a file descriptor must be recorded. The record must be
+// removed when the change is undone.
 func TestRecordedDescriptors(t *testing.T) {
 	root, mounts := usrRootfs(t)
 	s := recordedSpec(root, "")
@@ -174,7 +176,8 @@ print "ok\n";`}
 	}
 }
 
-// Many processes at once keep their identities apart, and none outlives the step.
+// Many processes that run at the same time must keep their own identities, and none may
+// outlive the step.
 func TestRecordedForks(t *testing.T) {
 	root, mounts := usrRootfs(t)
 	s := recordedSpec(root, "")
@@ -205,7 +208,8 @@ print $bad ? "$bad wrong\n" : "ok\n";`}
 	}
 }
 
-// A step whose calls cannot be answered ends with the reason.
+// If the calls of a step cannot be answered, the step must end and Run must return the
+// reason.
 func TestRecordedFailure(t *testing.T) {
 	s := recordedSpec(newRootfs(t), "sleep 60")
 	s.Upper = filepath.Join(t.TempDir(), "none")

@@ -17,8 +17,8 @@ import (
 	"github.com/shale-build/shale/runtime/sandbox"
 )
 
-// What is answered is what the kernel says: the same programs run with all ids, where
-// there are any, and say the same.
+// The answers for recorded ownership must equal the kernel's. Each program runs twice,
+// with one mapped id and, if possible, with all ids. Both runs must print the same.
 func TestRecordedIsTheKernels(t *testing.T) {
 	exe, err := os.Executable()
 	if err != nil {
@@ -111,7 +111,7 @@ peer of half: ok, 8
 	}
 }
 
-// asUser calls fn in a thread that is a user, for good.
+// asUser calls fn on a thread that has become the given user. The thread ends with fn.
 func asUser(uid, gid uint32, groups []uint32, fn func()) {
 	done := make(chan struct{})
 	go func() {
@@ -125,8 +125,8 @@ func asUser(uid, gid uint32, groups []uint32, fn func()) {
 	<-done
 }
 
-// makeAmidParents makes files, as a user, in directories that another thread makes at
-// the same time, and says whose they become.
+// makeAmidParents creates files, as a user, in directories that another thread creates at
+// the same time. It prints whether they belong to the user.
 func makeAmidParents(string) error {
 	const rounds, threads = 300, 4
 	unix.Umask(0)
@@ -218,7 +218,7 @@ func said(err error) string {
 	return err.Error()
 }
 
-// changeOwners says what comes of changes of owner by several users.
+// changeOwners lets several users change owners and prints the results.
 func changeOwners(string) error {
 	const same = -1
 	unix.Umask(0)
@@ -267,7 +267,7 @@ func changeOwners(string) error {
 		if err := unix.Lstat("/tmp/f", &was); err != nil {
 			return err
 		}
-		// Times are as fine as the kernel's ticks.
+		// The kernel updates the clock for file times only at its ticks.
 		_ = unix.Nanosleep(&unix.Timespec{Nsec: 20_000_000}, nil)
 		var err error
 		users[c.user](func() { err = unix.Fchownat(unix.AT_FDCWD, "/tmp/f", c.uid, c.gid, unix.AT_SYMLINK_NOFOLLOW) })
@@ -289,7 +289,7 @@ func changeOwners(string) error {
 	return changeOwnersBy()
 }
 
-// changeOwnersBy goes through the ways to name a file.
+// changeOwnersBy changes owners with each way to name a file.
 func changeOwnersBy() error {
 	if err := newFile("/tmp/f", "regular", 0o755); err != nil {
 		return err
@@ -316,10 +316,11 @@ func changeOwnersBy() error {
 	return nil
 }
 
-// giveOddArguments makes calls with values that the kernel cuts or refuses.
+// giveOddArguments makes system calls with arguments that the kernel truncates or
+// refuses.
 func giveOddArguments(string) error {
 	runtime.LockOSThread()
-	const above = 7 << 32 // what the kernel does not look at
+	const above = 7 << 32 // the kernel ignores these bits
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM, 0)
 	if err != nil {
 		return err
@@ -355,7 +356,7 @@ func saidErrno(errno syscall.Errno) string {
 	return errno.Error()
 }
 
-// newFile makes a file of 5:6.
+// newFile creates a file that belongs to user 5 and group 6.
 func newFile(path, kind string, mode uint32) error {
 	var err error
 	switch kind {

@@ -13,7 +13,7 @@ import (
 	"github.com/shale-build/shale/runtime/sandbox"
 )
 
-// recordedSpec is a step whose owners are recorded.
+// recordedSpec returns a Spec for a step with recorded ownership.
 func recordedSpec(root, script string) sandbox.Spec {
 	s := shell(root, script)
 	s.SingleID, s.Owners, s.Ownership = true, recorded.New(), recorded.TierFull
@@ -91,7 +91,7 @@ func TestRecordedOwnership(t *testing.T) {
 	}
 }
 
-// withoutRecords checks that no file has an attribute with its owner.
+// withoutRecords checks that no file has an owner in an extended attribute.
 func withoutRecords(t *testing.T, root string) {
 	t.Helper()
 	err := filepath.WalkDir(root, func(name string, _ fs.DirEntry, err error) error {

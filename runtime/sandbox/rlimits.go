@@ -2,7 +2,7 @@ package sandbox
 
 import "golang.org/x/sys/unix"
 
-// rlimits are getrlimit(2)'s resources.
+// rlimits maps the names of the resources of getrlimit(2) to their numbers.
 var rlimits = map[string]int{
 	"RLIMIT_AS":         unix.RLIMIT_AS,
 	"RLIMIT_CORE":       unix.RLIMIT_CORE,

@@ -22,23 +22,23 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Options configure a Runner.
+// Options are the settings of a Runner.
 type Options struct {
-	// StateDir holds the state of running containers; created when missing.
-	// It should be on a tmpfs, such as a directory in XDG_RUNTIME_DIR.
+	// StateDir is the directory for the state of running containers. New creates it if it
+	// does not exist. It should be on a tmpfs, for example in XDG_RUNTIME_DIR.
 	StateDir string
-	// Logger receives libcontainer's messages at debug level; may be nil.
+	// Logger receives libcontainer's messages at debug level. It may be nil.
 	Logger *slog.Logger
-	// NoDeviceCgroup makes the machine's root do without the device cgroup,
-	// as happens by itself where the cgroups are read-only.
+	// NoDeviceCgroup makes the machine's root work without the device cgroup. A Runner
+	// also does so if the cgroups are read-only.
 	NoDeviceCgroup bool
-	// Scope moves the process into a cgroup of version 2 that is the user's to
-	// divide, and returns it. It is called at most once, when limits are wanted
-	// that cannot be applied below the cgroup that the process is in. May be nil.
+	// Scope moves the process into a cgroup of version 2 below which the user may create
+	// cgroups, and returns that cgroup. It is called at most once: when a container has
+	// limits that cannot be applied below the process's present cgroup. It may be nil.
 	Scope func(ctx context.Context) (cgroup string, err error)
 }
 
-// Runner runs containers; safe for concurrent use.
+// Runner runs containers. It is safe for concurrent use.
 type Runner struct {
 	stateDir string
 	lock     *os.File
@@ -48,14 +48,16 @@ type Runner struct {
 
 	placing sync.Mutex
 	cgroup  cgroup
-	scope   func(ctx context.Context) (string, error) // nil once it was called
+	scope   func(ctx context.Context) (string, error) // nil after it was called
 
-	// boundProc: no fresh /proc can be mounted here.
+	// boundProc is true if the kernel refused to mount a new /proc. All later containers
+	// get a bind mount of the builder's.
 	boundProc atomic.Bool
 }
 
-// New returns a Runner for the namespaces the process is in now. It waits for another one that
-// cleans up in the same state directory until ctx ends.
+// New returns a Runner for the namespaces that the process is in now. First it removes
+// the state of builders that were killed. If another process does the same in this
+// StateDir, New waits for it until ctx ends. The caller must call Close.
 func New(ctx context.Context, o Options) (*Runner, error) {
 	if !filepath.IsAbs(o.StateDir) {
 		return nil, fmt.Errorf("state directory %q: path is not absolute", o.StateDir)
@@ -88,21 +90,23 @@ func New(ctx context.Context, o Options) (*Runner, error) {
 	}, nil
 }
 
-// Dir returns the Runner's state directory, for what has to end with it: the
-// caller removes its files before Close, and New those of a builder that was
-// killed. Containers have the names of their IDs there.
+// Dir returns the Runner's state directory, in which the caller may put files that must
+// not outlive the Runner. The caller must remove them before Close. If the builder is
+// killed, the next New removes them. Names in the directory must differ from the ids of
+// containers.
 func (r *Runner) Dir() string { return r.stateDir }
 
-// Close removes the Runner's state directory; nothing may be running.
+// Close removes the Runner's state directory, which must be empty. No container may be
+// running.
 func (r *Runner) Close() error {
 	return errors.Join(os.Remove(r.stateDir), r.lock.Close())
 }
 
 var divertOnce sync.Once
 
-// divertLogrus keeps libcontainer's warnings, which are about what it tries
-// and does without, from the user's terminal. Logrus has one logger per
-// process, so the first Runner's logger gets them.
+// divertLogrus sends libcontainer's warnings to log instead of the user's terminal. They
+// are about things that libcontainer tries and can do without. Logrus has one logger per
+// process, so all warnings go to the logger of the first Runner.
 func divertLogrus(log *slog.Logger) {
 	divertOnce.Do(func() {
 		logrus.SetOutput(io.Discard)
@@ -119,13 +123,13 @@ func (h *logHook) Fire(e *logrus.Entry) error {
 	return nil
 }
 
-// Run runs one command and waits for it and everything it started: when it
-// exits, its other processes are killed.
+// Run runs one command and waits for it and for all processes that it started. When the
+// command exits, its other processes are killed.
 //
-// The code is the command's exit status, or 128 plus the number of the signal
-// that ended it. A command that could not be started gives its code together
-// with an *ExecError. When ctx ends, the whole container is stopped and ctx's
-// cause is returned.
+// Run returns the command's exit status, or 128 plus the number of the signal that ended
+// it. If the command could not be started, Run returns the exit code of a shell together
+// with an *ExecError. If an id of the Spec is not mapped, the error wraps ErrUnmapped.
+// When ctx ends, the whole container is stopped and Run returns the cause of ctx.
 func (r *Runner) Run(ctx context.Context, s Spec) (int, error) {
 	if err := s.validate(); err != nil {
 		return 0, fmt.Errorf("run container: %w", err)
@@ -145,16 +149,17 @@ func (r *Runner) Run(ctx context.Context, s Spec) (int, error) {
 	}
 	done := make(chan result, 1)
 	go func() {
-		// The container gets a signal when the thread that started it ends
-		// (PR_SET_PDEATHSIG in prctl(2)). Locked, this one ends for nobody
-		// else's reasons; unlocked, it goes on living.
+		// The kernel sends the container's first process a signal when the thread that
+		// started it ends (PR_SET_PDEATHSIG in prctl(2)). A locked thread does not end
+		// while this function runs. It is unlocked at the end, so that the thread lives
+		// on.
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
 		s.BindProc = s.BindProc || r.boundProc.Load()
 		code, err := r.run(ctx, &s)
 		if !s.BindProc && refusesProc(err) {
-			// The kernel mounts no fresh /proc where parts of the one around
-			// are covered, as in containers (mount_namespaces(7)).
+			// The kernel refuses to mount a new /proc if parts of the present one are
+			// covered by mounts, as they are in containers (mount_namespaces(7)).
 			r.log.Debug("steps see the /proc of the container around", "error", err)
 			r.boundProc.Store(true)
 			s.BindProc = true
@@ -166,7 +171,7 @@ func (r *Runner) Run(ctx context.Context, s Spec) (int, error) {
 	return res.code, res.err
 }
 
-// run prepares the root filesystem, runs and cleans up.
+// run prepares the root file system, runs the container and removes the preparations.
 func (r *Runner) run(ctx context.Context, s *Spec) (code int, err error) {
 	left, _ := r.Unavailable(ctx, s.Limits)
 	s.Limits = s.Limits.without(left)
@@ -215,7 +220,8 @@ func (r *Runner) run(ctx context.Context, s *Spec) (code int, err error) {
 	return r.contain(ctx, s, cfg, oci)
 }
 
-// mounts lists all mounts in order, with resolved targets that exist.
+// mounts returns all mounts in order. It creates missing mount points and resolves the
+// targets.
 func (s *Spec) mounts(st *stubs, r *Runner) ([]specs.Mount, error) {
 	out := s.standardMounts(r.initial)
 	if c := r.current(); c.shown() {
@@ -225,7 +231,8 @@ func (s *Spec) mounts(st *stubs, r *Runner) ([]specs.Mount, error) {
 		if err := st.placeSpecial(p); err != nil {
 			return nil, err
 		}
-		// Docker's images have these, whoever runs a step in an empty one.
+		// Docker leaves these directories in the layer if a step runs in an image without
+		// them.
 		st.retain(p)
 	}
 	for _, f := range []struct{ source, target string }{{s.ResolvConf, "/etc/resolv.conf"}, {s.Hosts, "/etc/hosts"}} {
@@ -274,7 +281,7 @@ func (m Mount) place(st *stubs) (specs.Mount, error) {
 	return bindMount(m.Source, target, m.ReadOnly, more...), nil
 }
 
-// contain creates the container, runs the process in it and destroys it.
+// contain creates the container, runs the process in it and destroys the container.
 func (r *Runner) contain(ctx context.Context, s *Spec, cfg *configs.Config, oci *specs.Spec) (code int, err error) {
 	c, err := libcontainer.Create(r.stateDir, s.ID, cfg)
 	if err != nil {
@@ -336,7 +343,7 @@ func (s *Spec) process(cfg *configs.Config, oci *specs.Spec, sio *stdio) *libcon
 			Inheritable: oci.Process.Capabilities.Inheritable,
 			Ambient:     oci.Process.Capabilities.Ambient,
 		},
-		// Warnings of the container's init come through logrus.
+		// The container's init process sends its warnings through logrus.
 		LogLevel: fmt.Sprint(int(logrus.WarnLevel)),
 	}
 	if !s.SingleID {
@@ -358,7 +365,7 @@ func (s *Spec) process(cfg *configs.Config, oci *specs.Spec, sio *stdio) *libcon
 }
 
 func exitCode(p *libcontainer.Process) int {
-	// The error says no more than the state does.
+	// Ignore the error: it has no more information than the state.
 	state, err := p.Wait()
 	if state == nil || err != nil && state.Sys() == nil {
 		return 255
@@ -370,14 +377,15 @@ func exitCode(p *libcontainer.Process) int {
 	return state.ExitCode()
 }
 
-// refusesProc tells whether a container could not be started because the kernel
-// refused to mount /proc.
+// refusesProc reports whether a container could not be started because the kernel refused
+// to mount /proc.
 func refusesProc(err error) bool {
 	return err != nil && errors.Is(err, unix.EPERM) && strings.Contains(err.Error(), `"proc"`) ||
 		err != nil && strings.Contains(err.Error(), `mounting "proc"`) && strings.Contains(err.Error(), "operation not permitted")
 }
 
-// startError finds exec's own message in what libcontainer says.
+// startError returns an *ExecError with the message of package os/exec, if libcontainer's
+// error contains one. The code is 127 if the program was not found and 126 otherwise.
 func startError(err error) (int, error) {
 	text := err.Error()
 	i := strings.Index(text, `exec: "`)

@@ -65,7 +65,7 @@ func TestProcess(t *testing.T) {
 				tt.want = sorted(tt.want)
 			}
 			if tt.name == "descriptors" {
-				// ls itself holds the directory open.
+				// ls itself has the directory open.
 				got = strings.TrimSuffix(got, "3\n")
 			}
 			if diff := cmp.Diff(tt.want, got); diff != "" {
@@ -132,7 +132,7 @@ func TestExitCode(t *testing.T) {
 	}
 }
 
-// A kill of the first process itself comes from outside only.
+// Only a process outside the pid namespace can kill its first process.
 func TestCancel(t *testing.T) {
 	r, root := newRunner(t), newRootfs(t)
 	ctx, cancel := context.WithCancelCause(t.Context())
@@ -152,7 +152,7 @@ func TestCancel(t *testing.T) {
 	noProcess(t, "sleep\x00987")
 }
 
-// A command that is asked to stop has time to do it, but not for ever.
+// A command must get time to stop after the signal, but only until the timeout.
 func TestStopSignal(t *testing.T) {
 	stop := errors.New("stop")
 	for _, tt := range []struct {
@@ -177,8 +177,8 @@ func TestStopSignal(t *testing.T) {
 	}
 }
 
-// Where the cause of the end asks for it, all processes get SIGTERM and some time, and
-// the first process does not go on without those that it waited for.
+// If Grace returns a time for the cause, all processes must get SIGTERM and that time.
+// The first process must not continue with its next command.
 func TestGrace(t *testing.T) {
 	gentle, harsh := errors.New("gentle"), errors.New("harsh")
 	for _, tt := range []struct {
@@ -199,7 +199,8 @@ func TestGrace(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			r := newRunner(t)
 			ctx, cancel := context.WithCancelCause(t.Context())
-			// A shell that is asked before it waits for its child would wait for ever.
+			// A shell that gets the signal before it waits for its child would wait
+			// forever.
 			out := &watched{mark: "up\n", seen: func() {
 				go func() {
 					waitProcess(t, "sleep\x00983")
@@ -227,7 +228,7 @@ func TestGrace(t *testing.T) {
 	}
 }
 
-// watched calls seen when it was written mark.
+// watched calls seen when mark is written to it.
 type watched struct {
 	text bytes.Buffer
 	mark string
@@ -370,7 +371,7 @@ func TestCwdLinkStaysInside(t *testing.T) {
 		}
 		s := shell(root, "touch here")
 		s.Cwd = "/" + name + "/new"
-		_, _, err := run(t, r, s) // an error is as good as a directory inside
+		_, _, err := run(t, r, s) // an error is also a correct result
 		if e, _ := os.ReadDir(out); len(e) != 0 {
 			t.Fatalf("%s: %v outside (error %v)", name, e, err)
 		}
@@ -391,7 +392,7 @@ func TestUserWithoutID(t *testing.T) {
 
 func TestOtherUserHasNoCapabilities(t *testing.T) {
 	if entered.SingleID() {
-		return // TestUserWithoutID
+		return // see TestUserWithoutID
 	}
 	r, root := newRunner(t), newRootfs(t)
 	s := shell(root, "id -u; id -G; grep -E 'Cap(Inh|Prm|Eff|Amb)' /proc/self/status | grep -c 0000000000000000; echo x >/dev/stderr")
@@ -401,10 +402,11 @@ func TestOtherUserHasNoCapabilities(t *testing.T) {
 	}
 }
 
-// A node for the disk can be made, as with Docker, and not be used.
+// A step may create a device node for the disk, as with Docker, but must not be able to
+// use it.
 func TestHostDevicesAreOutOfReach(t *testing.T) {
 	if entered.Mode != userns.ModeRoot {
-		// Elsewhere the kernel refuses the node itself.
+		// In other modes the kernel refuses to create the node.
 		r, root := newRunner(t), newRootfs(t)
 		if code, out, err := run(t, r, shell(root, "mknod /tmp/null c 1 3")); err != nil || code == 0 {
 			t.Errorf("code %d, error %v, %s", code, err, out)
@@ -426,7 +428,7 @@ func TestHostDevicesAreOutOfReach(t *testing.T) {
 				t.Fatal(err)
 			}
 			root := newRootfs(t)
-			// A node that came with the image.
+			// The image contains a device node.
 			if err := mknod(filepath.Join(root, "tmp/given")); err != nil {
 				t.Fatal(err)
 			}

@@ -14,96 +14,104 @@ import (
 	"github.com/shale-build/shale/runtime/recorded"
 )
 
-// Spec describes one container.
+// Spec describes one container and its command.
 type Spec struct {
-	// ID names the container's state and cgroup; unique among those running.
-	// Empty for a random one.
+	// ID names the container's state and its cgroup. It must be unique among running
+	// containers. If it is empty, Run chooses a random one.
 	ID string
-	// Rootfs is the absolute path of a mounted, writable root filesystem.
+	// Rootfs is the absolute path of a mounted, writable root file system.
 	Rootfs string
-	// ReadonlyRootfs makes it read-only for the command. It still has to be
-	// writable for the runner, which may have to create mount points.
+	// ReadonlyRootfs makes Rootfs read-only for the command. It must still be writable
+	// for the runner, which may have to create mount points in it.
 	ReadonlyRootfs bool
 
 	Args []string
 	Env  []string
-	// Cwd is absolute, in the container; created for the user when missing.
-	// Empty means the root.
+	// Cwd is the working directory, an absolute path in the container. If it does not
+	// exist, it is created and given to the user. If it is empty, Cwd is the root
+	// directory.
 	Cwd            string
 	UID, GID       uint32
 	AdditionalGIDs []uint32
 	Hostname       string
 
-	// Mounts are made in order, after the standard ones; parents first.
+	// Mounts are made in order, after the standard mounts. A parent must come before its
+	// children.
 	Mounts  []Mount
 	Devices []Device
-	// Hooks are programs of the host that libcontainer runs while it makes
-	// and removes the container. They find its description in config.json of
-	// the bundle that the state on their standard input names, without the
-	// command's variables.
+	// Hooks are programs of the host that libcontainer runs while it creates and removes
+	// the container. They read the container's state on their standard input. The state
+	// names the bundle directory, whose config.json describes the container without the
+	// command's environment variables.
 	Hooks   *specs.Hooks
 	Network Network
-	// Hosts and ResolvConf are paths of files on the host that appear
-	// read-only at /etc/hosts and /etc/resolv.conf; empty for none.
+	// Hosts and ResolvConf are the paths of files on the host. They are mounted read-only
+	// at /etc/hosts and /etc/resolv.conf. If a path is empty, nothing is mounted.
 	Hosts, ResolvConf string
-	// HostsAdded tells that Hosts names more than the machine does.
+	// HostsAdded is true if Hosts has entries that the machine's own /etc/hosts lacks.
+	// Only an InPlace uses it: otherwise it keeps the file that the container engine
+	// mounted.
 	HostsAdded bool
 
 	Rlimits []Rlimit
-	// Limits that Runner.Unavailable names are left out.
+	// Limits are the container's resource limits. Run leaves out those that
+	// Runner.Unavailable names.
 	Limits Limits
 	// ShmSize is the size of /dev/shm in bytes; 0 means 64 MiB.
 	ShmSize int64
-	// Privileged gives all capabilities the process itself has, to users
-	// other than root as well, no seccomp filter, no masked paths, a
-	// writable /sys and the devices that such steps use (RUN
-	// --security=insecure). In a user namespace the capabilities hold for
-	// what belongs to it, and the kernel goes on refusing the rest: other
-	// devices, modules, the clock, mounting block devices.
+	// Privileged is for RUN --security=insecure. The command gets all capabilities of the
+	// process, also if its user is not root. It gets no seccomp filter and no masked
+	// paths, a writable /sys and the devices that such steps use. In a user namespace the
+	// capabilities are valid only for resources that belong to the namespace. The kernel
+	// still refuses access to other devices, loading modules, setting the clock and
+	// mounting block devices.
 	Privileged bool
-	// AllArchSeccomp lets the filter accept the 32-bit system calls of the
-	// machine too; costs some 20 ms. Without it such programs are killed.
+	// AllArchSeccomp makes the seccomp filter accept the machine's 32-bit system calls
+	// too. That costs about 20 ms. Without it, 32-bit programs are killed.
 	AllArchSeccomp bool
-	// SingleID says that root is the only mapped id: supplementary groups
-	// are dropped, as they cannot be set.
+	// SingleID must be set if root is the only mapped id. Supplementary groups cannot be
+	// set then, so they are dropped.
 	SingleID bool
-	// Owners, if not nil, records the owners that the one id of the user
-	// namespace cannot give: the command may be any user and change to any, and
-	// sees what Ownership says. Otherwise only mapped ids can be used.
+	// Owners, if not nil, records the owners that the one mapped id of the user namespace
+	// cannot express. The command may then have any user id and change to any other, and
+	// sees recorded ownership as Ownership defines. If Owners is nil, only mapped ids can
+	// be used.
 	Owners    *recorded.Owners
 	Ownership recorded.Tier
-	// Upper is the overlay's directory of changes to Rootfs, if it is one.
+	// Upper is the upper directory of the overlay that is mounted at Rootfs. It is empty
+	// if Rootfs is not an overlay.
 	Upper string
-	// BindProc shows the builder's /proc instead of a fresh one, for
-	// containers in which the kernel refuses to mount it.
+	// BindProc mounts the builder's /proc in the container instead of a new one. It is
+	// for outer containers in which the kernel refuses to mount a new /proc.
 	BindProc bool
 
-	// Stdin is the command's input; nil means /dev/null. Reading from it may
-	// go on after Run returned, until its next Read ends.
+	// Stdin is the command's input; nil means /dev/null. A Read of Stdin may still be
+	// running after Run returned.
 	Stdin          io.Reader
-	Stdout, Stderr io.Writer // nil discards
+	Stdout, Stderr io.Writer // nil discards the output
 
-	// StopSignal asks the command to end when the context of Run does; after
-	// StopTimeout it is killed nevertheless. 0 kills at once.
+	// StopSignal is sent to the command when the context of Run ends. If the command has
+	// not ended after StopTimeout, the container is killed. If StopSignal is 0, Grace
+	// decides.
 	StopSignal  syscall.Signal
 	StopTimeout time.Duration
-	// Grace returns how long all processes of the command have after a SIGTERM
-	// before they are killed, given the cause of the end of Run's context; 0 kills
-	// at once. It is asked where StopSignal is 0; nil is as one that returns 0.
+	// Grace is used if StopSignal is 0. Its argument is the cause of the end of Run's
+	// context. It returns how long all processes of the command have after SIGTERM until
+	// they are killed. They are killed at once if it returns 0 or if Grace is nil.
 	Grace func(cause error) time.Duration
 
-	// Terminal gives the command a terminal; Stderr is not used then.
+	// Terminal gives the command a terminal. Stderr is not used then.
 	Terminal bool
 	// Size is the terminal's first size.
 	Size WinSize
-	// Resize delivers later sizes; may be nil.
+	// Resize delivers later sizes. It may be nil.
 	Resize <-chan WinSize
 }
 
 // WinSize is a terminal's size in characters.
 type WinSize struct{ Width, Height uint16 }
 
-// MountType tells the two kinds of Mount apart.
+// MountType is the kind of a Mount.
 type MountType int
 
 // The kinds of Mount.
@@ -112,30 +120,32 @@ const (
 	Tmpfs
 )
 
-// Mount is something put into the container.
+// Mount is a bind mount or a tmpfs in the container.
 type Mount struct {
 	Type MountType
-	// Source is a host path nobody but the builder can change; Bind only.
+	// Source is the path of a file or directory on the host, for a Bind only. Only the
+	// builder may be able to change it.
 	Source string
-	// Target is absolute, in the container; symbolic links in it are
-	// followed inside the root filesystem.
+	// Target is an absolute path in the container. Symbolic links in it are followed
+	// inside the root file system.
 	Target   string
 	ReadOnly bool
-	// Kept and InMemory are for an InPlace, which has to know what it can
-	// copy: a Kept source gets what the command makes of it, one InMemory
-	// must not get onto a disk.
+	// Kept and InMemory are used by an InPlace only. They determine how it may copy the
+	// source. With Kept, the source must get the changes that the command makes. With
+	// InMemory, the content must not be written to a disk.
 	Kept, InMemory bool
-	// NoSUID and NoExec forbid set-id programs, and any program, of a Bind.
+	// NoSUID forbids set-user-ID and set-group-ID programs in a Bind. NoExec forbids all
+	// programs.
 	NoSUID, NoExec bool
-	// Size limits a Tmpfs, in bytes; 0 means half the memory.
+	// Size limits a Tmpfs, in bytes; 0 means half of the memory.
 	Size int64
-	// Mode of a Tmpfs's root; 0 takes that of the directory it covers, or
-	// 01777 for one that did not exist.
+	// Mode is the mode of a Tmpfs's root directory. 0 means the mode of the directory
+	// that it covers, or 01777 if that did not exist.
 	Mode uint32
 }
 
-// Network is NoNetwork (also the zero value's meaning), HostNetwork or the path
-// of a network namespace that belongs to the current user namespace.
+// Network is NoNetwork, HostNetwork, or the path of a network namespace that belongs to
+// the present user namespace. The zero value means NoNetwork.
 type Network string
 
 // Networks without a path.
@@ -144,15 +154,15 @@ const (
 	HostNetwork Network = "host"
 )
 
-// Rlimit is a resource limit; Type is a name as RLIMIT_NOFILE.
+// Rlimit is a resource limit. Type is a name of getrlimit(2), for example RLIMIT_NOFILE.
 type Rlimit struct {
 	Type       string
 	Soft, Hard uint64
 }
 
-// ExecError tells that the command could not be started, in the words and
-// with the exit code a shell or Docker uses: 127 for a command that is not
-// there, 126 for one that cannot be run.
+// ExecError is returned if the command could not be started. Message and Code are those
+// of a shell or Docker: Code is 127 if the program does not exist and 126 if it cannot be
+// executed.
 type ExecError struct {
 	Code    int
 	Message string
@@ -160,7 +170,8 @@ type ExecError struct {
 
 func (e *ExecError) Error() string { return e.Message }
 
-// ErrUnmapped is wrapped when a user or group has no id in the user namespace.
+// ErrUnmapped is wrapped by the error of Run if a user or group of the Spec has no id in
+// the user namespace.
 var ErrUnmapped = errors.New("the id is beyond the subordinate ids of this user; use --isolation=recorded with a store of its own (--root)")
 
 func (s *Spec) validate() error {

@@ -12,12 +12,12 @@ import (
 	"github.com/shale-build/shale/internal/filelock"
 )
 
-// A Runner keeps its containers' state in a directory of its own, locked for
-// as long as it lives: what lies in an unlocked one belongs to a builder that
-// was killed. Its processes died with it; cgroups and state files did not.
+// A Runner keeps the state of its containers in a directory of its own, which is locked
+// while the Runner exists. An unlocked directory belongs to a builder that was killed.
+// The kernel has killed its processes, but its cgroups and state files still exist.
 
-// openState makes and locks a directory. A lock on the parent keeps a sweep
-// from taking it in between.
+// openState creates a directory and locks it. It holds a lock on the parent meanwhile, so
+// that no sweep removes the directory before it is locked.
 func openState(ctx context.Context, dir string) (lock *os.File, err error) {
 	parent, err := lockDir(ctx, dir)
 	if err != nil {
@@ -42,7 +42,8 @@ func lockDir(ctx context.Context, dir string) (*os.File, error) {
 	return f, nil
 }
 
-// sweep destroys what killed builders left, as far as that is possible.
+// sweep destroys the containers and removes the directories of builders that were killed.
+// It continues after errors.
 func sweep(ctx context.Context, dir string) error {
 	parent, err := lockDir(ctx, dir)
 	if err != nil {

@@ -14,8 +14,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// stdio joins the command's streams to the caller's. The command never gets a
-// descriptor of the caller's: a terminal among them could be made to type.
+// stdio connects the command's standard streams to the caller's. The command never gets a
+// file descriptor of the caller: if it were a terminal, the command could insert input
+// into it (TIOCSTI).
 type stdio struct {
 	stdin, stdout, stderr *os.File // the container's ends
 
@@ -74,7 +75,7 @@ func (sio *stdio) open(s *Spec) (err error) {
 		return err
 	}
 	if same(s.Stdout, s.Stderr) {
-		// One pipe keeps the order of what is written to both.
+		// One pipe keeps the order of writes to both.
 		sio.outputs[0].to = io.MultiWriter(&sio.head, sio.outputs[0].to)
 		sio.stderr = sio.stdout
 		return nil
@@ -99,8 +100,8 @@ func orDiscard(w io.Writer) io.Writer {
 	return w
 }
 
-// same compares like os/exec does, for which writers that cannot be compared
-// are different.
+// same reports whether a and b are the same writer. As in os/exec, writers of a type that
+// cannot be compared are different.
 func same(a, b io.Writer) (equal bool) {
 	defer func() {
 		if recover() != nil {
@@ -110,7 +111,8 @@ func same(a, b io.Writer) (equal bool) {
 	return a != nil && a == b
 }
 
-// started begins to copy once the container has its ends.
+// started closes the container's ends in this process and starts to copy. It must be
+// called after the container has started.
 func (sio *stdio) started() {
 	closeAll(&sio.stdin, &sio.stdout, &sio.stderr, &sio.consoleChild)
 	if sio.terminal {
@@ -122,18 +124,18 @@ func (sio *stdio) started() {
 	}
 	if sio.inW != nil {
 		go func() {
-			_, _ = io.Copy(sio.inW, sio.in) // the command need not read all
+			_, _ = io.Copy(sio.inW, sio.in) // the command may not read all input
 			_ = sio.inW.Close()
 		}()
 	}
 }
 
-// copyOut goes on reading after a failure to write: a command that blocks on
-// a full pipe would never end.
+// copyOut copies the output. If writing fails, it still reads the rest, because otherwise
+// the command would block forever on a full pipe.
 func (sio *stdio) copyOut(to io.Writer, from *os.File) {
 	_, err := io.Copy(to, from)
 	if err == nil || errors.Is(err, unix.EIO) || errors.Is(err, os.ErrClosed) {
-		return // EIO is how a terminal says that it was hung up
+		return // a terminal that was hung up returns EIO
 	}
 	sio.mu.Lock()
 	sio.copyErr = errors.Join(sio.copyErr, fmt.Errorf("copy output: %w", err))
@@ -150,7 +152,7 @@ func (sio *stdio) attachTerminal() {
 	sio.outputs[0].from = master
 	sio.copies.Go(func() { sio.copyOut(sio.outputs[0].to, master) })
 	if sio.in != nil {
-		go func() { _, _ = io.Copy(master, sio.in) }() // ends with the terminal
+		go func() { _, _ = io.Copy(master, sio.in) }() // ends when the terminal is closed
 	}
 	if sio.resize != nil {
 		go sio.follow(master)
@@ -171,7 +173,7 @@ func (sio *stdio) follow(master *os.File) {
 	}
 }
 
-// wait returns when all output was copied; the container has to be gone.
+// wait returns when all output was copied. The container's processes must have ended.
 func (sio *stdio) wait() error {
 	sio.copies.Wait()
 	sio.mu.Lock()
@@ -184,24 +186,24 @@ func (sio *stdio) close() {
 	closeAll(&sio.stdin, &sio.stdout, &sio.stderr, &sio.consoleChild, &sio.consoleHost)
 	for _, o := range sio.outputs {
 		if o.from != nil {
-			_ = o.from.Close() // read to its end
+			_ = o.from.Close() // all output was read
 		}
 	}
 	if sio.inW != nil {
-		_ = sio.inW.Close() // a second time where the input ended first
+		_ = sio.inW.Close() // may have been closed at the end of the input
 	}
 }
 
 func closeAll(files ...**os.File) {
 	for _, f := range files {
 		if *f != nil {
-			_ = (*f).Close() // ends the container has; some are in the list twice
+			_ = (*f).Close() // stdout and stderr may be one file
 			*f = nil
 		}
 	}
 }
 
-// headWriter keeps the first bytes and counts the rest.
+// headWriter keeps the first 4096 bytes. If more are written, over is set.
 type headWriter struct {
 	buf  bytes.Buffer
 	over bool
@@ -217,9 +219,10 @@ func (h *headWriter) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// execFailure recognises an execve(2) that failed after the container was
-// complete (a program for another machine, a missing interpreter): the init
-// process then only has its standard error left to say so.
+// execFailure returns an *ExecError if execve(2) failed after the container was complete;
+// otherwise it returns nil. For example, the program is for another architecture, or its
+// interpreter is missing. At that point the init process can report the error only on its
+// standard error.
 func (sio *stdio) execFailure(code int) *ExecError {
 	text := sio.head.buf.String()
 	if code != 255 || sio.head.over || strings.Count(text, "\n") != 1 || !strings.HasPrefix(text, "exec ") {

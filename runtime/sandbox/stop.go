@@ -9,7 +9,8 @@ import (
 	"github.com/shale-build/shale/runtime/procs"
 )
 
-// stop ends the command: at once, or after asking it and giving it some time.
+// stop ends the command. Depending on s, it kills the command at once, or sends a signal
+// first and waits for some time.
 func (r *Runner) stop(c *libcontainer.Container, s *Spec, p *libcontainer.Process, cause error, ended <-chan struct{}) {
 	switch {
 	case s.StopSignal != 0:
@@ -24,20 +25,21 @@ func (r *Runner) stop(c *libcontainer.Container, s *Spec, p *libcontainer.Proces
 			r.terminate(c, s, p, grace, ended)
 		}
 	}
-	// The first process of a pid namespace takes all others along.
+	// When the first process of a pid namespace ends, the kernel kills all others in it.
 	r.signal(c, s, unix.SIGKILL)
 }
 
-// stopPoll is how often it is looked whether processes have ended that were asked to.
+// stopPoll is the interval of the checks for processes that still run.
 const stopPoll = 20 * time.Millisecond
 
-// terminate sends SIGTERM to all processes of the command and returns when they have
-// ended, at the latest after grace.
+// terminate sends SIGTERM to all processes of the command. It returns when they have
+// ended, but after grace at the latest.
 //
-// The kernel discards a signal for the first process of a pid namespace that has no
-// handler for it (pid_namespaces(7)). Elsewhere the signal would end the process; a
-// shell here would go on with its next command as soon as the present one has ended.
-// It is stopped instead.
+// The first process of a pid namespace needs special treatment. If it has no handler for
+// a signal, the kernel discards the signal (pid_namespaces(7)). In other places SIGTERM
+// would end such a process. Here a shell would survive it, and would start its next
+// command as soon as the current one has ended. So a first process without a handler is
+// stopped with SIGSTOP instead.
 func (r *Runner) terminate(c *libcontainer.Container, s *Spec, p *libcontainer.Process, grace time.Duration, ended <-chan struct{}) {
 	first, err := p.Pid()
 	if err != nil {

@@ -10,27 +10,27 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// stubs are the files and directories made in a root filesystem only to have
-// something to mount on. They must not end up in the layer: they are removed
-// after the run unless the command put something into them, and directories
-// that changed for nothing else get their modification time back. Only /proc,
-// /dev and /sys stay where the image had none, as docker leaves them.
+// stubs are the mount points that the package creates in a root file system. They must
+// not become part of the layer. After the run they are removed, unless the command wrote
+// something into them. A directory gets its modification time back if only the stubs
+// changed it. As with docker, only /proc, /dev and /sys remain if the image lacked them.
 //
-// Everything is done through directories that were opened, inside the root,
-// before the command ran; what the command renames or replaces by symbolic
-// links in the meantime cannot divert it (CVE-2024-23652).
+// All operations use directories that were opened, inside the root, before the command
+// ran. The command cannot divert them by renaming a directory or by replacing it with a
+// symbolic link (CVE-2024-23652).
 type stubs struct {
 	root   int
 	made   []stub // in order of creation
 	before []touched
 	mounts map[string]bool // resolved targets so far
-	// undo takes away, last first, what an InPlace put over the stubs.
+	// undo holds functions that remove the files that an InPlace put over the stubs. They
+	// are called in reverse order.
 	undo    []func() error
 	inPlace bool
 }
 
 type stub struct {
-	parent int // owned descriptor
+	parent int // owned file descriptor
 	name   string
 	path   string
 	ino    uint64
@@ -38,9 +38,10 @@ type stub struct {
 	keep   bool
 }
 
-// touched is a directory in which a stub was made.
+// touched is a directory in which a stub was created. mtime is its time before the first
+// stub.
 type touched struct {
-	fd       int // owned descriptor
+	fd       int // owned file descriptor
 	dev, ino uint64
 	mtime    unix.Timespec
 }
@@ -53,11 +54,12 @@ func newStubs(rootfs string) (*stubs, error) {
 	return &stubs{root: fd, mounts: map[string]bool{}}, nil
 }
 
-// covered is false in place, where what is shown is really there.
+// covered reports whether p will be covered by a mount. In place there are no mounts, so
+// the real file is at p and must be followed.
 func (s *stubs) covered(p string) bool { return s.mounts[p] && !s.inPlace }
 
-// place makes sure target exists and returns its path without symbolic links.
-// Targets inside an earlier mount are left to libcontainer.
+// place creates target if it does not exist and returns its path without symbolic links.
+// If target is inside an earlier mount, libcontainer must create it.
 func (s *stubs) place(target string, dir bool) (resolved string, created bool, err error) {
 	w, err := newWalker(s.root, target, s.covered)
 	if err != nil {
@@ -104,8 +106,8 @@ func (s *stubs) place(target string, dir bool) (resolved string, created bool, e
 	}
 }
 
-// placeSpecial is place for kernel filesystems, whose path other things rely
-// on: a link there is an attack (CVE-2019-19921), not a layout.
+// placeSpecial calls place for a mount point of a kernel file system. Programs rely on
+// these paths, so a symbolic link there is an attack (CVE-2019-19921) and an error.
 func (s *stubs) placeSpecial(target string) error {
 	var st unix.Stat_t
 	err := unix.Fstatat(s.root, target[1:], &st, unix.AT_SYMLINK_NOFOLLOW)
@@ -116,8 +118,8 @@ func (s *stubs) placeSpecial(target string) error {
 	return err
 }
 
-// create makes one stub. The parent's time is put back at once, so that after
-// the run a different one can only be the command's doing.
+// create creates one stub. It restores the modification time of the parent at once. So a
+// different time after the run can only come from the command.
 func (s *stubs) create(w *walker, name string, dir bool) error {
 	full := w.path(name)
 	parent, err := s.touch(w.dir())
@@ -151,9 +153,9 @@ func createStub(parent int, name string, dir bool) error {
 	return unix.Close(fd)
 }
 
-// touch remembers a directory's time before its first stub and returns its
-// index in before. A directory that overlayfs copied up in between may have a
-// new inode number; it is then remembered twice, with the same time.
+// touch remembers a directory's modification time before its first stub and returns its
+// index in before. If overlayfs copies up the directory between two calls, its inode
+// number may change. Then it is remembered twice, with the same time.
 func (s *stubs) touch(fd int) (int, error) {
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
@@ -180,8 +182,7 @@ func setMtime(dir int, mtime unix.Timespec) error {
 	return nil
 }
 
-// retain keeps the stubs on the way to p: it turned out that the image is
-// meant to have them.
+// retain keeps the stubs on the path to p, because the image must have them.
 func (s *stubs) retain(p string) {
 	for i := range s.made {
 		if m := s.made[i].path; p == m || len(p) > len(m) && p[:len(m)+1] == m+"/" {
@@ -199,7 +200,7 @@ func (s *stubs) retainBelow(p string) {
 	}
 }
 
-// remove undoes place and closes everything.
+// remove removes the stubs and closes all file descriptors.
 func (s *stubs) remove() error {
 	defer s.close()
 	after := make([]unix.Timespec, len(s.before))
@@ -224,7 +225,7 @@ func (s *stubs) remove() error {
 	for i, t := range s.before {
 		var st unix.Stat_t
 		if err := unix.Fstat(t.fd, &st); err != nil || st.Nlink == 0 {
-			continue // a stub itself, or deleted by the command
+			continue // a stub, or deleted by the command
 		}
 		if st.Mtim == after[i] {
 			continue
@@ -236,7 +237,7 @@ func (s *stubs) remove() error {
 	return errors.Join(errs...)
 }
 
-// remove leaves alone what is not the stub any more or is not empty.
+// remove removes the stub. It does nothing if the stub was replaced or is not empty.
 func (m stub) remove() error {
 	var st unix.Stat_t
 	err := unix.Fstatat(m.parent, m.name, &st, unix.AT_SYMLINK_NOFOLLOW)
@@ -264,7 +265,7 @@ func (m stub) remove() error {
 
 func (s *stubs) close() {
 	for _, m := range s.made {
-		_ = unix.Close(m.parent) // a directory: nothing to lose
+		_ = unix.Close(m.parent) // a directory: no data can be lost
 	}
 	for _, t := range s.before {
 		_ = unix.Close(t.fd)

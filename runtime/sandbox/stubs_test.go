@@ -15,7 +15,7 @@ import (
 	"github.com/shale-build/shale/runtime/sandbox"
 )
 
-// snapshot lists a tree with types, modes, targets and times.
+// snapshot lists the files of a tree with their modes and modification times.
 func snapshot(t *testing.T, root string) string {
 	t.Helper()
 	var b strings.Builder
@@ -37,7 +37,7 @@ func snapshot(t *testing.T, root string) string {
 	return b.String()
 }
 
-// age gives every directory an old time with odd nanoseconds.
+// age sets an old modification time with odd nanoseconds on every directory.
 func age(t *testing.T, root string) time.Time {
 	t.Helper()
 	old := time.Unix(1500000000, 123456789)
@@ -62,7 +62,7 @@ func hostsFile(t *testing.T) string {
 	return f
 }
 
-// everything has stubs of all kinds, also below one another.
+// everything returns a Spec that needs all kinds of stubs, including nested ones.
 func everything(t *testing.T, root, script string) sandbox.Spec {
 	s := shell(root, script)
 	f := hostsFile(t)
@@ -141,7 +141,7 @@ func mountOverlay(t *testing.T, lower string) (merged, upper string) {
 	return merged, upper
 }
 
-// What the command changes keeps the time of that change.
+// A file that the command changes must keep the time of that change.
 func TestCommandsOwnTimesStay(t *testing.T) {
 	r, root := newRunner(t), newRootfs(t)
 	old := age(t, root)
@@ -190,8 +190,8 @@ func TestExistingTargetsStay(t *testing.T) {
 	}
 }
 
-// Whatever the command puts in the place of a stub or its parents, nothing
-// outside the root filesystem is removed (CVE-2024-23652).
+// The command may replace a stub or its parents. Files outside the root file system must
+// not be removed (CVE-2024-23652).
 func TestReplacedStubs(t *testing.T) {
 	r, root := newRunner(t), newRootfs(t)
 	victim := t.TempDir()

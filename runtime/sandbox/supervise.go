@@ -10,8 +10,8 @@ import (
 	"github.com/shale-build/shale/runtime/recorded"
 )
 
-// supervision is the recording of owners of one container; nil for one that has
-// ids for all.
+// supervision records the owners of files in one container. It is nil if the container
+// needs no recorded ownership.
 type supervision struct {
 	line *recorded.Line
 	done chan struct{}
@@ -20,8 +20,8 @@ type supervision struct {
 	err error
 }
 
-// supervise begins to record what the process does with owners. It must be
-// listening when the process starts, which waits for the first answer.
+// supervise starts to answer the system calls of p that set or show owners. It must be
+// called before p starts, because p waits for the first answer.
 func (r *Runner) supervise(c *libcontainer.Container, s *Spec, p *libcontainer.Process) (*supervision, error) {
 	if s.Owners == nil {
 		return nil, nil //nolint:nilnil // nothing to watch
@@ -38,7 +38,8 @@ func (r *Runner) supervise(c *libcontainer.Container, s *Spec, p *libcontainer.P
 			w.mu.Lock()
 			w.err = err
 			w.mu.Unlock()
-			// Unanswered, calls would fail in ways that no program expects.
+			// Without an answer, system calls would fail in ways that programs do not
+			// expect.
 			r.signal(c, s, unix.SIGKILL)
 		}
 	}()
@@ -48,7 +49,7 @@ func (r *Runner) supervise(c *libcontainer.Container, s *Spec, p *libcontainer.P
 func (r *Runner) serve(s *Spec, line *recorded.Line) error {
 	fd, err := line.Listener()
 	if errors.Is(err, recorded.ErrNoListener) {
-		return nil // libcontainer says why
+		return nil // libcontainer reports the reason
 	}
 	if err != nil {
 		return err
@@ -60,14 +61,14 @@ func (r *Runner) serve(s *Spec, line *recorded.Line) error {
 	return err
 }
 
-// started is called when the process has its end of the line, or never will.
+// started must be called after the attempt to start the process, also if it failed.
 func (w *supervision) started() {
 	if w != nil {
 		_ = w.line.Inner.Close() // the process has a copy
 	}
 }
 
-// failure tells what went wrong so far.
+// failure returns the first error so far.
 func (w *supervision) failure() error {
 	if w == nil {
 		return nil
@@ -77,7 +78,7 @@ func (w *supervision) failure() error {
 	return w.err
 }
 
-// end waits until nobody asks any more; the container's processes have ended.
+// end waits until the recording has ended. The container's processes must have ended.
 func (w *supervision) end() error {
 	if w == nil {
 		return nil

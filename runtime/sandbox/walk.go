@@ -11,16 +11,16 @@ import (
 
 const maxLinks = 40 // path_resolution(7)
 
-// walker follows a path inside a root filesystem the way a process confined to
-// it would. Every component is opened by itself without following links, and
-// ".." goes back to a descriptor that was opened on the way, so there is no
-// path that leaves the root.
+// walker follows a path inside a root file system as a process with that root directory
+// would. It opens each component separately and follows no link in the kernel. For "..",
+// it returns to the file descriptor of the parent that it opened before. So no path can
+// leave the root.
 type walker struct {
 	dirs   []int // open directories from the root to the current one
 	names  []string
 	rest   []string
 	links  int
-	covers func(string) bool // is something mounted there later
+	covers func(string) bool // reports whether a mount will cover the path
 }
 
 func newWalker(root int, target string, covers func(string) bool) (*walker, error) {
@@ -35,7 +35,7 @@ func (w *walker) close() { w.truncate(0) }
 
 func (w *walker) truncate(depth int) {
 	for _, fd := range w.dirs[depth:] {
-		_ = unix.Close(fd) // nothing was written
+		_ = unix.Close(fd) // no data can be lost
 	}
 	w.dirs = w.dirs[:depth]
 	if depth > 0 {
@@ -49,7 +49,7 @@ func (w *walker) path(name string) string {
 	return path.Join("/", path.Join(w.names...), name)
 }
 
-// last tells whether nothing but empty components is left.
+// last reports whether only empty components are left.
 func (w *walker) last() bool {
 	for _, c := range w.rest {
 		if c != "" && c != "." {
@@ -59,16 +59,17 @@ func (w *walker) last() bool {
 	return true
 }
 
-// step is where a walk stands.
+// step is the reason why a walk stopped.
 type step int
 
 const (
 	atEnd     step = iota // the target exists; it is the current directory or a file called name in it
 	atMissing             // name does not exist in the current directory
-	atCovered             // the rest of the path lies in something mounted at path(name)
+	atCovered             // the rest of the path is inside the mount at path(name)
 )
 
-// next goes on until the end of the path or a component that needs a decision.
+// next continues to the end of the path or to a component for which the caller must
+// decide. It returns the name of that component.
 func (w *walker) next() (step, string, error) {
 	for len(w.rest) > 0 {
 		name := w.rest[0]
@@ -93,7 +94,8 @@ func (w *walker) next() (step, string, error) {
 	return atEnd, "", nil
 }
 
-// enter goes into name; done when the caller has to decide.
+// enter enters the directory name or follows the link name. done is true if the caller
+// must decide.
 func (w *walker) enter(name string) (s step, done bool, err error) {
 	var st unix.Stat_t
 	err = unix.Fstatat(w.dir(), name, &st, unix.AT_SYMLINK_NOFOLLOW)

@@ -17,29 +17,35 @@ import (
 	"github.com/godbus/dbus/v5"
 )
 
-// limit is how long systemd may take for everything. A user's instance that was
-// started with the session answers within milliseconds.
+// limit is the time limit for all requests of Enter. If the user's instance of systemd
+// was started with the session, it answers within milliseconds.
 const limit = 30 * time.Second
 
-// ErrNoManager is wrapped by errors of Enter where no systemd runs for the user.
+// ErrNoManager is wrapped by the errors of Enter and Offered if no systemd runs for the
+// user.
 var ErrNoManager = errors.New("no systemd runs for the user")
 
-// Options configure Enter.
+// Options are the settings of Enter.
 type Options struct {
-	// UID is the user's outside of the user namespace that the process may be
-	// in. systemd compares it with the one that the kernel tells it.
+	// UID is the user's id outside the user namespace that the process may be in. systemd
+	// compares it with the id that the kernel reports for the process.
 	UID int
-	// Sockets are those to ask, first come first served; nil for the usual ones.
+	// Sockets are the sockets to ask, in order, until one of them starts the scope. nil
+	// means the usual ones.
 	Sockets []string
-	// Cgroup returns the process's control group, as a path from the root of
-	// the hierarchy of version 2, or "" if that is not known.
+	// Cgroup must be set. It returns the process's control group as a path from the root
+	// of the hierarchy of version 2, or "" if the group is not known.
 	Cgroup func() string
 }
 
-// Enter moves the process, and nothing that it has started, into a new transient
-// scope, whose control group it returns. Processes may be moved further only to
-// groups below that one. The scope ends, with everything below its group, when
-// the last process in it has ended.
+// Enter moves the process into a new transient scope and returns the scope's control
+// group. Processes that it started before are not moved. The caller may then move
+// processes only to groups below the returned one. When the last process of the scope
+// ends, systemd removes the scope and all groups below it.
+//
+// If no systemd runs for the user, the error wraps ErrNoManager. Other errors come from
+// systemd or from the connection to it. Enter also fails if systemd takes longer than 30
+// seconds.
 func Enter(ctx context.Context, o Options) (cgroup string, err error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("no answer after %v", limit))
 	defer cancel()
@@ -67,8 +73,8 @@ func Enter(ctx context.Context, o Options) (cgroup string, err error) {
 	return "", errors.Join(errs...)
 }
 
-// Offered returns nil if a systemd of the user's can be asked for a scope, else an
-// error that wraps ErrNoManager.
+// Offered returns nil if the user's systemd accepts connections, so that Enter can ask it
+// for a scope. Otherwise it returns an error that wraps ErrNoManager.
 func Offered(ctx context.Context, uid int) error {
 	var d net.Dialer
 	for _, s := range userSockets(uid) {
@@ -80,8 +86,8 @@ func Offered(ctx context.Context, uid int) error {
 	return fmt.Errorf("%w%s", ErrNoManager, remedy(uid))
 }
 
-// remedy is how root starts a systemd for the user, where the machine's first process
-// is systemd (sd_booted(3)).
+// remedy returns a hint for the error: the command with which root starts a systemd for
+// the user. It returns "" if the machine's first process is not systemd (sd_booted(3)).
 func remedy(uid int) string {
 	if _, err := os.Stat("/run/systemd/system"); err != nil {
 		return ""
@@ -89,8 +95,8 @@ func remedy(uid int) string {
 	return fmt.Sprintf(" (as root: loginctl enable-linger %d)", uid)
 }
 
-// userSockets are those of the user's systemd and of the user's bus. The first one
-// is what systemctl --user asks, and there without a bus.
+// userSockets returns the sockets of the user's systemd and of the user's bus. systemctl
+// --user also asks systemd's own socket first, which exists without a bus.
 func userSockets(uid int) []string {
 	own := filepath.Join("/run/user", strconv.Itoa(uid))
 	dirs := []string{own}
@@ -104,24 +110,24 @@ func userSockets(uid int) []string {
 	return sockets
 }
 
-// privateSocket is systemd's own, which is no bus.
+// privateSocket is systemd's own socket. It is not a bus, so it needs no Hello.
 const privateSocket = "systemd/private"
 
-// property is one of a unit, in the words of systemd's D-Bus interface.
+// property is a property of a unit, as defined by systemd's D-Bus interface.
 type property struct {
 	Name  string
 	Value dbus.Variant
 }
 
-// auxiliary describes a unit to be started together with another.
+// auxiliary describes a unit that is started together with another one.
 type auxiliary struct {
 	Name       string
 	Properties []property
 }
 
-// start has the systemd behind a socket start a scope with the process in it.
+// start asks the systemd at a socket to start a scope that contains the process.
 func start(ctx context.Context, socket string, uid int, name string) error {
-	// The library's error about a socket that is not there has lost its cause.
+	// If the socket does not exist, the error of package dbus does not wrap the cause.
 	if _, err := os.Stat(socket); err != nil {
 		return err
 	}
@@ -141,10 +147,10 @@ func start(ctx context.Context, socket string, uid int, name string) error {
 	properties := []property{
 		{"Description", dbus.MakeVariant("shale, with limits for its steps")},
 		{"PIDs", dbus.MakeVariant([]uint32{uint32(os.Getpid())})},
-		// All controllers that the user has. A step that runs out of memory
-		// does not end the scope then, either (OOMPolicy in systemd.scope(5)).
+		// Delegate all controllers that the user has. With this setting, a step that runs
+		// out of memory does not end the scope either (OOMPolicy in systemd.scope(5)).
 		{"Delegate", dbus.MakeVariant(true)},
-		// One that failed is forgotten, too.
+		// systemd must also forget a scope that failed.
 		{"CollectMode", dbus.MakeVariant("inactive-or-failed")},
 	}
 	var job dbus.ObjectPath
@@ -154,7 +160,8 @@ func start(ctx context.Context, socket string, uid int, name string) error {
 	return orTimeout(ctx, err)
 }
 
-// orTimeout replaces what became of a connection when ctx ended.
+// orTimeout returns the cause of ctx if ctx ended, because err is then only a
+// consequence.
 func orTimeout(ctx context.Context, err error) error {
 	if err != nil && ctx.Err() != nil {
 		return context.Cause(ctx)
@@ -162,7 +169,7 @@ func orTimeout(ctx context.Context, err error) error {
 	return err
 }
 
-// awaitMove waits until the process is in the scope: systemd answers before that.
+// awaitMove waits until the process is in the scope, because systemd answers earlier.
 func awaitMove(ctx context.Context, cgroup func() string, name string) (string, error) {
 	tick := time.NewTicker(2 * time.Millisecond)
 	defer tick.Stop()

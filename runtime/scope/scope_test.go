@@ -18,7 +18,7 @@ import (
 
 const home = "/user.slice/user-1000.slice"
 
-// place is where the process is, which a manager changes.
+// place holds the process's control group, which a Manager changes.
 type place struct {
 	mu   sync.Mutex
 	path string
@@ -62,7 +62,7 @@ func TestEnter(t *testing.T) {
 	tests := []struct {
 		name, socket string
 		manager      scopetest.Manager
-		want         string // of the error; "" for none
+		want         string // part of the error; "" if Enter must succeed
 	}{
 		{"systemd's own socket", "systemd/private", scopetest.Manager{}, ""},
 		{"bus", "bus", scopetest.Manager{Bus: true}, ""},
@@ -99,7 +99,8 @@ func TestEnter(t *testing.T) {
 	}
 }
 
-// The next socket is asked when one is not there, nobody listens, or it refuses.
+// If a socket does not exist, refuses connections or rejects the client, Enter must try
+// the next one.
 func TestEnterByNextSocket(t *testing.T) {
 	dir, at := t.TempDir(), &place{}
 	sockets := []string{"none", "closed", "refuses", "bus"}

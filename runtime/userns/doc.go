@@ -1,15 +1,14 @@
-// Package userns moves the process into the namespaces a build runs in.
+// Package userns moves the process into the namespaces in which a build runs.
 //
-// Enter replaces the process by a fresh image of itself (execve, same process
-// id, arguments, descriptors and terminal) which, before the Go runtime starts
-// its first thread, leaves the host's user and mount namespaces. There is no
-// parent left outside that has to forward signals, translate exit codes or
-// survive its child: whoever started shale signals and waits for the very
-// process that builds. In the usual case even that second start is saved: a
-// program can have the entry made, by C, at its first one.
+// Enter executes the program again in the same process (execve). The process keeps its
+// id, arguments, file descriptors and terminal. Before the Go runtime starts its first
+// thread, the new program leaves the host's user and mount namespaces. So no parent
+// process remains outside that would have to forward signals, translate exit codes or
+// outlive its child. The process that started shale signals and waits for the process
+// that builds. In the usual case even the second execution is not needed: C code can
+// enter the namespaces at the first start.
 //
-// The nouns are a Mode, which says how identities are mapped, and an Info,
-// which says which mode was had and why. What is mounted or run inside is for
-// other packages; this one leaves behind a mount namespace from which nothing
-// propagates to the host.
+// A Mode is a way to map ids. An Info describes the mode that was entered and the reason
+// for it. After Enter, the process is in a mount namespace from which no mount propagates
+// to the host. Other packages mount file systems and run commands in it.
 package userns

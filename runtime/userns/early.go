@@ -6,11 +6,11 @@ import "C"
 
 import "unsafe"
 
-// earlyFiles are where an early entry looks its user up.
+// earlyFiles are the files and the PATH that an early entry reads.
 type earlyFiles struct{ passwd, subUID, subGID, path string }
 
-// earlyPlan is the plan of an early entry (early.c), false when there is none.
-// It is here for the tests that compare it with choose.
+// earlyPlan returns the plan of an early entry (early.c), and false if there is none.
+// Only tests use it, to compare the plan with the one of choose.
 func earlyPlan(files earlyFiles, uid, gid int) (plan, facts, bool) {
 	var owned []*C.char
 	text := func(s string) *C.char {

@@ -70,7 +70,7 @@ func TestEarlyPlanPath(t *testing.T) {
 	for path, want := range map[string]bool{
 		"/nowhere:" + dir: true,
 		dir + ":bin":      true,
-		"bin:" + dir:      false, // Go refuses what is found relative to the working directory
+		"bin:" + dir:      false, // Go refuses relative results
 		"":                false,
 		"/nowhere":        false,
 	} {

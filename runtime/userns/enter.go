@@ -20,25 +20,25 @@ import (
 	"github.com/shale-build/shale/internal/umask"
 )
 
-// Mode says how the identities inside relate to those of the host.
+// Mode is the way in which ids inside are mapped to ids of the host.
 type Mode string
 
 const (
-	// ModeRoot is the host's (or an enclosing container's) root with
-	// CAP_SYS_ADMIN: only the mount namespace is new.
+	// ModeRoot is for root with CAP_SYS_ADMIN, of the host or of an outer container. Only
+	// the mount namespace is new.
 	ModeRoot Mode = "root"
-	// ModeFull maps root to the user and further ids to the ranges that
-	// /etc/subuid and /etc/subgid give them.
+	// ModeFull maps root to the user, and further ids to the user's ranges in /etc/subuid
+	// and /etc/subgid.
 	ModeFull Mode = "full map"
-	// ModeSingle maps root to the user and nothing else.
+	// ModeSingle maps only root, to the user.
 	ModeSingle Mode = "single id"
-	// ModeIdentity maps every id to itself: a root that lacks CAP_SYS_ADMIN,
-	// as in an ordinary container.
+	// ModeIdentity maps every id to itself. It is for root without CAP_SYS_ADMIN, as in
+	// an ordinary container.
 	ModeIdentity Mode = "identity"
 )
 
-// Names of the variables that carry a request over the exec and the outcome
-// to programs started later.
+// Names of environment variables. They carry a request to the program that is executed
+// again, and the result to programs that are started later.
 const (
 	envRequest   = "_SHALE_USERNS"
 	envNewUIDMap = "_SHALE_USERNS_NEWUIDMAP"
@@ -50,35 +50,34 @@ const (
 	envOuter     = "_SHALE_USERNS_OUTER"
 )
 
-// Info is the outcome of Enter.
+// Info is the result of Enter.
 type Info struct {
 	Mode Mode
-	// Reason says why a lesser mode than the full map was taken; empty
-	// otherwise.
+	// Reason is the reason for which Mode is not the full map. Otherwise it is empty.
 	Reason string
-	// UIDs and GIDs count the ids that can be used inside.
+	// UIDs and GIDs are the numbers of ids that can be used inside.
 	UIDs, GIDs uint64
-	// OuterUID and OuterGID are the effective ids outside.
+	// OuterUID and OuterGID are the effective ids outside the user namespace.
 	OuterUID, OuterGID int
 }
 
-// SingleID tells whether files can have no other owner than root.
+// SingleID reports whether root is the only owner that files can have.
 func (i Info) SingleID() bool { return i.UIDs <= 1 || i.GIDs <= 1 }
 
-// Options configure Enter.
+// Options are the settings of Enter.
 type Options struct {
-	// Force takes a mode without considering a better one; for tests and for
-	// users who want the behaviour of a poorer machine.
+	// Force makes Enter take this mode, even if a better one is possible. It is for
+	// tests, and for users who want shale to behave as on a machine with fewer features.
 	Force Mode
-	// Logger receives what is worth knowing at debug level; may be nil.
+	// Logger receives messages at debug level. It may be nil.
 	Logger *slog.Logger
 }
 
-// Error says which step of the entry failed and what to do about it.
+// Error is returned if a step of the entry failed.
 type Error struct {
-	Step string // unshare, newuidmap, writing uid_map, …
+	Step string // for example unshare, newuidmap or "writing uid_map"
 	Err  error
-	Fix  string // one line; may be empty
+	Fix  string // the remedy in one line; may be empty
 }
 
 func (e *Error) Error() string {
@@ -93,21 +92,21 @@ func (e *Error) Unwrap() error { return e.Err }
 
 // Enter moves the process into new namespaces.
 //
-// Called outside, it does not return unless it fails: the process executes
-// itself with the same arguments and runs main again. Called the second time,
-// it returns what came out of it. It has to be called from main before
-// anything was started or opened that an exec would lose, and every caller of
-// the process reaches it again with the same arguments.
+// The first call, outside the namespaces, returns only if it fails: the process executes
+// its program again with the same arguments and runs main again. The second call, inside,
+// returns the result. Enter must be called from main, before the process starts or opens
+// anything that an exec would lose. The second run of main must reach Enter again.
 //
-// Where the program defines shale_userns_wanted (entry.h) and the way in is
-// the usual one, the process was moved before Go started and the first call
-// returns already.
+// If the program defines shale_userns_wanted (entry.h) and the entry is the usual one,
+// the process was moved before Go started. Then the first call is inside already.
 //
-// Inside, the process is uid and gid 0 with all capabilities over its
-// namespaces, has umask 022 and a mount namespace that receives the host's
-// mounts but propagates none. In all modes but ModeRoot the environment tells
-// containers/storage to behave as rootless. Needs Linux 4.6 or later
+// Inside, the process has user id and group id 0 and all capabilities over its
+// namespaces. Its umask is 022. Its mount namespace receives mounts from the host, but
+// propagates none to the host. In all modes but ModeRoot, environment variables make
+// containers/storage behave as rootless. Enter needs Linux 4.6 or later
 // (user_namespaces(7)).
+//
+// Errors are of type *Error, except for the error of ctx.
 func Enter(ctx context.Context, o Options) (Info, error) {
 	if C.shale_userns.entered != 0 {
 		return settle(o)
@@ -129,8 +128,8 @@ func Enter(ctx context.Context, o Options) (Info, error) {
 	return Info{}, nil
 }
 
-// Current tells what Enter settled on in this process or in an ancestor that
-// started it; false when there was no entry.
+// Current returns the result of Enter in this process or in an ancestor that started it.
+// It returns false if Enter was not called.
 func Current() (Info, bool) {
 	mode := Mode(os.Getenv(envMode))
 	if mode == "" {
@@ -144,7 +143,8 @@ func Current() (Info, bool) {
 	return i, true
 }
 
-// Here describes a process that stays where it is, in a mode of the caller's.
+// Here returns the Info of a process that stays in its present namespaces. The caller
+// chooses the mode.
 func Here(mode Mode) Info {
 	return Info{
 		Mode: mode, OuterUID: os.Geteuid(), OuterGID: os.Getegid(),
@@ -152,8 +152,8 @@ func Here(mode Mode) Info {
 	}
 }
 
-// execSelf prefers the real path to /proc/self/exe: the kernel names the
-// process after it.
+// execSelf executes the program by its real path if possible, because the kernel names
+// the process after the path. Otherwise it uses /proc/self/exe.
 func execSelf(env []string) error {
 	const self = "/proc/self/exe"
 	if path, err := os.Readlink(self); err == nil && sameFile(path, self) {
@@ -170,7 +170,7 @@ func sameFile(a, b string) bool {
 	return errX == nil && errY == nil && os.SameFile(x, y)
 }
 
-// settle finishes in Go what the constructor began.
+// settle finishes in Go the entry that the C constructor (entry.c) began.
 func settle(o Options) (Info, error) {
 	if C.shale_userns.early != 0 {
 		if err := tellEarly(int(C.shale_userns.uid), int(C.shale_userns.gid)); err != nil {
@@ -201,7 +201,8 @@ func settle(o Options) (Info, error) {
 			return Info{}, &Error{Step: "environment", Err: err}
 		}
 	}
-	// A slave, not private: what the host unmounts later is not kept busy.
+	// Use a slave mount and not a private one: then an unmount on the host also unmounts
+	// here, and this process does not keep the file system busy.
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_SLAVE, ""); err != nil {
 		return Info{}, &Error{Step: "mount propagation", Err: err, Fix: explainMount(err)}
 	}
@@ -215,8 +216,8 @@ func settle(o Options) (Info, error) {
 	return i, nil
 }
 
-// tellEarly sets what Enter would have put into the environment before it
-// executed the program again.
+// tellEarly sets the environment variables that Enter would have set before executing the
+// program again.
 func tellEarly(uid, gid int) error {
 	mode := ModeFull
 	if uid == 0 {
@@ -228,8 +229,8 @@ func tellEarly(uid, gid int) error {
 		os.Setenv(envOuter, strconv.Itoa(uid)+":"+strconv.Itoa(gid)))
 }
 
-// markRootless tells containers/storage, which decides by these variables
-// whether to use user xattrs and the user's own directories.
+// markRootless sets the variables by which containers/storage decides to use user xattrs
+// and the user's own directories.
 func markRootless(i Info) error {
 	return errors.Join(
 		os.Setenv("_CONTAINERS_USERNS_CONFIGURED", "done"),
@@ -237,9 +238,10 @@ func markRootless(i Info) error {
 		os.Setenv("_CONTAINERS_ROOTLESS_GID", strconv.Itoa(i.OuterGID)))
 }
 
-// keepHome sets HOME where there is none to the user's home directory: libraries
-// would look up that of uid 0, which the process seems to be. Without an entry in
-// passwd(5) it is the root directory, as in containers, and never root's.
+// keepHome sets HOME to the user's home directory if HOME is not set. Without it,
+// libraries would look up the home directory of user id 0, the process's id inside. If
+// the user has no entry in passwd(5), HOME becomes the root directory, as in containers,
+// and never root's home directory.
 func keepHome(i Info) error {
 	if os.Getenv("HOME") != "" {
 		return nil
@@ -251,8 +253,8 @@ func keepHome(i Info) error {
 	return os.Setenv("HOME", home)
 }
 
-// settleMaps waits for the helper and falls back to a single id where it had
-// no success.
+// settleMaps waits for the helper process. If the helper failed, it falls back to a
+// single id.
 func settleMaps(mode Mode, reason string, i Info) (Mode, string, error) {
 	if mode == ModeSingle {
 		return mode, reason, writeSingle(i)
@@ -265,7 +267,7 @@ func settleMaps(mode Mode, reason string, i Info) (Mode, string, error) {
 		return mode, reason, nil
 	}
 	if countIDs("/proc/self/uid_map") != 0 || countIDs("/proc/self/gid_map") != 0 {
-		// Half a map cannot be taken back.
+		// Only one of the maps was written, and a map cannot be changed later.
 		return mode, reason, &Error{Step: mapStep(mode), Err: errors.New(report), Fix: "the ranges in /etc/subuid and in /etc/subgid must both be usable, see subuid(5)"}
 	}
 	if err := writeSingle(i); err != nil {
@@ -281,7 +283,7 @@ func mapStep(m Mode) string {
 	return "newuidmap"
 }
 
-// awaitHelper returns the helper's report, empty for success.
+// awaitHelper returns the helper's report. The report is empty if the helper succeeded.
 func awaitHelper() (string, error) {
 	f := os.NewFile(uintptr(C.shale_userns.status_fd), "userns-status")
 	defer f.Close()
@@ -309,8 +311,8 @@ func awaitHelper() (string, error) {
 	return text, nil
 }
 
-// writeSingle maps root to the user alone. The kernel wants setgroups(2)
-// given up for it (user_namespaces(7)).
+// writeSingle maps only root, to the user. For that the kernel requires that setgroups(2)
+// is disabled first (user_namespaces(7)).
 func writeSingle(i Info) error {
 	for _, w := range []struct{ file, text string }{
 		{"setgroups", "deny"},

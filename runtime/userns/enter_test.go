@@ -21,8 +21,8 @@ import (
 
 const allCaps = "000001ffffffffff"
 
-// asUser makes cmd run as the user that SHALE_TEST_USER names, else shale-test. A test
-// started by a user stays that user.
+// asUser makes cmd run as the user in SHALE_TEST_USER (default: shale-test) if the test
+// runs as root. Otherwise cmd runs as the user of the test.
 func asUser(t testing.TB, cmd *exec.Cmd) {
 	t.Helper()
 	if os.Getuid() != 0 {
@@ -43,7 +43,8 @@ func asUser(t testing.TB, cmd *exec.Cmd) {
 	cmd.Dir = "/"
 }
 
-// program returns a command for this test binary where any user can run it.
+// program returns a command that runs a copy of this test binary which any user can
+// execute.
 func program(t testing.TB, request string, args ...string) *exec.Cmd {
 	t.Helper()
 	dir, err := os.MkdirTemp("/tmp", "userns-test-")
@@ -172,7 +173,7 @@ func TestEnterFallsBack(t *testing.T) {
 
 func TestEnterAsRoot(t *testing.T) {
 	if os.Getuid() != 0 {
-		return // root's business; see TestEnterFullMap for users
+		return // for root only; see TestEnterFullMap for users
 	}
 	s := report(t, program(t, ""))
 	if s.Error != "" || s.Info.Mode != userns.ModeRoot || s.UID != 0 {
@@ -191,7 +192,8 @@ func TestEnterAsRoot(t *testing.T) {
 	checkInside(t, s, cmd)
 }
 
-// What a shell or CI system does to the process happens to the builder.
+// Signals of a shell or a CI system must reach the builder, and they must get its exit
+// status.
 func TestExitAndSignals(t *testing.T) {
 	cmd := program(t, ":exit")
 	asUser(t, cmd)

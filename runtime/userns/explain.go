@@ -9,12 +9,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// WaysOut are what to do in a container that allows no namespaces.
+// WaysOut is advice for users of a container in which no namespaces are allowed.
 const WaysOut = "in a container build as root, which works in place (runAsUser: 0, docker's --user 0), " +
 	"or let it make namespaces (seccompProfile: {type: Unconfined}, docker's --security-opt seccomp=unconfined)"
 
-// AppArmorFix is the command that installs a profile with which this program
-// may make user namespaces.
+// AppArmorFix returns the command that installs an AppArmor profile for this program.
+// With the profile, the program may create user namespaces.
 func AppArmorFix() string {
 	self, err := os.Executable()
 	if err != nil {
@@ -24,17 +24,21 @@ func AppArmorFix() string {
 		`>/etc/apparmor.d/shale && apparmor_parser -r /etc/apparmor.d/shale`, self)
 }
 
-// AppArmorRefuses returns why err, met on the way into a user namespace, is AppArmor's
-// answer, "" if it is not or that is not known. Since Linux 6.7 a profile may forbid
-// user namespaces: the kernel answers EACCES, where seccomp profiles and switches
-// have EPERM. Ubuntu's kernels, from 23.10 on, let programs without a profile have
-// one without capabilities; there it is the first mount that is refused.
+// AppArmorRefuses returns the reason if AppArmor caused err, which must be an error of
+// entering a user namespace. It returns "" if AppArmor did not cause it or if that is not
+// known.
+//
+// Since Linux 6.7 a profile may forbid user namespaces. The kernel then returns EACCES,
+// but EPERM if a seccomp profile or a sysctl forbids them. Since 23.10, Ubuntu's kernels
+// give a program without a profile a special profile without capabilities. On them the
+// first mount is refused, not the namespace.
 func AppArmorRefuses(err error) string {
 	if !errors.Is(err, unix.EACCES) && !errors.Is(err, unix.EPERM) {
 		return ""
 	}
 	label := appArmorLabel()
-	// What Ubuntu's kernels call a program without a profile in its namespace.
+	// Ubuntu's kernels give this label to a program without a profile that is in a user
+	// namespace.
 	without := !strings.HasSuffix(label, ")") || strings.HasPrefix(label, "unprivileged_userns ")
 	switch {
 	case without && sysctl("kernel/apparmor_restrict_unprivileged_userns") == "1":
@@ -45,13 +49,13 @@ func AppArmorRefuses(err error) string {
 	return ""
 }
 
-// appArmorLabel is this process's, "" without AppArmor: "unconfined", or a profile
-// with its mode in parentheses.
+// appArmorLabel returns the AppArmor label of this process. The label is "unconfined", or
+// the name of a profile followed by its mode in parentheses. Without AppArmor it is "".
 func appArmorLabel() string {
 	for _, file := range []string{"apparmor/current", "current"} {
 		b, err := os.ReadFile("/proc/thread-self/attr/" + file) // #nosec G304 -- names are constants
 		label := strings.TrimRight(string(b), "\x00\n")
-		// Those of SELinux and Smack are in the second one too.
+		// The second file may also contain a label of SELinux or Smack.
 		if err == nil && (label == "unconfined" || strings.HasSuffix(label, ")")) {
 			return label
 		}
@@ -59,7 +63,7 @@ func appArmorLabel() string {
 	return ""
 }
 
-// explainUnshare finds what forbids user namespaces.
+// explainUnshare returns the reason for which user namespaces are forbidden, and the fix.
 func explainUnshare(err error) string {
 	if why := AppArmorRefuses(err); why != "" {
 		return why + "; " + AppArmorFix()

@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// maxExtents is how many lines the kernel takes since Linux 4.15
+// maxExtents is the number of lines that the kernel accepts since Linux 4.15
 // (user_namespaces(7)).
 const maxExtents = 340
 
@@ -23,13 +23,13 @@ type IDRange struct{ Start, Count uint64 }
 // extent is one line of /proc/PID/uid_map.
 type extent struct{ inside, outside, count uint64 }
 
-// SubUIDs returns the ranges /etc/subuid, or getsubids(1) where the name
-// service has them, gives to a user.
+// SubUIDs returns a user's ranges of subordinate user ids from /etc/subuid. If the file
+// has none and nsswitch.conf names a source for them, it asks getsubids(1).
 func SubUIDs(ctx context.Context, userName string, uid int) []IDRange {
 	return subIDs(ctx, "/etc/subuid", nil, userName, uid)
 }
 
-// SubGIDs is SubUIDs for /etc/subgid.
+// SubGIDs does the same as SubUIDs for group ids and /etc/subgid.
 func SubGIDs(ctx context.Context, userName string, uid int) []IDRange {
 	return subIDs(ctx, "/etc/subgid", []string{"-g"}, userName, uid)
 }
@@ -45,8 +45,7 @@ func subIDs(ctx context.Context, file string, flags []string, userName string, u
 	return askNameService(ctx, flags, userName)
 }
 
-// parseSubIDs reads subuid(5). Lines it cannot make sense of are left out, as
-// newuidmap leaves them out.
+// parseSubIDs parses subuid(5). It ignores invalid lines, as newuidmap does.
 func parseSubIDs(r io.Reader, userName string, uid int) []IDRange {
 	var out []IDRange
 	s := bufio.NewScanner(r)
@@ -71,8 +70,8 @@ func parseRange(start, count string) (IDRange, bool) {
 	return IDRange{a, n}, true
 }
 
-// askNameService asks getsubids, which knows the sources that nsswitch.conf
-// names; its lines are "0: user start count".
+// askNameService asks getsubids, which supports the sources that nsswitch.conf names. Its
+// output has lines of the form "0: user start count".
 func askNameService(ctx context.Context, flags []string, userName string) []IDRange {
 	conf, err := os.ReadFile("/etc/nsswitch.conf")
 	if userName == "" || err != nil || !bytes.Contains(conf, []byte("subid")) {
@@ -97,8 +96,9 @@ func askNameService(ctx context.Context, flags []string, userName string) []IDRa
 	return ranges
 }
 
-// usable leaves out what the kernel would refuse: ranges that hold the user's
-// own id, which root takes, or that overlap an earlier one.
+// usable returns the ranges that the kernel accepts. It leaves out a range that contains
+// the user's own id, because root is mapped to it. It also leaves out a range that
+// overlaps an earlier one.
 func usable(own int, ranges []IDRange) []IDRange {
 	taken := []IDRange{{uint64(own), 1}} // #nosec G115 -- ids are not negative
 	var out []IDRange
@@ -123,7 +123,7 @@ func overlaps(r IDRange, taken []IDRange) bool {
 	return false
 }
 
-// toolMap writes a map as arguments of newuidmap(1): root is the user, the
+// toolMap returns a map as arguments of newuidmap(1). Root is mapped to the user, and the
 // ranges follow from id 1.
 func toolMap(own int, ranges []IDRange) string {
 	var b strings.Builder
@@ -136,10 +136,10 @@ func toolMap(own int, ranges []IDRange) string {
 	return b.String()
 }
 
-// identity maps what can be used now to itself, extent by extent: a line of a
-// nested map must not reach over two lines of its parent's. All ids in one line
-// are divided into two: that line is how libcontainer and containers/storage
-// recognize the machine's own namespace, which this one is not.
+// identity returns a map of every usable id to itself, extent by extent: a line of a
+// nested map must not span two lines of the parent's map. If one line maps all ids, it is
+// split into two. libcontainer and containers/storage take one such line as the sign of
+// the machine's initial namespace, and the new namespace is not the initial one.
 func identity(m []extent) string {
 	var lines []string
 	if len(m) == 1 && m[0] == (extent{0, 0, 1<<32 - 1}) {

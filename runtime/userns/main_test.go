@@ -13,7 +13,7 @@ import (
 	"github.com/shale-build/shale/runtime/userns"
 )
 
-// state is what a process sees after Enter.
+// state is the state of a process after Enter.
 type state struct {
 	Info     userns.Info
 	PID      int
@@ -27,8 +27,9 @@ type state struct {
 	Error    string
 }
 
-// TestMain is also the program under test: with USERNS_TEST it enters as
-// asked and reports, or does what follows the colon.
+// TestMain runs the tests. If USERNS_TEST is set, the process is the program under test:
+// it enters the given mode and prints its state. An action after a colon replaces the
+// printing.
 func TestMain(m *testing.M) {
 	request, ok := os.LookupEnv("USERNS_TEST")
 	if !ok {

@@ -13,22 +13,22 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// facts are what the choice of a mode depends on.
+// facts are the inputs for the choice of a mode.
 type facts struct {
 	uid, gid         int
 	user             string
 	caps             uint64 // effective
 	uidMap, gidMap   []extent
 	subUIDs, subGIDs []IDRange
-	newUIDMap        string // path; empty when not installed
+	newUIDMap        string // path; empty if not installed
 	newGIDMap        string
 }
 
-// plan is a request to the constructor.
+// plan is a request to the C constructor (entry.c).
 type plan struct {
 	mode   Mode
 	reason string
-	how    string // mount, self or helper: see entry.c
+	how    string // "mount", "self" or "helper", see entry.c
 	tools  bool
 	uidMap string
 	gidMap string
@@ -48,8 +48,8 @@ func gather(ctx context.Context) facts {
 	return f
 }
 
-// userName falls back to the environment for accounts that are not in
-// /etc/passwd (LDAP): newuidmap checks the name again anyway.
+// userName returns the name of the user. For an account that is not in /etc/passwd
+// (LDAP), it uses the environment. That is safe, because newuidmap checks the name again.
 func userName(uid int) string {
 	if u, err := user.LookupId(strconv.Itoa(uid)); err == nil {
 		return u.Username
@@ -71,7 +71,8 @@ func effectiveCaps() uint64 {
 
 func (f facts) has(capability uint) bool { return f.caps>>capability&1 != 0 }
 
-// choose takes the best mode the facts allow.
+// choose returns the plan for force or, if that is empty, for the best mode that the
+// facts allow.
 func choose(f facts, force Mode) (plan, error) {
 	mode := force
 	if mode == "" {
@@ -115,7 +116,8 @@ func best(f facts) Mode {
 	}
 }
 
-// noFullMap says why there can be no full map; empty when there can.
+// noFullMap returns the reason for which a full map is not possible, or "" if it is
+// possible.
 func noFullMap(f facts) string {
 	switch {
 	case f.newUIDMap == "":
@@ -137,7 +139,8 @@ func name(f facts) string {
 	return strconv.Itoa(f.uid)
 }
 
-// environ adds the request to env, in place of an earlier one.
+// environ returns env with the request of p. It removes the variables of an earlier
+// request.
 func (p plan) environ(f facts, env []string) []string {
 	out := make([]string, 0, len(env)+8)
 	for _, kv := range env {

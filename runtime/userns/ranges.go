@@ -9,23 +9,24 @@ import (
 	"strings"
 )
 
-// rangeStart and rangeCount are useradd's defaults (SUB_UID_MIN and SUB_UID_COUNT in
+// rangeStart and rangeCount are the defaults of useradd (SUB_UID_MIN and SUB_UID_COUNT in
 // login.defs(5)).
 const (
 	rangeStart = 100000
 	rangeCount = 65536
 )
 
-// programDirs are where newuidmap is installed; PATH may lack them.
+// programDirs are the directories in which newuidmap may be installed; PATH may lack
+// them.
 var programDirs = []string{"/usr/bin", "/bin", "/usr/sbin", "/sbin", "/usr/local/bin"}
 
-// SubIDsFix is what to do where a user namespace has one id only: commands with the
-// user's name and a range that nobody has. It is called outside the namespace.
+// SubIDsFix returns the fix for a user namespace with one id only: commands with the
+// user's name and an unused range of ids. It must be called outside the namespace.
 func SubIDsFix(ctx context.Context) string {
 	return gather(ctx).fix(programDirs, "/etc/subuid", "/etc/subgid")
 }
 
-// fix is SubIDsFix for the given places.
+// fix returns the result of SubIDsFix for the given directories and files.
 func (f facts) fix(dirs []string, files ...string) string {
 	var todo []string
 	if f.newUIDMap == "" || f.newGIDMap == "" {
@@ -40,7 +41,7 @@ func (f facts) fix(dirs []string, files ...string) string {
 	return strings.Join(todo, "; ")
 }
 
-// installTools says how to get newuidmap and newgidmap.
+// installTools returns the advice that makes newuidmap and newgidmap available.
 func installTools(dirs []string) string {
 	for _, dir := range dirs {
 		if _, err := os.Stat(filepath.Join(dir, "newuidmap")); err == nil {
@@ -50,7 +51,8 @@ func installTools(dirs []string) string {
 	return "install newuidmap and newgidmap (package uidmap; shadow-utils on Fedora and RHEL)"
 }
 
-// rangeCommand gives the user the first range behind all that are given.
+// rangeCommand returns the command that gives the user the first range after all ranges
+// in files.
 func (f facts) rangeCommand(files ...string) string {
 	start := uint64(rangeStart)
 	for _, file := range files {
@@ -60,8 +62,8 @@ func (f facts) rangeCommand(files ...string) string {
 	return fmt.Sprintf("usermod --add-subuids %s --add-subgids %s %s", ids, ids, name(f))
 }
 
-// endOfRanges is the first id behind every range of a file like subuid(5), 0 if it
-// has none.
+// endOfRanges returns the first id after all ranges of a file in the format of subuid(5).
+// It returns 0 if the file has no ranges.
 func endOfRanges(file string) uint64 {
 	f, err := os.Open(file) // #nosec G304 -- names are constants
 	if err != nil {

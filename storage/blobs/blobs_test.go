@@ -20,7 +20,7 @@ import (
 	"github.com/shale-build/shale/storage"
 )
 
-// plainTar is a layer with one file.
+// plainTar returns a layer with one file.
 func plainTar(t *testing.T, content string) []byte {
 	t.Helper()
 	var buf bytes.Buffer
@@ -37,7 +37,7 @@ func plainTar(t *testing.T, content string) []byte {
 	return buf.Bytes()
 }
 
-// fakeStore has one layer and counts how often it is read.
+// fakeStore has one layer and counts its openings.
 type fakeStore struct {
 	data  []byte
 	err   error
@@ -73,12 +73,13 @@ func (s *fakeStore) layer() storage.Layer {
 	return storage.Layer{ID: "layer", DiffID: digest.FromBytes(s.data), Size: int64(len(s.data))}
 }
 
-// shelf is a Sink that has what was put there.
+// shelf is a Sink that keeps its blobs in memory.
 type shelf struct {
 	mu   sync.Mutex
 	have map[digest.Digest][]byte
 	fail error
-	// lazy says to have read all after so many bytes, if not 0.
+	// lazy, if not 0, is the number of bytes after which the sink stops reading and
+	// reports success.
 	lazy int
 }
 
@@ -135,7 +136,8 @@ func TestDeliver(t *testing.T) {
 			if got := first.have[made.Desc.Digest]; int64(len(got)) != made.Desc.Size {
 				t.Fatalf("the sink has %d bytes, want %d", len(got), made.Desc.Size)
 			}
-			// Another process asks first, and reads nothing.
+			// Another process must find the blob in the sink, and must not read the
+			// layer.
 			m = &Maker{Open: s.Open, Memory: OpenMemory(dir)}
 			opens := s.opens
 			again := deliver(t, m, w, first)
@@ -145,7 +147,7 @@ func TestDeliver(t *testing.T) {
 			if fmt.Sprint(again) != fmt.Sprint(made) {
 				t.Errorf("remembered %+v, made %+v", again, made)
 			}
-			// Where it is not it is made again, the same.
+			// A sink without the blob must get the same blob again.
 			if deliver(t, m, w, other); !bytes.Equal(other.have[made.Desc.Digest], first.have[made.Desc.Digest]) {
 				t.Error("the same layer gave another blob")
 			}
@@ -164,7 +166,7 @@ func TestDeliver(t *testing.T) {
 	}
 }
 
-// What is remembered is never trusted for what is sent.
+// The digest in the Memory must not be trusted for a blob that is sent.
 func TestDeliverCorrectsTheMemory(t *testing.T) {
 	s := &fakeStore{data: plainTar(t, "content")}
 	w := Wanted{Layer: s.layer()}
@@ -231,7 +233,7 @@ func TestMemory(t *testing.T) {
 	if got, ok := OpenMemory(dir).Published(l.DiffID); !ok || got.Desc.Digest != l.Desc.Digest {
 		t.Errorf("found %+v, %v", got, ok)
 	}
-	// Half a file, a file of something else, and none are no entries.
+	// Half a file, a file of another key and an empty file are not valid entries.
 	path := m.path(published(l.DiffID))
 	data, err := os.ReadFile(path)
 	if err != nil {
@@ -245,7 +247,7 @@ func TestMemory(t *testing.T) {
 			t.Errorf("%q gave %+v", bad, got)
 		}
 	}
-	// A directory that cannot be written to costs nothing but time.
+	// If the directory is not writable, the process must still remember the entry.
 	m = OpenMemory(filepath.Join(dir, "missing"))
 	if err := m.Publish(l); err == nil {
 		t.Error("no error")
@@ -269,7 +271,7 @@ func TestMemoryIsBounded(t *testing.T) {
 	if err := m.Publish(l); err != nil {
 		t.Fatal(err)
 	}
-	// What Publish writes is two entries, of which the first makes room.
+	// Publish writes two entries. The first one causes the removal of old entries.
 	if entries, err := os.ReadDir(dir); err != nil || len(entries) != keptEntries+1 {
 		t.Errorf("%d entries, %v, want %d", len(entries), err, keptEntries+1)
 	}
@@ -315,7 +317,7 @@ func TestTarHeader(t *testing.T) {
 	}
 }
 
-// A file opened for appending cannot be written over.
+// In a file that was opened for appending, the header cannot be written last.
 func TestTarAppends(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "archive.tar")
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_RDWR, 0o600)

@@ -11,9 +11,9 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// estargz compresses r so that its files can be fetched one by one. The
-// uncompressed form of the result is not r but begins with it: what is unpacked
-// without its table of contents is r to the bit.
+// estargz compresses r so that its files can be fetched one by one. The uncompressed form
+// of the result begins with r and ends with a table of contents. If the result is
+// unpacked without its table of contents, it gives exactly r.
 func (f Form) estargz(w io.Writer, r io.Reader) (map[string]string, error) {
 	zw := estargz.NewWriterLevel(w, f.gzipLevel())
 	if err := zw.AppendTarLossLess(r); err != nil {
@@ -26,14 +26,14 @@ func (f Form) estargz(w io.Writer, r io.Reader) (map[string]string, error) {
 	return map[string]string{estargz.TOCJSONDigestAnnotation: toc.String()}, nil
 }
 
-// estargzSize adds the size of the uncompressed form, which is only known when
-// it has been read back.
+// estargzSize adds an annotation with the size of the uncompressed form. The size is
+// known only after the blob has been read back.
 func estargzSize(annotations map[string]string, size int64) {
 	annotations[estargz.StoreUncompressedSizeAnnotation] = strconv.FormatInt(size, 10)
 }
 
-// readBack computes the digest and size of what a gzip stream written to it
-// unpacks to.
+// readBack computes the digest and the size of the uncompressed form of a gzip stream
+// that is written to it.
 type readBack struct {
 	*io.PipeWriter
 	done chan struct{}
@@ -69,7 +69,7 @@ func (b *readBack) read(r io.Reader) error {
 	return err
 }
 
-// finish waits for the result.
+// finish waits for the result and returns the error.
 func (b *readBack) finish() error {
 	_ = b.Close()
 	<-b.done

@@ -23,18 +23,17 @@ const (
 	Uncompressed = "uncompressed"
 )
 
-// Form is how a layer is compressed; the zero value is gzip at its default level.
+// Form is the compression of a layer. The zero value is gzip at its default level.
 type Form struct {
 	Type string
-	// Level is the library's own scale, nil for its default.
+	// Level is a level of the compression library's own scale, nil for its default.
 	Level *int
-	// Family gives zstd's frames the form that podman, buildah and skopeo give
-	// them, and not BuildKit's.
+	// Family selects the zstd frames of podman, buildah and skopeo instead of BuildKit's.
 	Family bool
 }
 
-// Check refuses levels that the library does not have. Those of zstd are mapped
-// to its few.
+// Check returns an error for a level that the compression library does not have. All
+// levels are valid for zstd, because they are mapped to its few levels.
 func (f Form) Check() error {
 	if f.Level == nil || f.Type == Zstd || f.Type == Uncompressed {
 		return nil
@@ -45,7 +44,7 @@ func (f Form) Check() error {
 	return nil
 }
 
-// MediaType is OCI's name for a layer of this form.
+// MediaType returns the OCI media type of a layer in this form.
 func (f Form) MediaType() string {
 	switch f.Type {
 	case Uncompressed:
@@ -56,8 +55,8 @@ func (f Form) MediaType() string {
 	return ocispec.MediaTypeImageLayerGzip
 }
 
-// id tells forms apart that give other bytes for the same layer: another level,
-// another compression, another version of the compressor.
+// id returns the same string for two forms only if they give the same bytes for the same
+// layer. It contains the compression, the level and the versions of the compressors.
 func (f Form) id() string {
 	kind, level := f.Type, "default"
 	if kind == "" {
@@ -75,7 +74,7 @@ func (f Form) id() string {
 	return kind + "/" + level + "/" + compressors()
 }
 
-// compressors are the versions of the libraries that compress.
+// compressors returns the versions of the libraries that compress.
 var compressors = sync.OnceValue(func() string {
 	var parts []string
 	info, ok := debug.ReadBuildInfo()
@@ -94,7 +93,7 @@ var compressors = sync.OnceValue(func() string {
 	return strings.Join(parts, "+")
 })
 
-// compress writes r compressed to w. Only eStargz has annotations.
+// compress writes r to w in compressed form. It returns annotations only for eStargz.
 func (f Form) compress(w io.Writer, r io.Reader) (map[string]string, error) {
 	if f.Type == EStargz {
 		return f.estargz(w, r)
@@ -105,8 +104,9 @@ func (f Form) compress(w io.Writer, r io.Reader) (map[string]string, error) {
 	}
 	to, from := io.Writer(struct{ io.Writer }{zw}), io.Reader(struct{ io.Reader }{r})
 	if f.Type == Zstd && f.Family {
-		// ReadFrom divides a stream otherwise than Write, and the first bytes are
-		// a block of their own since the others have looked at them.
+		// ReadFrom divides a stream in another way than Write. The first bytes are a
+		// block of their own, because podman, buildah and skopeo read them first to
+		// detect the compression.
 		head := make([]byte, familyHead)
 		n, err := io.ReadFull(r, head)
 		if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
@@ -121,18 +121,19 @@ func (f Form) compress(w io.Writer, r io.Reader) (map[string]string, error) {
 	return nil, nil //nolint:nilnil // no annotations are a value here
 }
 
-// copySize is the buffer between two parts of the way of a layer.
+// copySize is the size of the buffers between the steps from a layer to a blob.
 const copySize = 256 << 10
 
-// gzipBlock is what pgzip compresses at a time: it is part of the form, the number
-// of blocks under way is not. A block takes about 3 MiB.
+// gzipBlock is the number of bytes that pgzip compresses at a time. It changes the
+// resulting bytes; the number of blocks in progress, gzipBlocks, does not. A block takes
+// about 3 MiB of memory.
 const (
 	gzipBlock  = 1 << 20
 	gzipBlocks = 8
 )
 
-// familyHead is what podman, buildah and skopeo know a compression by
-// (go.podman.io/image/v5, DetectCompressionFormat).
+// familyHead is the number of bytes from which podman, buildah and skopeo detect a
+// compression (go.podman.io/image/v5, DetectCompressionFormat).
 const familyHead = 8
 
 func (f Form) writer(w io.Writer) (io.WriteCloser, error) {

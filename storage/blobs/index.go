@@ -14,16 +14,16 @@ import (
 	"github.com/shale-build/shale/internal/filelock"
 )
 
-// indexLock is the file that BuildKit locks to change index.json, and removes
-// afterwards (client/ociindex).
+// indexLock is the file that BuildKit locks to change index.json, and removes afterwards
+// (client/ociindex).
 const indexLock = ocispec.ImageIndexFile + ".lock"
 
-// LayoutFile is the content of the file oci-layout.
+// LayoutFile returns the content of the file oci-layout.
 func LayoutFile() []byte {
 	return []byte(`{"imageLayoutVersion":"` + ocispec.ImageLayoutVersion + `"}`)
 }
 
-// Index returns what index.json says, an empty index if there is none.
+// Index returns the content of index.json, or an empty index if the file does not exist.
 func (l *Layout) Index() (ocispec.Index, error) {
 	index := ocispec.Index{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex}
 	data, err := l.root.ReadFile(ocispec.ImageIndexFile)
@@ -39,9 +39,9 @@ func (l *Layout) Index() (ocispec.Index, error) {
 	return index, nil
 }
 
-// ChangeIndex replaces index.json with what change makes of it. It waits until no other
-// process changes it. The blobs that the new one names are there already. On a file
-// system without locks only one process at a time must write to a layout.
+// ChangeIndex replaces index.json with the result of change. If another process changes
+// it, ChangeIndex waits. The caller must write all blobs that the new index names before.
+// On a file system without locks, only one process at a time may write to a layout.
 func (l *Layout) ChangeIndex(ctx context.Context, change func(*ocispec.Index)) error {
 	lock, err := filelock.Open(ctx, l.root, indexLock, filelock.Exclusive)
 	switch {

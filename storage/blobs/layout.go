@@ -18,18 +18,18 @@ import (
 	"github.com/shale-build/shale/internal/umask"
 )
 
-// Name is where a blob lies in a layout.
+// Name returns the path of a blob in a layout.
 func Name(d digest.Digest) string {
 	return path.Join(ocispec.ImageBlobsDir, d.Algorithm().String(), d.Encoded())
 }
 
-// Layout is a directory in OCI layout. A file is written under another name and
+// Layout is a directory in OCI layout. Each file is written under another name and
 // renamed when it is complete.
 type Layout struct{ root *os.Root }
 
 var _ Sink = (*Layout)(nil)
 
-// OpenLayout makes the directory where there is none.
+// OpenLayout opens the layout in dir. It creates the directory if it does not exist.
 func OpenLayout(dir string) (*Layout, error) {
 	if err := umask.MkdirAll(umask.Host{}, dir, os.ModePerm); err != nil {
 		return nil, fmt.Errorf("make layout directory: %w", err)
@@ -44,7 +44,7 @@ func OpenLayout(dir string) (*Layout, error) {
 // Close closes the directory.
 func (l *Layout) Close() error { return l.root.Close() }
 
-// Root is the directory.
+// Root returns the directory.
 func (l *Layout) Root() *os.Root { return l.root }
 
 // Has implements Sink.
@@ -53,8 +53,8 @@ func (l *Layout) Has(_ context.Context, blob ocispec.Descriptor) (bool, error) {
 	if info, err := l.root.Lstat(name); err != nil || !info.Mode().IsRegular() || info.Size() != blob.Size {
 		return false, nil //nolint:nilerr // what cannot be looked at is written anew
 	}
-	// Whoever removes blobs that nothing refers to leaves recent ones alone. A blob of
-	// another user keeps its time.
+	// Programs that remove unreferenced blobs keep recent ones, so the time is renewed. A
+	// blob of another user keeps its time.
 	now := time.Now()
 	_ = l.root.Chtimes(name, now, now)
 	return true, nil
@@ -78,14 +78,16 @@ func (l *Layout) Put(_ context.Context, blob ocispec.Descriptor, r io.Reader) (d
 	return s.digest(), s.n, nil
 }
 
-// Permissions of what is in a layout, before the user's umask, as BuildKit has them.
+// Permissions of files in a layout, before the user's umask applies. They are those of
+// BuildKit.
 const (
 	blobMode = 0o444
 	fileMode = 0o666
 )
 
-// write writes a file of the directory dir under the name name, "" for that of a blob of
-// the content, if check, which may be nil, has nothing against the content.
+// write writes a file name into the directory dir. If name is "", the file gets the name
+// of a blob with its content. If check is not nil and returns an error, the file is not
+// kept.
 func (l *Layout) write(name, dir string, perm fs.FileMode, r io.Reader, check func(*summed) error) (*summed, error) {
 	tmp := path.Join(dir, rand.Text()+".tmp")
 	f, err := l.root.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_EXCL|unix.O_NOFOLLOW, 0o600)

@@ -15,36 +15,36 @@ import (
 	"github.com/shale-build/shale/storage"
 )
 
-// Progress hears how blobs move. It is called from many goroutines and must not
-// block for long.
+// Progress receives reports about the transfer of blobs. It is called from many
+// goroutines and must not block for long.
 type Progress interface {
-	// Update tells that current of total bytes of the blob id have moved; total
-	// is 0 when it is not known yet. The last call for a blob has done set.
+	// Update reports that current of total bytes of the blob id have been transferred.
+	// total is 0 if it is not known yet. In the last call for a blob, done is true.
 	Update(id string, current, total int64, done bool)
 }
 
-// Maker makes blobs of layers. It is safe for concurrent use.
+// Maker makes blobs from layers. It is safe for concurrent use.
 type Maker struct {
-	// Open streams a layer's uncompressed tar and ends with io.EOF only when it
-	// was that of the layer's diffID.
+	// Open returns a layer's uncompressed tar. The stream must end with io.EOF only if it
+	// has the layer's diffID.
 	Open func(layer string) (io.ReadCloser, error)
 	// Memory and Logger may be nil.
 	Memory *Memory
 	Logger *slog.Logger
 }
 
-// Wanted is a layer in the form it is wanted in.
+// Wanted is a layer and the form in which the caller needs it.
 type Wanted struct {
 	Layer storage.Layer
 	Form  Form
-	// Epoch is the latest time that a file may have, nil for any.
+	// Epoch is the latest time that a file may have, nil for no limit.
 	Epoch *time.Time
-	// Progress may be nil. Blobs are told apart by the layer's diffID.
+	// Progress may be nil. The id of a blob is the layer's diffID.
 	Progress Progress
 }
 
-// annotationRewritten is what BuildKit puts on a layer whose timestamps were
-// rewritten: it is part of the manifest and so of the image's digest.
+// annotationRewritten is the annotation that BuildKit adds to a layer with rewritten
+// timestamps. It is part of the manifest and therefore of the image's digest.
 const annotationRewritten = "buildkit/rewritten-timestamp"
 
 func (w Wanted) key() string {
@@ -55,10 +55,10 @@ func (w Wanted) key() string {
 	return key
 }
 
-// plain tells that the blob is the layer as the store has it.
+// plain reports whether the blob is the layer itself, as the store has it.
 func (w Wanted) plain() bool { return w.Form.Type == Uncompressed && w.Epoch == nil }
 
-// known is the blob, as far as it is remembered.
+// known returns the descriptor and the diffID of the blob, if they are remembered.
 func (m *Maker) known(w Wanted) (Layer, bool) {
 	if w.plain() {
 		desc := ocispec.Descriptor{MediaType: w.Form.MediaType(), Digest: w.Layer.DiffID, Size: w.Layer.Size}
@@ -67,8 +67,8 @@ func (m *Maker) known(w Wanted) (Layer, bool) {
 	return m.Memory.find(w.key())
 }
 
-// Deliver brings a layer to a sink and returns the blob that it is there. A blob
-// that is remembered and that the sink has is neither made nor read.
+// Deliver sends a layer to a sink and returns the resulting blob. If the blob is
+// remembered and the sink has it, Deliver neither makes nor reads it.
 func (m *Maker) Deliver(ctx context.Context, w Wanted, to Sink) (Layer, error) {
 	known, ok := m.known(w)
 	if ok {
@@ -102,8 +102,7 @@ func (w Wanted) done() {
 	}
 }
 
-// errShort is what a blob ends with that somebody says to have written whole
-// without having read it.
+// errShort is returned if a Sink reports success without reading the blob to EOF.
 var errShort = errors.New("the blob was not read to its end")
 
 func (m *Maker) send(ctx context.Context, w Wanted, known Layer, to Sink) (Layer, error) {
@@ -113,11 +112,11 @@ func (m *Maker) send(ctx context.Context, w Wanted, known Layer, to Sink) (Layer
 	}
 	desc := ocispec.Descriptor{MediaType: w.Form.MediaType(), Size: -1}
 	if w.plain() && w.Layer.Size >= 0 {
-		desc = known.Desc // the store checks what it reads
+		desc = known.Desc // the store verifies the content
 	}
 	dgst, size, err := to.Put(ctx, desc, s)
 	if closeErr := s.Close(); closeErr != nil {
-		err = closeErr // not every sink passes on whole what it met with reading
+		err = closeErr // not every sink returns the whole error of its reader
 	}
 	if err == nil && desc.Digest == "" && !s.ended {
 		err = errShort
@@ -130,8 +129,8 @@ func (m *Maker) send(ctx context.Context, w Wanted, known Layer, to Sink) (Layer
 	return made, nil
 }
 
-// Read streams a blob that Deliver has returned once more. The stream ends with
-// io.EOF only when it was that blob.
+// Read makes a blob that Deliver has returned once more, and returns its content. The
+// stream ends with io.EOF only if it is that blob.
 func (m *Maker) Read(ctx context.Context, w Wanted, blob ocispec.Descriptor) (io.ReadCloser, error) {
 	s, err := m.stream(ctx, w)
 	if err != nil || w.plain() {
@@ -140,15 +139,16 @@ func (m *Maker) Read(ctx context.Context, w Wanted, blob ocispec.Descriptor) (io
 	return Verified(s, blob), nil
 }
 
-// stream is a blob as it is made.
+// stream is the content of a blob while it is made.
 type stream struct {
 	pipe *io.PipeReader
 	done chan struct{}
-	// ended tells that all of it was read.
+	// ended reports that the stream was read to EOF.
 	ended bool
 
-	// These are set when done is closed: the layer, but for digest and size of
-	// the blob; the error of the whole, and that of the layer's files alone.
+	// These fields are valid after done is closed. made is the layer without the digest
+	// and the size of the blob. err is the error of the whole stream, and readErr that of
+	// the layer's files alone.
 	made         Layer
 	err, readErr error
 }
@@ -164,7 +164,7 @@ func (s *stream) Read(p []byte) (int, error) {
 
 var errClosed = errors.New("nobody reads any more")
 
-// Close ends the stream and returns what was wrong with the layer, if anything.
+// Close ends the stream. It returns the error of the layer's files, if there was one.
 func (s *stream) Close() error {
 	select {
 	case <-s.done:
@@ -232,8 +232,8 @@ func (s *stream) write(ctx context.Context, to io.Writer, src io.Reader, w Wante
 	return nil
 }
 
-// reader reads a layer, tells how far it is and ends when ctx does. It keeps the
-// error that reading ended with: not every library passes it on whole.
+// reader reads a layer, reports the progress and ends when ctx is done. It keeps the
+// error of the read, because not every library returns the whole error.
 type reader struct {
 	ctx    context.Context //nolint:containedctx // lives for one layer
 	r      io.Reader
@@ -243,7 +243,7 @@ type reader struct {
 	err    error
 }
 
-// progressInterval is how often progress is told.
+// progressInterval is the time between two progress reports.
 const progressInterval = 100 * time.Millisecond
 
 // Read implements io.Reader.

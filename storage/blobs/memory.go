@@ -14,42 +14,44 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// Memory remembers which blob a layer gave in a form. What it says is true of the
-// content or of nothing: it is never trusted for bytes that are then sent. It is
-// safe for concurrent use, by several processes too; nil remembers nothing.
+// Memory remembers which blob resulted from a layer in a form. An entry depends only on
+// content, so it never becomes outdated. It is never trusted for bytes that are sent,
+// because their digest is computed again. A Memory is safe for concurrent use, also by
+// several processes. A nil Memory remembers nothing.
 //
-// Each entry is a small file that is replaced by rename(2), so that whoever is
-// killed leaves the old one or the new one.
+// Each entry is a small file that is replaced by rename(2). If a process is killed,
+// either the old or the new entry remains.
 type Memory struct {
 	dir string
 
 	mu    sync.Mutex
-	known map[string]Layer // of this process, where the directory cannot be written
+	known map[string]Layer // of this process, in case the directory is not writable
 }
 
-// The number of entries in a Memory: above maxEntries the least recently used are
-// forgotten until keptEntries remain.
+// The limits of a Memory. If there are more than maxEntries entries, the least recently
+// used ones are removed until keptEntries remain.
 const (
 	maxEntries  = 4096
 	keptEntries = 3072
 )
 
-// touchAfter is how old an entry's time of use may grow before it is renewed.
+// touchAfter is the age from which the time of an entry's last use is renewed.
 const touchAfter = time.Hour
 
-// OpenMemory keeps entries in dir, which must exist; "" keeps them in this process
-// only.
+// OpenMemory returns a Memory with its entries in dir, which must exist. If dir is "",
+// only this process keeps them.
 func OpenMemory(dir string) *Memory { return &Memory{dir: dir, known: map[string]Layer{}} }
 
-// Layer is a layer as a blob.
+// Layer is a layer in the form of a blob.
 type Layer struct {
-	// Desc has OCI's media type.
+	// Desc has the OCI media type.
 	Desc ocispec.Descriptor
-	// DiffID is of the uncompressed form, which is not always the store's layer.
+	// DiffID is the digest of the uncompressed form, which may differ from the store's
+	// layer.
 	DiffID digest.Digest
 }
 
-// entry is what a file has.
+// entry is the content of a file.
 type entry struct {
 	Key    string             `json:"key"`
 	Desc   ocispec.Descriptor `json:"blob"`
@@ -81,13 +83,13 @@ func (m *Memory) find(key string) (Layer, bool) {
 	}
 	if info, err := os.Stat(path); err == nil && time.Since(info.ModTime()) > touchAfter {
 		now := time.Now()
-		_ = os.Chtimes(path, now, now) // it is only forgotten earlier otherwise
+		_ = os.Chtimes(path, now, now) // after a failure, the entry is only removed earlier
 	}
 	return Layer{Desc: e.Desc, DiffID: e.DiffID}, true
 }
 
-// put remembers what key gave. That it could not be written down costs time later
-// on and nothing else.
+// put remembers the blob l for key. If it returns an error, a later run needs more time,
+// and there is no other harm.
 func (m *Memory) put(key string, l Layer) error {
 	if m == nil {
 		return nil
@@ -119,7 +121,7 @@ func (m *Memory) put(key string, l Layer) error {
 	return nil
 }
 
-// bound forgets what has not been used for longest when there is too much.
+// bound removes the least recently used entries if there are too many.
 func (m *Memory) bound() {
 	names, err := os.ReadDir(m.dir)
 	if err != nil || len(names) <= maxEntries {
@@ -141,28 +143,28 @@ func (m *Memory) bound() {
 	}
 }
 
-// published is the key of the blob that a layer came in.
+// published returns the key of the blob from which a layer was pulled.
 func published(diffID digest.Digest) string { return "published/" + diffID.String() }
 
-// Published returns the blob that the layer diffID was pulled as.
+// Published returns the blob from which the layer diffID was pulled.
 func (m *Memory) Published(diffID digest.Digest) (Layer, bool) { return m.find(published(diffID)) }
 
-// Publish remembers the blob that a layer was pulled as. The caller has computed
+// Publish remembers the blob from which a layer was pulled. The caller must have computed
 // the digests of both.
 func (m *Memory) Publish(l Layer) error {
 	err := m.Unpacked(l)
 	if l.Desc.Digest == l.DiffID {
-		return err // a layer is not pushed uncompressed because it once was
+		return err // a layer that was pulled uncompressed may be pushed compressed
 	}
 	return errors.Join(err, m.put(published(l.DiffID), l))
 }
 
-// Unpacked remembers the layer that is in a blob. The caller has computed the
+// Unpacked remembers the layer that a blob contains. The caller must have computed the
 // digests of both.
 func (m *Memory) Unpacked(l Layer) error { return m.put(ofBlob(l.Desc.Digest), l) }
 
-// ofBlob is the key of the layer that is in a blob.
+// ofBlob returns the key of the layer that a blob contains.
 func ofBlob(blob digest.Digest) string { return "blob/" + blob.String() }
 
-// Blob returns the layer that is in a blob, as far as that was computed here.
+// Blob returns the layer that a blob contains, if it was computed on this machine.
 func (m *Memory) Blob(blob digest.Digest) (Layer, bool) { return m.find(ofBlob(blob)) }

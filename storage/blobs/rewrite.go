@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// clampTimes passes a layer on with no time of a file later than epoch.
+// clampTimes returns the layer r, in which no file has a time later than epoch.
 func clampTimes(r io.Reader, epoch time.Time) io.ReadCloser {
 	pr, pw := io.Pipe()
 	go func() { pw.CloseWithError(copyClamped(pw, r, epoch)) }()
@@ -40,7 +40,7 @@ func copyClamped(w io.Writer, r io.Reader, epoch time.Time) error {
 	if err := tw.Close(); err != nil {
 		return fmt.Errorf("rewrite timestamps: %w", err)
 	}
-	// Padding, behind which the source checks its digest.
+	// Read the padding, because the source checks its digest only after it.
 	if _, err := io.Copy(io.Discard, r); err != nil {
 		return fmt.Errorf("rewrite timestamps: %w", err)
 	}

@@ -8,26 +8,26 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// Sink is where blobs go. It is safe for concurrent use.
+// Sink is a destination of blobs. It is safe for concurrent use.
 type Sink interface {
-	// Has tells whether the blob is there, or can be had there without being
-	// sent; from then on it counts as written.
+	// Has reports whether the sink has the blob, or can get it without a transfer from
+	// here. In that case, the blob counts as written.
 	Has(ctx context.Context, blob ocispec.Descriptor) (bool, error)
-	// Put writes what r yields and returns its digest and size. A blob with a
-	// digest is one that r has checked when it ends with io.EOF; without one
-	// neither digest nor size are known before the end. When Put fails there is
-	// no such blob.
+	// Put writes the content of r and returns its digest and size. If blob has a digest,
+	// r must verify it and end with io.EOF only if it is right. If blob has no digest,
+	// neither the digest nor the size is known before the end. If Put fails, the sink
+	// does not keep the blob.
 	Put(ctx context.Context, blob ocispec.Descriptor, r io.Reader) (digest.Digest, int64, error)
-	// Parallel is how many blobs at once are of use.
+	// Parallel returns the number of blobs that should be written at once.
 	Parallel() int
 }
 
-// Nowhere is a Sink that keeps nothing: it is there to know a digest by.
+// Nowhere is a Sink that discards all blobs. It is used to compute digests.
 type Nowhere struct{}
 
 var _ Sink = Nowhere{}
 
-// Has implements Sink: all is nowhere.
+// Has implements Sink. It always returns true.
 func (Nowhere) Has(context.Context, ocispec.Descriptor) (bool, error) { return true, nil }
 
 // Put implements Sink.
@@ -42,11 +42,11 @@ func (Nowhere) Put(_ context.Context, _ ocispec.Descriptor, r io.Reader) (digest
 // Parallel implements Sink.
 func (Nowhere) Parallel() int { return parallel }
 
-// parallel is how many layers are compressed at once. Each does so on several
-// processors; more of them would take more memory and no less time.
+// parallel is the number of layers that are compressed at once. Each of them uses several
+// processors. More layers would take more memory and save no time.
 const parallel = 2
 
-// summed is what is known of a stream when it has been written.
+// summed is a writer that computes the digest and the size of its content.
 type summed struct {
 	w    io.Writer
 	hash digest.Digester

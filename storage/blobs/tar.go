@@ -16,14 +16,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Tar is an archive with blobs in it. A header has the size of what follows. Into
-// a file of its own it is written when the blob is there; before a pipe a blob of
-// unknown size waits in a file without a name in TempDir. It is not safe for
-// concurrent use but for its methods as a Sink.
+// Tar writes an archive of blobs. In an archive, the header with the size comes before
+// the content. If the archive is a file, the header is written after the blob, in front
+// of it. If the archive is a pipe, a blob of unknown size is first written to a file
+// without a name in TempDir. Only the methods of Sink are safe for concurrent use.
 type Tar struct {
-	// BlobName is the name of a blob in the archive; Name where it is nil.
+	// BlobName returns the name of a blob in the archive. If it is nil, Name is used.
 	BlobName func(digest.Digest) string
-	// TempDir is used where the archive goes to a pipe.
+	// TempDir is used if the archive is a pipe.
 	TempDir string
 
 	mu   sync.Mutex
@@ -34,7 +34,7 @@ type Tar struct {
 
 var _ Sink = (*Tar)(nil)
 
-// NewTar writes an archive to w.
+// NewTar returns a Tar that writes to w.
 func NewTar(w io.Writer) *Tar {
 	t := &Tar{w: w, have: map[string]bool{}}
 	if f, ok := w.(*os.File); ok && rewritable(f) {
@@ -43,7 +43,7 @@ func NewTar(w io.Writer) *Tar {
 	return t
 }
 
-// rewritable tells whether what has been written to f can be written over.
+// rewritable reports whether bytes that were written to f can be overwritten.
 func rewritable(f *os.File) bool {
 	info, err := f.Stat()
 	if err != nil || !info.Mode().IsRegular() {
@@ -67,8 +67,8 @@ func (t *Tar) Has(_ context.Context, blob ocispec.Descriptor) (bool, error) {
 	return t.have[t.name(blob.Digest)], nil
 }
 
-// Parallel implements Sink: there is one place to write to, and the order of the
-// blobs is part of what is written.
+// Parallel implements Sink. It returns 1, because the blobs go to one place, and their
+// order is part of the result.
 func (t *Tar) Parallel() int { return 1 }
 
 // Put implements Sink.
@@ -79,13 +79,15 @@ func (t *Tar) Put(_ context.Context, blob ocispec.Descriptor, r io.Reader) (dige
 		return t.putInto(blob, r)
 	}
 	if blob.Digest != "" && blob.MediaType == ocispec.MediaTypeImageLayer {
-		// A layer as the store has it: there is no other form to fall back to.
+		// This is a layer as the store has it. If it cannot be read, there is no other
+		// form.
 		return blob.Digest, blob.Size, t.write(t.name(blob.Digest), 0o444, blob.Size, r)
 	}
 	return t.putSpooled(blob, r)
 }
 
-// putInto writes to a file. What a failure leaves there is taken back.
+// putInto writes a blob to a file. After a failure it truncates the file to its former
+// size.
 func (t *Tar) putInto(blob ocispec.Descriptor, r io.Reader) (_ digest.Digest, _ int64, err error) {
 	start, err := t.file.Seek(0, io.SeekCurrent)
 	if err != nil {
@@ -109,7 +111,7 @@ func (t *Tar) putInto(blob ocispec.Descriptor, r io.Reader) (_ digest.Digest, _ 
 	}
 	name := t.name(s.digest())
 	if t.have[name] {
-		// The same blob once more, which nobody knew before.
+		// The archive already has this blob, but its digest was not known before.
 		_, err := t.file.Seek(start, io.SeekStart)
 		return s.digest(), s.n, errors.Join(err, t.file.Truncate(start))
 	}
@@ -127,7 +129,8 @@ func (t *Tar) putInto(blob ocispec.Descriptor, r io.Reader) (_ digest.Digest, _ 
 	return s.digest(), s.n, nil
 }
 
-// putSpooled writes to a pipe what may not come whole or is of unknown size.
+// putSpooled writes a blob to a pipe, through a temporary file. It is for blobs of
+// unknown size and for blobs that may end too early.
 func (t *Tar) putSpooled(blob ocispec.Descriptor, r io.Reader) (_ digest.Digest, _ int64, err error) {
 	spool, err := unnamed(t.TempDir)
 	if err != nil {
@@ -170,7 +173,7 @@ func (t *Tar) Directory(name string) error {
 	return nil
 }
 
-// File writes an entry for a file, once.
+// File writes an entry for a file, unless the archive already has one with that name.
 func (t *Tar) File(name string, mode int64, data []byte) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -183,8 +186,8 @@ func (t *Tar) File(name string, mode int64, data []byte) error {
 // Blob writes data as a blob.
 func (t *Tar) Blob(d digest.Digest, data []byte) error { return t.File(t.name(d), 0o444, data) }
 
-// Stream writes an entry of a known size as it comes. What fails is the end of the
-// archive.
+// Stream writes an entry of a known size directly from r. After an error the archive is
+// unusable.
 func (t *Tar) Stream(name string, size int64, r io.Reader) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -210,7 +213,7 @@ func (t *Tar) write(name string, mode, size int64, r io.Reader) error {
 	return t.pad(size)
 }
 
-// tarBlock is what a tar file is made of.
+// tarBlock is the size of the blocks of a tar file.
 const tarBlock = 512
 
 func (t *Tar) pad(size int64) error {
@@ -220,7 +223,7 @@ func (t *Tar) pad(size int64) error {
 	return nil
 }
 
-// Close ends the archive.
+// Close writes the end of the archive.
 func (t *Tar) Close() error {
 	if _, err := t.w.Write(make([]byte, 2*tarBlock)); err != nil {
 		return fmt.Errorf("finish archive: %w", err)
@@ -228,13 +231,13 @@ func (t *Tar) Close() error {
 	return nil
 }
 
-// fileHeader has nothing that depends on when or by whom it is written.
+// fileHeader returns a header that depends neither on the time nor on the user.
 func fileHeader(name string, mode, size int64) ([]byte, error) {
 	return headerOf(tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: mode, Size: size})
 }
 
-// headerOf writes a header of one block: of the formats that can say a size above
-// 8 GiB, GNU's does without another entry.
+// headerOf returns a header of one block. Two tar formats support sizes of 8 GiB and
+// more; only GNU's needs no other entry for them.
 func headerOf(h tar.Header) ([]byte, error) {
 	const limit = 8 << 30
 	if h.Size >= limit {
@@ -250,13 +253,14 @@ func headerOf(h tar.Header) ([]byte, error) {
 	return buf.Bytes(), nil
 }
 
-// unnamed makes a file that goes away however the process ends.
+// unnamed creates a file without a name. The kernel removes it when the process ends for
+// any reason.
 func unnamed(dir string) (*os.File, error) {
 	fd, err := unix.Open(dir, unix.O_TMPFILE|unix.O_RDWR|unix.O_CLOEXEC, 0o600)
 	if err == nil {
 		return os.NewFile(uintptr(fd), dir), nil
 	}
-	// Not every file system has O_TMPFILE.
+	// Not every file system supports O_TMPFILE.
 	f, err := os.CreateTemp(dir, "blob-")
 	if err != nil {
 		return nil, fmt.Errorf("make temporary file: %w", err)

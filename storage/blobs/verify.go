@@ -9,11 +9,11 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// ErrMismatch is wrapped when a stream is not the blob that it was said to be.
+// ErrMismatch is wrapped if a stream is not the expected blob.
 var ErrMismatch = errors.New("not what was asked for")
 
-// Verified passes a stream on that ends with io.EOF only when it has the digest
-// and size of blob. It never yields more than one byte too many.
+// Verified returns a reader of r that ends with io.EOF only if the content has the digest
+// and the size of blob. It returns an error as soon as r is too long.
 func Verified(r io.ReadCloser, blob ocispec.Descriptor) io.ReadCloser {
 	v := &verified{ReadCloser: r, blob: blob}
 	if err := blob.Digest.Validate(); err != nil {

@@ -12,8 +12,7 @@ import (
 	"github.com/shale-build/shale/storage/storetest"
 )
 
-// configure puts a storage.conf in the place of the system's, seen by this
-// process alone.
+// configure replaces the system's storage.conf, visible only to this process.
 func configure(t *testing.T, conf string) {
 	t.Helper()
 	const dir = "/etc/containers"
@@ -26,7 +25,7 @@ func configure(t *testing.T, conf string) {
 	}
 }
 
-// TestStorageConf opens the store that podman would use.
+// TestStorageConf checks that Open opens the same store as podman.
 func TestStorageConf(t *testing.T) {
 	if os.Getenv("_CONTAINERS_USERNS_CONFIGURED") == "" {
 		t.Skip("root uses what the system's storage.conf says: nothing to tell apart")

@@ -1,7 +1,7 @@
-// Package storetest runs tests against real stores and holds the conformance
-// suite of the storage adapter: what a build relies on.
+// Package storetest runs tests with real stores. It also holds the conformance suite of
+// the storage adapter, which tests everything that a build relies on.
 //
-// Main re-executes the test binary where a store can live: in a user namespace
-// with a full map of IDs as an unprivileged user, and, when the tests were started
-// by root, as root too. Open makes a store for one test, Pack is a plain packer.
+// Main executes the test binary again in places where a store can be. An unprivileged
+// user gets a user namespace with a full map of ids. If root started the tests, they also
+// run as root. Open makes a store for one test. Pack is a simple packer.
 package storetest

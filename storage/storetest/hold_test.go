@@ -16,7 +16,7 @@ import (
 	"github.com/shale-build/shale/storage/storetest"
 )
 
-// neighbours are one store opened twice, as by two processes.
+// neighbours returns one store that is opened twice, as if by two processes.
 func neighbours(t *testing.T) (roots storetest.Roots, s, other *storage.Store) {
 	t.Helper()
 	roots = storetest.NewRoots(t)
@@ -42,7 +42,7 @@ func TestHeldImageStays(t *testing.T) {
 	_, s, other := neighbours(t)
 	base := create(t, s, "", file("a", "1"))
 	img := image(t, s, spec(t, "one", []storage.Layer{base}, "localhost/base:1"))
-	// Who records an image and its layers holds them.
+	// The process that recorded the image and its layers holds them.
 	if _, err := other.RemoveImage(img.ID, storage.Removal{}); !errors.Is(err, storage.ErrImageInUse) {
 		t.Errorf("remove an image that is held: %v", err)
 	}
@@ -68,7 +68,7 @@ func TestHeldImageStays(t *testing.T) {
 	}
 }
 
-// An image is removed with those of its layers that are not held.
+// An image must be removed with its layers, except those that are held and those below.
 func TestHeldLayerStays(t *testing.T) {
 	_, s, other := neighbours(t)
 	base := create(t, s, "", file("a", "1"))
@@ -109,8 +109,8 @@ func TestRemoveImageLooksAgain(t *testing.T) {
 	}
 }
 
-// An image without a name has one for others as long as the process that recorded it
-// needs it.
+// An image without a name must have a name for other programs, as long as the process
+// that recorded it needs the image.
 func TestInterimName(t *testing.T) {
 	_, s, other := neighbours(t)
 	unnamed := spec(t, "one", nil)
@@ -133,7 +133,7 @@ func TestInterimName(t *testing.T) {
 	}
 }
 
-// What podman removes by force leaves pinned layers.
+// Pinned layers must stay if podman removes their image by force.
 func TestPin(t *testing.T) {
 	_, s, other := neighbours(t)
 	base := create(t, s, "", file("a", "1"))
@@ -161,7 +161,7 @@ func TestPin(t *testing.T) {
 	}
 }
 
-// An image that is run, pushed or saved stays; podman takes its record at most.
+// An image in use must stay. podman may remove at most its record, not its layers.
 func TestUseImage(t *testing.T) {
 	roots, s, other := neighbours(t)
 	layers := []storage.Layer{create(t, s, "", file("a", "1"))}
@@ -193,7 +193,7 @@ func TestUseImage(t *testing.T) {
 	}
 }
 
-// A pin of a process that is no more goes when the store is opened.
+// The pin of a killed process must be removed when the store is opened next.
 func TestPinOfKilledProcess(t *testing.T) {
 	roots, s, other := neighbours(t)
 	base := create(t, s, "", file("a", "1"))
@@ -210,14 +210,15 @@ func TestPinOfKilledProcess(t *testing.T) {
 	}
 }
 
-// shared is a store and another one that has it as its additional image store.
+// shared returns a store with an additional image store, which has img and base.
 func shared(t *testing.T) (s *storage.Store, img storage.Image, base storage.Layer) {
 	t.Helper()
 	img, base = share(t, file("a", "1"))
 	return storetest.Open(t, storetest.NewRoots(t)), img, base
 }
 
-// share makes a store that is the additional one of those that are opened next.
+// share makes a store that is the additional image store of all stores that are opened
+// afterwards.
 func share(t *testing.T, fill storage.FillFunc) (img storage.Image, base storage.Layer) {
 	t.Helper()
 	from := storetest.NewRoots(t)
@@ -225,7 +226,7 @@ func share(t *testing.T, fill storage.FillFunc) (img storage.Image, base storage
 	base = create(t, first, "", fill)
 	img = image(t, first, spec(t, "one", []storage.Layer{base}, "localhost/shared:1"))
 	closeStore(t, first)
-	// The library keeps apart, in one process, stores to read and to write.
+	// In one process, the library does not open the same store for reading and writing.
 	readOnly := filepath.Join(t.TempDir(), "shared")
 	if out, err := exec.CommandContext(t.Context(), "cp", "-a", from.Graph, readOnly).CombinedOutput(); err != nil {
 		t.Fatalf("copy the store: %v\n%s", err, out)
@@ -238,8 +239,8 @@ func share(t *testing.T, fill storage.FillFunc) (img storage.Image, base storage
 	return img, base
 }
 
-// Where owners are recorded, layers of an additional store are unpacked once more,
-// with the owners that their tar-split has.
+// If owners are recorded, layers of an additional store must be unpacked once more, with
+// the owners from their tar-split.
 func TestAdopt(t *testing.T) {
 	_, base := share(t, storetest.Fill(func(upper string) error {
 		name := filepath.Join(upper, "owned")
@@ -299,7 +300,7 @@ func TestAdditionalStore(t *testing.T) {
 		t.Errorf("pin a layer that nobody removes: %v", err)
 	}
 
-	// One that is built on it is removed without it.
+	// If an image built on it is removed, the shared layer must stay.
 	top := create(t, s, base.ID, file("b", "2"))
 	app := image(t, s, spec(t, "two", []storage.Layer{base, top}, "localhost/app:1"))
 	gone, err := s.RemoveImage(app.ID, storage.Removal{})
@@ -307,7 +308,7 @@ func TestAdditionalStore(t *testing.T) {
 		t.Errorf("removed %v, %v; want %s", gone, err, top.ID)
 	}
 
-	// A name of one's own makes no second image.
+	// A new name for a shared image must not make it appear twice.
 	if err := s.AddNames(img.ID, "localhost/mine:1"); err != nil {
 		t.Fatal(err)
 	}

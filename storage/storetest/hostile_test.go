@@ -19,7 +19,7 @@ import (
 	"github.com/shale-build/shale/storage/storetest"
 )
 
-// entries makes a tar. Regular files have the content "evil".
+// entries returns a tar. Regular files have the content "evil".
 func entries(t *testing.T, list ...tar.Header) []byte {
 	t.Helper()
 	var buf bytes.Buffer
@@ -60,8 +60,8 @@ func directory(name string) tar.Header { return tar.Header{Typeflag: tar.TypeDir
 
 func regular(name string) tar.Header { return tar.Header{Name: name} }
 
-// Layers of an image that try to reach files outside of their directory: the canary,
-// which is a directory beside the store, their parent, and the store itself.
+// The layers of this test try to reach files outside of their directory: the canary,
+// which is a directory beside the store, the layer below, and the store itself.
 func TestHostileLayers(t *testing.T) {
 	up := strings.Repeat("../", 40)
 	for _, recorded := range []bool{false, true} {
@@ -117,7 +117,7 @@ func TestHostileLayers(t *testing.T) {
 					data := entries(t, list...)
 					l, err := s.ImportLayer(t.Context(), base.ID, digest.FromBytes(data), bytes.NewReader(data))
 					if err == nil {
-						// A layer on it must be possible.
+						// It must be possible to make a layer on it.
 						if _, err := s.CreateLayer(t.Context(), l.ID, file("above", name)); err != nil {
 							t.Errorf("a layer on it: %v", err)
 						}
@@ -142,7 +142,7 @@ func TestHostileLayers(t *testing.T) {
 	}
 }
 
-// look describes a directory and its entries.
+// look returns a description of a directory and its entries.
 func look(t *testing.T, dir string) string {
 	t.Helper()
 	names, err := os.ReadDir(dir)
@@ -155,7 +155,7 @@ func look(t *testing.T, dir string) string {
 		if err := unix.Lstat(filepath.Join(dir, name), &st); err != nil {
 			t.Fatal(err)
 		}
-		content, _ := os.ReadFile(filepath.Join(dir, name)) // a directory has none
+		content, _ := os.ReadFile(filepath.Join(dir, name)) // empty for a directory
 		fmt.Fprintf(&b, "%s %o %d:%d links %d, %d bytes, %d.%d %q\n", name, st.Mode, st.Uid, st.Gid, st.Nlink, st.Size, st.Mtim.Sec, st.Mtim.Nsec, content)
 	}
 	return b.String()

@@ -21,7 +21,7 @@ import (
 	"github.com/shale-build/shale/storage/storetest"
 )
 
-// spec describes an image of layers; note makes its config another one.
+// spec describes an image with layers. A different note gives a different config.
 func spec(t *testing.T, note string, layers []storage.Layer, names ...string) storage.ImageSpec {
 	t.Helper()
 	config := ocispec.Image{
@@ -118,7 +118,8 @@ func TestImageNamesMove(t *testing.T) {
 	}
 }
 
-// A build of which nothing changed must not wait for the disk.
+// A build without changes must not write the record of images, so it must not wait for
+// the disk.
 func TestImageNamedAlready(t *testing.T) {
 	roots := storetest.NewRoots(t)
 	s := storetest.Open(t, roots)
@@ -148,7 +149,7 @@ func TestImageNamedAlready(t *testing.T) {
 func TestImageAmbiguous(t *testing.T) {
 	s := storetest.Open(t, storetest.NewRoots(t))
 	seen := map[byte]bool{}
-	for i := range 17 { // of 16 first digits one comes twice
+	for i := range 17 { // of 17 IDs, two begin with the same digit
 		img := image(t, s, spec(t, strings.Repeat("x", i), nil))
 		if seen[img.ID[0]] {
 			if _, err := s.Image(img.ID[:1]); !errors.Is(err, storage.ErrAmbiguousID) {
@@ -206,8 +207,8 @@ func TestRemoveImage(t *testing.T) {
 	}
 }
 
-// Programs that remove images without names must not meet one that is about to get
-// its name, also where that name belongs to another image before.
+// Programs that remove images without names must never see an image before it gets its
+// name. This is also true if another image had that name before.
 func TestNamedFromTheBeginning(t *testing.T) {
 	roots := storetest.NewRoots(t)
 	s, other := storetest.Open(t, roots), storetest.Open(t, roots)
@@ -223,7 +224,7 @@ func TestNamedFromTheBeginning(t *testing.T) {
 			default:
 			}
 			id := made.Load()
-			images, err := other.Library().Images() // with interim names, as others see them
+			images, err := other.Library().Images() // with interim names, as other programs see them
 			if err != nil {
 				t.Error(err)
 				return
@@ -249,7 +250,7 @@ func TestNamedFromTheBeginning(t *testing.T) {
 	<-looked
 }
 
-// tool runs podman and the like on the store of s, in the same namespaces.
+// tool runs podman or another tool on the store of s, in the same namespaces.
 func tool(t *testing.T, s *storage.Store, name string, args ...string) string {
 	t.Helper()
 	path, err := exec.LookPath(name)
@@ -269,7 +270,7 @@ func tool(t *testing.T, s *storage.Store, name string, args ...string) string {
 	return string(out)
 }
 
-// TestForeignTools lets older releases of the tools read what is recorded here.
+// TestForeignTools checks that older releases of the tools can read the store.
 func TestForeignTools(t *testing.T) {
 	s := storetest.Open(t, storetest.NewRoots(t))
 	busybox, err := os.ReadFile("/bin/busybox")
@@ -298,7 +299,8 @@ func TestForeignTools(t *testing.T) {
 			t.Errorf("podman image inspect:\n%s", out)
 		}
 	})
-	// Running needs more than a store: a runtime that likes the machine's cgroups.
+	// To run a container also needs a runtime that works with the machine's cgroups, so
+	// the test only creates one.
 	t.Run("podman create", func(t *testing.T) {
 		container := strings.TrimSpace(tool(t, s, "podman", "create", "--pull=never", "--network=none", name))
 		dir := strings.TrimSpace(tool(t, s, "podman", "mount", container))

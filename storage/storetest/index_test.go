@@ -15,7 +15,7 @@ import (
 	"github.com/shale-build/shale/storage/storetest"
 )
 
-// index records an index of an image per architecture.
+// index records an index with one image per architecture.
 func index(t *testing.T, s *storage.Store, layers []storage.Layer, archs []string, names ...string) (storage.Image, []storage.Image) {
 	t.Helper()
 	idx := ocispec.Index{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex}

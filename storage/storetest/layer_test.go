@@ -24,7 +24,7 @@ import (
 
 func TestMain(m *testing.M) { os.Exit(storetest.Main(m, helper)) }
 
-// helper does in another process what a test wants done there.
+// helper performs the action args[0] in another process.
 func helper(args []string) int {
 	roots := storetest.Roots{Graph: args[1], Run: args[2]}
 	s, err := storetest.OpenRoots(roots)
@@ -65,7 +65,7 @@ func helper(args []string) int {
 
 const many = 8
 
-// createMany makes the same chains as every other process that does it.
+// createMany makes chains of layers. Every process that calls it makes the same chains.
 func createMany(ctx context.Context, s *storage.Store) error {
 	errs := make([]error, many)
 	var wg sync.WaitGroup
@@ -303,7 +303,7 @@ func TestKilled(t *testing.T) {
 	if err := stdin.Close(); err != nil {
 		t.Fatal(err)
 	}
-	// It was asked to record a layer without a digest.
+	// The store must not record a layer without a digest.
 	if err := running.Wait(); err == nil {
 		t.Error("helper recorded a layer without a digest")
 	}
@@ -356,7 +356,7 @@ func readDiff(s *storage.Store, id string) ([]byte, error) {
 	return data, errors.Join(err, r.Close())
 }
 
-// everything makes every kind of file that a layer can have.
+// everything makes files of every kind that a layer can have.
 func everything(upper string) error {
 	p := func(name string) string { return filepath.Join(upper, name) }
 	return errors.Join(
@@ -400,7 +400,7 @@ func TestOpenDiff(t *testing.T) {
 			if got := digest.FromBytes(data); got != l.DiffID || int64(len(data)) != l.Size {
 				t.Errorf("OpenDiff gives %s, %d bytes, want %s, %d", got, len(data), l.DiffID, l.Size)
 			}
-			// The library's own, which comes without the tar-split file too.
+			// Without the file of the tar-split, the library makes the stream.
 			if err := os.Remove(tarSplit(s, l.ID)); err != nil {
 				t.Fatal(err)
 			}
@@ -419,7 +419,7 @@ func tarSplit(s *storage.Store, id string) string {
 	return filepath.Join(s.GraphRoot(), "overlay-layers", id+".tar-split.gz")
 }
 
-// While one reader is in the middle of a layer others can write.
+// While one reader is in the middle of a layer, other processes must be able to write.
 func TestOpenDiffHoldsNoLock(t *testing.T) {
 	s := storetest.Open(t, storetest.NewRoots(t))
 	l := create(t, s, "", storetest.Fill(everything))

@@ -18,12 +18,12 @@ import (
 	"github.com/shale-build/shale/storage"
 )
 
-// insideEnv tells the re-executed test binary that it is where it should be.
+// insideEnv is set if the test binary was already executed again by Main.
 const insideEnv = "SHALE_STORETEST_INSIDE"
 
-// Main is the TestMain of packages whose tests need a store. It returns the exit
-// code. helper, when not nil, runs instead of the tests in processes started by
-// Command.
+// Main is the TestMain of packages whose tests need a store. It returns the exit status.
+// If a process was started by Command, Main calls helper instead of the tests; helper may
+// be nil if Command is not used.
 func Main(m *testing.M, helper func(args []string) int) int {
 	if storage.Reexec() {
 		return 0
@@ -79,7 +79,7 @@ func runAsRoot() error {
 	return cmd.Run()
 }
 
-// runAs runs the tests in a user namespace of u, or of the caller.
+// runAs runs the tests in a user namespace of u, or of the caller if u is nil.
 func runAs(u *user.User) (err error) {
 	dir, err := os.MkdirTemp("", "storetest-")
 	if err != nil {
@@ -116,7 +116,7 @@ func runAs(u *user.User) (err error) {
 	return nil
 }
 
-// copySelf puts the test binary where any user can run it.
+// copySelf copies the test binary into dir, where any user can run it.
 func copySelf(dir string) (string, error) {
 	exe, err := os.Executable()
 	if err != nil {
@@ -139,7 +139,8 @@ func copySelf(dir string) (string, error) {
 	return path, nil
 }
 
-// userArgs leaves out what names files that only the starter may write.
+// userArgs returns the arguments without those that name files to which only the starting
+// user may write.
 func userArgs() []string {
 	var args []string
 	for _, a := range os.Args[1:] {
@@ -160,7 +161,7 @@ func ids(u *user.User) (uid, gid int, err error) {
 	return uid, gid, nil
 }
 
-// unprivileged finds a user with subordinate IDs.
+// unprivileged returns a user with subordinate ids, which is not root.
 func unprivileged() (*user.User, error) {
 	f, err := os.Open("/etc/subuid")
 	if err != nil {

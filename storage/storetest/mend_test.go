@@ -10,8 +10,8 @@ import (
 	"github.com/shale-build/shale/storage/storetest"
 )
 
-// A process killed while the driver makes a layer's directory must not cost the
-// layers made before their short names, which podman and skopeo mount them by.
+// If a process is killed while the driver makes a layer's directory, the existing layers
+// must keep their short names. podman and skopeo mount layers by these names.
 func TestKilledInCreate(t *testing.T) {
 	for name, leave := range map[string]func(t *testing.T, overlay, layer string){
 		"before the link": func(*testing.T, string, string) {},
@@ -42,7 +42,7 @@ func TestKilledInCreate(t *testing.T) {
 			recordIncomplete(t, roots, killed, top.ID)
 			write(t, filepath.Join(roots.Graph, "shale", "pending", "layer-"+killed), "")
 
-			// Another process, which knows nothing of the layers yet.
+			// Another process does not have the layers in its memory.
 			if err := storetest.Command(t, "next", roots.Graph, roots.Run, top.ID).Run(); err != nil {
 				t.Fatal(err)
 			}
@@ -74,7 +74,7 @@ func checkShortName(t *testing.T, overlay, layer string) {
 	}
 }
 
-// recordIncomplete writes what the library records before it makes a layer.
+// recordIncomplete writes the record that the library writes before it makes a layer.
 func recordIncomplete(t *testing.T, roots storetest.Roots, id, parent string) {
 	t.Helper()
 	path := filepath.Join(roots.Graph, "overlay-layers", "layers.json")

@@ -23,16 +23,15 @@ import (
 
 const helperEnv = "SHALE_STORETEST_HELPER"
 
-// Roots are the directories of a test's store.
+// Roots has the directories of a test's store.
 type Roots struct {
 	Graph, Run string
 }
 
-// NewRoots makes directories for a store that are unmounted and removed with the
-// test.
+// NewRoots makes directories for a store. They are unmounted and removed after the test.
 func NewRoots(t testing.TB) Roots {
 	t.Helper()
-	// Podman refuses a run root of more than 50 characters.
+	// podman does not accept a run root of more than 50 characters.
 	run, err := os.MkdirTemp("", "r")
 	if err != nil {
 		t.Fatal(err)
@@ -47,8 +46,8 @@ func NewRoots(t testing.TB) Roots {
 	return r
 }
 
-// Unmount takes away the mount of a store on itself, and what a test mounted on
-// its directory of layers.
+// Unmount removes the mount of a store on itself, and the mounts of a test on its
+// directory of layers.
 func Unmount(graphRoot string) {
 	for _, dir := range []string{graphRoot, filepath.Join(graphRoot, "overlay")} {
 		for unix.Unmount(dir, unix.MNT_DETACH) == nil {
@@ -56,7 +55,7 @@ func Unmount(graphRoot string) {
 	}
 }
 
-// Open opens the store of r.
+// Open opens the store of r and closes it after the test.
 func Open(t testing.TB, r Roots) *storage.Store {
 	t.Helper()
 	s, err := OpenRoots(r)
@@ -77,8 +76,8 @@ func OpenRoots(r Roots) (*storage.Store, error) {
 	return storage.Open(storage.Options{GraphRoot: r.Graph, RunRoot: r.Run, Logger: logger})
 }
 
-// Command prepares a process of this test binary that runs the helper given to
-// Main, in the same namespaces.
+// Command returns a command that runs the helper of Main in a new process of this test
+// binary, in the same namespaces.
 func Command(t testing.TB, args ...string) *exec.Cmd {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), "/proc/self/exe", args...)
@@ -88,7 +87,7 @@ func Command(t testing.TB, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// Fill makes a FillFunc that writes into the upper directory and packs it.
+// Fill returns a FillFunc that calls write with the upper directory and packs the result.
 func Fill(write func(upper string) error) storage.FillFunc {
 	return func(_ context.Context, st storage.Staging) (storage.Diff, error) {
 		if err := write(st.Upper); err != nil {
@@ -98,8 +97,8 @@ func Fill(write func(upper string) error) storage.FillFunc {
 	}
 }
 
-// Pack describes the content of an upper directory. It knows neither opaque
-// directories nor lowers, which is enough for tests of storage.
+// Pack describes the content of an upper directory. It supports neither opaque
+// directories nor lower directories, which is enough for tests of package storage.
 func Pack(upper string) (_ storage.Diff, err error) {
 	split, err := os.CreateTemp("", "tar-split-")
 	if err != nil {

@@ -10,8 +10,8 @@ import (
 	"github.com/shale-build/shale/storage/storetest"
 )
 
-// Staging directories whose owner did not get as far as locking them, or was
-// done with them, are told from those that are being made.
+// A sweep must remove abandoned directories without a lock. It must keep those that a
+// process has only just made.
 func TestReapUnlocked(t *testing.T) {
 	roots := storetest.NewRoots(t)
 	s := storetest.Open(t, roots)
@@ -52,7 +52,7 @@ func TestReapUnlocked(t *testing.T) {
 	}
 }
 
-// A build that makes no layer removes what killed ones left, too.
+// A build that makes no layer must also remove the staging directories of killed builds.
 func TestSweep(t *testing.T) {
 	roots := storetest.NewRoots(t)
 	storetest.Open(t, roots)

@@ -15,7 +15,7 @@ import (
 func TestRemoved(t *testing.T) {
 	tests := []struct {
 		name string
-		// remove is what another program does while a layer is made on base.
+		// remove does the work of another program while a layer is made on base.
 		remove func(s *storage.Store, base string, st storage.Staging) error
 		want   string
 	}{

@@ -14,7 +14,7 @@ import (
 	"github.com/shale-build/shale/storage/storetest"
 )
 
-// podman and buildah before containers/storage 1.54 remove overlay/staging when a
+// podman and buildah with containers/storage before 1.54 remove overlay/staging when a
 // command ends.
 func TestNeighbourRemovesStaging(t *testing.T) {
 	roots := storetest.NewRoots(t)
@@ -33,13 +33,13 @@ func TestNeighbourRemovesStaging(t *testing.T) {
 	checkNothingStaged(t, s)
 }
 
-// Renaming does not lead from one mount to another.
+// rename(2) does not work from one mount to another.
 func TestLayersOnAMount(t *testing.T) {
 	for _, test := range []struct {
 		name string
-		// mount is called before or after the store is opened.
+		// before or after is called before or after the store is opened.
 		before, after func(t *testing.T, layers string)
-		// in is where layers are made then.
+		// in is the directory in which the layer must be made then.
 		in string
 	}{
 		{name: "podman mounted the directory of layers on itself", before: bindOnItself, in: "shale/staging"},
@@ -88,7 +88,7 @@ func mountTmpfs(t *testing.T, layers string) {
 	}
 }
 
-// What is mounted on the machine while a build runs does not reach its store.
+// Mounts on the machine during a build must not reach the store of the build.
 func TestMountsDoNotSpread(t *testing.T) {
 	shared := filepath.Join(t.TempDir(), "shared")
 	if err := os.Mkdir(shared, 0o700); err != nil {
@@ -98,7 +98,7 @@ func TestMountsDoNotSpread(t *testing.T) {
 	if err := os.Mkdir(outside, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	// Two peers of one mount: what is mounted in one appears in the other.
+	// The two directories are peers of one mount: a mount in one of them appears in both.
 	bindOnItself(t, shared)
 	if err := unix.Mount("", shared, "", unix.MS_SHARED, ""); err != nil {
 		t.Fatal(err)

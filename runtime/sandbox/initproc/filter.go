@@ -9,11 +9,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// FilterMagic begins the message with a filter that a builder sends to a container
-// whose calls it supervises. The machine code of a seccomp filter follows.
+// FilterMagic begins the message with which a builder sends a seccomp filter to a
+// container to supervise its system calls. The machine code of the filter follows it.
 const FilterMagic = "shale seccomp filter 1\n"
 
-// filterFD is the first descriptor after the standard ones.
+// filterFD is the first file descriptor after the standard streams.
 const filterFD = 3
 
 const (
@@ -25,17 +25,18 @@ const (
 	maxFilterInstructions = 4096 // the kernel's limit, BPF_MAXINSNS
 )
 
-// installFilter puts the process, and what it executes, under the filter
-// that waits at filterFD, and sends the listener back. Libcontainer's own filter
-// comes on top of it later; of what both say the stricter counts, and an error is
-// stricter than a notification, so nothing that the profile refuses is answered.
+// installFilter installs the filter that waits at filterFD, for this process and the
+// programs that it executes. It sends the filter's listener back. libcontainer installs
+// its own filter later. If both match, the kernel applies the stricter result. An error
+// is stricter than a notification, so the listener never sees a call that libcontainer's
+// filter refuses.
 //
-// All threads must be under it: glibc changes the user on each of them and aborts
-// when one gets another answer. Installing it needs CAP_SYS_ADMIN in the user namespace, which the process
-// still has, or no-new-privileges.
+// All threads must have the filter: glibc changes the user on each thread and aborts if
+// the results differ. To install a filter, the process needs CAP_SYS_ADMIN in the user
+// namespace, which it still has, or no-new-privileges.
 func installFilter() {
 	message := make([]byte, len(FilterMagic)+instructionSize*maxFilterInstructions)
-	// Whatever else is at that number stays as it is.
+	// Peek first: if the descriptor has another use, it must not be changed.
 	n, _, err := unix.Recvfrom(filterFD, message, unix.MSG_PEEK|unix.MSG_DONTWAIT)
 	if err != nil || !bytes.HasPrefix(message[:n], []byte(FilterMagic)) {
 		return
@@ -47,7 +48,7 @@ func installFilter() {
 	listener, err := filter(message[len(FilterMagic):n])
 	if err != nil {
 		_ = unix.Sendmsg(filterFD, []byte(err.Error()), nil, nil, 0)
-		// Without the filter owners would be wrong.
+		// Without the filter, owners would be wrong.
 		unix.Exit(255)
 	}
 	err = unix.Sendmsg(filterFD, []byte{0}, unix.UnixRights(listener), nil, 0)
@@ -56,7 +57,7 @@ func installFilter() {
 	}
 }
 
-// filter installs a program and returns its listener.
+// filter installs a filter program and returns its listener.
 func filter(code []byte) (int, error) {
 	if len(code) == 0 || len(code)%instructionSize != 0 {
 		return -1, fmt.Errorf("filter of %d bytes", len(code))
@@ -66,8 +67,8 @@ func filter(code []byte) (int, error) {
 		Filter: (*unix.SockFilter)(unsafe.Pointer(unsafe.SliceData(code))), //nolint:gosec // the same layout
 	}
 	var errno unix.Errno
-	// Signals of the caller would make it repeat a call that was carried out.
-	// Linux 5.19; older ones know no such flag.
+	// Without filterWaitKillable (Linux 5.19), a signal of the caller makes it repeat a
+	// call that was already carried out. Older kernels return EINVAL for the flag.
 	const needed = filterNewListener | filterAllThreads
 	for _, flags := range []uintptr{needed | filterWaitKillable, needed} {
 		var fd uintptr

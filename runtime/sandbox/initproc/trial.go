@@ -8,17 +8,17 @@ import (
 	"syscall"
 )
 
-// A trial is a step by which shale finds out whether steps can run. The program has
-// TrialVariable in its environment and one of the words as its only argument:
-// TrialMake makes files, TrialChange, in a step that follows, does to them what
-// file systems have been seen to fail at.
+// A trial is a step with which shale tests whether steps can run. Its program gets
+// TrialVariable in the environment and TrialMake or TrialChange as its only argument.
+// TrialMake creates files. TrialChange runs in a later step and makes changes to them
+// with which file systems have failed in the past.
 const (
 	TrialVariable = "_SHALE_TRIAL"
 	TrialMake     = "make"
 	TrialChange   = "change"
 )
 
-// trial does not return in the process of a trial.
+// trial runs a trial and exits, if the process was started for one.
 func trial() {
 	if os.Getenv(TrialVariable) == "" || len(os.Args) != 2 {
 		return
@@ -36,13 +36,13 @@ func trial() {
 	os.Exit(0) //nolint:forbidigo // a program of its own
 }
 
-// act is something that steps do.
+// act is one operation of a trial.
 type act struct {
 	name string
 	do   func() error
 }
 
-// trialOwner is another owner than root that every image has.
+// trialOwner is an owner other than root that every image has.
 const trialOwner = 1
 
 var trialActs = map[string][]act{
@@ -85,8 +85,8 @@ var trialActs = map[string][]act{
 
 func writeTrial(path string) error { return os.WriteFile(path, []byte("x"), 0o600) }
 
-// moveTrialDirectory moves a directory as mv(1) does: by copying, if it is one of an
-// overlay's lower directories (EXDEV).
+// moveTrialDirectory moves a directory as mv(1) does. If the directory is in a lower
+// directory of an overlay, rename fails with EXDEV, and it is copied.
 func moveTrialDirectory() error {
 	err := os.Rename("/t/renamed", "/t/moved")
 	if errors.Is(err, syscall.EXDEV) {

@@ -1,5 +1,5 @@
-// Package scopetest has a systemd for tests: it knows the one call that package
-// scope makes.
+// Package scopetest provides a systemd for tests. It implements the one D-Bus method that
+// package scope calls.
 package scopetest
 
 import (
@@ -17,23 +17,24 @@ import (
 
 // Manager is the systemd of one user.
 type Manager struct {
-	// UID is the user's, as processes outside of user namespaces see it.
+	// UID is the user's id outside of user namespaces.
 	UID int
-	// Refuses lets nobody in, as another user's does.
+	// Refuses makes it reject every client, as another user's systemd does.
 	Refuses bool
-	// Bus makes it wait for Hello, as a bus does.
+	// Bus makes it require Hello first, as a bus does.
 	Bus bool
-	// Fault is the D-Bus name of the error to answer with, Silent for no answer.
+	// Fault is the D-Bus name of the error to return. If it is Silent, there is no
+	// answer.
 	Fault string
-	// Start moves a process into a new scope.
+	// Start must be set. It moves a process into a new scope.
 	Start func(name string, pid int) error
 }
 
-// Silent is a Fault.
+// Silent is a value of Manager.Fault.
 const Silent = "silent"
 
-// Serve accepts connections until l is closed. report, if not nil, gets what went
-// wrong with one.
+// Serve accepts connections until l is closed. If report is not nil, it is called with
+// the error of each connection that failed.
 func (m *Manager) Serve(l net.Listener, report func(error)) {
 	for {
 		conn, err := l.Accept()
@@ -49,7 +50,7 @@ func (m *Manager) Serve(l net.Listener, report func(error)) {
 	}
 }
 
-// serve speaks the server's side of the D-Bus specification.
+// serve implements the server's side of the D-Bus specification.
 func (m *Manager) serve(conn net.Conn) error {
 	in := bufio.NewReader(conn)
 	if b, err := in.ReadByte(); err != nil || b != 0 {
@@ -91,7 +92,7 @@ func (m *Manager) authenticate(conn net.Conn, in *bufio.Reader) error {
 		case len(f) == 2 && f[0] == "AUTH":
 			reply = "DATA"
 		case f[len(f)-1] == hex.EncodeToString([]byte(strconv.Itoa(m.UID))), len(f) == 1:
-			// The user outside, or whom the kernel says it is.
+			// The client sent the user's id outside, or left it to the kernel.
 			reply = "OK 1234deadbeef"
 		}
 		if _, err := fmt.Fprintf(conn, "%s\r\n", reply); err != nil {
