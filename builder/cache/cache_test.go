@@ -123,8 +123,9 @@ func TestConcurrentPuts(t *testing.T) {
 	wg.Wait()
 }
 
-// layers is a store with a chain a ← b ← c and one d ← e; b is in an image. f ← g is
-// two layers left of a removed image: g was recorded by shale; noRest leaves it out. Layers in held are in use.
+// layers is a store with the chains a ← b ← c and d ← e. b is in an image. f ← g are two
+// layers of a removed image, and g was recorded by shale. If noRest is set, they are left
+// out. Layers in held are in use.
 type layers struct {
 	deleted, held []string
 	noRest        bool
@@ -164,7 +165,7 @@ func (l *layers) DeleteLayer(id string) error {
 	return nil
 }
 
-// fill records every layer but "foreign", used so many hours ago.
+// fill writes records of the layers in hours, each last used that many hours ago.
 func fill(t *testing.T, dir string, hours map[string]int) {
 	t.Helper()
 	x := cache.Open(dir)

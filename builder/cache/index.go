@@ -12,32 +12,34 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// touchAfter is how old a record's time of use may grow before a hit renews
-// it: renewing at every hit would cost a write for every cached step.
+// A hit renews a record's time of last use only if that is older than touchAfter.
+// Otherwise each cached step would cost a write.
 const touchAfter = time.Hour
 
-// Record is what an operation gave.
+// Record is the result of an operation.
 type Record struct {
-	// Layer is the ID of the topmost layer, "" when the result is empty.
+	// Layer is the ID of the topmost layer. It is "" if the result is empty.
 	Layer string `json:"layer"`
-	// Chain is the chainID of that layer (image-spec, config.md), "" when
-	// the result is empty.
+	// Chain is the chainID of that layer (image-spec, config.md). It is "" if the result
+	// is empty.
 	Chain digest.Digest `json:"chain,omitempty"`
 	// Created is when the operation ran.
 	Created time.Time `json:"created"`
-	// Description is the step's name, for listings.
+	// Description is the name of the step, for lists.
 	Description string `json:"description,omitempty"`
 }
 
-// Index is a directory of records.
+// Index is a directory of records. It is safe for concurrent use, also by several
+// processes.
 type Index struct{ dir string }
 
-// Open opens the index in dir, which must exist. A caller that finds a record there must
-// hold its layer in the store, and look whether it is still there, before using it:
-// Prune may remove it at any time.
+// Open opens the index in dir, which must exist. Before the layer of a record is used,
+// the caller must hold it in the store and then check that it still exists: Prune may
+// remove it at any time.
 func Open(dir string) *Index { return &Index{dir: dir} }
 
-// Get looks a key up and renews its time of use.
+// Get returns the record of a key and renews its time of last use. It returns false if
+// there is no record or if the record cannot be read.
 func (x *Index) Get(key Key) (Record, bool) {
 	path := x.path(key)
 	data, err := os.ReadFile(path)
@@ -50,13 +52,13 @@ func (x *Index) Get(key Key) (Record, bool) {
 	}
 	if info, err := os.Stat(path); err == nil && time.Since(info.ModTime()) > touchAfter {
 		now := time.Now()
-		// A record that cannot be touched is only pruned earlier.
+		// If this fails, the record is only pruned earlier.
 		_ = os.Chtimes(path, now, now)
 	}
 	return rec, true
 }
 
-// Put records what key gave, replacing what was known.
+// Put writes the record of a key and replaces an existing one.
 func (x *Index) Put(key Key, rec Record) error {
 	data, err := json.Marshal(rec)
 	if err != nil {
@@ -82,14 +84,14 @@ func (x *Index) Put(key Key, rec Record) error {
 	return nil
 }
 
-// Entry is a record with its key and time of last use.
+// Entry is a record with its key and its time of last use.
 type Entry struct {
 	Key Key
 	Record
 	Used time.Time
 }
 
-// List returns every record; those that cannot be read are left out.
+// List returns all records. It skips those that cannot be read.
 func (x *Index) List() ([]Entry, error) { return list(x.dir) }
 
 func list(dir string) ([]Entry, error) {
@@ -135,7 +137,7 @@ func ignoreGone(err error) error {
 	return err
 }
 
-// path spreads the records over 256 directories.
+// path returns the file of a record. The records are distributed over 256 directories.
 func (x *Index) path(key Key) string {
 	hex := key.Encoded()
 	return filepath.Join(x.dir, hex[:2], hex[2:])

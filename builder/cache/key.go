@@ -8,20 +8,20 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// version is part of every key. Change it whenever the meaning of a key or of
-// a record changes, so that old records are never found again.
+// version is part of each key. It must be changed if the meaning of a key or of a record
+// changes, so that old records are not found any more.
 const version = "shale.cache.v1"
 
-// Key identifies an operation together with its inputs.
+// Key identifies an operation and its inputs.
 type Key = digest.Digest
 
-// Hasher builds a Key from fields. Every field is framed by its length, so
-// that no two sequences of fields give the same bytes.
+// Hasher computes a Key from fields. Each field is preceded by its length, so that
+// different sequences of fields always give different bytes.
 type Hasher struct {
 	h hash.Hash
 }
 
-// NewHasher starts a key of the given kind ("exec", "file", …).
+// NewHasher returns a Hasher for keys of the given kind, for example "exec" or "file".
 func NewHasher(kind string) *Hasher {
 	h := &Hasher{h: sha256.New()}
 	return h.String(version).String(kind)
@@ -39,7 +39,7 @@ func (h *Hasher) Bytes(b []byte) *Hasher {
 // String adds one field.
 func (h *Hasher) String(s string) *Hasher { return h.Bytes([]byte(s)) }
 
-// Strings adds a list: its length, then each element.
+// Strings adds a list: its length and then each element.
 func (h *Hasher) Strings(list []string) *Hasher {
 	h.Int(int64(len(list)))
 	for _, s := range list {

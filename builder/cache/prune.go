@@ -13,14 +13,14 @@ import (
 	"github.com/shale-build/shale/storage"
 )
 
-// LayerStore is the part of a store that holds the layers of the cache.
+// LayerStore is the part of a store that contains the layers of the cache.
 type LayerStore interface {
 	Layers() ([]storage.Layer, error)
 	Images() ([]storage.Image, error)
 	DeleteLayer(id string) error
 }
 
-// Layers returns the IDs of all layers that the index in dir knows.
+// Layers returns the IDs of all layers in the index in dir.
 func Layers(dir string) (map[string]bool, error) {
 	entries, err := list(dir)
 	if err != nil {
@@ -35,28 +35,30 @@ func Layers(dir string) (map[string]bool, error) {
 	return layers, nil
 }
 
-// Usage is one layer that only the cache keeps: no image is made of it.
+// Usage is a layer that only the cache keeps: it is not part of any image.
 type Usage struct {
 	Layer       string
 	Parent      string
 	Description string
-	// Size is of the layer as an uncompressed tar, in bytes.
+	// Size is the size of the layer as an uncompressed tar, in bytes.
 	Size          int64
 	Created, Used time.Time
-	// Shared tells that other layers of the cache build on it.
+	// Shared reports whether the layer is the parent of other layers.
 	Shared bool
 }
 
-// Collect lists what only the cache keeps, least recently used first: the layers that
-// the index in dir names, those that shale recorded, and the layers below them, as far
-// as no image has them. The image of a base, or the record of a step, may be gone.
+// Collect returns the layers that only the cache keeps, the least recently used first.
+// These are the layers in the index in dir, the layers that shale has recorded, and all
+// layers below them, if they are not part of an image. They include the layers of a
+// removed base image, and layers of steps without a record.
 func Collect(dir string, layers LayerStore) ([]Usage, error) {
 	entries, err := list(dir)
 	if err != nil {
 		return nil, err
 	}
-	// Layers first: one that is recorded later is none to remove, and the image of one
-	// that is there may be recorded meanwhile.
+	// List the layers before the images. A layer that is recorded later is not removed.
+	// An image of an existing layer may be recorded in the meantime, and is then in the
+	// list.
 	all, err := layers.Layers()
 	if err != nil {
 		return nil, fmt.Errorf("list layers: %w", err)
@@ -89,14 +91,15 @@ func Collect(dir string, layers LayerStore) ([]Usage, error) {
 		u.Shared = hasChild[u.Layer]
 		usages = append(usages, *u)
 	}
-	// A layer was used when the layers built on it were, but is removed after them.
+	// A layer counts as used when the layers on it are used, but it must be removed after
+	// them.
 	slices.SortFunc(usages, func(a, b Usage) int {
 		return cmp.Or(a.Used.Compare(b.Used), c.depth(b.Layer)-c.depth(a.Layer), strings.Compare(a.Layer, b.Layer))
 	})
 	return usages, nil
 }
 
-// unnamed describes a layer of which no record is left.
+// unnamed is the description of a layer without a record.
 const unnamed = "layer of a removed image"
 
 type collection struct {
@@ -105,7 +108,7 @@ type collection struct {
 	found   map[string]*Usage
 }
 
-// add notes that a layer was used, and with it those that it is built on.
+// add records the use of a layer and of all layers below it.
 func (c collection) add(id string, used time.Time, description string) {
 	for first := true; ; first = false {
 		l, ok := c.byID[id]
@@ -127,7 +130,7 @@ func (c collection) add(id string, used time.Time, description string) {
 	}
 }
 
-// depth returns the number of layers that a layer is made of.
+// depth returns the number of layers in the chain of a layer.
 func (c collection) depth(id string) int {
 	n := 0
 	for l, ok := c.byID[id]; ok; l, ok = c.byID[l.Parent] {
@@ -136,22 +139,23 @@ func (c collection) depth(id string) int {
 	return n
 }
 
-// Policy says what Prune may remove.
+// Policy selects the layers that Prune may remove.
 type Policy struct {
-	// Until keeps what was used after it; zero keeps nothing for its age.
+	// Until keeps layers that were used after it. The zero time does not keep any layer.
 	Until time.Time
-	// KeepBytes stops once no more than this is left; 0 removes all that
-	// Until allows.
+	// KeepBytes ends the removal when at most that many bytes are left. If it is 0, all
+	// layers that the other fields allow are removed.
 	KeepBytes int64
-	// Match, if not nil, tells which may be removed.
+	// Match, if not nil, reports whether a layer may be removed.
 	Match func(Usage) bool
-	// DryRun removes nothing.
+	// DryRun does not remove anything.
 	DryRun bool
 }
 
-// Prune removes layers that only the cache keeps, the least recently used
-// first and never one that another builds on or that a build uses, and then records
-// whose layer is gone. It returns the layers that it removed or, dry, would remove.
+// Prune removes layers that only the cache keeps, the least recently used first. It does
+// not remove a layer that is the parent of another layer or that a build is using. Then
+// it removes the records of layers that do not exist any more. It returns the layers that
+// it has removed, or would remove in a dry run.
 func Prune(ctx context.Context, dir string, layers LayerStore, policy Policy) ([]Usage, error) {
 	usages, err := Collect(dir, layers)
 	if err != nil {
@@ -164,8 +168,8 @@ func Prune(ctx context.Context, dir string, layers LayerStore, policy Policy) ([
 	return removed, dropRecords(dir, layers)
 }
 
-// pruneLayers goes over the candidates until none can be removed: removing a
-// layer may free its parent.
+// pruneLayers repeats its loop over the candidates until no more can be removed, because
+// removing a layer may make its parent removable.
 func pruneLayers(ctx context.Context, usages []Usage, layers LayerStore, policy Policy) ([]Usage, error) {
 	all, err := layers.Layers()
 	if err != nil {
@@ -198,7 +202,7 @@ func pruneLayers(ctx context.Context, usages []Usage, layers LayerStore, policy 
 			}
 			switch {
 			case errors.Is(err, storage.ErrLayerInUse):
-				continue // by a build, or something was made of it meanwhile
+				continue // used by a build, or it has become the parent of another layer
 			case err == nil:
 				removed = append(removed, u)
 			case !errors.Is(err, storage.ErrLayerUnknown):
@@ -212,7 +216,7 @@ func pruneLayers(ctx context.Context, usages []Usage, layers LayerStore, policy 
 	return removed, nil
 }
 
-// dropRecords removes the records of layers that are gone.
+// dropRecords removes the records of layers that do not exist any more.
 func dropRecords(dir string, layers LayerStore) error {
 	entries, err := list(dir)
 	if err != nil {
@@ -231,7 +235,7 @@ func dropRecords(dir string, layers LayerStore) error {
 		if exists[e.Layer] {
 			continue
 		}
-		// A build may have put another record in its place.
+		// A build may have replaced the record in the meantime.
 		if now, ok := readEntry(x.path(e.Key), e.Key); !ok || now.Layer != e.Layer {
 			continue
 		}

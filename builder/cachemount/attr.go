@@ -14,22 +14,22 @@ import (
 )
 
 const (
-	attrPrefix = "SCHILY.xattr." // of PAX records, as libarchive and GNU tar write them
+	attrPrefix = "SCHILY.xattr." // of PAX records, as in libarchive and GNU tar
 	capability = "security.capability"
 )
 
-// attributes are what the extended attributes of a file say.
+// attributes is the information in the extended attributes of a file.
 type attributes struct {
-	// records are the user.* ones that come along, as PAX records.
+	// records are the user.* attributes that are packed, as PAX records.
 	records map[string]string
-	// owner is who it belongs to where the file system cannot say so.
+	// owner is the owner of the file if the file system cannot store it.
 	owner *recorded.Record
-	// special tells of capabilities, and of files that stand for devices.
+	// special is true if the file has capabilities or stands for a device.
 	special bool
 }
 
-// readAttrs reads the attributes of a file or directory, where the file system has
-// such.
+// readAttrs returns the attributes of a file or directory. If the file system does not
+// support extended attributes, there are none.
 func readAttrs(f *os.File) (attributes, error) {
 	var a attributes
 	size, err := unix.Flistxattr(int(f.Fd()), nil)
@@ -56,7 +56,7 @@ func (a *attributes) read(f *os.File, name string) error {
 	if name != recorded.Attribute && !carried(name) {
 		return nil
 	}
-	value := make([]byte, 64<<10) // XATTR_SIZE_MAX
+	value := make([]byte, 64<<10) // XATTR_SIZE_MAX of the kernel
 	n, err := unix.Fgetxattr(int(f.Fd()), name, value)
 	if err != nil {
 		return fmt.Errorf("read attribute %s: %w", name, err)
@@ -76,15 +76,15 @@ func (a *attributes) read(f *os.File, name string) error {
 	return nil
 }
 
-// carried tells whether an attribute comes along as it is: not those of overlayfs,
-// which mean something about other files, nor records of owners, which have a place
-// of their own, nor one that a tar cannot name.
+// carried reports whether an attribute is packed unchanged. Attributes of overlayfs are
+// not, because they refer to other files. Recorded owners are not, because they have
+// their own place in the tar. A name with "=" is not possible in a PAX record.
 func carried(name string) bool {
 	return strings.HasPrefix(name, "user.") && !strings.HasPrefix(name, "user.overlay.") &&
 		!strings.HasPrefix(name, "user.containers.") && !strings.Contains(name, "=")
 }
 
-// setAttrs gives a new file or directory the attributes of its entry.
+// setAttrs sets the attributes of a new file or directory to those of its tar entry.
 func setAttrs(f *os.File, h *tar.Header) error {
 	for key, value := range h.PAXRecords {
 		attr, ok := strings.CutPrefix(key, attrPrefix)
@@ -98,15 +98,15 @@ func setAttrs(f *os.File, h *tar.Header) error {
 	return nil
 }
 
-// setOwner gives a new file or directory its owner, recorded where this user
-// namespace does not have it.
+// setOwner sets the owner of a new file or directory. If the owner is not mapped in this
+// user namespace, setOwner records it.
 func (u *unpacker) setOwner(f *os.File, uid, gid int, mode int64) error {
 	err := f.Chown(uid, gid)
 	if !unmapped(err) {
 		return err
 	}
 	if u.owners.Beside() {
-		// A user without a namespace can give it to nobody.
+		// Without a user namespace, other owners cannot be set. Ignore that.
 		if err = u.owners.Chown(int(f.Fd()), "", uint32(uid), uint32(gid)); unmapped(err) {
 			return nil
 		}
@@ -127,6 +127,6 @@ func (u *unpacker) setOwner(f *os.File, uid, gid int, mode int64) error {
 	return nil
 }
 
-// unmapped tells that an owner does not exist in this user namespace, or that
-// others than one's own cannot be given.
+// unmapped reports whether err means that an owner is not mapped in this user namespace,
+// or that the process may only set its own owner.
 func unmapped(err error) bool { return errors.Is(err, unix.EINVAL) || errors.Is(err, fs.ErrPermission) }

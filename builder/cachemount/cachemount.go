@@ -18,7 +18,7 @@ import (
 	"github.com/shale-build/shale/internal/rmtree"
 )
 
-// Sharing is how several steps use one cache mount at a time.
+// Sharing is how several steps use the same cache mount at the same time.
 type Sharing int
 
 // The sharing modes of a Dockerfile.
@@ -28,18 +28,18 @@ const (
 	Locked
 )
 
-// Request names a cache mount and how it is used.
+// Request identifies a cache mount and how it is used.
 type Request struct {
-	// ID is what the Dockerfile says, with BuildKit's namespace before it.
+	// ID is the ID in the Dockerfile, with BuildKit's namespace as a prefix.
 	ID string
-	// Seed identifies what the directory starts as, "" for empty.
+	// Seed identifies the initial content of the directory. It is "" if that is empty.
 	Seed string
-	// Fill copies the seed into a new directory; nil leaves it empty.
+	// Fill copies the seed into a new directory. If it is nil, the directory stays empty.
 	Fill    func(ctx context.Context, dir string) error
 	Sharing Sharing
 }
 
-// Key tells cache mounts apart: 32 hexadecimal digits that follow from ID and
+// Key identifies a cache mount. It has 32 hexadecimal digits, derived from the ID and the
 // seed.
 type Key string
 
@@ -49,7 +49,7 @@ func keyOf(req Request) Key {
 
 const keyLen = 32
 
-// Validate refuses what is no key.
+// Validate returns an error if k is not a valid key.
 func (k Key) Validate() error {
 	if len(k) != keyLen || strings.Trim(string(k), "0123456789abcdef") != "" {
 		return fmt.Errorf("key %q of a cache mount is not %d hexadecimal digits", string(k), keyLen)
@@ -57,27 +57,28 @@ func (k Key) Validate() error {
 	return nil
 }
 
-// Restorer brings what a cache mount had elsewhere into dir, which is empty, and
-// tells whether there was any. After an error dir may hold anything.
+// Restorer copies the content of a cache mount from another place, for example an
+// imported cache, into dir, which is empty. It reports whether there was such content. If
+// it returns an error, the content of dir is undefined.
 type Restorer func(ctx context.Context, key Key, dir string) (found bool, err error)
 
-// Caches is a directory of cache mounts, as one build uses it. It is safe for
-// concurrent use.
+// Caches is a directory of cache mounts, as used by one build. It is safe for concurrent
+// use.
 type Caches struct {
 	dir string
-	// Restore, if not nil, is asked before a new mount starts as its seed or
-	// empty. It is set before the first use. An error it returns has been told
-	// to the user; the mount starts as if there were nothing.
+	// Restore, if not nil, is called before a new cache mount is filled from its seed. It
+	// must be set before the first use. If it returns an error, it must have reported
+	// that to the user. The cache mount is then filled from its seed.
 	Restore Restorer
 
 	mu sync.Mutex
-	// used are the mounts that were acquired, emptied the IDs that Empty was
-	// called for.
+	// used are the keys of the mounts that were acquired. emptied are the IDs for which
+	// Empty was called.
 	used    map[Key]bool
 	emptied map[string]bool
 }
 
-// Used tells whether a mount was acquired.
+// Used reports whether a cache mount was acquired.
 func (c *Caches) Used(key Key) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -93,21 +94,22 @@ func (c *Caches) note(key Key) {
 	c.used[key] = true
 }
 
-// New keeps cache mounts below dir, which must exist.
+// New returns the cache mounts in dir, which must exist.
 func New(dir string) *Caches { return &Caches{dir: dir} }
 
-// Lease is a cache mount in use.
+// Lease is a cache mount in use. The caller must release it.
 type Lease struct {
 	// Dir is the directory to mount.
 	Dir  string
 	lock *os.File
 }
 
-// Links is the path of the file that keeps the owners of links in a mount's directory
-// where those are recorded (recorded.Owners). It stays with the directory.
+// Links returns the path of the file that contains the owners of links in the directory
+// of a cache mount, if owners are recorded (see recorded.Owners). The file is kept with
+// the directory.
 func Links(dir string) string { return filepath.Join(filepath.Dir(dir), "links.json") }
 
-// Release lets others in. The directory stays.
+// Release releases the lock. The directory stays.
 func (l *Lease) Release() error {
 	if err := l.lock.Close(); err != nil {
 		return fmt.Errorf("release cache mount: %w", err)
@@ -115,8 +117,9 @@ func (l *Lease) Release() error {
 	return nil
 }
 
-// Acquire returns the directory of a cache mount, making it when it is new. A
-// locked mount is waited for until ctx ends.
+// Acquire locks a cache mount and returns it. If it is new, Acquire creates its
+// directory. If another step holds the lock of a locked or shared cache mount, Acquire
+// waits until ctx is done, and then returns the cause of ctx.
 func (c *Caches) Acquire(ctx context.Context, req Request) (*Lease, error) {
 	key := keyOf(req)
 	base := filepath.Join(c.dir, string(key))
@@ -135,6 +138,8 @@ func (c *Caches) Acquire(ctx context.Context, req Request) (*Lease, error) {
 	return lease, nil
 }
 
+// takeSlot locks a slot of the cache mount in base and returns the lock and the slot's
+// directory. It creates slots as needed.
 func takeSlot(ctx context.Context, base string, sharing Sharing) (*os.File, string, error) {
 	for i := 0; ; i++ {
 		slot := filepath.Join(base, strconv.Itoa(i))
@@ -156,8 +161,8 @@ func takeSlot(ctx context.Context, base string, sharing Sharing) (*os.File, stri
 	}
 }
 
-// lockSlot reports whether it locked the file of a slot: it does not wait for one that
-// is to be private.
+// lockSlot reports whether it has locked the file of a slot. In private mode it does not
+// wait for the lock.
 func lockSlot(ctx context.Context, lock *os.File, sharing Sharing) (bool, error) {
 	switch sharing {
 	case Private:
@@ -171,9 +176,9 @@ func lockSlot(ctx context.Context, lock *os.File, sharing Sharing) (bool, error)
 	}
 }
 
-// prepare makes the data directory when it does not exist. It appears by
-// rename, complete with what it starts as, so that a kill in between leaves
-// nothing half filled. Of several shared users one fills it, the others wait.
+// prepare creates the data directory if it does not exist. The directory is filled under
+// another name and then renamed, so that a killed process does not leave a half-filled
+// directory. If several shared steps need it, one fills it and the others wait.
 func (c *Caches) prepare(ctx context.Context, key Key, slot string, req Request) error {
 	if done, err := touch(slot); done || err != nil {
 		return err
@@ -205,7 +210,7 @@ func (c *Caches) prepare(ctx context.Context, key Key, slot string, req Request)
 	return err
 }
 
-// touch renews the time of use of a slot that has its data.
+// touch sets the time of last use of a slot. It reports whether the slot has its data.
 func touch(slot string) (done bool, err error) {
 	if _, err := os.Lstat(filepath.Join(slot, "data")); err != nil {
 		if errors.Is(err, fs.ErrNotExist) {
@@ -217,7 +222,7 @@ func touch(slot string) (done bool, err error) {
 	return true, os.Chtimes(slot, now, now)
 }
 
-// removeHalf removes what a killed process was filling.
+// removeHalf removes directories that a killed process was filling.
 func removeHalf(slot string) error {
 	left, err := filepath.Glob(filepath.Join(slot, "new-*"))
 	for _, dir := range left {
@@ -226,9 +231,9 @@ func removeHalf(slot string) error {
 	return err
 }
 
-// fill makes a directory with what the mount starts as and returns its path, also
-// when that fails. Only a mount's first slot is restored: the others are for those
-// who find it in use.
+// fill creates a directory with the initial content of the cache mount and returns its
+// path, also if it fails. Only the first slot is restored. The other slots are for steps
+// that find it in use.
 func (c *Caches) fill(ctx context.Context, key Key, slot string, req Request) (string, error) {
 	if filepath.Base(slot) == "0" && c.restores(req.ID) {
 		dir, err := newData(slot)
@@ -258,8 +263,8 @@ func newData(slot string) (string, error) {
 	return dir, err
 }
 
-// restores tells whether to ask for what a mount had elsewhere: not for one that
-// is to start anew.
+// restores reports whether Restore is to be called for a cache mount. It is not called
+// for one that the build has emptied.
 func (c *Caches) restores(id string) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -1,11 +1,11 @@
-// Package cachemount keeps the directories behind RUN --mount=type=cache.
+// Package cachemount manages the directories of RUN --mount=type=cache.
 //
-// A cache mount is known by its ID and by what seeded it, and lives on between
-// builds. Its directories are slots: shared and locked use are of slot 0, under
-// a shared or an exclusive lock; private use takes the first slot that nobody
-// has. Locks are flock(2) locks on a file beside the data, so they hold between
-// processes and end with them.
+// A cache mount is identified by its ID and by the seed that its directory starts with.
+// It is kept between builds. Each cache mount has one or more directories, its slots.
+// Shared and locked steps use slot 0, with a shared or an exclusive lock. A private step
+// uses the first slot that is not locked. The locks are flock(2) locks on a file next to
+// the data, so they also apply between processes and end with them.
 //
-// Pack and Unpack carry the content of a mount to other machines, as a tar. Where
-// it is kept there is not this package's business.
+// Pack and Unpack convert the content of a cache mount to and from a tar, for transfer to
+// other machines. The transfer itself is not part of this package.
 package cachemount

@@ -16,8 +16,8 @@ import (
 	"github.com/shale-build/shale/internal/rmtree"
 )
 
-// Empty removes what is in the cache mounts called ids, whatever their seeds,
-// but for those that a step is using. This build does not restore them either.
+// Empty removes the content of the cache mounts with these IDs, for all seeds. It skips
+// those that a step is using. They are also not restored during this build.
 func (c *Caches) Empty(ids []string) error {
 	c.mu.Lock()
 	for _, id := range ids {
@@ -47,17 +47,17 @@ func (c *Caches) Empty(ids []string) error {
 	return nil
 }
 
-// Mount is a cache mount as listings show it.
+// Mount is a cache mount in a list.
 type Mount struct {
 	Key Key
 	ID  string
-	// Slot is 0, or more for a directory that was made because the ones before
-	// were in private use.
+	// Slot is 0, or more for a directory that was created because all slots before it
+	// were locked.
 	Slot int
 	Used time.Time
-	// Size is the disk space of its files in bytes.
+	// Size is the disk space of the files, in bytes.
 	Size int64
-	// InUse tells that a step has it at this moment.
+	// InUse reports whether a step was using the slot when it was listed.
 	InUse bool
 	dir   string
 }
@@ -88,7 +88,7 @@ func (c *Caches) List() ([]Mount, error) {
 	return mounts, nil
 }
 
-// Find returns the cache mounts whose IDs match, without their sizes.
+// Find returns the cache mounts with matching IDs, without their sizes.
 func (c *Caches) Find(match func(id string) bool) ([]Mount, error) {
 	slots, err := filepath.Glob(filepath.Join(c.dir, "*", "*", "info.json"))
 	if err != nil {
@@ -98,7 +98,7 @@ func (c *Caches) Find(match func(id string) bool) ([]Mount, error) {
 	for _, path := range slots {
 		m, err := readMount(filepath.Dir(path))
 		if errors.Is(err, fs.ErrNotExist) {
-			continue // removed meanwhile
+			continue // removed in the meantime
 		}
 		if err != nil {
 			return nil, fmt.Errorf("list cache mounts: %w", err)
@@ -140,7 +140,7 @@ func readMount(slot string) (Mount, error) {
 	}, nil
 }
 
-// inUse tries the lock that steps take.
+// inUse reports whether a step holds the lock of a slot.
 func inUse(slot string) bool {
 	lock, err := os.Open(filepath.Join(slot, "lock"))
 	if err != nil {
@@ -168,21 +168,20 @@ func diskUsage(dir string) (int64, error) {
 			return err
 		}
 		if st, ok := fi.Sys().(*syscall.Stat_t); ok {
-			total += st.Blocks * 512 // stat(2): blocks of 512 bytes, whatever the file system's
+			total += st.Blocks * 512 // stat(2): st_blocks are 512 bytes on all file systems
 		}
 		return nil
 	})
 	return total, err
 }
 
-// uncounted reports whether err is of a file that went away, or that is so deep
-// that no path leads there, which only removing reaches.
+// uncounted reports whether err is from a file that was removed, or from one so deep that
+// its path is too long. Only rmtree can reach such a file.
 func uncounted(err error) bool {
 	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENAMETOOLONG)
 }
 
-// Remove deletes a cache mount unless a step is using it, and tells whether it
-// did.
+// Remove removes a cache mount if no step is using it. It reports whether it did so.
 func (c *Caches) Remove(m Mount) (bool, error) {
 	lock, err := os.OpenFile(filepath.Join(m.dir, "lock"), os.O_RDWR, 0)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -195,8 +194,8 @@ func (c *Caches) Remove(m Mount) (bool, error) {
 	if locked, err := filelock.Try(lock, filelock.Exclusive); !locked || err != nil {
 		return false, err
 	}
-	// The lock file stays: whoever waits for it must not be left with a lock
-	// on a file that has no name.
+	// Keep the lock file. Otherwise a process that waits for the lock would get a lock on
+	// a file without a name.
 	for _, name := range []string{"info.json", "data"} {
 		if err := rmtree.Remove(filepath.Join(m.dir, name)); err != nil {
 			return false, fmt.Errorf("remove cache mount %q: %w", m.ID, err)

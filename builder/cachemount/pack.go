@@ -19,15 +19,15 @@ import (
 	"github.com/shale-build/shale/runtime/recorded"
 )
 
-// ErrInUse is returned for a mount that steps are using all the time.
+// ErrInUse is returned by Hold if steps use the cache mount all the time.
 var ErrInUse = errors.New("a step is using it")
 
 // patience is how long Hold waits for steps of other builds.
 const patience = 10 * time.Second
 
-// Hold keeps steps from using a mount until the lease is released, so that nothing
-// of it is half written. It returns ErrInUse when steps do not let it go, and
-// fs.ErrNotExist when it has been removed.
+// Hold locks a cache mount until the lease is released, so that no step is writing to it.
+// It returns ErrInUse if steps still hold the lock after 10 seconds, and fs.ErrNotExist
+// if the cache mount has been removed.
 func (c *Caches) Hold(ctx context.Context, m Mount) (*Lease, error) {
 	lock, err := os.OpenFile(m.dir+"/lock", os.O_RDWR, 0)
 	if err != nil {
@@ -45,12 +45,16 @@ func (c *Caches) Hold(ctx context.Context, m Mount) (*Lease, error) {
 	return lease, nil
 }
 
-// Pack writes the content of dir, which nobody uses meanwhile, as a tar: the same
-// for the same content, names sorted, times of files to the nanosecond, owners as numbers of
-// this user namespace, or as recorded where there is but one. It returns how many files are left out because they would
-// mean more than their bytes elsewhere: devices, sockets, FIFOs, and programs with
-// set-id bits or capabilities. A cache does without. owners is that of the build, nil
-// where no owners are recorded.
+// Pack writes the content of dir as a tar. The caller must ensure that dir is not in use,
+// see Hold.
+//
+// The tar is the same for the same content: names are sorted and the times of files have
+// nanoseconds. Owners are ids of this user namespace. If it has only one id, they are the
+// recorded owners. owners is that of the build, or nil if no owners are recorded.
+//
+// Pack returns the number of files that it leaves out: devices, sockets, FIFOs, and
+// programs with set-id bits or capabilities. On another machine these would have an
+// effect beyond their content, and a cache does not need them.
 func Pack(ctx context.Context, dir string, w io.Writer, owners *recorded.Owners) (left int, err error) {
 	root, err := os.OpenRoot(dir)
 	if err != nil {
@@ -72,14 +76,14 @@ type packer struct {
 	ctx  context.Context //nolint:containedctx // lives for one Pack
 	tar  *tar.Writer
 	left int
-	// links are the first names of files that have several.
+	// links maps the inodes of files with several names to their first names.
 	links map[[2]uint64]string
-	// owners are those that are not in attributes.
+	// owners are the recorded owners that are not in extended attributes.
 	owners *recorded.Owners
 }
 
-// dir writes d and what is in it; at is its path with a slash behind, "" at the
-// top.
+// dir writes the directory d and its content. at is its path with a trailing slash, or ""
+// for the top.
 func (p *packer) dir(d *os.Root, at string) error {
 	names, err := p.dirEntry(d, cmp.Or(at, "./"))
 	if err != nil {
@@ -97,7 +101,7 @@ func (p *packer) dir(d *os.Root, at string) error {
 	return nil
 }
 
-// dirEntry writes d itself and returns the names in it.
+// dirEntry writes the entry of d itself and returns the names in d.
 func (p *packer) dirEntry(d *os.Root, name string) (names []string, err error) {
 	f, err := d.Open(".")
 	if err != nil {
@@ -148,7 +152,8 @@ func (p *packer) entry(d *os.Root, name, at string) error {
 	return nil
 }
 
-// attributes reads those of a file or directory, with its owner if that is recorded.
+// attributes returns the attributes of a file or directory. They include the owner if it
+// is recorded.
 func (p *packer) attributes(f *os.File) (attributes, error) {
 	a, err := readAttrs(f)
 	if err != nil || !p.owners.Beside() {
@@ -167,7 +172,8 @@ func (p *packer) attributes(f *os.File) (attributes, error) {
 	return a, nil
 }
 
-// linkOwner is who a symbolic link belongs to, if that is recorded.
+// linkOwner returns the recorded owner of a symbolic link, or nil if no owners are
+// recorded outside of extended attributes.
 func (p *packer) linkOwner(d *os.Root, name string) (*recorded.Record, error) {
 	if !p.owners.HasLinks() {
 		return nil, nil //nolint:nilnil // none
@@ -242,7 +248,7 @@ func (p *packer) header(info fs.FileInfo, name, target string, attrs attributes)
 	case fs.ModeDir:
 		h.Typeflag = tar.TypeDir
 	case fs.ModeSymlink:
-		// Nobody looks at the time of a link, and os.Root cannot set it.
+		// The time of a link is not used, and os.Root cannot set it.
 		h.Typeflag, h.ModTime = tar.TypeSymlink, time.Time{}
 	default:
 		h.Typeflag, h.Size = tar.TypeReg, info.Size()

@@ -30,7 +30,7 @@ func pack(t *testing.T, dir string) (data []byte, left int) {
 	return buf.Bytes(), left
 }
 
-// do fails the test at the first of several errors.
+// do fails the test if one of the errors is not nil.
 func do(t *testing.T, errs ...error) {
 	t.Helper()
 	if err := errors.Join(errs...); err != nil {
@@ -60,7 +60,7 @@ func TestPackUnpack(t *testing.T) {
 		unix.Setxattr(at("d"), "user.color", []byte("red"), 0) == nil
 	want := 2
 	if attrs {
-		// What a builder with one id writes down: an owner, and what is no file.
+		// A builder with one id records an owner, and a device.
 		do(
 			t, os.WriteFile(at("owned"), []byte("x"), 0o640), os.WriteFile(at("device"), nil, 0o600),
 			unix.Setxattr(at("owned"), "user.containers.override_stat", []byte("7:8:0640:file"), 0),
@@ -76,7 +76,7 @@ func TestPackUnpack(t *testing.T) {
 		h, err := r.Next()
 		do(t, err)
 		if h.Name == "owned" {
-			if h.Uid != 7 || h.Gid != 8 || len(h.PAXRecords) != 1 { // the time
+			if h.Uid != 7 || h.Gid != 8 || len(h.PAXRecords) != 1 { // the only record is the time
 				t.Errorf("the recorded owner is packed as %d:%d, %v", h.Uid, h.Gid, h.PAXRecords)
 			}
 			break
@@ -108,7 +108,7 @@ func TestPackUnpack(t *testing.T) {
 	}
 }
 
-// The owner of a link is packed as it was written down beside the mount.
+// The owner of a link is packed as it is recorded next to the cache mount.
 func TestPackLinkOwner(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "data")
 	do(t, os.MkdirAll(filepath.Join(dir, "sub"), 0o700), os.Symlink("x", filepath.Join(dir, "sub/owned")), os.Symlink("x", filepath.Join(dir, "plain")))
@@ -136,7 +136,7 @@ func TestPackLinkOwner(t *testing.T) {
 	}
 }
 
-// archive makes a tar of the headers; regular files have their name as content.
+// archive returns a tar with the headers. Regular files have their names as content.
 func archive(t *testing.T, headers ...tar.Header) []byte {
 	t.Helper()
 	var buf bytes.Buffer
@@ -174,7 +174,7 @@ func TestUnpackHostile(t *testing.T) {
 		name    string
 		headers []tar.Header
 		refused bool
-		// left are the names in the directory otherwise.
+		// left are the names in the directory if it is not refused.
 		left []string
 	}{
 		{name: "owner below all", headers: []tar.Header{{Typeflag: tar.TypeReg, Name: "x", Uid: -5, Format: tar.FormatGNU}}, refused: true},
@@ -257,10 +257,10 @@ func TestUnpackBounds(t *testing.T) {
 	if err := cachemount.Unpack(t.Context(), bytes.NewReader(data), t.TempDir(), int64(len(data))-1, nil); err == nil {
 		t.Error("a tar that is longer than it is said to be is unpacked")
 	}
-	// 1 TiB of nothing in a few bytes, as GNU tar writes it in the PAX format.
+	// A file of 1 TiB without data takes a few bytes in GNU tar's sparse PAX format.
 	var sparse bytes.Buffer
 	w := tar.NewWriter(&sparse)
-	content := "0\n" // no pieces of data
+	content := "0\n" // no data fragments
 	do(t, w.WriteHeader(&tar.Header{
 		Typeflag: tar.TypeReg, Name: "sparse", Mode: 0o600, Size: 512, Format: tar.FormatPAX,
 	}))
@@ -273,8 +273,8 @@ func TestUnpackBounds(t *testing.T) {
 	}
 }
 
-// gnuSparse puts a header before a tar that makes its first file a sparse one:
-// archive/tar does not write such.
+// gnuSparse puts a header before a tar, which makes its first file sparse. archive/tar
+// cannot write such headers.
 func gnuSparse(t *testing.T, size string, data []byte) []byte {
 	t.Helper()
 	var records strings.Builder
@@ -285,7 +285,7 @@ func gnuSparse(t *testing.T, size string, data []byte) []byte {
 		{"GNU.sparse.realsize", size},
 	} {
 		text := " " + kv[0] + "=" + kv[1] + "\n"
-		n := len(text) + 2 // all are of two digits
+		n := len(text) + 2 // all lengths have two digits
 		records.WriteString(string(rune('0'+n/10)) + string(rune('0'+n%10)) + text)
 	}
 	var buf bytes.Buffer
@@ -294,7 +294,7 @@ func gnuSparse(t *testing.T, size string, data []byte) []byte {
 	_, err := w.Write([]byte(records.String()))
 	do(t, err, w.Flush())
 	out := buf.Bytes()
-	// The kind of entry, and the checksum with it (pax(1)).
+	// Set the type of the entry, and then its checksum (pax(1)).
 	out[156] = 'x'
 	copy(out[148:156], "        ")
 	sum := 0

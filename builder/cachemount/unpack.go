@@ -19,13 +19,16 @@ import (
 	"github.com/shale-build/shale/runtime/recorded"
 )
 
-// maxEntries bounds what Unpack makes.
+// maxEntries is the maximum number of entries that Unpack accepts.
 const maxEntries = 10_000_000
 
-// Unpack fills dir, which is empty, with what Pack wrote, and no more than size
-// bytes of tar. The tar may come from anybody: nothing outside dir is touched, and
-// what Pack leaves out is not made. Owners that this user namespace does not have
-// are recorded as owners, which may be nil, does it. What was written is on disk afterwards.
+// Unpack extracts a tar that Pack has written into dir, which must be empty. size is the
+// length of the tar in bytes. It returns an error if the tar is longer.
+//
+// The tar is not trusted: files outside of dir are not changed, and files that Pack
+// leaves out are not created. Owners that are not mapped in this user namespace are
+// recorded by owners, which may be nil. When Unpack returns, the files are on the disk
+// (syncfs(2)).
 func Unpack(ctx context.Context, r io.Reader, dir string, size int64, owners *recorded.Owners) error {
 	if err := unpack(ctx, r, dir, size, owners.Fresh()); err != nil {
 		return fmt.Errorf("unpack cache mount: %w", err)
@@ -43,7 +46,7 @@ func unpack(ctx context.Context, r io.Reader, dir string, size int64, owners *re
 	u := &unpacker{root: root, room: size, owners: owners}
 	err = u.all(ctx, tar.NewReader(limited))
 	if err == nil {
-		// To the end, where the digest is checked.
+		// Read to the end, where the digest is verified.
 		_, err = io.Copy(io.Discard, limited)
 	}
 	if limited.N == 0 {
@@ -67,16 +70,16 @@ func unpack(ctx context.Context, r io.Reader, dir string, size int64, owners *re
 
 type unpacker struct {
 	root *os.Root
-	// room is how many bytes more files may have: a sparse one has more than it
-	// takes in the tar.
+	// room is how many more bytes files may have. A sparse file has more bytes than its
+	// data in the tar.
 	room int64
-	// dirs are completed when all is in them.
+	// dirs are completed after all their entries have been written.
 	dirs []directory
-	// owners are those that files cannot be given, and have no attribute for.
+	// owners receives the owners that can neither be set nor recorded in an attribute.
 	owners *recorded.Owners
 }
 
-// directory is what a directory will be.
+// directory contains the final metadata of a directory.
 type directory struct {
 	name     string
 	uid, gid int
@@ -123,14 +126,14 @@ func (u *unpacker) entry(h *tar.Header, r io.Reader) error {
 	case tar.TypeLink:
 		err := u.root.Link(path.Clean(h.Linkname), name)
 		if errors.Is(err, fs.ErrNotExist) {
-			return nil // to what was left out
+			return nil // a link to a file that was left out
 		}
 		return err
 	}
 	return nil
 }
 
-// isID tells whether there can be a user or group of that number.
+// isID reports whether n is a possible uid or gid.
 func isID(n int) bool { return n >= 0 && n < math.MaxUint32 }
 
 func (u *unpacker) symlink(name string, h *tar.Header) error {
@@ -145,7 +148,7 @@ func (u *unpacker) symlink(name string, h *tar.Header) error {
 	if err != nil {
 		return err
 	}
-	// A user without a namespace can give it to nobody.
+	// Without a user namespace, other owners cannot be set. Ignore that.
 	if err = u.owners.Chown(int(d.Fd()), path.Base(name), uint32(h.Uid), uint32(h.Gid)); unmapped(err) {
 		err = nil
 	}
@@ -196,7 +199,7 @@ func (u *unpacker) file(name string, h *tar.Header, r io.Reader) (err error) {
 	return u.root.Chtimes(name, time.Time{}, h.ModTime)
 }
 
-// finish completes the directories, the innermost first.
+// finish sets the metadata of the directories, the innermost first.
 func (u *unpacker) finish() error {
 	for _, d := range slices.Backward(u.dirs) {
 		if err := u.own(d); err != nil {
@@ -220,7 +223,7 @@ func (u *unpacker) own(d directory) error {
 	return errors.Join(u.setOwner(f, d.uid, d.gid, d.mode), f.Close())
 }
 
-// fileMode spells a directory's mode in Go's way.
+// fileMode returns a directory's mode as an fs.FileMode.
 func fileMode(mode int64) fs.FileMode {
 	out := fs.FileMode(mode & 0o777)
 	if mode&0o1000 != 0 {

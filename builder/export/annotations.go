@@ -11,7 +11,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// Annotations are those of one output.
+// Annotations are the annotations that the options of one output ask for.
 type Annotations []annotation
 
 type annotation struct {
@@ -19,9 +19,9 @@ type annotation struct {
 	value string
 }
 
-// parseAnnotations takes the annotations out of an output's attributes and
-// returns the others. Where one annotation is given twice, for all platforms
-// and for one, that one wins.
+// parseAnnotations returns the annotations in the attributes of an output, and the other
+// attributes. If an annotation has a value for all platforms and a value for one
+// platform, that platform gets the second value.
 func parseAnnotations(attrs map[string]string) (Annotations, map[string]string, error) {
 	var list Annotations
 	rest := map[string]string{}
@@ -40,7 +40,7 @@ func parseAnnotations(attrs map[string]string) (Annotations, map[string]string, 
 	return list, rest, nil
 }
 
-// check compares the annotations with what they are to be put on.
+// check returns an error if the annotations do not fit b or the media types of docker.
 func (a Annotations) check(b Build, docker bool) error {
 	for _, x := range a {
 		if p := x.PlatformString(); p != "" && b.Multi && !b.find(p) {
@@ -57,15 +57,15 @@ func (a Annotations) check(b Build, docker bool) error {
 	return nil
 }
 
-// of collects the annotations of one kind for a platform, nil being none in
-// particular.
+// of returns the annotations of one kind for a platform. A nil platform means that no
+// platform is selected.
 func (a Annotations) of(kind string, platform *ocispec.Platform) map[string]string {
 	var out map[string]string
 	for _, x := range a {
 		if x.Type != kind {
 			continue
 		}
-		// Those of an index are nobody's in particular.
+		// Annotations of an index do not belong to a platform.
 		one := kind == exptypes.AnnotationManifest || kind == exptypes.AnnotationManifestDescriptor
 		if p := x.PlatformString(); one && p != "" && (platform == nil || p != platforms.FormatAll(*platform)) {
 			continue

@@ -13,17 +13,19 @@ import (
 	"github.com/shale-build/shale/storage/blobs"
 )
 
-// NewArchive begins a tar file: an OCI layout, of which the layers come first.
-// tempDir is used where it goes to a pipe.
+// NewArchive starts a tar file that contains an OCI layout. The caller must write the
+// layers to it and then call Archive. If w is a pipe, blobs of unknown size are first
+// written to temporary files in tempDir.
 func NewArchive(w io.Writer, tempDir string) (*blobs.Tar, error) {
 	t := blobs.NewTar(w)
 	t.TempDir = tempDir
 	return t, errors.Join(t.Directory(ocispec.ImageBlobsDir), t.Directory(ocispec.ImageBlobsDir+"/"+digest.Canonical.String()))
 }
 
-// Archive completes an archive that has the layers of img, which has names there
-// that are complete; with docker it gets the manifest.json as well that `docker
-// load` reads. Nothing in it depends on when or by whom it is written.
+// Archive completes an archive that contains the layers of img. names are the complete
+// names of img in the archive. If docker is true, the archive also gets the manifest.json
+// that `docker load` reads. The content does not depend on when and by which user it is
+// written.
 func Archive(t *blobs.Tar, img *Image, names []string, docker bool) error {
 	for _, p := range img.Parts() {
 		if err := t.Blob(p.Desc.Digest, p.Data); err != nil {
@@ -52,8 +54,8 @@ func Archive(t *blobs.Tar, img *Image, names []string, docker bool) error {
 	return t.Close()
 }
 
-// manifestJSON is the file by which `docker load` and `podman load` find the
-// image.
+// manifestJSON returns the content of manifest.json, in which `docker load` and `podman
+// load` find the image.
 func manifestJSON(img *Image, names []string) ([]byte, error) {
 	type entry struct {
 		Config   string

@@ -23,7 +23,7 @@ import (
 	"github.com/shale-build/shale/storage/blobs"
 )
 
-// layerTar is a layer with one file of that name and age.
+// layerTar returns a layer with one file of that name, content and time.
 func layerTar(t *testing.T, name, content string, at time.Time) []byte {
 	t.Helper()
 	var buf bytes.Buffer
@@ -44,7 +44,7 @@ func layerTar(t *testing.T, name, content string, at time.Time) []byte {
 	return buf.Bytes()
 }
 
-// testBuild has a base layer and one of its own per platform.
+// testBuild returns a build with a common base layer and one own layer for each platform.
 func testBuild(t *testing.T, ids ...string) (Build, *Layers) {
 	t.Helper()
 	contents := map[string][]byte{"base": layerTar(t, "base", strings.Repeat("first layer ", 1000), ran)}
@@ -130,7 +130,7 @@ func decompress(t *testing.T, mediaType string, data []byte) []byte {
 
 func blob(d digest.Digest) string { return "blobs/sha256/" + d.Encoded() }
 
-// checkManifest follows every digest from a manifest down.
+// checkManifest verifies all digests that a manifest refers to.
 func checkManifest(t *testing.T, files map[string][]byte, desc ocispec.Descriptor) ocispec.Manifest {
 	t.Helper()
 	for name, data := range files {
@@ -296,7 +296,7 @@ func TestRewriteTimestamp(t *testing.T) {
 	img := compose(t, b, layers, map[string]string{"rewrite-timestamp": "true", "compression": "uncompressed"})
 	files := archive(t, img, nil, false)
 	m := checkManifest(t, files, img.Root)
-	for i, want := range []time.Time{ran, early} { // the base is not touched
+	for i, want := range []time.Time{ran, early} { // the time of the base is unchanged
 		h, err := tar.NewReader(bytes.NewReader(files[blob(m.Layers[i].Digest)])).Next()
 		if err != nil {
 			t.Fatal(err)
@@ -394,7 +394,7 @@ func (f failing) Read([]byte) (int, error) { return 0, f.err }
 
 func TestPublishedLayersOfTheBase(t *testing.T) {
 	var buf bytes.Buffer
-	zw := gzip.NewWriter(&buf) // another compressor than ours
+	zw := gzip.NewWriter(&buf) // this compressor differs from that of package blobs
 	b, layers := testBuild(t, "linux/amd64")
 	plain, err := layers.Maker.Open("base")
 	if err != nil {
@@ -412,7 +412,7 @@ func TestPublishedLayersOfTheBase(t *testing.T) {
 		name  string
 		attrs map[string]string
 		sent  []byte
-		want  bool // the published form
+		want  bool // whether the published form is expected
 	}{
 		{name: "kept", sent: buf.Bytes(), want: true},
 		{name: "kept beside others", attrs: map[string]string{"compression": "uncompressed"}, sent: buf.Bytes(), want: true},
@@ -437,7 +437,7 @@ func TestPublishedLayersOfTheBase(t *testing.T) {
 				t.Fatal(err)
 			}
 			opts.Complete = true
-			// A layout, and a file that what was half written is taken back from.
+			// Use a layout, and a file from which half-written blobs are removed.
 			for _, to := range []blobs.Sink{layout(t), tarFile(t)} {
 				img, err := Compose(t.Context(), b, opts, layers, to, nil)
 				if err != nil {
@@ -486,7 +486,7 @@ func tarFile(t *testing.T) *blobs.Tar {
 	return tarball
 }
 
-// What is written does not depend on where it goes, nor on what is remembered.
+// The content of an archive does not depend on the destination or on remembered blobs.
 func TestArchivesAreTheSame(t *testing.T) {
 	b, layers := testBuild(t, "linux/amd64", "linux/arm64")
 	opts, _, err := ParseImage(nil, false)

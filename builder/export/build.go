@@ -9,31 +9,32 @@ import (
 	"github.com/shale-build/shale/storage"
 )
 
-// Build is what a build made, before any output has decided on its form.
+// Build is the result of a build. Its outputs choose the form in which it is written.
 type Build struct {
-	// Platforms are in the order they were asked for.
+	// Platforms are in the requested order.
 	Platforms []Platform
-	// Multi asks for an index, be it of one platform.
+	// Multi asks for an index, even for a single platform.
 	Multi bool
 }
 
 // Platform is the result for one platform.
 type Platform struct {
-	// ID is the platform in one string, "linux/arm64".
+	// ID is the platform as one string, for example "linux/arm64".
 	ID       string
 	Platform ocispec.Platform
-	// Config is the front end's: its diffIDs are those of the base and its
-	// history has no times. BaseConfig is of the base image, nil for scratch.
+	// Config is the config of the front end. Its diffIDs are those of the base image, and
+	// its history has no times. BaseConfig is the config of the base image, or nil for
+	// scratch.
 	Config, BaseConfig []byte
-	// Layers are base first. Steps are the names of the steps that made the
-	// topmost of them, last first.
+	// Layers are ordered from the base to the top. Steps are the names of the steps that
+	// made the topmost layers, the last step first.
 	Layers []storage.Layer
 	Steps  []string
-	// Epoch is SOURCE_DATE_EPOCH, nil for none.
+	// Epoch is SOURCE_DATE_EPOCH, or nil if it is not set.
 	Epoch *time.Time
 }
 
-// find returns the platform with that normalized ID.
+// find reports whether b has the platform with that normalized ID.
 func (b Build) find(id string) bool {
 	for _, p := range b.Platforms {
 		if p.ID == id || platforms.FormatAll(p.Platform) == id {
@@ -43,11 +44,11 @@ func (b Build) find(id string) bool {
 	return false
 }
 
-// Epoch is a SOURCE_DATE_EPOCH given to one output. An output without one uses
-// that of the build; one whose Time is nil has none.
+// Epoch is the SOURCE_DATE_EPOCH of one output. An output without an Epoch uses that of
+// the build. If Time is nil, the output does not use any SOURCE_DATE_EPOCH.
 type Epoch struct{ Time *time.Time }
 
-// of is the epoch that counts for a platform.
+// of returns the SOURCE_DATE_EPOCH that applies to a platform, or nil if there is none.
 func (e *Epoch) of(p Platform) *time.Time {
 	if e != nil {
 		return e.Time

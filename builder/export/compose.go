@@ -26,33 +26,35 @@ const (
 	mediaTypeConfig2   = "application/vnd.docker.container.image.v1+json"
 )
 
-// Image is an image of which every byte is decided.
+// Image is an image in its final form: the content of its manifests, configs and index is
+// fixed.
 type Image struct {
-	// Root is the manifest of a single image or the index of several.
+	// Root is the manifest of a single image, or the index of several images.
 	Root ocispec.Descriptor
-	// Index is the index itself, nil for a single image.
+	// Index is the content of the index, or nil for a single image.
 	Index []byte
-	// Manifests has one entry per platform.
+	// Manifests has one entry for each platform.
 	Manifests []Manifest
 }
 
-// Manifest is the image of one platform.
+// Manifest is the image for one platform.
 type Manifest struct {
 	Platform Platform
 	Desc     ocispec.Descriptor
 	Data     []byte
 	Config   []byte
-	// ConfigType is the config's media type.
+	// ConfigType is the media type of Config.
 	ConfigType string
 	Layers     []Layer
-	// Created is the time in the config, that of the build if there is none, nil
-	// for neither.
+	// Created is the time in the config. If there is none, it is the SOURCE_DATE_EPOCH of
+	// the output, or nil.
 	Created *time.Time
 }
 
 func (m Manifest) config() Part { return newPart(m.ConfigType, m.Config) }
 
-// ConfigDigest is the ID of a single image, "" for an index.
+// ConfigDigest returns the digest of the config, which is the ID of a single image. It
+// returns "" for an index.
 func (img *Image) ConfigDigest() digest.Digest {
 	if img.Index != nil {
 		return ""
@@ -60,7 +62,7 @@ func (img *Image) ConfigDigest() digest.Digest {
 	return digest.FromBytes(img.Manifests[0].Config)
 }
 
-// Created is when the newest of the images was made.
+// Created returns the creation time of the newest image, or nil if no time is known.
 func (img *Image) Created() (last *time.Time) {
 	for _, m := range img.Manifests {
 		if m.Created != nil && (last == nil || m.Created.After(*last)) {
@@ -70,7 +72,7 @@ func (img *Image) Created() (last *time.Time) {
 	return last
 }
 
-// Part is a small part of an image.
+// Part is a config, a manifest or an index.
 type Part struct {
 	Desc ocispec.Descriptor
 	Data []byte
@@ -80,7 +82,7 @@ func newPart(mediaType string, data []byte) Part {
 	return Part{ocispec.Descriptor{MediaType: mediaType, Digest: digest.FromBytes(data), Size: int64(len(data))}, data}
 }
 
-// Parts are the configs, manifests and the index, the root last.
+// Parts returns the configs, the manifests and the index. The last part is the root.
 func (img *Image) Parts() []Part {
 	var parts []Part
 	for _, m := range img.Manifests {
@@ -92,7 +94,7 @@ func (img *Image) Parts() []Part {
 	return parts
 }
 
-// WriteConfigs brings the configs to a sink.
+// WriteConfigs writes the configs to a sink.
 func (img *Image) WriteConfigs(ctx context.Context, to blobs.Sink) error {
 	for _, m := range img.Manifests {
 		if err := m.config().write(ctx, to); err != nil {
@@ -106,11 +108,12 @@ func (p Part) write(ctx context.Context, to blobs.Sink) error {
 	return put(ctx, to, p.Desc, func(context.Context) (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(p.Data)), nil })
 }
 
-// Check tells what is wrong with an image before anything of it is written.
+// Check returns an error if the image cannot have the form that opts ask for. It does not
+// write anything.
 func Check(b Build, opts ImageOptions) error { return opts.Annotations.check(b, opts.Docker) }
 
-// Compose brings the layers of an image to a sink and decides on the form of every
-// part of it.
+// Compose writes the layers of an image to a sink and returns the image with its configs,
+// manifests and index. These must be written afterwards, see Image.Parts.
 func Compose(ctx context.Context, b Build, opts ImageOptions, layers *Layers, to blobs.Sink, progress blobs.Progress) (*Image, error) {
 	if err := Check(b, opts); err != nil {
 		return nil, err
@@ -134,8 +137,8 @@ func Compose(ctx context.Context, b Build, opts ImageOptions, layers *Layers, to
 	return img, img.index(opts)
 }
 
-// makeLayers brings the layers of all platforms to a sink, as many at once as are
-// of use there.
+// makeLayers writes the layers of all platforms to a sink, at most to.Parallel at the
+// same time.
 func makeLayers(ctx context.Context, b Build, opts ImageOptions, layers *Layers, to blobs.Sink, progress blobs.Progress) ([][]Layer, error) {
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(to.Parallel())

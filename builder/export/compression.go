@@ -9,16 +9,18 @@ import (
 	"github.com/shale-build/shale/storage/blobs"
 )
 
-// Compression is how layers are compressed, as -o compression= says; the zero value
-// is gzip at its default level.
+// Compression is the compression of layers, as in -o compression=. The zero value is gzip
+// at its default level.
 type Compression struct {
 	blobs.Form
-	// Force compresses layers of the base image again that have a form of
-	// their own already.
+	// Force also compresses those layers of the base image again that were published in
+	// another form.
 	Force bool
 }
 
-// ParseCompression is what the attributes of a cache export say.
+// ParseCompression returns the compression in the attributes of a cache export. The error
+// reports an unknown compression, an invalid attribute or a level that the library does
+// not support.
 func ParseCompression(attrs map[string]string) (Compression, error) {
 	c, err := parseCompression(attrs)
 	if err == nil {
@@ -51,7 +53,7 @@ func parseCompression(attrs map[string]string) (Compression, error) {
 	return c, err
 }
 
-// parseBool reads a boolean attribute; one without a value is true.
+// parseBool reads a boolean attribute. An attribute without a value is true.
 func parseBool(attrs map[string]string, name string, dest *bool) error {
 	text, ok := attrs[name]
 	if !ok {
@@ -69,15 +71,14 @@ func parseBool(attrs map[string]string, name string, dest *bool) error {
 	return nil
 }
 
-// The media types of docker's layers (distribution,
-// docs/content/spec/manifest-v2-2.md).
+// Media types of docker's layers (distribution, docs/content/spec/manifest-v2-2.md).
 const (
 	mediaTypeLayer2     = "application/vnd.docker.image.rootfs.diff.tar"
 	mediaTypeLayer2Gzip = "application/vnd.docker.image.rootfs.diff.tar.gzip"
 	mediaTypeLayer2Zstd = "application/vnd.docker.image.rootfs.diff.tar.zstd"
 )
 
-// dockerLayerTypes are docker's names for OCI's.
+// dockerLayerTypes maps OCI's media types of layers to those of docker.
 var dockerLayerTypes = map[string]string{
 	ocispec.MediaTypeImageLayer:     mediaTypeLayer2,
 	ocispec.MediaTypeImageLayerGzip: mediaTypeLayer2Gzip,

@@ -14,11 +14,11 @@ import (
 	"github.com/shale-build/shale/storage"
 )
 
-// missingHistory is the comment of an entry made up for a layer that the
-// config says nothing about.
+// missingHistory is the comment of a history entry that is added for a layer if the
+// config has no entry for it.
 const missingHistory = "buildkit.exporter.image.v0"
 
-// image is what finishing a config reads of it.
+// image contains the fields of a config that finishConfig reads.
 type image struct {
 	OS           string            `json:"os"`
 	Architecture string            `json:"architecture"`
@@ -27,9 +27,9 @@ type image struct {
 	History      []ocispec.History `json:"history"`
 }
 
-// finishConfig completes the config that the front end wrote: the layers it
-// could not know, and the times, none of which is later than epoch. Fields it
-// knows nothing of stay as they are, as does the history of the base.
+// finishConfig completes the config of the front end. It sets the layers, which the front
+// end does not know, and the times. If epoch is not nil, no time is later than it.
+// Unknown fields and the history of the base image stay as they are.
 func finishConfig(p Platform, diffIDs []digest.Digest, epoch *time.Time) ([]byte, error) {
 	var img image
 	fields := map[string]json.RawMessage{}
@@ -75,7 +75,8 @@ func finishConfig(p Platform, diffIDs []digest.Digest, epoch *time.Time) ([]byte
 	return out, nil
 }
 
-// readBase reads the config of the base, which may be none.
+// readBase returns the config of the base image, or an empty one if there is no base
+// image.
 func readBase(p Platform) (base image, err error) {
 	if len(p.BaseConfig) == 0 {
 		return base, nil
@@ -86,14 +87,14 @@ func readBase(p Platform) (base image, err error) {
 	return base, nil
 }
 
-// finishHistory makes the entries that are not empty match the layers one to
-// one, as tools that show both expect, and gives every entry a time.
+// finishHistory returns the history with exactly one non-empty entry for each layer,
+// because tools that show both expect that. It sets the time of each entry.
 func finishHistory(history []ocispec.History, layers []storage.Layer, steps []string) []ocispec.History {
 	out := make([]ocispec.History, 0, len(history))
 	next := 0
 	for _, h := range history {
 		if !h.EmptyLayer && next >= len(layers) {
-			// The config of a base names more layers than there are.
+			// The config of a base image may have more entries than there are layers.
 			h.EmptyLayer = true
 		}
 		if !h.EmptyLayer {
@@ -104,7 +105,7 @@ func finishHistory(history []ocispec.History, layers []storage.Layer, steps []st
 		}
 		out = append(out, h)
 	}
-	// A base may have layers and no history.
+	// A base image may have layers without a history.
 	for ; next < len(layers); next++ {
 		by := "layer " + layers[next].DiffID.String()
 		if last := len(layers) - 1 - next; last < len(steps) {
@@ -121,9 +122,9 @@ func createdAt(l storage.Layer) *time.Time {
 	return &at
 }
 
-// fillTimes gives entries without a time that of the entry before. The first
-// of them take the time of the first layer made by this build, or they would
-// seem to be as old as the base.
+// fillTimes sets the missing times of entries to the time of the entry before. Entries
+// before the first layer of this build get the time of that layer: otherwise they would
+// seem to be as old as the base image.
 func fillTimes(history []ocispec.History) {
 	var last *time.Time
 	missing := false
@@ -149,7 +150,7 @@ func fillTimes(history []ocispec.History) {
 	}
 }
 
-// clampHistory lets no entry be later than epoch, but for those of the base.
+// clampHistory sets later times to epoch, except in the entries of the base image.
 func clampHistory(history, base []ocispec.History, epoch time.Time) {
 	ours := false
 	for i, h := range history {

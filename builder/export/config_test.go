@@ -32,7 +32,7 @@ func TestFinishConfig(t *testing.T) {
 	tests := []struct {
 		name  string
 		epoch *time.Time
-		times []string // of the history
+		times []string // of the history entries
 	}{
 		{
 			name:  "times of the layers",

@@ -19,20 +19,21 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Trees are the file systems of a build, in the order of its platforms.
+// Trees are the file systems of a build.
 type Trees struct {
 	Build Build
-	// Roots show the results read-only.
+	// Roots are the root directories of the results, in the order of the build's
+	// platforms. They are only read.
 	Roots []string
-	// Owners knows the owners of files that are root's for want of ids; nil
-	// where each file has its owner.
+	// Owners returns the owners of files that belong to root only because no other ids
+	// are mapped. It is nil if each file has its real owner.
 	Owners Owners
 }
 
-// Files writes the file systems into dir, which is made if it does not exist.
-// What is there is kept unless a file of the result has its name, or opts say
-// to delete it. Everything will belong to the caller, as with docker: another
-// owner could not be given without privileges.
+// Files writes the file systems into the directory dir, which is created if it does not
+// exist. Other files in dir are kept if the result has no file of that name, but removed
+// if opts.Delete is set. As with docker, all files belong to the caller, because other
+// owners require privileges.
 func (t Trees) Files(ctx context.Context, dir string, opts FilesOptions) error {
 	fs, err := t.fs(ctx, opts, opts.split(t.Build))
 	if err != nil {
@@ -68,8 +69,8 @@ func (t Trees) Files(ctx context.Context, dir string, opts FilesOptions) error {
 	return nil
 }
 
-// explainDevice adds to the error about a device what can be done: only the machine's
-// root makes devices (mknod(2)).
+// explainDevice adds advice to an error about a device: only root in the initial user
+// namespace may create devices (mknod(2)).
 func explainDevice(err error) error {
 	if errors.Is(err, unix.EPERM) && strings.Contains(err.Error(), "create device") {
 		return fmt.Errorf("%w: only root can make devices, --output type=tar takes them along", err)
@@ -77,8 +78,8 @@ func explainDevice(err error) error {
 	return err
 }
 
-// setIDs are the modes of files with set-id bits, which fsutil sets before it writes
-// the content: the kernel clears them then (write(2)).
+// setIDs are the modes of files with set-id bits. fsutil sets the mode before it writes
+// the content, and the kernel then clears these bits (write(2)).
 type setIDs struct {
 	mu    sync.Mutex
 	modes map[string]iofs.FileMode
@@ -97,8 +98,7 @@ func (s *setIDs) note(path string, st *types.Stat) {
 	s.modes[path] = mode
 }
 
-// restore gives the files their modes again. A name that has become another kind of file
-// is left alone.
+// restore sets the modes again. It skips names that are not regular files any more.
 func (s *setIDs) restore(root *os.Root) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -115,7 +115,7 @@ func (s *setIDs) restore(root *os.Root) error {
 	return nil
 }
 
-// Tar writes the file systems as one tar file, with their owners.
+// Tar writes the file systems as one tar file. The files keep their owners.
 func (t Trees) Tar(ctx context.Context, w io.Writer, opts FilesOptions) error {
 	fs, err := t.fs(ctx, opts, t.Build.Multi)
 	if err != nil {
@@ -169,7 +169,7 @@ func (t Trees) fs(ctx context.Context, opts FilesOptions, split bool) (fsutil.FS
 	return fs, nil
 }
 
-// sourceDir is the directory of a result that is written.
+// sourceDir returns the directory of a result that is to be written.
 func sourceDir(root, source string) (string, error) {
 	if source == "" {
 		return root, nil
@@ -190,8 +190,8 @@ func sourceDir(root, source string) (string, error) {
 	return below, nil
 }
 
-// platformFS shows a directory of a result, every file with the time epoch
-// unless that is nil.
+// platformFS returns the files of a directory of a result. If epoch is not nil, it is the
+// time of each file.
 func platformFS(root string, epoch *time.Time, owners Owners) (fsutil.FS, error) {
 	fs, err := fsutil.NewFS(root)
 	if err != nil {
@@ -215,8 +215,8 @@ func platformFS(root string, epoch *time.Time, owners Owners) (fsutil.FS, error)
 	return fs, nil
 }
 
-// knowingFS fails to open a file it does not have at once and not when the file
-// is read, as fsutil does: only so can the other half of a merge be asked.
+// knowingFS returns an error from Open if it does not have the file, so that the other
+// file system of a merge is tried. fsutil returns that error only from Read.
 type knowingFS struct {
 	fsutil.FS
 	root string
@@ -230,7 +230,7 @@ func (fs knowingFS) Open(path string) (io.ReadCloser, error) {
 	return fs.FS.Open(path)
 }
 
-// checkDouble refuses two platforms that would overwrite each other's files.
+// checkDouble returns an error if two platforms have a file with the same name.
 func checkDouble(ctx context.Context, fs fsutil.FS, id string, seen map[string]string, platforms int) error {
 	if platforms < 2 {
 		return nil
@@ -250,7 +250,7 @@ func checkDouble(ctx context.Context, fs fsutil.FS, id string, seen map[string]s
 	})
 }
 
-// directoryName is a platform as one element of a path.
+// directoryName returns a platform as a single path element.
 func directoryName(id string) string {
 	name := strings.NewReplacer("/", "_", `\`, "_", ":", "_").Replace(id)
 	if name == "." || name == ".." || !filepath.IsLocal(name) {

@@ -16,8 +16,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// testTrees makes a result per platform, each with a directory, a link, a file
-// of the platform's name and one that all have.
+// testTrees returns one result for each platform. Each has a directory, a link, a file
+// with the platform's name and a file that all platforms have.
 func testTrees(t *testing.T, ids ...string) Trees {
 	t.Helper()
 	trees := Trees{Build: Build{Multi: len(ids) > 1}}
@@ -85,7 +85,7 @@ func TestFiles(t *testing.T) {
 		{name: "source missing", platforms: []string{"linux/amd64"}, opts: FilesOptions{Source: "x"}, err: "src=x: no such file or directory"},
 		{
 			name: "two merged", platforms: []string{"linux/amd64", "linux/arm64"}, opts: FilesOptions{Split: &no},
-			// Not so when they have nothing in common.
+			// The merge succeeds only if the platforms have no file in common.
 			err: "cannot overwrite dir/common from linux/amd64 with linux/arm64 when split option is disabled",
 		},
 	}
@@ -121,7 +121,7 @@ func TestFilesReplaceWhatIsThere(t *testing.T) {
 	if err := os.WriteFile(outside, []byte("safe"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	// A link where the result has a directory, one where it has a file.
+	// dir has links in the places of a directory and of a file of the result.
 	if err := os.Symlink(filepath.Dir(outside), filepath.Join(dir, "dir")); err != nil {
 		t.Fatal(err)
 	}
@@ -145,7 +145,7 @@ func TestFilesReplaceWhatIsThere(t *testing.T) {
 	}
 }
 
-// Writing to a file clears its set-id bits for those without CAP_FSETID.
+// Without CAP_FSETID, writing to a file clears its set-id bits.
 func TestFilesKeepSetIDs(t *testing.T) {
 	trees := testTrees(t, "linux/amd64")
 	modes := map[string]fs.FileMode{

@@ -14,42 +14,44 @@ import (
 	"github.com/shale-build/shale/storage/blobs"
 )
 
-// Layers brings layers to where an image is written. It is safe for concurrent use.
+// Layers writes layers to a sink. It is safe for concurrent use.
 type Layers struct {
 	// Maker compresses layers that have no published form.
 	Maker *blobs.Maker
-	// Origin, if not nil, finds layers of a base as they were published.
+	// Origin, if not nil, returns a layer of a base image in the form in which it was
+	// published. It returns false if there is none.
 	Origin func(ctx context.Context, diffID digest.Digest) (Origin, bool)
 
 	lost atomic.Bool
 }
 
-// Layer is a layer in the form it is written in.
+// Layer is a layer in the form in which it was written.
 type Layer struct {
 	blobs.Layer
 	open func(context.Context) (io.ReadCloser, error)
 }
 
-// Open streams the blob once more. It ends with io.EOF only when it was that blob.
+// Open returns the content of the blob again. The reader returns io.EOF only if it has
+// read the same blob. The caller must close it.
 func (l Layer) Open(ctx context.Context) (io.ReadCloser, error) { return l.open(ctx) }
 
-// Make brings l compressed to a sink.
+// Make compresses l and writes it to a sink.
 func (ls *Layers) Make(ctx context.Context, l storage.Layer, c Compression, to blobs.Sink) (Layer, error) {
 	return ls.make(ctx, wantedLayer{Layer: l, Compression: c}, to, nil)
 }
 
-// wantedLayer is what is asked of a layer.
+// wantedLayer is a layer and the form in which it is to be written.
 type wantedLayer struct {
 	storage.Layer
 	Compression
-	// epoch is the latest time that a file may have, nil for any.
+	// epoch is the latest time that a file may have, or nil for any time.
 	epoch *time.Time
-	// published asks for the form it was published in, if any; complete for
-	// another when that cannot be had.
+	// published asks for the form in which the layer was published, if there is one. If
+	// that form cannot be fetched and complete is set, the layer is compressed instead.
 	published, complete bool
 }
 
-// make brings a layer to a sink.
+// make writes a layer to a sink.
 func (ls *Layers) make(ctx context.Context, w wantedLayer, to blobs.Sink, progress blobs.Progress) (Layer, error) {
 	if w.published {
 		l, ok, err := ls.published(ctx, w, to)
@@ -66,7 +68,7 @@ func (ls *Layers) make(ctx context.Context, w wantedLayer, to blobs.Sink, progre
 	return Layer{made, func(ctx context.Context) (io.ReadCloser, error) { return ls.Maker.Read(ctx, want, made.Desc) }}, nil
 }
 
-// together lets those who want the same get the same.
+// together makes each form of a layer only once, for all callers that ask for it.
 type together struct {
 	mu   sync.Mutex
 	made map[layerForm]func() (Layer, error)
@@ -97,7 +99,7 @@ func (t *together) once(w wantedLayer, do func() (Layer, error)) (Layer, error) 
 	return made()
 }
 
-// CopyTo brings the image's layers and configs to another sink.
+// CopyTo writes the layers and configs of the image to another sink.
 func (img *Image) CopyTo(ctx context.Context, to blobs.Sink) error {
 	for _, m := range img.Manifests {
 		for _, l := range m.Layers {
@@ -119,7 +121,7 @@ func put(ctx context.Context, to blobs.Sink, desc ocispec.Descriptor, open func(
 	}
 	_, _, err = to.Put(ctx, desc, r)
 	if closeErr := r.Close(); closeErr != nil {
-		err = closeErr // not every sink passes on whole what it met with reading
+		err = closeErr // some sinks do not return the error of the reader
 	}
 	return err
 }

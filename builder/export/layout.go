@@ -14,11 +14,12 @@ import (
 	"github.com/shale-build/shale/storage/blobs"
 )
 
-// annotationImageName is how containerd and docker find an image's name in an
-// index.json, where OCI's own annotation has the tag only.
+// annotationImageName is the annotation in which containerd and docker keep the name of
+// an image in index.json. OCI's own annotation has only the tag.
 const annotationImageName = "io.containerd.image.name"
 
-// Descriptor is the root of img as an archive or layout lists it: with a time.
+// Descriptor returns the root of img as an archive or a layout lists it. It has the
+// creation time of the image, or the current time if that is unknown.
 func (img *Image) Descriptor() ocispec.Descriptor {
 	desc := img.Root
 	desc.Annotations = maps.Clone(desc.Annotations)
@@ -35,7 +36,7 @@ func (img *Image) Descriptor() ocispec.Descriptor {
 	return desc
 }
 
-// named are the entries of an index.json: one for every complete name.
+// named returns the entries of index.json, one for each complete name.
 func named(desc ocispec.Descriptor, names []string) []ocispec.Descriptor {
 	if len(names) == 0 {
 		return []ocispec.Descriptor{desc}
@@ -71,9 +72,9 @@ func indexJSON(entries []ocispec.Descriptor) ([]byte, error) {
 	return data, nil
 }
 
-// Layout completes an OCI layout that has the layers of img. Images of other names
-// and blobs that are there already are kept. index.json is replaced last, under the
-// lock that BuildKit takes.
+// Layout completes an OCI layout, to which the layers of img must have been written. It
+// keeps images of other names and existing blobs. It replaces index.json last and holds
+// BuildKit's lock meanwhile.
 func Layout(ctx context.Context, l *blobs.Layout, img *Image, names []string) error {
 	for _, p := range img.Parts() {
 		if err := p.write(ctx, l); err != nil {
@@ -82,13 +83,13 @@ func Layout(ctx context.Context, l *blobs.Layout, img *Image, names []string) er
 	}
 	entries := named(img.Descriptor(), names)
 	if len(names) == 0 {
-		// An image without a name has the tag latest in a layout.
+		// In a layout, an image without a name gets the tag latest.
 		entries[0].Annotations[ocispec.AnnotationRefName] = "latest"
 	}
 	return AddToLayout(ctx, l, entries)
 }
 
-// AddToLayout adds entries to index.json, which replace those of the same names.
+// AddToLayout adds entries to index.json. They replace entries of the same names.
 func AddToLayout(ctx context.Context, l *blobs.Layout, entries []ocispec.Descriptor) error {
 	return l.ChangeIndex(ctx, func(index *ocispec.Index) {
 		for _, e := range entries {

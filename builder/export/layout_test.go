@@ -15,7 +15,7 @@ import (
 	"github.com/shale-build/shale/storage/registry"
 )
 
-// Images and caches may be written to one layout at the same time.
+// Images and caches may be written to the same layout at the same time.
 func TestLayoutHasManyWriters(t *testing.T) {
 	const writers = 4 // of each kind
 	for round := range 20 {

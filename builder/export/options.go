@@ -12,31 +12,29 @@ import (
 	"github.com/shale-build/shale/storage/blobs"
 )
 
-// ImageOptions say what form an image gets. The zero value is an OCI image with
-// gzip layers.
+// ImageOptions is the form of an image. The zero value is an OCI image with gzip layers.
 type ImageOptions struct {
-	// Docker asks for the media types of docker's schema 2.
+	// Docker selects the media types of docker's schema 2.
 	Docker           bool
 	Compression      Compression
 	Annotations      Annotations
 	RewriteTimestamp bool
-	// Epoch is the output's own, nil for that of the build.
+	// Epoch is the SOURCE_DATE_EPOCH of the output, or nil for that of the build.
 	Epoch *Epoch
-	// Complete asks for an image of which every part is here: layers of the base
-	// that cannot be fetched as they were published are compressed again.
+	// Complete asks for an image with all its parts. Layers of the base image that cannot
+	// be fetched as they were published are compressed again.
 	Complete bool
 }
 
-// accepted are attributes that ask for nothing here: attestations have no form
-// to be given, layers of foreign media types are never made, and what is kept
-// in the store is unpacked there.
+// accepted are attributes that have no effect here. There are no attestations, layers of
+// foreign media types are never made, and images in the store are always unpacked.
 var accepted = map[string]bool{
 	"oci-artifact": true, "prefer-nondist-layers": true, "attestation-inline": true, "unpack": true,
 }
 
-// ParseImage reads the attributes that all outputs of images share and returns
-// the others. Without oci-mediatypes the media types are docker's if docker
-// says so.
+// ParseImage reads the attributes that all image outputs have in common, and returns the
+// other attributes. If oci-mediatypes is missing, docker selects the media types of
+// docker. It returns an error if an attribute is invalid or conflicts with another one.
 func ParseImage(attrs map[string]string, docker bool) (ImageOptions, map[string]string, error) {
 	opts := ImageOptions{Docker: docker}
 	var err error
@@ -76,7 +74,7 @@ func ParseImage(attrs map[string]string, docker bool) (ImageOptions, map[string]
 	return opts, rest, opts.Compression.Check()
 }
 
-// parseEpoch reads source-date-epoch, which may be empty: no epoch then.
+// parseEpoch reads source-date-epoch. If it is empty, the output uses no epoch.
 func parseEpoch(attrs map[string]string) (*Epoch, error) {
 	text, ok := attrs["source-date-epoch"]
 	if !ok {
@@ -93,20 +91,20 @@ func parseEpoch(attrs map[string]string) (*Epoch, error) {
 	return &Epoch{Time: &at}, nil
 }
 
-// FilesOptions say how the files of a build are written.
+// FilesOptions configures how the files of a build are written.
 type FilesOptions struct {
-	// Split puts each platform into a directory of its own; nil does so when
-	// there is an index.
+	// Split writes each platform into its own directory. If it is nil, that is done if
+	// the build has an index.
 	Split *bool
-	// Delete removes what is in the directory and not in the result.
+	// Delete removes files in the directory that are not in the result.
 	Delete bool
-	// Source is the directory of the result that is written, "" for all.
+	// Source is the directory of the result that is written, or "" for all of it.
 	Source string
 	Epoch  *Epoch
 }
 
-// ParseFiles reads the attributes of the outputs local and tar and returns the
-// others.
+// ParseFiles reads the attributes of the outputs local and tar, and returns the other
+// attributes.
 func ParseFiles(attrs map[string]string) (FilesOptions, map[string]string, error) {
 	var opts FilesOptions
 	var err error

@@ -11,14 +11,15 @@ import (
 	"github.com/shale-build/shale/storage/blobs"
 )
 
-// Origin is a layer of a base image in the form it was published in.
+// Origin is a layer of a base image in the form in which it was published.
 type Origin struct {
 	Desc ocispec.Descriptor
-	// Open fetches it from where it was published.
+	// Open fetches the layer from the registry where it was published. Layers verifies
+	// the content.
 	Open func(context.Context) (io.ReadCloser, error)
 }
 
-// ociLayerTypes are OCI's names for docker's.
+// ociLayerTypes maps docker's media types of layers to those of OCI.
 var ociLayerTypes = map[string]string{
 	mediaTypeLayer2:                 ocispec.MediaTypeImageLayer,
 	mediaTypeLayer2Gzip:             ocispec.MediaTypeImageLayerGzip,
@@ -28,10 +29,10 @@ var ociLayerTypes = map[string]string{
 	ocispec.MediaTypeImageLayerZstd: ocispec.MediaTypeImageLayerZstd,
 }
 
-// published brings a layer of the base to a sink as it was published, so that the
-// image shares it with its base and with whatever else is built on that. It is
-// fetched when the sink does not have it, and passed on as it comes. It reports
-// false for a layer that has no such form to be had.
+// published writes a layer of the base image to a sink as it was published. So the image
+// shares it with its base image and with other images on that base. If the sink does not
+// have the layer, it is fetched and passed on unchanged. published returns false if the
+// layer has no such form, or if it cannot be fetched and w.complete is set.
 func (ls *Layers) published(ctx context.Context, w wantedLayer, to blobs.Sink) (Layer, bool, error) {
 	if ls.Origin == nil {
 		return Layer{}, false, nil
@@ -51,11 +52,12 @@ func (ls *Layers) published(ctx context.Context, w wantedLayer, to blobs.Sink) (
 	return out, true, err
 }
 
-// errOrigin is wrapped when a layer cannot be had from where it was published.
+// errOrigin is wrapped if a layer cannot be fetched from where it was published.
 var errOrigin = errors.New("fetch layer of the base image")
 
-// Unpublished tells that an image could not be written because a layer of its
-// base cannot be had any more in the form it was published in.
+// Unpublished reports whether a layer of a base image could not be fetched in the form in
+// which it was published. An image with that layer cannot be written unless it is
+// compressed again, see ImageOptions.Complete.
 func (ls *Layers) Unpublished() bool { return ls.lost.Load() }
 
 func (ls *Layers) fetch(ctx context.Context, o Origin) (io.ReadCloser, error) {
@@ -71,7 +73,7 @@ func (ls *Layers) failed(err error) error {
 	return fmt.Errorf("%w: %w", errOrigin, err)
 }
 
-// fetched is a layer on its way from where it was published.
+// fetched is the content of a layer that is fetched from where it was published.
 type fetched struct {
 	io.ReadCloser
 	from *Layers
@@ -88,5 +90,5 @@ func (f *fetched) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// Close tells what was wrong with the layer: not every sink passes that on.
+// Close also returns the error of reading, because some sinks do not return it.
 func (f *fetched) Close() error { return errors.Join(f.err, f.ReadCloser.Close()) }

@@ -11,22 +11,23 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Owners makes st, which fstatat(2) gave for name in dir, what is recorded about
-// the file.
+// Owners changes st, the result of fstatat(2) for name in dir, to the recorded values of
+// the file. See recorded.Owners.
 type Owners interface {
 	Lookup(dir int, name string, st *unix.Stat_t) error
 }
 
-// ownerRecord is the attribute in which owners are recorded.
+// ownerRecord is the extended attribute in which owners are recorded.
 const ownerRecord = "user.containers.override_stat"
 
-// withOwners shows files with their recorded owners, and devices for the files
-// that stand for them.
+// withOwners returns fs with the recorded owners of the files. Files that stand for
+// devices become devices.
 func withOwners(fs fsutil.FS, root string, owners Owners) (fsutil.FS, error) {
 	fs, err := fsutil.NewFilterFS(fs, &fsutil.FilterOpt{Map: func(p string, st *types.Stat) fsutil.MapResult {
 		delete(st.Xattrs, ownerRecord)
 		if err := lookup(root, p, st, owners); err != nil && !errors.Is(err, os.ErrNotExist) {
-			// A damaged record: nobody's file rather than another's.
+			// The record is damaged. Use the overflow id, so that the file does not get
+			// the owner of another file.
 			st.Uid, st.Gid = overflowID, overflowID
 		}
 		return fsutil.MapResultKeep
@@ -37,7 +38,7 @@ func withOwners(fs fsutil.FS, root string, owners Owners) (fsutil.FS, error) {
 	return fs, nil
 }
 
-// overflowID is the kernel's nobody.
+// overflowID is the kernel's overflow uid and gid (user "nobody").
 const overflowID = 65534
 
 func lookup(root, p string, to *types.Stat, owners Owners) error {

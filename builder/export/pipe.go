@@ -10,8 +10,8 @@ import (
 	"github.com/tonistiigi/fsutil/types"
 )
 
-// pipe is one end of a connection between fsutil's sender and its receiver,
-// which are made for two machines and do here for one.
+// pipe is one end of a connection between the sender and the receiver of fsutil. They are
+// made for two machines, but here both run in this process.
 type pipe struct {
 	ctx context.Context //nolint:containedctx // the interface asks for it
 	in  <-chan *types.Packet
@@ -20,7 +20,7 @@ type pipe struct {
 
 var _ fsutil.Stream = pipe{}
 
-// transfer sends fs to receive.
+// transfer sends the files of fs to receive.
 func transfer(ctx context.Context, fs fsutil.FS, receive func(context.Context, fsutil.Stream) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -28,8 +28,8 @@ func transfer(ctx context.Context, fs fsutil.FS, receive func(context.Context, f
 	there, back := make(chan *types.Packet, ahead), make(chan *types.Packet, ahead)
 	sent := make(chan error, 1)
 	go func() {
-		// The end of the stream is what the receiver waits for; a sender that
-		// fails has told it why.
+		// The receiver waits for the end of the stream. If the sender fails, it has sent
+		// the reason to the receiver before.
 		defer close(there)
 		sent <- fsutil.Send(ctx, pipe{ctx, back, there}, fs, nil)
 	}()
@@ -45,7 +45,8 @@ func transfer(ctx context.Context, fs fsutil.FS, receive func(context.Context, f
 // Context implements fsutil.Stream.
 func (p pipe) Context() context.Context { return p.ctx }
 
-// SendMsg implements fsutil.Stream. The sender uses its buffers again.
+// SendMsg implements fsutil.Stream. It copies the packet, because the sender reuses its
+// buffers.
 func (p pipe) SendMsg(m any) error {
 	packet, ok := m.(*types.Packet)
 	if !ok {

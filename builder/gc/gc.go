@@ -1,9 +1,9 @@
-// Package gc keeps the build cache of a store within bounds.
+// Package gc limits the size of the build cache of a store.
 //
-// The cache is the layers that no image has, git repositories and downloads, and
-// the directories of RUN --mount=type=cache. Collect removes the least recently
-// used of all of them together, as a Policy says. Layers of images, and objects that a
-// build, a step or a fetch holds at that moment, stay.
+// The cache consists of the layers that no image uses, of git repositories and downloads,
+// and of the directories of RUN --mount=type=cache. Collect removes the least recently
+// used of these together, according to a Policy. It does not remove layers of images, or
+// objects that a build, a step or a fetch is using.
 package gc
 
 import (
@@ -20,11 +20,12 @@ import (
 	"github.com/shale-build/shale/storage"
 )
 
-// Store is the part of a store that holds the layers of the cache.
+// Store is the part of a store that contains the layers of the cache.
 type Store interface {
 	cache.LayerStore
 	GraphRoot() string
-	// FreeReserve and KeepReserve are for removing layers on a full disk.
+	// FreeReserve releases reserved disk space, so that layers can be removed on a full
+	// disk. KeepReserve reserves it again.
 	FreeReserve()
 	KeepReserve()
 }
@@ -35,25 +36,27 @@ type Cache struct {
 	// Index is the directory of package cache.
 	Index  string
 	Mounts *cachemount.Caches
-	// Sources are where builds keep what they fetched.
+	// Sources are the directories in which builds keep fetched sources.
 	Sources []shelf.Shelf
 }
 
-// Removed is what Collect has removed.
+// Removed is the number and the size of the objects that Collect has removed.
 type Removed struct {
 	Entries int
 	Bytes   int64
 }
 
-// stampName is the file in Index that says when Collect last looked at all of the
-// cache, and interval for how long it does not look again while there is space.
+// stampName is a file in Index. Its modification time is the time of the last full
+// Collect. Within interval after that, Collect does not list the cache again if the disk
+// has enough free space.
 const (
 	stampName = "collected"
 	interval  = time.Minute
 )
 
-// Collect removes what the limits do not keep, but nothing that another build uses.
-// It does nothing within a minute after it last did unless the disk lacks free space.
+// Collect removes the objects that limits do not keep, but not those that another build
+// uses. Within a minute after it last listed the cache, it does nothing if the disk has
+// enough free space.
 func (c *Cache) Collect(ctx context.Context, limits Limits, now time.Time) (Removed, error) {
 	sp, err := storage.SpaceOf(c.Store.GraphRoot())
 	if err != nil {
@@ -121,8 +124,8 @@ func (r *Removed) add(size int64) {
 	r.Bytes += max(0, size)
 }
 
-// entries lists all of the cache. Cache mounts that a step has count, but nothing
-// is gained by them.
+// entries returns all objects of the cache. Cache mounts that a step is using are
+// included, although they cannot be removed.
 func (c *Cache) entries() ([]Entry, []cachemount.Mount, error) {
 	var entries []Entry
 	steps, err := cache.Collect(c.Index, c.Store)

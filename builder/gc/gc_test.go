@@ -12,7 +12,7 @@ import (
 	"github.com/shale-build/shale/storage"
 )
 
-// fakeStore has a layer of an image and three of the cache, one on another.
+// fakeStore has one layer of an image and three layers of the cache.
 type fakeStore struct {
 	root    string
 	deleted []string
@@ -41,8 +41,8 @@ func (s *fakeStore) GraphRoot() string { return s.root }
 func (s *fakeStore) FreeReserve()      {}
 func (s *fakeStore) KeepReserve()      {}
 
-// newCache has records of all layers: "below" was asked for longest ago, and is as
-// recently used as "above", which is built on it.
+// newCache returns a cache with records of all layers. The record of "below" is the
+// oldest, but "below" counts as used as recently as "above", which is built on it.
 func newCache(t *testing.T) (*Cache, *fakeStore) {
 	t.Helper()
 	dir, store := t.TempDir(), &fakeStore{root: t.TempDir()}
@@ -84,7 +84,7 @@ func TestCollect(t *testing.T) {
 	}
 }
 
-// Within a minute nothing is looked at again, but for want of space.
+// Within a minute the cache is not listed again if there is enough free space.
 func TestCollectAgain(t *testing.T) {
 	t.Parallel()
 	c, _ := newCache(t)

@@ -5,37 +5,37 @@ import (
 	"time"
 )
 
-// Policy bounds the build cache, in the terms of BuildKit's gcpolicy. Images count
-// for nothing: their layers are never removed.
+// Policy limits the size and age of the build cache, in the terms of BuildKit's gcpolicy.
+// Images do not count, because their layers are never removed.
 type Policy struct {
-	// KeepDuration is how long an unused object stays; 0 is for ever.
+	// KeepDuration is how long an unused object is kept. If it is 0, there is no limit.
 	KeepDuration time.Duration
-	// Reserved is how many bytes the cache may always keep, whatever the other
-	// bounds say; without any other it is how much it keeps.
+	// Reserved is how many bytes the cache may always keep, also if another limit is
+	// lower. If all other fields are 0, it is the limit for the size of the cache.
 	Reserved int64
-	// MaxUsed is how many bytes the cache may have, 0 for any number.
+	// MaxUsed is the maximum size of the cache in bytes. If it is 0, there is no limit.
 	MaxUsed int64
-	// MinFree is how many bytes are to be free on the disk, 0 for any number.
+	// MinFree is how many bytes must be free on the disk. If it is 0, there is no limit.
 	MinFree int64
 }
 
-// Limits are a Policy of which the sizes may depend on that of the disk.
+// Limits is like Policy, but its sizes may be relative to the size of the disk.
 type Limits struct {
 	KeepDuration               time.Duration
 	Reserved, MaxUsed, MinFree Amount
 }
 
-// Amount is a number of bytes, or a share of the disk.
+// Amount is a number of bytes, or a percentage of the size of the disk.
 type Amount struct {
 	Bytes int64
-	// Percent is of the size of the disk, and Most the largest number of bytes that
-	// it may come to, 0 for any.
+	// Percent is a percentage of the size of the disk. If it is 0, Bytes is used. Most is
+	// the maximum of the result in bytes, or 0 for none.
 	Percent int
 	Most    int64
 }
 
-// Default returns the limits that are BuildKit's (v0.34, package config of
-// buildkitd), but for its rule that cache mounts and sources go after two days.
+// Default returns the limits of BuildKit (v0.34, package config of buildkitd), without
+// its rule that removes cache mounts and sources after two days.
 func Default() Limits {
 	return Limits{
 		KeepDuration: 60 * 24 * time.Hour,
@@ -45,7 +45,7 @@ func Default() Limits {
 	}
 }
 
-// On returns the policy for a disk of so many bytes.
+// On returns the policy for a disk of that many bytes.
 func (l Limits) On(disk uint64) Policy {
 	return Policy{KeepDuration: l.KeepDuration, Reserved: l.Reserved.on(disk), MaxUsed: l.MaxUsed.on(disk), MinFree: l.MinFree.on(disk)}
 }
@@ -61,12 +61,12 @@ func (a Amount) on(disk uint64) int64 {
 	return share
 }
 
-// Bounded reports whether the policy says how large the cache may be.
+// Bounded reports whether the policy limits the size of the cache.
 func (p Policy) Bounded() bool {
 	return p.MaxUsed > 0 || p.MinFree > 0 || p.Reserved > 0 && p.KeepDuration == 0
 }
 
-// keep returns how many of total bytes stay, where so many are free.
+// keep returns how many of total bytes may stay if free bytes are free on the disk.
 func (p Policy) keep(total, free int64) int64 {
 	if !p.Bounded() {
 		return total
@@ -81,17 +81,18 @@ func (p Policy) keep(total, free int64) int64 {
 	return max(keep, p.Reserved)
 }
 
-// Entry is one thing that can be removed by itself.
+// Entry is an object that can be removed separately.
 type Entry struct {
 	Size int64
 	Used time.Time
 }
 
-// Cutoff returns a time: objects last used then or before are to be removed. It
-// returns false if none is. So many bytes are free on the disk.
+// Cutoff returns a time: objects that were last used at that time or before must be
+// removed. It returns false if no object must be removed. free is the number of free
+// bytes on the disk.
 //
-// A time is all that the parts of the cache must know to remove together what was
-// used least recently: steps, sources and cache mounts are kept in different places.
+// Steps, sources and cache mounts are kept in different places. With a common time, the
+// least recently used of them can be removed together.
 func (p Policy) Cutoff(entries []Entry, free int64, now time.Time) (until time.Time, some bool) {
 	entries = slices.SortedFunc(slices.Values(entries), func(a, b Entry) int { return a.Used.Compare(b.Used) })
 	var total int64

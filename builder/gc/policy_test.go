@@ -8,18 +8,18 @@ import (
 func TestCutoff(t *testing.T) {
 	t.Parallel()
 	now := time.Date(2026, 6, 1, 12, 0, 0, 0, time.UTC)
-	// Used so many hours ago; listed in no order.
+	// The entries are not sorted by time.
 	entries := []Entry{
 		{Size: 10, Used: now.Add(-2 * time.Hour)},
 		{Size: 10, Used: now.Add(-4 * time.Hour)},
-		{Size: -1, Used: now.Add(-5 * time.Hour)}, // of unknown size
+		{Size: -1, Used: now.Add(-5 * time.Hour)}, // the size is not known
 		{Size: 10, Used: now.Add(-3 * time.Hour)},
 		{Size: 10, Used: now.Add(-1 * time.Hour)},
 	}
 	tests := map[string]struct {
 		policy Policy
 		free   int64
-		// want is how many hours ago what goes was used, 0 for nothing.
+		// want is the age in hours of the newest removed entry, or 0 if none is removed.
 		want time.Duration
 	}{
 		"no bounds":                         {},

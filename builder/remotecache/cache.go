@@ -15,37 +15,36 @@ import (
 	"github.com/shale-build/shale/builder/cachemount"
 )
 
-// Layer is a layer of a Cache with the blob that has it.
+// Layer is a layer of a Cache and the blob that contains it.
 type Layer struct {
 	DiffID digest.Digest
 	Blob   ocispec.Descriptor
-	// Parent is the chainID of the layer below, "" for none.
+	// Parent is the chainID of the layer below, or "" if there is none.
 	Parent digest.Digest
-	// Created is when it was made: the history of an image says so, and an
-	// image made of imported layers is to be the same.
+	// Created is when the layer was made. It is part of the history of an image, and an
+	// image built from imported layers must equal the original one.
 	Created time.Time
 }
 
-// Record is what an operation gave.
+// Record is the result of an operation.
 type Record struct {
-	// Chain is the chainID of the result's topmost layer, "" for an empty
-	// result.
+	// Chain is the chainID of the topmost layer of the result. It is "" if the result is
+	// empty.
 	Chain digest.Digest
-	// Created is when the operation ran, Used when a build last used the
-	// record.
+	// Created is when the operation ran. Used is when a build last used the record.
 	Created, Used time.Time
 	Description   string
 }
 
-// Cache is a set of records and layers, and of the content of cache mounts. The
-// zero value is empty.
+// Cache is a set of records, of layers, and of cache mounts with their content. The zero
+// value is empty.
 type Cache struct {
 	layers  map[digest.Digest]Layer
 	records map[cache.Key]Record
 	mounts  map[cachemount.Key]Mount
 }
 
-// chainOf is the chainID of a layer on a parent.
+// chainOf returns the chainID of a layer on a parent.
 func chainOf(parent, diffID digest.Digest) digest.Digest {
 	if parent == "" {
 		return diffID
@@ -53,8 +52,8 @@ func chainOf(parent, diffID digest.Digest) digest.Digest {
 	return identity.ChainID([]digest.Digest{parent, diffID})
 }
 
-// AddLayer adds a layer, whose parent has been added before, and returns its
-// chainID.
+// AddLayer adds a layer and returns its chainID. It returns an error if the layer's
+// parent has not been added before.
 func (c *Cache) AddLayer(l Layer) (digest.Digest, error) {
 	if l.Parent != "" {
 		if _, ok := c.layers[l.Parent]; !ok {
@@ -69,7 +68,8 @@ func (c *Cache) AddLayer(l Layer) (digest.Digest, error) {
 	return chain, nil
 }
 
-// AddRecord adds what key gave. The layers of r have been added before.
+// AddRecord adds the result of the operation key. It returns an error if the layers of r
+// have not been added before.
 func (c *Cache) AddRecord(key cache.Key, r Record) error {
 	if r.Chain != "" {
 		if _, ok := c.layers[r.Chain]; !ok {
@@ -83,16 +83,16 @@ func (c *Cache) AddRecord(key cache.Key, r Record) error {
 	return nil
 }
 
-// Record looks a key up.
+// Record returns the record of a key, and false if there is none.
 func (c *Cache) Record(key cache.Key) (Record, bool) {
 	r, ok := c.records[key]
 	return r, ok
 }
 
-// Len counts the records.
+// Len returns the number of records.
 func (c *Cache) Len() int { return len(c.records) }
 
-// Layers are those of a chain, base first.
+// Layers returns the layers of a chain, from the base to the top.
 func (c *Cache) Layers(chain digest.Digest) []Layer {
 	var list []Layer
 	for chain != "" {
@@ -104,7 +104,7 @@ func (c *Cache) Layers(chain digest.Digest) []Layer {
 	return list
 }
 
-// Join adds what other has and c has not.
+// Join adds the records, layers and cache mounts of other that c does not have.
 func (c *Cache) Join(other *Cache) {
 	if c.layers == nil {
 		c.layers = map[digest.Digest]Layer{}
@@ -129,9 +129,10 @@ func (c *Cache) Join(other *Cache) {
 	}
 }
 
-// Bound drops what was used before a time and, least recently used first, as much
-// that the remaining blobs have no more than size bytes; cache mounts go before
-// records. Layers that no record needs are dropped.
+// Bound removes records and cache mounts that were last used before the time after. Of
+// the others it keeps the most recently used ones, as long as the blobs have at most size
+// bytes. Records take precedence over cache mounts. Layers that no record needs are
+// removed, too.
 func (c *Cache) Bound(after time.Time, size int64) {
 	type keyed struct {
 		key cache.Key
@@ -182,14 +183,15 @@ func (c *Cache) Bound(after time.Time, size int64) {
 	*c = kept
 }
 
-// mountsByUse lists cache mounts, the most recently used first.
+// mountsByUse returns the keys of the cache mounts, the most recently used first.
 func (c *Cache) mountsByUse() []cachemount.Key {
 	return slices.SortedFunc(maps.Keys(c.mounts), func(a, b cachemount.Key) int {
 		return cmp.Or(c.mounts[b].Used.Compare(c.mounts[a].Used), cmp.Compare(a, b))
 	})
 }
 
-// order lists the chains so that parents come first, the same for equal caches.
+// order returns the chainIDs of all layers. Parents come first, and the order is the same
+// for equal caches.
 func (c *Cache) order() []digest.Digest {
 	depth := map[digest.Digest]int{}
 	var measure func(chain digest.Digest) int

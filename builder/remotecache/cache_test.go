@@ -24,7 +24,8 @@ func blob(s string, size int64) ocispec.Descriptor {
 
 const mountKey = cachemount.Key("0123456789abcdef0123456789abcdef")
 
-// example has a base with two layers on it, each with a record, and a cache mount.
+// example returns a cache with a base layer, two layers on it, their records, and a cache
+// mount.
 func example(t *testing.T) *Cache {
 	t.Helper()
 	c := &Cache{}
@@ -94,7 +95,7 @@ func TestJoin(t *testing.T) {
 	c, other := example(t), &Cache{}
 	d := add(t, other, "d", "", 5)
 	record(t, other, "make d", d, noon)
-	record(t, other, "make a", d, noon) // not what c knows
+	record(t, other, "make a", d, noon) // c has another result for this key
 	const more = cachemount.Key("ffffffffffffffffffffffffffffffff")
 	for _, key := range []cachemount.Key{mountKey, more} {
 		other.AddMount(key, Mount{ID: "other", DiffID: id("other"), Blob: blob("other", 1), Used: noon})

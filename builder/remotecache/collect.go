@@ -14,24 +14,24 @@ import (
 	"github.com/shale-build/shale/storage"
 )
 
-// Collector makes a Cache of what a build's index knows about some layers.
+// Collector makes a Cache of the records that the index of a build has of some layers.
 type Collector struct {
-	// Chain lists a layer and all below it, base first. Created of a layer is
-	// when it was made, be it elsewhere.
+	// Chain returns a layer and all layers below it, from the base to the top. Created of
+	// a layer is when it was made, also if that was on another machine.
 	Chain func(layer string) ([]storage.Layer, error)
-	// Entries are the records of the index.
+	// Entries returns the records of the index.
 	Entries func() ([]cache.Entry, error)
 	// Blob compresses a layer.
 	Blob func(ctx context.Context, l storage.Layer) (ocispec.Descriptor, error)
-	// Before is what is in the cache that will be written, nil for nothing.
-	// Layers that it has are not compressed again.
+	// Before is the old content of the cache to be written, or nil if there is none.
+	// Layers that it contains are not compressed again.
 	Before *Cache
-	// Now is when the records are used.
+	// Now is the time at which the records count as used.
 	Now time.Time
 }
 
-// Collect returns the records that name the layers in tops or those below them,
-// with these layers.
+// Collect returns the records of the layers in tops and of all layers below them, with
+// these layers.
 func (col Collector) Collect(ctx context.Context, tops []string) (*Cache, error) {
 	c := &Cache{}
 	chains, err := col.layers(ctx, c, tops)
@@ -55,14 +55,14 @@ func (col Collector) Collect(ctx context.Context, tops []string) (*Cache, error)
 	return c, nil
 }
 
-// found is a layer of the store in its chain.
+// found is a layer of the store and its place in its chain.
 type found struct {
 	layer         storage.Layer
 	parent, chain digest.Digest
 	blob          ocispec.Descriptor
 }
 
-// layers adds the layers to c and returns their chainIDs by their IDs.
+// layers adds the layers to c. It returns their chainIDs by their IDs in the store.
 func (col Collector) layers(ctx context.Context, c *Cache, tops []string) (map[string]digest.Digest, error) {
 	chains := map[string]digest.Digest{}
 	var list []*found
@@ -92,7 +92,7 @@ func (col Collector) layers(ctx context.Context, c *Cache, tops []string) (map[s
 	return chains, nil
 }
 
-// blobs compresses side by side.
+// blobs compresses several layers at the same time.
 func (col Collector) blobs(ctx context.Context, list []*found) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(runtime.GOMAXPROCS(0))

@@ -1,20 +1,21 @@
-// Package remotecache carries the build cache from one machine to another: in a
-// registry, in a directory, or inside an image.
+// Package remotecache transfers the build cache between machines: in a registry, in a
+// directory, or inside an image.
 //
-// A Cache is a set of records, which say what an operation gave, and of the
-// layers that they name. Layers are told apart by their chainID, so that caches of
-// several builds can be joined. It is written as an OCI image manifest: its layers
-// are blobs like an image's, its config (ConfigMediaType) holds the records. In an
-// image ("inline") the records stand in the image's own config.
+// A Cache is a set of records and of the layers that they name. A record contains the
+// result of an operation. Layers are identified by their chainIDs, so that the caches of
+// several builds can be joined. A Cache is written as an OCI image manifest. Its layers
+// are blobs like those of an image, and its config (ConfigMediaType) contains the
+// records. In an image ("inline") the records are in the image's own config.
 //
-// An importing build looks keys up in the config alone; blobs are fetched when a
-// record is hit, and only those that the store does not have. The content of cache
-// mounts, which are blobs beside the layers, is fetched when a step is about to use
-// one. Everything that
-// comes from outside is verified: blobs by their digest, layers by their diffID. A
-// cache is trusted as far as its registry is: who can write it decides what a hit
-// gives.
+// A build that imports a cache looks up keys only in the config. It fetches blobs if it
+// finds a record, and only those that the store does not have. The content of a cache
+// mount is also a blob in the manifest. It is fetched before a step first uses the cache
+// mount.
 //
-// Talking to registries and reading layout directories is left to package
-// storage/registry, compressing layers to package export.
+// All imported data is verified: blobs against their digests, and layers against their
+// diffIDs. The records cannot be verified. Users with write access to the registry choose
+// the result of a cache hit, so the cache must be trusted as much as its registry.
+//
+// Package storage/registry accesses registries and layout directories. Package export
+// compresses layers.
 package remotecache

@@ -18,20 +18,20 @@ import (
 // ConfigMediaType is the media type of the config of a cache's manifest.
 const ConfigMediaType = "application/vnd.shale.cacheconfig.v1+json"
 
-// inlineKey is where records stand in the config of an image.
+// inlineKey is the field of an image's config that contains the records.
 const inlineKey = "shale.cache.v1"
 
-// none stands for no layer where a number of one is wanted.
+// none is used instead of the number of a layer if there is no layer.
 const none = -1
 
-// Bounds of what is read.
+// Limits of the data to be read.
 const (
 	maxLayers  = 100_000
 	maxRecords = 1_000_000
 )
 
-// config is what a cache's config says. A layer's number is its place in Layers;
-// it is larger than that of its parent.
+// config is the content of a cache's config. The number of a layer is its index in
+// Layers. It is larger than that of its parent.
 type config struct {
 	Layers  []configLayer  `json:"layers"`
 	Records []configRecord `json:"records"`
@@ -42,7 +42,7 @@ type configLayer struct {
 	DiffID digest.Digest `json:"diffID"`
 	Blob   digest.Digest `json:"blob"`
 	Parent int           `json:"parent"`
-	// Created is missing in what was written before there was such a thing.
+	// Created is missing in the output of old versions.
 	Created time.Time `json:"created,omitzero"`
 }
 
@@ -54,7 +54,7 @@ type configRecord struct {
 	Description string    `json:"description,omitempty"`
 }
 
-// Encode returns the manifest and the config of c.
+// Encode returns the manifest and the config of c. Equal caches give equal bytes.
 func (c *Cache) Encode() (manifest, configData []byte, err error) {
 	var cfg config
 	number := map[digest.Digest]int{"": none}
@@ -109,8 +109,9 @@ func (c *Cache) encodeRecords(number map[digest.Digest]int) []configRecord {
 	return records
 }
 
-// Decode reads a cache from a manifest and its config: a cache's own, or those of
-// an image, which may have records inside.
+// Decode returns the cache in a manifest and its config. These are either a cache's own,
+// or those of an image, which may contain records. An image without records gives an
+// empty cache. Decode returns an error if the data is invalid or too large.
 func Decode(manifest, configData []byte) (*Cache, error) {
 	var m ocispec.Manifest
 	if err := json.Unmarshal(manifest, &m); err != nil {
@@ -134,7 +135,7 @@ func decodeConfig(m ocispec.Manifest, data []byte) (config, error) {
 	return cfg, json.Unmarshal(data, &cfg)
 }
 
-// cache checks what cfg says against the blobs that there are.
+// cache checks cfg against the blobs of the manifest.
 func (cfg config) cache(blobs []ocispec.Descriptor) (*Cache, error) {
 	known := map[digest.Digest]ocispec.Descriptor{}
 	for _, b := range blobs {
@@ -183,7 +184,7 @@ func (cfg config) cache(blobs []ocispec.Descriptor) (*Cache, error) {
 	return c, c.addMounts(cfg.Mounts, known)
 }
 
-// inline are the records inside an image, whose layers are the image's.
+// inline contains the records inside an image. Their layers are those of the image.
 type inline struct {
 	Records []configRecord `json:"records"`
 }
@@ -199,7 +200,7 @@ func decodeInline(m ocispec.Manifest, data []byte) (config, error) {
 	}
 	var cfg config
 	if img.Inline == nil {
-		return cfg, nil // an image like any other
+		return cfg, nil // an image without records
 	}
 	if len(img.RootFS.DiffIDs) != len(m.Layers) {
 		return cfg, errors.New("the image's config and manifest do not name the same layers")
@@ -216,7 +217,7 @@ func decodeInline(m ocispec.Manifest, data []byte) (config, error) {
 	return cfg, nil
 }
 
-// layerTimes are the times of the entries that have a layer.
+// layerTimes returns the times of the history entries that have a layer.
 func layerTimes(history []ocispec.History) []time.Time {
 	var times []time.Time
 	for _, h := range history {
@@ -232,10 +233,10 @@ func layerTimes(history []ocispec.History) []time.Time {
 	return times
 }
 
-// Inline returns the front end's config of an image with those records of c that
-// name its layers written into it; diffIDs are the layers, base first. Records
-// inside an image do not say when they were used, or the image would be another
-// one at every build.
+// Inline adds records of c to configData, the config of an image from the front end, and
+// returns the result. It adds the records of the image's layers. diffIDs are these
+// layers, from the base to the top. The added records have no time of last use. Otherwise
+// each build would give another image.
 func (c *Cache) Inline(configData []byte, diffIDs []digest.Digest) ([]byte, error) {
 	number := map[digest.Digest]int{}
 	var chain digest.Digest
@@ -250,7 +251,7 @@ func (c *Cache) Inline(configData []byte, diffIDs []digest.Digest) ([]byte, erro
 			in.Records = append(in.Records, r)
 		}
 	}
-	// Fields that this package does not know stay as they are.
+	// Unknown fields stay as they are.
 	var fields map[string]json.RawMessage
 	if err := json.Unmarshal(configData, &fields); err != nil {
 		return nil, fmt.Errorf("read image config: %w", err)

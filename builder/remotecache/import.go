@@ -18,25 +18,26 @@ import (
 	"github.com/shale-build/shale/storage"
 )
 
-// Source is a cache to import from.
+// Source is a cache from which a build imports.
 type Source struct {
-	// Name is for messages.
+	// Name is used in messages.
 	Name  string
 	Cache *Cache
-	// Mounts tells which cache mounts may be restored from here; nil for none.
+	// Mounts reports whether a cache mount may be restored from this source. If it is
+	// nil, none may be.
 	Mounts func(id string) bool
-	// Layer streams the uncompressed content of a blob.
+	// Layer returns the uncompressed content of a blob.
 	Layer func(ctx context.Context, blob ocispec.Descriptor) (io.ReadCloser, error)
-	// Close ends the connection; nil for nothing to do.
+	// Close releases the connection. It may be nil.
 	Close func() error
 }
 
-// LayerStore is the part of a store that layers are imported into.
+// LayerStore is the part of a store into which layers are imported.
 type LayerStore interface {
-	// ImportLayer makes a layer of a tar and refuses one that is not of that
-	// diffID.
+	// ImportLayer makes a layer from a tar. It returns an error if the tar does not have
+	// that diffID.
 	ImportLayer(ctx context.Context, parent string, diffID digest.Digest, r io.Reader) (storage.Layer, error)
-	// FindLayer looks for a layer of that content on a parent.
+	// FindLayer returns a layer with that diffID on a parent, and false if there is none.
 	FindLayer(parent string, diffID digest.Digest) (storage.Layer, bool, error)
 }
 
@@ -44,16 +45,16 @@ type LayerStore interface {
 type Importer struct {
 	// Store receives the layers.
 	Store LayerStore
-	// Pulling is told of each layer that is fetched and returns what to call
-	// when that is over.
+	// Pulling is called for each blob before it is fetched. It returns a function that is
+	// called after that, with the error or nil.
 	Pulling func(source string, blob ocispec.Descriptor) (done func(error))
-	// Imported is told of each layer that was brought and when it was made, the
-	// zero time where that is not known.
+	// Imported is called for each imported layer with the time when it was made. The time
+	// is zero if it is not known.
 	Imported func(layer string, created time.Time)
-	// Unpacked is told of each blob that was read to its end, and so verified,
-	// and of the layer that it turned out to be. It may be nil.
+	// Unpacked is called for each blob that was read to its end, and so verified, with
+	// the diffID of the layer in it. It may be nil.
 	Unpacked func(blob ocispec.Descriptor, diffID digest.Digest)
-	// Owners is the build's, nil where no owners are recorded.
+	// Owners is that of the build. It is nil if no owners are recorded.
 	Owners *recorded.Owners
 	Logger *slog.Logger
 
@@ -64,16 +65,16 @@ type Importer struct {
 	pulls map[digest.Digest]func() (string, error)
 }
 
-// Add adds a source that open fetches, in the background: the first Find waits
-// for it. A source that cannot be had is left out; open tells the user.
+// Add adds a source. It calls open in the background, and the first Find waits for it. If
+// open returns false, the source is skipped; open must report the reason to the user.
 func (im *Importer) Add(open func() (Source, bool)) {
 	once := sync.OnceValues(open)
 	im.sources = append(im.sources, once)
 	im.opening.Go(func() { once() })
 }
 
-// Close waits for sources that are being opened and closes all. What opens them
-// must end soon by then.
+// Close waits for sources that are still being opened, and closes all of them. The caller
+// must have ended the contexts of the open functions, so that they return soon.
 func (im *Importer) Close() error {
 	im.opening.Wait()
 	var errs []error
@@ -85,7 +86,7 @@ func (im *Importer) Close() error {
 	return errors.Join(errs...)
 }
 
-// Has tells whether one of the sources has a record of key.
+// Has reports whether a source has a record of key.
 func (im *Importer) Has(key cache.Key) bool {
 	return slices.ContainsFunc(im.sources, func(open func() (Source, bool)) bool {
 		src, ok := open()
@@ -96,8 +97,9 @@ func (im *Importer) Has(key cache.Key) bool {
 	})
 }
 
-// Find looks a key up in the sources, in their order, and brings the layers of
-// the record into the store.
+// Find returns the record of a key from the first source that has it, and imports its
+// layers into the store. If that fails, it logs a warning and tries the next source. It
+// returns false if no source has the result.
 func (im *Importer) Find(ctx context.Context, key cache.Key) (cache.Record, bool) {
 	for _, open := range im.sources {
 		src, ok := open()
@@ -120,8 +122,8 @@ func (im *Importer) Find(ctx context.Context, key cache.Key) (cache.Record, bool
 	return cache.Record{}, false
 }
 
-// bring returns the layer of a chain in the store, fetching what is missing. A
-// layer that several steps want is fetched once.
+// bring returns the ID in the store of the topmost layer of a chain. It fetches missing
+// layers. If several steps need the same layer, it is fetched only once.
 func (im *Importer) bring(ctx context.Context, src Source, chain digest.Digest) (string, error) {
 	if chain == "" {
 		return "", nil
@@ -168,7 +170,7 @@ func (im *Importer) pull(ctx context.Context, src Source, chain digest.Digest) (
 	return made.ID, nil
 }
 
-// toEnd notes whether a stream was read to its end.
+// toEnd records whether a stream was read to its end.
 type toEnd struct {
 	r     io.Reader
 	ended bool

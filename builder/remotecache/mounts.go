@@ -12,31 +12,31 @@ import (
 	"github.com/shale-build/shale/builder/cachemount"
 )
 
-// annotationMount names the cache mount in the descriptor of its blob.
+// annotationMount is the annotation of a blob that contains the ID of its cache mount.
 const annotationMount = "shale.cache.mount"
 
-// Bounds of what is read of cache mounts.
+// Limits of the data of cache mounts that is read.
 const (
 	maxMounts  = 10_000
 	maxMountID = 4096
-	// maxMountSize is of the tar of one cache mount, in bytes.
+	// maxMountSize is the limit for the tar of one cache mount, in bytes.
 	maxMountSize = 64 << 30
 )
 
 // Mount is the content of a RUN --mount=type=cache: a blob with the tar of package
-// cachemount. It is nobody's layer.
+// cachemount. It is not part of any layer.
 type Mount struct {
-	// ID is what the Dockerfile calls it.
+	// ID is the ID of the cache mount in the Dockerfile.
 	ID string
-	// DiffID is the digest of the tar, Size its length in bytes.
+	// DiffID is the digest of the tar. Size is its length in bytes.
 	DiffID digest.Digest
 	Size   int64
 	Blob   ocispec.Descriptor
-	// Used is when a build last used it.
+	// Used is when a build last used the cache mount.
 	Used time.Time
 }
 
-// AddMount adds a cache mount, or replaces it.
+// AddMount adds or replaces a cache mount.
 func (c *Cache) AddMount(key cachemount.Key, m Mount) {
 	if c.mounts == nil {
 		c.mounts = map[cachemount.Key]Mount{}
@@ -45,13 +45,13 @@ func (c *Cache) AddMount(key cachemount.Key, m Mount) {
 	c.mounts[key] = m
 }
 
-// Mount looks a cache mount up.
+// Mount returns the cache mount of a key, and false if there is none.
 func (c *Cache) Mount(key cachemount.Key) (Mount, bool) {
 	m, ok := c.mounts[key]
 	return m, ok
 }
 
-// configMount is a cache mount in a cache's config.
+// configMount is a cache mount in the config of a cache.
 type configMount struct {
 	Key    cachemount.Key `json:"key"`
 	ID     string         `json:"id"`
@@ -61,7 +61,7 @@ type configMount struct {
 	Used   time.Time      `json:"used"`
 }
 
-// addMounts checks what a config says about cache mounts.
+// addMounts checks the cache mounts of a config and adds them.
 func (c *Cache) addMounts(list []configMount, blobs map[digest.Digest]ocispec.Descriptor) error {
 	if len(list) > maxMounts {
 		return fmt.Errorf("%d cache mounts are too many", len(list))
@@ -82,8 +82,9 @@ func (c *Cache) addMounts(list []configMount, blobs map[digest.Digest]ocispec.De
 	return nil
 }
 
-// RestoreMount is a cachemount.Restorer: it takes what the first source has under
-// key that allows it.
+// RestoreMount is a cachemount.Restorer. It uses the first source that has key and allows
+// its cache mount to be restored. If that fails, it logs a warning and returns the error,
+// and does not try other sources.
 func (im *Importer) RestoreMount(ctx context.Context, key cachemount.Key, dir string) (found bool, err error) {
 	for _, open := range im.sources {
 		src, ok := open()

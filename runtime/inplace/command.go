@@ -15,33 +15,39 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Command is what a step runs.
+// Command describes the command of a step. It runs with the ids UID, GID and Groups.
+// Stdin, Stdout and Stderr may be nil, as in exec.Cmd.
 type Command struct {
+	// Args holds the program and its arguments and must not be empty. Env is the complete
+	// environment. The program is looked up as in execvp(3), with PATH of Env and
+	// relative to Dir.
 	Args []string
 	Env  []string
-	// Dir is the working directory; it must exist.
+	// Dir is the working directory. It must exist.
 	Dir      string
 	UID, GID uint32
 	Groups   []uint32
-	// Limits are of setrlimit(2), by the number of the resource.
+	// Limits maps resource numbers of setrlimit(2), for example RLIMIT_NOFILE, to limits.
 	Limits map[int]Limit
-	// Keep are the numbers of the capabilities that the command may have.
+	// Keep lists the capabilities that stay in the bounding set of the command.
+	// CAP_SETPCAP is always dropped.
 	Keep []int
 
-	// Grace returns how long all processes of the command have after a SIGTERM
-	// before they are killed, given the cause of the end of Run's context; 0 kills
-	// at once, as does nil.
+	// Grace returns the time between SIGTERM and SIGKILL if the context of Run ends.
+	// SIGTERM goes to all processes of the command. The argument is the cause of the end.
+	// If Grace is nil or returns 0, the processes are killed at once. The time must be
+	// shorter than 10 seconds (patience).
 	Grace func(cause error) time.Duration `json:"-"`
 
 	Stdin          io.Reader `json:"-"`
 	Stdout, Stderr io.Writer `json:"-"`
 }
 
-// Limit is a soft and a hard limit.
+// Limit is the soft and the hard limit of one resource.
 type Limit struct{ Soft, Hard uint64 }
 
-// StartError tells that the command could not be started; Code is the exit
-// status that a shell would give.
+// StartError is returned by Run if the command could not be started. Code is the exit
+// status that a shell would return: 127 if the program does not exist, otherwise 126.
 type StartError struct {
 	Code    int
 	Message string
@@ -49,31 +55,37 @@ type StartError struct {
 
 func (e *StartError) Error() string { return e.Message }
 
-// Descriptors of the first process.
+// File descriptors of the first process.
 const (
 	requestFD = 3
 	reportFD  = 4
 )
 
-// report is what the first process says at its end.
+// report is the message of the first process to the builder. It is sent when the command
+// has ended.
 type report struct {
-	// Code is the exit status, 128 plus the number for a signal.
+	// Code is the exit status of the command. It is 128 plus the signal number if a
+	// signal ended the command.
 	Code int
-	// Failure is set when the command did not start.
+	// Failure is the error message if the command could not be started.
 	Failure string
-	// Broken is what the first process itself failed at.
+	// Broken is the error message if the first process itself failed.
 	Broken string
 }
 
-// envInit makes the program a first process.
+// envInit is set in the environment of a first process.
 const envInit = "_SHALE_INPLACE_INIT"
 
-// patience is how long the first process has to end what is running.
+// patience limits the time in which the first process kills remaining processes. It is
+// also the time after which Run kills the first process if ctx has ended.
 const patience = 10 * time.Second
 
-// Run runs a command in the container and waits for it; what it leaves running
-// is killed. The code is its exit status or 128 plus the number of the signal
-// that ended it. When ctx ends everything is killed and its cause returned.
+// Run runs a command in the container and waits for it. When the command ends, Run kills
+// the processes that it left running. Run returns the exit status of the command, or 128
+// plus the number of the signal that ended it. If the command cannot be started, Run
+// returns a *StartError. If ctx ends, Run stops the command as Command.Grace says and
+// returns the cause of ctx. All other errors are failures of the first process or of the
+// builder.
 func Run(ctx context.Context, c Command) (int, error) {
 	request, err := json.Marshal(c)
 	if err != nil {
@@ -127,16 +139,18 @@ func Run(ctx context.Context, c Command) (int, error) {
 	return r.Code, nil
 }
 
-// Signals that the first process takes.
+// Signals that the builder sends to the first process.
 const (
-	// askAll makes it send SIGTERM to all processes of the command.
+	// askAll requests a SIGTERM for all processes of the command.
 	askAll = unix.SIGHUP
-	// killAllNow makes it kill them. It is also what the builder's end gives.
+	// killAllNow requests a SIGKILL for all processes of the command. The kernel also
+	// sends it to the first process when the builder ends.
 	killAllNow = unix.SIGTERM
 )
 
-// stop has the first process end the command: at once, or after asking it and giving
-// it some time.
+// stop makes the first process end the command. If Grace returns a time above 0, the
+// processes first receive SIGTERM and are killed after that time. Otherwise they are
+// killed at once.
 func (c *Command) stop(first *os.Process, cause error) error {
 	if c.Grace != nil {
 		if grace := c.Grace(cause); grace > 0 {
@@ -147,8 +161,8 @@ func (c *Command) stop(first *os.Process, cause error) error {
 	return first.Signal(killAllNow)
 }
 
-// requestFile holds the request in memory: it has the step's variables, some of
-// which are secret.
+// requestFile returns a file in memory that contains the request. The request must not
+// reach a disk, because it contains the step's environment, which may have secrets.
 func requestFile(request []byte) (*os.File, error) {
 	fd, err := unix.MemfdCreate("request", unix.MFD_CLOEXEC)
 	if err != nil {

@@ -1,14 +1,15 @@
-// Package inplace builds inside a container that may neither make namespaces
-// nor mount: the root directory of the container itself becomes that of the
-// steps, one image at a time.
+// Package inplace runs build steps in the root directory of the container that the build
+// itself runs in. It is for containers in which the process must neither create
+// namespaces nor mount file systems. One image at a time uses the root directory.
 //
-// Enter makes the process one that a step can neither overwrite, as it runs
-// from memory, nor look into. A Root moves the container's own files out of the
-// way and the files of the image into their place and back, and finds out at
-// the next start that it was killed in between. Run runs one command, with a
-// first process that ends whatever the command leaves running.
+// Enter executes the program again from memory, so that steps can neither overwrite the
+// program nor inspect the process. A Root moves the container's own files out of the root
+// directory and the files of the image into it, and back. If a build was killed in
+// between, the next OpenRoot restores the container's own files. Run runs one command.
+// The command's first process kills every process that the command leaves running.
 //
-// What is mounted in the container stays where it is and is nobody's: /proc,
-// /dev, volumes, /etc/resolv.conf. Filling the tree and finding out what a step
-// changed is left to others.
+// Mount points in the container belong neither to the container's own files nor to the
+// image, and stay in place. Examples are /proc, /dev, volumes and /etc/resolv.conf.
+// Callers fill the root directory with the files of the image, and find the changes of a
+// step.
 package inplace

@@ -13,15 +13,21 @@ import (
 	"github.com/shale-build/shale/internal/umask"
 )
 
-// envInside tells a process started by Enter from others.
+// envInside is set in the environment of the process that Enter executes. Its value is
+// the process id.
 const envInside = "_SHALE_INPLACE"
 
-// Enter lets the process run from a sealed copy of its program in memory, so
-// that a step can change no file that it needs, and closes what other processes
-// of root may look at: its memory, variables and descriptors (PR_SET_DUMPABLE
-// in prctl(2)). Called for the first time it does not return unless it fails:
-// the process executes itself with the same arguments. Nothing may have been
-// read from standard input before.
+// Enter protects the build process from its own steps, which run as root in the same
+// container. It executes the program again from a sealed copy in memory, so that no step
+// can change a file of the program. It also sets PR_SET_DUMPABLE to 0 (prctl(2)). Then
+// other processes of root cannot read the memory, environment and file descriptors of
+// this process.
+//
+// The first call replaces the process by the copy, with the same arguments. It returns
+// only if it fails. The second call, in the copy, returns nil on success. It also sets
+// the umask and the variables by which containers/storage recognizes a user namespace.
+// Before the first call the process must not read from standard input, because buffered
+// data would be lost.
 func Enter() error {
 	if Inside() {
 		if err := os.Unsetenv(envInside); err != nil {
@@ -42,8 +48,8 @@ func settle() error {
 	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
 		return fmt.Errorf("build in place: prctl: %w", err)
 	}
-	// containers/storage decides by these whether to keep its marks in user.*
-	// attributes and to do without what needs privileges.
+	// These variables make containers/storage use user.* xattrs for its own marks, and
+	// skip operations that need privileges.
 	return errors.Join(
 		umask.Set(),
 		os.Setenv("_CONTAINERS_USERNS_CONFIGURED", "done"),
@@ -51,17 +57,17 @@ func settle() error {
 		os.Setenv("_CONTAINERS_ROOTLESS_GID", "0"))
 }
 
-// privateCopy returns a descriptor of a copy of a program that has no name and that
-// only this process can reach: in memory and sealed, or, where
-// sysctl vm.memfd_noexec is 2 (Linux 6.3), in a file.
+// privateCopy returns a file descriptor of a copy of the program at path. The copy has no
+// name, and only this process can open it. It is a sealed file in memory. If sysctl
+// vm.memfd_noexec is 2 (Linux 6.3), it is a deleted file on disk.
 func privateCopy(path string) (int, error) {
 	in, err := os.Open(path)
 	if err != nil {
 		return -1, err
 	}
 	defer in.Close()
-	// The name is what ps shows. Without MFD_EXEC, which Linux before 6.3 does not
-	// know, sysctl vm.memfd_noexec at 1 makes a file that cannot be executed.
+	// ps shows this name. If sysctl vm.memfd_noexec is 1, a file without MFD_EXEC cannot
+	// be executed. The Linux kernel before 6.3 does not know MFD_EXEC and returns EINVAL.
 	const flags = unix.MFD_CLOEXEC | unix.MFD_ALLOW_SEALING
 	fd, err := unix.MemfdCreate("shale", flags|unix.MFD_EXEC)
 	if errors.Is(err, unix.EINVAL) {
@@ -85,10 +91,10 @@ func privateCopy(path string) (int, error) {
 	return kept, errors.Join(err, out.Close())
 }
 
-// fileCopy is privateCopy in the directory for temporary files or in the root
-// directory: one of them can hold programs. The kernel lets nothing write to the
-// file while it is executed (ETXTBSY), and nothing opens it by /proc/PID/exe, as the
-// process is not dumpable.
+// fileCopy is privateCopy on a disk. It uses the directory for temporary files. If that
+// fails, for example because of a noexec mount, it uses the root directory. The kernel
+// refuses writes to the file while it is executed (ETXTBSY). Other processes cannot open
+// it through /proc/PID/exe, because this process is not dumpable.
 func fileCopy(in *os.File) (int, error) {
 	var errs []error
 	for _, dir := range []string{os.TempDir(), "/"} {
@@ -113,7 +119,7 @@ func copyInto(dir string, in *os.File) (int, error) {
 	if err != nil {
 		return -1, err
 	}
-	defer func() { _ = out.Close() }() // written, or given up
+	defer func() { _ = out.Close() }() // read-only access is opened below
 	if err := os.Remove(out.Name()); err != nil {
 		return -1, err
 	}
@@ -126,19 +132,21 @@ func copyInto(dir string, in *os.File) (int, error) {
 	if _, err := io.Copy(out, in); err != nil {
 		return -1, err
 	}
-	// A file that is open for writing cannot be executed.
+	// The kernel refuses to execute a file that is open for writing.
 	return unix.Open("/proc/self/fd/"+strconv.Itoa(int(out.Fd())), unix.O_RDONLY|unix.O_CLOEXEC, 0)
 }
 
-// machinePIDs is the process ids' namespace of the machine itself, whose number
-// the kernel fixes (PROC_PID_INIT_INO in linux/proc_ns.h).
+// machinePIDs is the initial pid namespace, which is the one of the machine. The kernel
+// fixes its number (PROC_PID_INIT_INO in linux/proc_ns.h).
 const machinePIDs = "pid:[4026531836]"
 
-// ErrMachine tells that the root directory may be that of a machine.
+// ErrMachine is returned by Allowed if the root directory may be that of a machine.
 var ErrMachine = errors.New("building in place moves away what is in the root directory: that is for containers only, of which root lacks CAP_SYS_ADMIN and which have process ids of their own")
 
-// Allowed tells whether the root directory is that of a container, which nobody
-// but the build needs. What a machine's root may do is not mistaken for it.
+// Allowed returns nil if the root directory is that of a container, so that a build may
+// move its files away. It returns ErrMachine if the process has CAP_SYS_ADMIN or is in
+// the initial pid namespace. In both cases the process may be root of a machine. Any
+// other error means that Allowed could not read the capabilities or the namespace.
 func Allowed() error {
 	hdr := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	var data [2]unix.CapUserData
@@ -158,5 +166,5 @@ func Allowed() error {
 	return nil
 }
 
-// Inside tells whether Enter was called and started the program again.
+// Inside reports whether Enter has executed this process and was not called in it yet.
 func Inside() bool { return os.Getenv(envInside) == strconv.Itoa(os.Getpid()) }

@@ -13,30 +13,30 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// changes are the calls by which the package changes a file system.
+// changes lists the system calls that this package uses to change a file system.
 var changes = []string{
 	"renameat", "renameat2", "mkdirat", "unlinkat", "linkat", "symlinkat", "mknodat",
 	"fchown", "fchownat", "fchmod", "fchmodat", "utimensat", "fsetxattr", "fremovexattr",
 }
 
-// faults lets calls of this process that change a file system fail. It is for a
-// process of its own, which remains under a filter.
+// faults makes system calls of this process fail if they change a file system. It needs a
+// process of its own, because the seccomp filter cannot be removed.
 type faults struct {
 	mu sync.Mutex
 	plan
-	// count is how many calls were met.
+	// count is the number of calls since the last call of set.
 	count int
 }
 
-// plan says which calls fail, by their numbers, which begin with 1, and with what.
-// With removes, those that remove do not.
+// plan selects the calls that fail with errno: those with the numbers first to last,
+// counted from 1. If removes is set, unlinkat does not fail.
 type plan struct {
 	first, last int
 	errno       unix.Errno
 	removes     bool
 }
 
-// watchChanges puts the whole process under the filter.
+// watchChanges installs the filter for all threads of the process.
 func watchChanges() (*faults, error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
@@ -108,7 +108,7 @@ func (f *faults) next(call libseccomp.ScmpSyscall) unix.Errno {
 	return f.errno
 }
 
-// during calls do while calls fail as planned, and returns how many there were.
+// during runs do while calls fail as planned, and returns the number of calls.
 func (f *faults) during(p plan, do func()) int {
 	f.set(p)
 	do()
@@ -123,8 +123,8 @@ func (f *faults) set(p plan) (count int) {
 	return count
 }
 
-// The smallest trees that have everything: a directory around something
-// protected, one that moves as a whole, links.
+// These are the smallest trees with all cases: a directory with a protected path in it, a
+// directory that moves as a whole, and links.
 var (
 	fewOwn = []entry{
 		{path: "a", mode: dirMode, xattrs: map[string]string{"user.whose": "own"}},
@@ -146,8 +146,8 @@ var (
 	}
 )
 
-// build is a whole build in place, which goes on after errors as builds do: it
-// ends, and closes.
+// build is a complete build in place. After an error it ends the step and closes the root
+// directory, as builds do.
 func build(dir string) error {
 	r, err := openRoot(dir, []string{"/a/kept"}, nil)
 	if err != nil {
@@ -184,7 +184,7 @@ func turns(r *Root, dir string) error {
 	return nil
 }
 
-// fillImage is what a step does, which can fail just so.
+// fillImage is the work of a step. It returns an error if a change fails.
 func fillImage(dir string) error {
 	for _, e := range fewImage {
 		if err := makeFile(dir, e); err != nil {
@@ -194,9 +194,9 @@ func fillImage(dir string) error {
 	return unix.Chmod(dir, 0o711)
 }
 
-// A build that is killed is one of whose changes none after a certain one
-// happens: each of them is the last once. What is left is put right by the next
-// build, and by one more when that is killed as well.
+// A killed build is simulated by a build whose changes fail from change n on. n is each
+// change of the build in turn. The next build restores the files. If that build is killed
+// too, the one after it restores them.
 func TestKilledAnywhere(t *testing.T) {
 	inFaults(t, func(t *testing.T, p place, f *faults) {
 		before := p.lasting(t)
@@ -209,7 +209,7 @@ func TestKilledAnywhere(t *testing.T) {
 			p.again(t)
 			recovery := killed(t, f, p.dir, n, 0)
 			sameAfter(t, p, before, "killed at change %d of %d", n, calls)
-			// Of the recovery's own changes one is enough, another for each n.
+			// For each n, one change of the recovery is enough.
 			p.again(t)
 			m := 1 + n*7%recovery
 			killed(t, f, p.dir, n, m)
@@ -220,8 +220,9 @@ func TestKilledAnywhere(t *testing.T) {
 
 const never = 1 << 30
 
-// killed kills a build at change n and, but for 0, the next at change m; the one
-// after that is not. It returns the number of changes of the last.
+// killed simulates that a build is killed at change n. If m is not 0, the next build is
+// killed at change m. The last build is not killed. It returns the number of changes of
+// the last build.
 func killed(t *testing.T, f *faults, dir string, n, m int) int {
 	t.Helper()
 	f.during(plan{first: n, last: never, errno: unix.EIO}, func() {
@@ -247,8 +248,8 @@ func killed(t *testing.T, f *faults, dir string, n, m int) int {
 	})
 }
 
-// Changes that fail, as on a full disk, end the build: with an error, and with the
-// container's files in place, at the latest after the next.
+// If a change fails, for example because the disk is full, the build returns an error.
+// The container's own files are in place again, at the latest after the next build.
 func TestChangesThatFail(t *testing.T) {
 	for name, p := range map[string]plan{
 		"one":                 {errno: unix.ENOSPC},
@@ -284,8 +285,8 @@ func sameAfter(t *testing.T, p place, want map[string]string, format string, arg
 	}
 }
 
-// lasting describes what survives the death of a build in the middle: all but the
-// times of directories and, of a lower layer, which files are the same.
+// lasting describes the state that survives if a build is killed. It omits the times of
+// directories. In an overlay it also omits the hard links.
 func (p place) lasting(t *testing.T) map[string]string {
 	t.Helper()
 	out := tree(t, p.dir)
@@ -300,7 +301,7 @@ func (p place) lasting(t *testing.T) map[string]string {
 	return out
 }
 
-// inFaults runs a test in a process that may be put under a filter.
+// inFaults runs a test in a process of its own, under the filter of faults.
 func inFaults(t *testing.T, test func(t *testing.T, p place, f *faults)) {
 	t.Helper()
 	if os.Getenv(envAgain) == "" {

@@ -15,21 +15,23 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// envGuard makes the program a guard.
+// envGuard is set in the environment of a guard. Its value is the JSON list of protected
+// paths.
 const envGuard = "_SHALE_INPLACE_GUARD"
 
-// envVault tells a guard that it was given a vault, as vaultFD.
+// envVault is set in the environment of a guard that inherits a vault as file descriptor
+// vaultFD.
 const (
 	envVault = "_SHALE_INPLACE_VAULT"
 	vaultFD  = 4
 )
 
-// guard is a process that outlives a builder that is killed, and then puts the
-// container's own files back: without it they would stay hidden until the next
-// build, for which the program itself would be missing.
+// guard is a process that puts the container's own files back if the builder is killed.
+// Without it the files would stay hidden until the next build. That build could not
+// start, because its own program would be hidden too.
 type guard struct {
 	cmd *exec.Cmd
-	// line is how the guard learns of the builder's end, by its closing.
+	// line is a pipe to the guard. The guard reads EOF from it when the builder ends.
 	line *os.File
 }
 
@@ -59,7 +61,7 @@ func startGuard(protected []string, v *vault) (*guard, error) {
 	return &guard{cmd: cmd, line: ours}, nil
 }
 
-// dismiss ends the guard: there is nothing left to do for it.
+// dismiss ends the guard after the builder has restored the files itself.
 func (g *guard) dismiss() error {
 	_, err := g.line.Write([]byte{1})
 	return errors.Join(err, g.line.Close(), g.cmd.Wait())
@@ -86,7 +88,7 @@ func watch(request []byte, line *os.File) error {
 	if word, err := io.ReadAll(line); err != nil || len(word) > 0 {
 		return err
 	}
-	// The first process of a step that was running ends it just now.
+	// The first process of a running step is killing the step at this moment.
 	time.Sleep(guardDelay)
 	root, err := OpenRoot(protected, slog.New(slog.NewTextHandler(os.Stderr, nil)))
 	if err != nil {
@@ -99,5 +101,5 @@ func watch(request []byte, line *os.File) error {
 	return errors.Join(err, root.Close())
 }
 
-// guardDelay is how long after the builder its steps take to end.
+// guardDelay is the time that the step of a killed builder gets to end.
 const guardDelay = 200 * time.Millisecond

@@ -18,8 +18,8 @@ import (
 	"github.com/shale-build/shale/runtime/procs"
 )
 
-// init is the first process of a step: the parent of all that the command
-// starts, whatever becomes of theirs (PR_SET_CHILD_SUBREAPER in prctl(2)).
+// init runs the first process of a step. Every process that the command starts becomes
+// its child if the parent ends (PR_SET_CHILD_SUBREAPER in prctl(2)).
 func init() {
 	if os.Getenv(envInit) == "" {
 		return
@@ -39,8 +39,8 @@ func first() report {
 	if err == nil {
 		err = errors.Join(
 			os.NewSyscallError("prctl", unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)),
-			// The builder's end is ours; the command's parent may not be
-			// looked into either.
+			// This process must end when the builder ends. Other processes must not
+			// inspect it, because it is the parent of the command.
 			os.NewSyscallError("prctl", unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(killAllNow), 0, 0, 0)),
 			os.NewSyscallError("prctl", unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0)))
 	}
@@ -59,11 +59,13 @@ func first() report {
 	return report{Code: await(pid, stop)}
 }
 
-// restrict applies to this process what the command inherits. Without CAP_SETPCAP,
-// which the container's other processes have, a step can neither trace them nor
-// read their memory, variables and descriptors (cap_ptrace_access_check in the
-// kernel's security/commoncap.c): it could take over the shell of a CI job, with
-// the logins in its variables and the commands that follow.
+// restrict sets the limits and capabilities of this process, which the command inherits.
+// CAP_SETPCAP is always dropped. The other processes of the container have it, so a step
+// without it can neither trace them nor read their memory, environment and file
+// descriptors (cap_ptrace_access_check in the kernel's security/commoncap.c). Otherwise a
+// step could take over the shell of a CI job. That shell has logins in its environment
+// and runs the commands that follow. If the container itself lacks CAP_SETPCAP, this
+// protection does not exist.
 func restrict(c *Command) error {
 	unix.Umask(0o022)
 	keep := map[int]bool{}
@@ -74,8 +76,8 @@ func restrict(c *Command) error {
 		if keep[n] {
 			continue
 		}
-		// EINVAL: the kernel does not know it; EPERM: it cannot be given up,
-		// because it is not there in the first place.
+		// EINVAL: the kernel does not know this capability. EPERM: the process lacks
+		// CAP_SETPCAP, so it cannot drop the capability.
 		err := unix.Prctl(unix.PR_CAPBSET_DROP, uintptr(n), 0, 0, 0)
 		if err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.EPERM) {
 			return fmt.Errorf("give up capability %d: %w", n, err)
@@ -92,9 +94,9 @@ func restrict(c *Command) error {
 	return nil
 }
 
-// inheritNothing clears the inheritable capabilities of this thread, which start
-// forks: a program that root executes gets them, even those that the bounding set
-// lacks. Docker before 20.10.14 gives some.
+// inheritNothing clears the inheritable capabilities of this thread, from which start
+// forks the command. A program that root executes gets them, even those that are not in
+// the bounding set. Docker before 20.10.14 sets some.
 func inheritNothing() error {
 	hdr := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	var data [2]unix.CapUserData
@@ -105,7 +107,7 @@ func inheritNothing() error {
 	return os.NewSyscallError("capset", unix.Capset(&hdr, &data[0]))
 }
 
-// start starts the command.
+// start starts the command and returns its process id.
 func start(c *Command) (int, *StartError) {
 	program, err := lookUp(c)
 	if err != nil {
@@ -128,7 +130,8 @@ func start(c *Command) (int, *StartError) {
 	return pid, nil
 }
 
-// startError uses the words that libcontainer has for it, which docker shows.
+// startError returns the error message that libcontainer has for err, because docker
+// shows that message.
 func startError(name string, err error) *StartError {
 	e := &StartError{Code: 126, Message: fmt.Sprintf("exec: %q: %s", name, reason(err))}
 	if errors.Is(err, exec.ErrNotFound) || errors.Is(err, unix.ENOENT) {
@@ -147,8 +150,8 @@ func reason(err error) string {
 	return err.Error()
 }
 
-// lookUp finds the program as execvp(3) would, with the command's own PATH and
-// from its own directory.
+// lookUp returns the path of the program. It searches as execvp(3) does, but with the
+// PATH of the command and relative to its directory.
 func lookUp(c *Command) (string, error) {
 	name := c.Args[0]
 	if strings.Contains(name, "/") {
@@ -189,7 +192,8 @@ func runnable(path string) error {
 	return nil
 }
 
-// await reaps until the command has ended, then ends all else.
+// await reaps child processes until the command has ended, and returns its exit status.
+// Then it kills all remaining processes.
 func await(pid int, stop <-chan os.Signal) int {
 	ended := make(chan int, 1)
 	go func() {
@@ -217,7 +221,8 @@ func await(pid int, stop <-chan os.Signal) int {
 	return code
 }
 
-// obey does as the builder says until the command has ended, and returns its code.
+// obey handles the builder's signals until the command has ended. It returns the exit
+// status.
 func obey(ended <-chan int, stop <-chan os.Signal) int {
 	for {
 		select {
@@ -243,7 +248,7 @@ func reap() {
 	}
 }
 
-// killAll kills the processes that descend from this one and returns how many
-// it met. Those that appear meanwhile are met the next time: whoever is left has
-// this process as its parent in the end.
+// killAll kills all descendants of this process and returns their number. It may miss
+// processes that start meanwhile. The next call finds them, because every process whose
+// parents have ended becomes a child of this process.
 func killAll() int { return procs.SignalAll(os.Getpid(), unix.SIGKILL) }

@@ -14,11 +14,12 @@ import (
 	"github.com/shale-build/shale/runtime/userns"
 )
 
-// The tests run in namespaces entered like shale's own, in which they may mount.
+// entered describes the user namespace of the tests. They enter one as shale does, so
+// that they may mount.
 var entered userns.Info
 
-// envChroot starts the tests in a root directory of their own: a test that needs
-// one starts itself again with again.
+// envChroot names a directory that becomes the root directory of the tests. A test that
+// needs one starts itself in a new process with again.
 const envChroot = "INPLACE_TEST_CHROOT"
 
 func TestMain(m *testing.M) {
@@ -41,11 +42,11 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// envAgain tells a test that it was started by itself.
+// envAgain is set in the environment of the processes of again.
 const envAgain = "INPLACE_TEST_AGAIN"
 
-// again is a process that runs the same test, with variables by which it knows.
-// It has its end when t has.
+// again returns a command that runs the same test with the variables env. It is killed
+// when t ends.
 func again(t *testing.T, env ...string) *exec.Cmd {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), "/proc/self/exe", "-test.run=^"+strings.ReplaceAll(t.Name(), "/", "$/^")+"$", "-test.v")
@@ -53,9 +54,9 @@ func again(t *testing.T, env ...string) *exec.Cmd {
 	return cmd
 }
 
-// places runs a test on a directory that fill has filled: once as it is, once as
-// an overlay with a layer of those files, whose directories cannot be renamed,
-// below. again makes it as it was.
+// places runs a test twice: on a directory that fill has filled, and on an overlay with
+// these files in its lower directory. Directories of the lower directory cannot be
+// renamed.
 func places(t *testing.T, fill func(t *testing.T, dir string), test func(t *testing.T, place place)) {
 	t.Run("directory", func(t *testing.T) {
 		dir := diskDir(t)
@@ -87,11 +88,12 @@ func places(t *testing.T, fill func(t *testing.T, dir string), test func(t *test
 type place struct {
 	dir     string
 	overlay bool
-	// again makes the lower layer's files whole again; a directory stays as it is.
+	// again mounts the overlay with a new upper directory, so that all files are
+	// unchanged. It does nothing for a directory.
 	again func(t *testing.T)
 }
 
-// mountOverlay mounts base/lower with new changes at base/root.
+// mountOverlay mounts an overlay at base/root, with base/lower and a new upper directory.
 func mountOverlay(t *testing.T, base, name string) {
 	t.Helper()
 	upper, work := filepath.Join(base, "upper"+name), filepath.Join(base, "work"+name)
@@ -99,7 +101,7 @@ func mountOverlay(t *testing.T, base, name string) {
 		must(t, os.Mkdir(d, 0o755))
 	}
 	opts := "lowerdir=" + filepath.Join(base, "lower") + ",upperdir=" + upper + ",workdir=" + work + ",volatile"
-	// Who started this process may have entered a user namespace before.
+	// The parent of this process may have entered a user namespace already.
 	ids, err := os.ReadFile("/proc/self/uid_map")
 	must(t, err)
 	if strings.Contains(string(ids), "4294967295") {
@@ -110,8 +112,8 @@ func mountOverlay(t *testing.T, base, name string) {
 	must(t, unix.Mount("overlay", filepath.Join(base, "root"), "overlay", 0, opts))
 }
 
-// diskDir is a directory on a file system on which an overlay can have its
-// changes.
+// diskDir returns a directory on a file system that supports upper directories of
+// overlays.
 func diskDir(t *testing.T) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("/var/tmp", "inplace-test-")

@@ -7,11 +7,11 @@ import (
 	"strings"
 )
 
-// mount is a line of mountinfo, see proc_pid_mountinfo(5).
+// mount is a line of /proc/self/mountinfo, see proc_pid_mountinfo(5).
 type mount struct {
 	path   string
 	fstype string
-	// writable: neither the mount nor the file system is read-only.
+	// writable is false if the mount or its file system is read-only.
 	writable bool
 }
 
@@ -56,13 +56,14 @@ func hasOption(list, option string) bool {
 	return false
 }
 
-// unescape undoes the octal escapes of blanks and backslashes.
+// unescaper replaces the octal escapes of mountinfo for blanks and backslashes.
 var unescaper = strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`)
 
 func unescape(s string) string { return unescaper.Replace(s) }
 
-// Memory returns a directory of a file system in memory where files can be
-// made, for what must not reach a disk.
+// Memory returns a writable directory of a file system in memory (tmpfs or ramfs). It is
+// for secrets, which must not reach a disk. It prefers /dev/shm. It returns an error if
+// the container has no such file system.
 func Memory() (string, error) {
 	list, err := mounts()
 	if err != nil {

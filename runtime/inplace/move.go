@@ -15,33 +15,37 @@ import (
 	"github.com/shale-build/shale/internal/rmtree"
 )
 
-// mover moves or removes trees of one file system, around what is spared.
+// mover moves and removes directory trees of one file system. It does not touch spared
+// paths.
 type mover struct {
+	// spared has the paths that are not touched, above has their parent directories. Both
+	// are relative to the root directory.
 	spared map[string]bool
 	above  map[string]bool
-	// helpers are the goroutines that there may be beside the first one.
+	// helpers limits the number of goroutines that run beside the first one.
 	helpers chan struct{}
 
-	// making is an open directory in which twins are made, which then appear with
-	// their owner, mode and attributes; -1 makes them in place. made counts them.
+	// making is an open directory, or -1. If it is open, twins are made in it, get their
+	// owner, mode and attributes there, and are then renamed to their place. Otherwise
+	// twins are made in their place. made counts the twins that were made in making.
 	making int
 	made   atomic.Int64
 
 	mu sync.Mutex
-	// twins are the files of several names that were moved out of a lower layer,
-	// each with where its first name is now.
+	// twins maps files with several names that were moved out of a lower layer to the new
+	// path of their first name.
 	twins map[inode]string
 }
 
-// helpers is how many directories are looked into at a time: it is less the
-// processor than the disk that one waits for, as overlays write back each file
-// that leaves a lower layer.
+// helpers is the number of directories that are processed at a time. The work waits for
+// the disk more than for the processor, because an overlay writes back each file that is
+// copied up.
 const helpers = 8
 
-// inode is which file it is.
+// inode identifies a file by its device and inode number.
 type inode struct{ dev, ino uint64 }
 
-// newMover spares paths, which are relative to the root directory.
+// newMover returns a mover that spares paths. They are relative to the root directory.
 func newMover(paths []string) *mover {
 	m := &mover{
 		spared: map[string]bool{}, above: map[string]bool{},
@@ -56,8 +60,8 @@ func newMover(paths []string) *mover {
 	return m
 }
 
-// each calls do for every name, for some of them at the same time, and returns
-// when all are done.
+// each calls do for every name, some of them in parallel. It returns when all calls have
+// returned, with the first error in the order of names.
 func (m *mover) each(names []string, do func(name string) error) error {
 	errs := make([]error, len(names))
 	var wait sync.WaitGroup
@@ -81,13 +85,14 @@ func (m *mover) each(names []string, do func(name string) error) error {
 	return nil
 }
 
-// out moves what is in the open directory from, called rel, below the empty
-// directory to. Directories that lead to something spared stay, empty but for it,
-// and get a twin.
+// out moves the entries of the open directory from, which has the path rel, into the
+// empty directory to. The parents of spared paths stay, with only the spared paths in
+// them, and get a twin in to.
 func (m *mover) out(from, to int, rel string) error { return m.outTo(to, from, to, rel) }
 
-// outMarked is out of the root directory to own, where the mark is. Whenever it
-// ends, what is in own can go back as it is.
+// outMarked is out for the root directory. It moves to own, which must contain the mark.
+// Even if outMarked fails in the middle, the entries in own have their metadata and back
+// can move them back.
 func (m *mover) outMarked(root, own int) (err error) {
 	if m.making, err = openDir(own, leavingMark); err != nil {
 		return err
@@ -99,7 +104,8 @@ func (m *mover) outMarked(root, own int) (err error) {
 	return m.out(root, own, "")
 }
 
-// outTo is out for one directory; top is the one that all is moved below.
+// outTo is out for one directory of the tree. top is the target directory of the whole
+// tree.
 func (m *mover) outTo(top, from, to int, rel string) error {
 	names, err := readNames(from)
 	if err != nil {
@@ -116,7 +122,7 @@ func (m *mover) outTo(top, from, to int, rel string) error {
 			continue
 		}
 		err := m.outName(top, from, to, name, p)
-		// Directories of an overlay's lower layers cannot be renamed.
+		// Overlayfs does not rename directories of lower layers.
 		if errors.Is(err, unix.EXDEV) {
 			dirs = append(dirs, name)
 			continue
@@ -128,9 +134,10 @@ func (m *mover) outTo(top, from, to int, rel string) error {
 	return m.each(dirs, func(name string) error { return m.outDir(top, from, to, name, path.Join(rel, name)) })
 }
 
-// outName moves one name, called rel. An overlay copies a file that is renamed
-// out of a lower layer, and each of its names anew: all but the first are made
-// links of what the first became.
+// outName moves one entry, which has the path rel. If a file of a lower layer is renamed,
+// overlayfs copies it up. It makes one copy for each name, so that hard links are lost.
+// Therefore outName renames only the first name of a file, and links the other names to
+// it.
 func (m *mover) outName(top, from, to int, name, rel string) error {
 	var st unix.Stat_t
 	if err := unix.Fstatat(from, name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
@@ -150,15 +157,15 @@ func (m *mover) outName(top, from, to int, name, rel string) error {
 		m.twins[id] = rel
 		return removeLink(from, name)
 	}
-	// It is there where an earlier attempt was interrupted.
+	// EEXIST: an earlier attempt made the link and was interrupted.
 	if err := linkBeneath(top, first, to, name); err != nil && !errors.Is(err, unix.EEXIST) {
 		return fmt.Errorf("make it a link of /%s: %w", first, err)
 	}
 	return unix.Unlinkat(from, name, 0)
 }
 
-// linkBeneath makes name in the open directory to another name of the file rel
-// below the open directory top.
+// linkBeneath makes a hard link to the file rel, a path below the open directory top. The
+// link is called name, in the open directory to.
 func linkBeneath(top int, rel string, to int, name string) error {
 	dir, err := confine.Open(top, path.Dir(rel), unix.O_PATH|unix.O_DIRECTORY, 0, confine.Beneath|confine.NoSymlinks)
 	if err != nil {
@@ -179,9 +186,9 @@ func (m *mover) outDir(top, from, to int, name, rel string) error {
 	return nil
 }
 
-// twin makes the directory name of the open directory from in to as well, has
-// move move what is in it, and gives it the metadata. Where an earlier attempt
-// was interrupted the twin is there.
+// twin makes a copy of the directory name of from in the open directory to. It calls move
+// for the entries, and then copies the metadata. If an earlier attempt was interrupted,
+// the copy may exist already.
 func (m *mover) twin(from, to int, name string, move func(src, dst int) error) error {
 	src, err := openDir(from, name)
 	if err != nil {
@@ -232,8 +239,9 @@ func (m *mover) makeTwin(src, to int, name string, st *unix.Stat_t) (int, error)
 	return dst, nil
 }
 
-// back moves what is in from into the open directory to, called rel, where
-// directories that were left behind are found again and get their metadata.
+// back moves the entries of from into the open directory to, which has the path rel. If a
+// directory exists in to, because out left it there, back merges the two and restores the
+// metadata.
 func (m *mover) back(from, to int, rel string) error {
 	names, err := readNames(from)
 	if err != nil {
@@ -263,8 +271,9 @@ func (m *mover) back(from, to int, rel string) error {
 	return m.each(dirs, func(name string) error { return m.backDir(from, to, name, path.Join(rel, name)) })
 }
 
-// replaceFile moves a file, but no directory, to where the same one is still: it
-// was linked, and before the first name could be removed the process was killed.
+// replaceFile moves the non-directory name over an existing entry. Such an entry is
+// another link to the same file: the process was killed after outName had made the link,
+// and before it removed the first name. For directories replaceFile returns EEXIST.
 func replaceFile(from int, name string, to int) error {
 	var st unix.Stat_t
 	if err := unix.Fstatat(from, name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
@@ -279,8 +288,8 @@ func replaceFile(from int, name string, to int) error {
 	return removeLink(from, name)
 }
 
-// removeLink removes what is left of a name that was renamed to another of the
-// same file: nothing is done then (rename(2)).
+// removeLink removes name if it still exists after a rename. If both names are links to
+// the same file, rename(2) succeeds without doing anything.
 func removeLink(from int, name string) error {
 	if err := unix.Unlinkat(from, name, 0); err != nil && !errors.Is(err, unix.ENOENT) {
 		return err
@@ -307,7 +316,8 @@ func (m *mover) backDir(from, to int, name, rel string) error {
 	return nil
 }
 
-// clear removes what is in the open directory, called rel, but what is spared.
+// clear removes the entries of the open directory, which has the path rel. Spared paths
+// and their parents stay.
 func (m *mover) clear(dir int, rel string) error {
 	names, err := readNames(dir)
 	if err != nil {
@@ -320,20 +330,21 @@ func (m *mover) clear(dir int, rel string) error {
 		}
 		err := unix.Unlinkat(dir, name, 0)
 		if err != nil && !errors.Is(err, unix.ENOENT) {
-			dirs = append(dirs, name) // or nothing that can be removed
+			dirs = append(dirs, name) // a directory, or a file whose removal fails
 		}
 	}
 	return m.each(dirs, func(name string) error {
 		p := path.Join(rel, name)
 		err := m.removeDir(dir, name, p)
-		if err != nil && !errors.Is(err, unix.EMFILE) { // of which each level would tell
+		if err != nil && !errors.Is(err, unix.EMFILE) { // every level would add its path
 			err = fmt.Errorf("remove /%s: %w", p, err)
 		}
 		return err
 	})
 }
 
-// remove removes name in the open directory, called rel. Nothing there is fine.
+// remove removes name in the open directory. rel is the path of name. A missing entry is
+// not an error.
 func (m *mover) remove(dir int, name, rel string) error {
 	err := unix.Unlinkat(dir, name, 0)
 	if err == nil || errors.Is(err, unix.ENOENT) {
@@ -345,7 +356,7 @@ func (m *mover) remove(dir int, name, rel string) error {
 func (m *mover) removeDir(dir int, name, rel string) error {
 	sub, err := openDir(dir, name)
 	if errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) {
-		// No directory; say what is wrong with it.
+		// This is not a directory. The call returns the reason why it cannot be removed.
 		return unix.Unlinkat(dir, name, 0)
 	}
 	if err != nil {
@@ -354,7 +365,7 @@ func (m *mover) removeDir(dir int, name, rel string) error {
 	err = m.clear(sub, rel)
 	_ = unix.Close(sub)
 	if errors.Is(err, unix.EMFILE) && !m.above[rel] {
-		return rmtree.At(dir, name) // it is deeper than there are descriptors
+		return rmtree.At(dir, name) // the tree is deeper than the limit of open files
 	}
 	if err != nil || m.above[rel] {
 		return err
@@ -362,7 +373,8 @@ func (m *mover) removeDir(dir int, name, rel string) error {
 	return unix.Unlinkat(dir, name, unix.AT_REMOVEDIR)
 }
 
-// likeDir gives an open directory the metadata of another.
+// likeDir copies the owner, mode, attributes and times of directory src to dst. Both are
+// open.
 func likeDir(src, dst int, st *unix.Stat_t) error {
 	if err := likeOwner(src, dst, st); err != nil {
 		return err
@@ -374,7 +386,7 @@ func likeTimes(dst int, st *unix.Stat_t) error {
 	return unix.UtimesNanoAt(dst, "", []unix.Timespec{st.Atim, st.Mtim}, unix.AT_EMPTY_PATH)
 }
 
-// likeOwner is likeDir but for the times.
+// likeOwner is likeDir without the times.
 func likeOwner(src, dst int, st *unix.Stat_t) error {
 	if err := unix.Fchown(dst, int(st.Uid), int(st.Gid)); err != nil {
 		return err
@@ -385,7 +397,8 @@ func likeOwner(src, dst int, st *unix.Stat_t) error {
 	return unix.Fchmod(dst, st.Mode&0o7777)
 }
 
-// likeXattrs gives dst the attributes of src, and no others.
+// likeXattrs makes the xattrs of dst equal to those of src. Attributes that this process
+// may not set are skipped.
 func likeXattrs(src, dst int) error {
 	names, err := xattrNames(src)
 	if err != nil {
@@ -418,7 +431,8 @@ func likeXattrs(src, dst int) error {
 	return nil
 }
 
-// notOurs tells of labels and the like, which are not ours to set.
+// notOurs reports whether err means that this process may not set an xattr, for example a
+// security label.
 func notOurs(err error) bool { return errors.Is(err, unix.EPERM) || errors.Is(err, unix.ENOTSUP) }
 
 func xattrNames(fd int) ([]string, error) {
@@ -456,9 +470,12 @@ func readNames(fd int) ([]string, error) {
 	return f.Readdirnames(-1)
 }
 
-// RemoveAt removes name in the open directory with all that is below it,
-// without following links. Nothing there is fine.
+// RemoveAt removes name in the open directory dir, with everything below it. It is used
+// for entries that a step may have changed, so it does not follow symbolic links. A
+// missing entry is not an error. If an entry below name cannot be removed, the error has
+// its path.
 func RemoveAt(dir int, name string) error { return newMover(nil).remove(dir, name, name) }
 
-// ClearAt removes what is in the open directory.
+// ClearAt removes all entries of the open directory dir, but not dir itself. It does not
+// follow symbolic links.
 func ClearAt(dir int) error { return newMover(nil).clear(dir, "") }

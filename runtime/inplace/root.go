@@ -15,8 +15,9 @@ import (
 	"github.com/shale-build/shale/internal/filelock"
 )
 
-// hidden is where, below the root directory, the files are that are not in
-// place: own has the container's, image those of the steps.
+// hidden is the directory, below the root directory, of all files that are not in place.
+// Its directory own holds the container's own files, and image holds the files of the
+// image.
 const (
 	hidden   = ".shale-inplace"
 	ownName  = "own"
@@ -25,37 +26,40 @@ const (
 	lockName = "lock"
 )
 
-// Root is the root directory of the container. The container's own files are in
-// it unless a step is running; one process at a time has it.
+// Root is the root directory of the container. It holds the container's own files. After
+// Begin it holds the files of the image, until a caller needs the container's own files
+// again. Only one process at a time can have it open. A Root is safe for concurrent use,
+// but Conceal and Guard must be called first.
 type Root struct {
-	// dir is where fd was opened, as mountinfo has it.
+	// dir is the path of fd, as it is written in mountinfo.
 	dir       string
 	fd        int
 	lock      *os.File
 	protected []string
 	log       *slog.Logger
 	guard     *guard
-	// vault, if not nil, keeps files with logins from steps.
+	// vault hides files with logins from steps. It is nil if there are none.
 	vault *vault
 
 	mu sync.RWMutex
-	// at says which files are in place.
+	// at is the set of files that is in place.
 	at state
-	// before is what the container's own files were when they made way for the
-	// image's, but for those in open. changed is set when a step changed them, told
-	// when a caller knows.
+	// before is the state of the container's own files when they were moved away. It
+	// omits the files in open. changed is set if a step changed one of the others. told
+	// is set when changed was returned to a caller.
 	before  *imprints
 	open    inodes
 	changed *ChangedError
 	told    atomic.Bool
-	// discarding runs after Discard, one at a time; it leaves its error behind.
+	// discarding waits for the removals that Discard started. They run one at a time, and
+	// the last one sets discarded to its error.
 	discarding sync.WaitGroup
 	discard    sync.Mutex
 	discarded  error
 }
 
-// state is which files are in place: the container's own, or the image's, or, when
-// putting them there failed, some of either.
+// state is the set of files that is in place. It is ownPartly or imagePartly if moving
+// them failed in the middle.
 type state int
 
 const (
@@ -65,12 +69,15 @@ const (
 	imageFiles
 )
 
-// ErrReadOnly tells that the container's root directory cannot be written to.
+// ErrReadOnly is returned by OpenRoot if the container's root file system is read-only.
 var ErrReadOnly = errors.New("the root file system of this container is read-only: building in place needs a writable one (readOnlyRootFilesystem: false, no --read-only)")
 
-// OpenRoot takes over the root directory. protected are absolute paths that
-// stay in place whatever is there, as the store and the build context. What a
-// killed process left is put right first.
+// OpenRoot locks the root directory of the container and returns it. protected lists
+// absolute paths that stay in place during steps, for example the store and the build
+// context. If an earlier build was killed, OpenRoot first removes its files and puts the
+// container's own files back. It returns ErrReadOnly on a read-only file system, and
+// another error if another build has the lock. A nil log is allowed. The caller must call
+// Close.
 func OpenRoot(protected []string, log *slog.Logger) (*Root, error) {
 	return openRoot("/", protected, log)
 }
@@ -100,7 +107,7 @@ func openRoot(dir string, protected []string, log *slog.Logger) (_ *Root, err er
 	return r, r.recover()
 }
 
-// claim makes the hidden directory and locks it.
+// claim creates the hidden directory and locks it.
 func (r *Root) claim() error {
 	err := unix.Mkdirat(r.fd, hidden, 0o700)
 	if errors.Is(err, unix.EROFS) {
@@ -132,8 +139,8 @@ func (r *Root) claim() error {
 	return nil
 }
 
-// recover puts right what a killed process left: with some of the container's
-// own files out of place, what is in theirs is the image's.
+// recover restores the container's own files after a build was killed. If the directory
+// own has entries, the files in their place are those of the image and are removed.
 func (r *Root) recover() error {
 	return r.moving(func(m *mover, own, img int) error {
 		names, err := readNames(own)
@@ -150,10 +157,10 @@ func (r *Root) recover() error {
 	})
 }
 
-// restore removes what is in place and moves own back. Where the mark is, what
-// is in place may be the container's own already, and nothing is removed. All
-// becomes as it was, but that directories that were being moved when a build was
-// killed have the time of that.
+// restore removes the files in place and moves the entries of own back. If the mark
+// exists, the files in place may be the container's own, so nothing is removed.
+// Afterwards the tree is as before. Only directories that were being moved when a build
+// was killed keep the time of that moment.
 func (m *mover) restore(root, own int) error {
 	var st unix.Stat_t
 	if unix.Fstatat(own, leavingMark, &st, unix.AT_SYMLINK_NOFOLLOW) != nil {
@@ -173,8 +180,9 @@ func (m *mover) restore(root, own int) error {
 	return unmark(own)
 }
 
-// likeTop gives the open directory dst the owner, mode and attributes of src:
-// one is the root directory, whose times nobody keeps, the other stands for it.
+// likeTop copies the owner, mode and attributes of the open directory src to dst. One of
+// them is the root directory, the other one holds its metadata while it has other files.
+// The times of the root directory are not preserved.
 func likeTop(src, dst int) error {
 	var st unix.Stat_t
 	err := unix.Fstat(src, &st)
@@ -187,9 +195,8 @@ func likeTop(src, dst int) error {
 	return nil
 }
 
-// leavingMark is a directory that stands among the container's own files while
-// some of them may still, or again, be in place. In it their directories get their
-// twins.
+// leavingMark is the name of a directory in own. It exists while some of the container's
+// own files may be in place and others in own. The twins of directories are made in it.
 const leavingMark = ".shale-moving"
 
 func (r *Root) places() (own, img int, done func(), err error) {
@@ -208,8 +215,8 @@ func (r *Root) places() (own, img int, done func(), err error) {
 	return own, img, func() { _, _ = unix.Close(own), unix.Close(img) }, nil
 }
 
-// moving calls move with the open places of the container's own files and of the
-// image's, and a mover that spares what is neither's.
+// moving calls move with the open directories own and image, and with a mover that does
+// not touch the paths of Spared.
 func (r *Root) moving(move func(m *mover, own, img int) error) error {
 	own, img, done, err := r.places()
 	if err != nil {
@@ -223,8 +230,9 @@ func (r *Root) moving(move func(m *mover, own, img int) error) error {
 	return move(newMover(paths), own, img)
 }
 
-// Spared lists what is neither the container's nor the image's to move: mount
-// points and what is protected, without leading slash.
+// Spared returns the paths that belong neither to the container's own files nor to the
+// image: mount points, the protected paths of OpenRoot, and the hidden directory. They
+// have no leading slash. It returns an error if the mount points cannot be read.
 func (r *Root) Spared() ([]string, error) {
 	points, err := MountPoints()
 	if err != nil {
@@ -239,18 +247,20 @@ func (r *Root) Spared() ([]string, error) {
 	return append(spared, r.protected...), nil
 }
 
-// Protected tells whether path, without leading slash, was given to OpenRoot.
+// Protected returns the protected paths of OpenRoot, without leading slash. An image must
+// not have files there.
 func (r *Root) Protected() []string { return r.protected }
 
-// Dir is the directory.
+// Dir returns the path of the root directory.
 func (r *Root) Dir() string { return r.dir }
 
-// Nursery is a directory of the container's root file system that is no part of
-// what a step sees as its files: what is made there can be moved to Dir.
+// Nursery returns a directory on the container's root file system. Files that are created
+// there can be renamed to Dir. It is not part of the root file system of a step.
 func (r *Root) Nursery() string { return filepath.Join(r.dir, hidden, newName) }
 
-// Begin puts the image's files in place, for a step. No other step, and nobody
-// who needs the container's own files, goes on before End.
+// Begin puts the files of the image in place for a step. Until End it blocks other calls
+// of Begin, and of Own. It returns a *ChangedError if an earlier step changed the
+// container's own files. After an error End must not be called.
 func (r *Root) Begin() error {
 	r.mu.Lock()
 	err := r.unchanged()
@@ -264,13 +274,14 @@ func (r *Root) Begin() error {
 	return nil
 }
 
-// End is the end of what Begin began. The image's files stay in place until
-// somebody needs the others.
+// End ends the step that Begin started. The files of the image stay in place until Own,
+// Leave or Close puts the container's own files back.
 func (r *Root) End() { r.mu.Unlock() }
 
-// Own puts the container's own files in place and keeps them there until
-// release is called. It returns a ChangedError when a step changed them, and so
-// does everything after that but Close, to which the container's files matter most.
+// Own puts the container's own files in place and keeps them there until release is
+// called. Several callers may hold them at a time. Own returns a *ChangedError if a step
+// changed them. After that, Begin and Leave return this error as well. Close puts the
+// files back nevertheless.
 func (r *Root) Own() (release func(), err error) {
 	release, err = r.ownAsTheyAre()
 	if err != nil {
@@ -283,7 +294,7 @@ func (r *Root) Own() (release func(), err error) {
 	return release, nil
 }
 
-// unchanged returns the ChangedError that there is, while mu is held.
+// unchanged returns the *ChangedError, if there is one. The caller must hold mu.
 func (r *Root) unchanged() error {
 	if r.changed == nil {
 		return nil
@@ -292,7 +303,7 @@ func (r *Root) unchanged() error {
 	return r.changed
 }
 
-// ownAsTheyAre is Own whatever a step did to the files.
+// ownAsTheyAre is Own, but without an error if a step changed the files.
 func (r *Root) ownAsTheyAre() (release func(), err error) {
 	for {
 		r.mu.RLock()
@@ -309,8 +320,9 @@ func (r *Root) ownAsTheyAre() (release func(), err error) {
 	}
 }
 
-// Leave says, between Begin and End, that no step follows yet: it puts the
-// container's own files in place and does what Discard does.
+// Leave is for a step that no known step follows. It must be called between Begin and
+// End. It puts the container's own files in place and calls Discard. It returns a
+// *ChangedError if a step changed those files.
 func (r *Root) Leave() error {
 	if err := r.swapOut(); err != nil {
 		return err
@@ -319,9 +331,9 @@ func (r *Root) Leave() error {
 	return r.unchanged()
 }
 
-// Discard says that no step follows yet. While the container's own files are
-// in place, which the caller sees to until Close or the next step, the image's are
-// removed beside what else is done.
+// Discard removes the files of the image in the background. It is for the time after a
+// step that no known step follows. The caller must ensure that the container's own files
+// stay in place until Close or the next Begin, which waits for the removal.
 func (r *Root) Discard() {
 	r.discarding.Go(func() {
 		r.discard.Lock()
@@ -335,7 +347,7 @@ func (r *Root) Discard() {
 	})
 }
 
-// swapIn puts the image's files in place.
+// swapIn puts the files of the image in place.
 func (r *Root) swapIn() error {
 	if r.at == imageFiles {
 		return nil
@@ -359,7 +371,7 @@ func (r *Root) swapIn() error {
 	})
 }
 
-// leave moves the container's own files to own; when that fails, back.
+// leave moves the container's own files to own. If that fails, it moves them back.
 func (r *Root) leave(m *mover, own int) error {
 	if r.at == ownPartly {
 		if err := r.restore(m, own); err != nil {
@@ -440,8 +452,9 @@ func (r *Root) restore(m *mover, own int) error {
 	return nil
 }
 
-// Guard starts a process that puts the container's own files back should this one
-// be killed.
+// Guard starts a process that puts the container's own files back if this process is
+// killed. Without it they stay hidden until the next build, and that build may lack its
+// program. It returns an error if the process cannot be started. Close ends it.
 func (r *Root) Guard() (err error) {
 	protected := make([]string, len(r.protected))
 	for i, p := range r.protected {
@@ -451,9 +464,11 @@ func (r *Root) Guard() (err error) {
 	return err
 }
 
-// Close puts the container's own files back and removes the image's. Where the
-// first cannot be done nothing is removed: the guard tries again once this process
-// has ended, and then every other build.
+// Close puts the container's own files back, removes the files of the image and releases
+// the lock. If the files cannot be put back, nothing is removed. In that case the guard
+// tries again after this process has ended, and then every later build. Close returns a
+// *ChangedError if a step changed the container's own files and no earlier call returned
+// that error.
 func (r *Root) Close() error {
 	release, err := r.ownAsTheyAre()
 	if err != nil {
@@ -496,8 +511,9 @@ func (r *Root) release() error {
 	return err
 }
 
-// Aside opens a directory for what has to make way in the root file system
-// while a step runs, on the same file system. The caller closes it.
+// Aside creates and opens a directory on the container's root file system. The sandbox
+// moves files there that must not be in place while a step runs. The caller must close
+// the file descriptor.
 func Aside() (int, error) {
 	const name = "/" + hidden + "/aside"
 	if err := unix.Mkdir(name, 0o700); err != nil && !errors.Is(err, unix.EEXIST) {
@@ -506,8 +522,8 @@ func Aside() (int, error) {
 	return unix.Open(name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 }
 
-// MountPoints lists, as absolute paths, where something is mounted but the root
-// directory.
+// MountPoints returns the absolute paths of all mount points except the root directory.
+// It returns an error if /proc/self/mountinfo cannot be read.
 func MountPoints() ([]string, error) {
 	list, err := mounts()
 	if err != nil {

@@ -27,7 +27,7 @@ func own(t *testing.T, r *Root) {
 	release()
 }
 
-// step calls do while the image's files are in place.
+// step calls do while the files of the image are in place.
 func step(t *testing.T, r *Root, do func()) {
 	t.Helper()
 	must(t, r.Begin())
@@ -35,8 +35,8 @@ func step(t *testing.T, r *Root, do func()) {
 	do()
 }
 
-// comeAndGo puts the container's own files and the image's in place in turn, closes
-// the root directory and wants each to be as it was, but for what is spared.
+// comeAndGo puts the container's own files and those of the image in place in turn, and
+// closes the root directory. Both must stay unchanged, except the spared paths.
 func comeAndGo(t *testing.T, r *Root, dir string, spared []string, before, image map[string]string) {
 	t.Helper()
 	for range 2 {
@@ -48,7 +48,7 @@ func comeAndGo(t *testing.T, r *Root, dir string, spared []string, before, image
 	same(t, tree(t, dir, spared...), before)
 }
 
-// closed closes r and checks that nothing is left of it.
+// closed closes r and checks that it removed its hidden directory.
 func closed(t *testing.T, r *Root, dir string) {
 	t.Helper()
 	must(t, r.Close())
@@ -57,7 +57,7 @@ func closed(t *testing.T, r *Root, dir string) {
 	}
 }
 
-// paint gives the root directory metadata of the image's.
+// paint sets metadata of an image on the root directory.
 func paint(t *testing.T, dir string) {
 	t.Helper()
 	must(t, unix.Chmod(dir, 0o1711))
@@ -105,7 +105,8 @@ func TestStepsAndOwnFilesTakeTurns(t *testing.T) {
 
 func TestOverlayOfSeveralLayers(t *testing.T) {
 	places(t, fillOwn, func(t *testing.T, p place) {
-		// Changes before the build: new, removed, replaced, and another name.
+		// Before the build the upper directory has new, removed and replaced files, and a
+		// new hard link.
 		must(t, os.WriteFile(filepath.Join(p.dir, "etc/new"), []byte("new"), 0o600))
 		must(t, os.Remove(filepath.Join(p.dir, "etc/passwd")))
 		must(t, os.RemoveAll(filepath.Join(p.dir, "var/log")))
@@ -139,7 +140,8 @@ func TestProtectedPathsStay(t *testing.T) {
 					t.Errorf("a step sees %s", name)
 				}
 			}
-			// The image has the directories above it too, and others in them.
+			// The image also has the parent directories of protected paths, with other
+			// metadata.
 			must(t, os.WriteFile(filepath.Join(p.dir, "store/written"), nil, 0o600))
 			makeFiles(t, p.dir, []entry{
 				{path: "home", mode: unix.S_IFDIR | 0o700, uid: 5, xattrs: map[string]string{"user.whose": "image", "user.image": "yes"}},
@@ -184,7 +186,8 @@ func TestReadOnlyRoot(t *testing.T) {
 	}
 }
 
-// An image, or somebody in the container, can have anything under the name.
+// An image, or another process of the container, may create any file with the hidden
+// name. OpenRoot must return an error for it.
 func TestForeignHiddenDirectory(t *testing.T) {
 	for name, plant := range map[string]func(dir, hidden string) error{
 		"a file":                        func(_, hidden string) error { return os.WriteFile(hidden, nil, 0o600) },
@@ -226,7 +229,7 @@ func TestDiscardRemovesTheImage(t *testing.T) {
 		r.Discard()
 		same(t, tree(t, p.dir), before)
 		release()
-		// A step after all waits for it.
+		// Another step after Discard waits for the removal.
 		step(t, r, func() {
 			for name := range tree(t, p.dir) {
 				if name != "." {
@@ -259,7 +262,8 @@ func TestLeaveRemovesTheImage(t *testing.T) {
 	})
 }
 
-// Many at a time, of which each sees its own files only.
+// Steps and users of the container's own files run in parallel. Each sees only its own
+// files.
 func TestTurnsExcludeEachOther(t *testing.T) {
 	dir := diskDir(t)
 	must(t, os.WriteFile(filepath.Join(dir, "own"), nil, 0o600))
@@ -301,7 +305,7 @@ func TestTurnsExcludeEachOther(t *testing.T) {
 	see("own", "image")
 }
 
-// Own's users do not wait for each other.
+// Several callers of Own do not wait for each other.
 func TestOwnIsShared(t *testing.T) {
 	dir := diskDir(t)
 	r := open(t, dir)
@@ -348,7 +352,7 @@ func TestPathsOfRoot(t *testing.T) {
 	closed(t, r, dir)
 }
 
-// mountOn mounts something for the time of the test.
+// mountOn mounts a file system until the test ends.
 func mountOn(t *testing.T, at string, mount func(at string) error) {
 	t.Helper()
 	must(t, mount(at))
@@ -358,7 +362,7 @@ func mountOn(t *testing.T, at string, mount func(at string) error) {
 func TestMountPointsStay(t *testing.T) {
 	places(t, fillOwn, func(t *testing.T, p place) {
 		mountOn(t, filepath.Join(p.dir, "mnt/vol"), func(at string) error { return unix.Mount("tmpfs", at, "tmpfs", 0, "") })
-		// As container engines do.
+		// Container engines mount such a file.
 		file := filepath.Join(diskDir(t), "resolv.conf")
 		must(t, os.WriteFile(file, []byte("nameserver"), 0o600))
 		must(t, os.WriteFile(filepath.Join(p.dir, "etc/resolv.conf"), nil, 0o600))
@@ -368,7 +372,7 @@ func TestMountPointsStay(t *testing.T) {
 		before := tree(t, p.dir, mounted...)
 		r := open(t, p.dir)
 		step(t, r, func() {
-			// Nothing but what leads there.
+			// Only the parent directories of mount points exist.
 			want := []string{".", "etc", "mnt"}
 			if got := slices.Sorted(maps.Keys(tree(t, p.dir, mounted...))); !slices.Equal(got, want) {
 				t.Errorf("a step without an image sees %q, want %q", got, want)

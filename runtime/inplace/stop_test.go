@@ -12,8 +12,8 @@ import (
 	"time"
 )
 
-// A command and its children are asked to end if the cause allows for it, and killed
-// afterwards; otherwise at once.
+// If the cause permits it, all processes of a command receive SIGTERM first and are
+// killed later. Otherwise they are killed at once.
 func TestGrace(t *testing.T) {
 	gentle, harsh := errors.New("gentle"), errors.New("harsh")
 	for _, tt := range []struct {
@@ -30,7 +30,8 @@ func TestGrace(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			ctx, cancel := context.WithCancelCause(t.Context())
-			// A shell that is asked before it waits for its child would wait for ever.
+			// A shell that receives the signal before it waits for its child would wait
+			// for ever.
 			out := &watched{mark: "up\n", seen: func() {
 				go func() {
 					waitProcess(t, "sleep\x00984")
@@ -49,7 +50,7 @@ func TestGrace(t *testing.T) {
 			})
 			got := out.String()
 			if tt.name == "obeyed by a child" {
-				got = strings.TrimSuffix(got, "bye\n") // the command ends first, and all else with it
+				got = strings.TrimSuffix(got, "bye\n") // the command may end first, and then its child is killed
 			}
 			if !errors.Is(err, tt.cause) || got != tt.want {
 				t.Errorf("error %v, output %q", err, got)
@@ -61,7 +62,7 @@ func TestGrace(t *testing.T) {
 	}
 }
 
-// watched calls seen when it was written mark.
+// watched calls seen each time that mark is written to it.
 type watched struct {
 	mark string
 	seen func()
@@ -85,7 +86,7 @@ func (w *watched) String() string {
 	return w.text.String()
 }
 
-// waitProcess returns when a process has that command line.
+// waitProcess returns as soon as a process has the command line.
 func waitProcess(t *testing.T, cmdline string) {
 	t.Helper()
 	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {

@@ -16,30 +16,30 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// entry is a file to make.
+// entry describes a file to create.
 type entry struct {
 	path string
-	// mode has the type too.
+	// mode includes the file type. It is 0 for a hard link.
 	mode uint32
-	// what is the content of a file, the target of a symbolic link, or of what
-	// a hard link (mode 0) is another name.
+	// what is the content of a file, the target of a symbolic link, or the other path of
+	// a hard link.
 	what     string
 	uid, gid int
 	xattrs   map[string]string
 }
 
-// dirMode and fileMode are those of most.
+// dirMode and fileMode are the usual modes.
 const (
 	dirMode  = unix.S_IFDIR | 0o755
 	fileMode = unix.S_IFREG | 0o644
 )
 
-// acl is an access list as the kernel has it (linux/posix_acl_xattr.h): its
-// owner, a user, its group, a mask, all others.
+// acl is an access control list in the kernel's format (linux/posix_acl_xattr.h). It has
+// entries for the owner, a user, the group, the mask, and other users.
 var acl = "\x02\x00\x00\x00" + "\x01\x00\x07\x00\xff\xff\xff\xff" + "\x02\x00\x07\x00\x00\x00\x00\x00" +
 	"\x04\x00\x05\x00\xff\xff\xff\xff" + "\x10\x00\x07\x00\xff\xff\xff\xff" + "\x20\x00\x05\x00\xff\xff\xff\xff"
 
-// ownTree are a container's.
+// ownTree is the root directory of a container.
 var ownTree = []entry{
 	{path: "bin", mode: unix.S_IFLNK | 0o777, what: "usr/bin"},
 	{path: "etc", mode: dirMode},
@@ -75,7 +75,8 @@ var ownTree = []entry{
 	{path: "var/log/deep/log", mode: unix.S_IFREG | 0o600, uid: 3, what: "line\n", xattrs: map[string]string{"user.note": "of a file"}},
 }
 
-// imageTree are those of an image, of other types where the container has some.
+// imageTree is the root directory of an image. Some of its paths have another type in
+// ownTree.
 var imageTree = []entry{
 	{path: "bin", mode: dirMode, xattrs: map[string]string{"user.of": "image"}},
 	{path: "bin/sh", mode: unix.S_IFREG | 0o755, what: "a shell"},
@@ -91,7 +92,7 @@ var imageTree = []entry{
 	{path: "var/log/new/file", mode: fileMode, what: "of the image"},
 }
 
-// makeFiles makes files in dir, each with a time of its own.
+// makeFiles creates files in dir. Each gets a different modification time.
 func makeFiles(t *testing.T, dir string, files []entry) {
 	t.Helper()
 	for _, e := range files {
@@ -142,8 +143,8 @@ func fillOwn(t *testing.T, dir string) {
 	must(t, unix.Chmod(dir, 0o755))
 }
 
-// tree describes all that is in a directory, by path; without those paths and
-// what is below them. Everything but inode numbers and change times.
+// tree describes all files in dir by path, except those in without and below them. It
+// includes all metadata except inode numbers and ctimes.
 func tree(t *testing.T, dir string, without ...string) map[string]string {
 	t.Helper()
 	type inode struct{ dev, ino uint64 }
@@ -167,7 +168,7 @@ func tree(t *testing.T, dir string, without ...string) map[string]string {
 			return err
 		}
 		text := fmt.Sprintf("%06o %d:%d", st.Mode, st.Uid, st.Gid)
-		// What is in the root directory comes and goes.
+		// The mtime of the root directory changes with its entries.
 		if rel != "." {
 			text += " " + time.Unix(st.Mtim.Unix()).UTC().Format(time.RFC3339Nano)
 		}
@@ -220,7 +221,7 @@ func attributes(t *testing.T, file string) string {
 	return strings.Join(list, "")
 }
 
-// same compares descriptions.
+// same compares two results of tree.
 func same(t *testing.T, got, want map[string]string) {
 	t.Helper()
 	names := slices.Collect(maps.Keys(want))

@@ -15,17 +15,18 @@ import (
 	"github.com/shale-build/shale/internal/confine"
 )
 
-// vault keeps the content of files with logins in memory while steps run: the files
-// themselves are empty then, as a step can read every file of the container. Its
-// descriptor is shared with the guard, which has the content should the builder be
-// killed.
+// vault keeps the content of files with logins in memory while steps run. During that
+// time the files are empty, because a step can read every file of the container. The
+// guard inherits the file descriptor, so that it can restore the content if the builder
+// is killed.
 type vault struct {
 	file *os.File
-	// paths are relative to the root directory; a directory stands for the files in it.
+	// paths are relative to the root directory. A directory means all files directly in
+	// it.
 	paths []string
 }
 
-// kept is a file in a vault.
+// kept is the content and metadata of one file in a vault.
 type kept struct {
 	Path         string
 	Data         []byte
@@ -34,7 +35,8 @@ type kept struct {
 	Atime, Mtime unix.Timespec
 }
 
-// maxKept is the size of the largest file that is kept, in bytes.
+// maxKept is the largest size of a file that a vault holds, in bytes. Larger files are
+// not hidden.
 const maxKept = 16 << 20
 
 func newVault(paths []string) (*vault, error) {
@@ -45,9 +47,11 @@ func newVault(paths []string) (*vault, error) {
 	return &vault{file: os.NewFile(uintptr(fd), "logins"), paths: paths}, nil
 }
 
-// Conceal has the files at paths keep their content from steps.
-// A directory stands for the files in it. What is on a volume, or protected, stays
-// as it is. It must be called before Guard and Begin.
+// Conceal hides the content of the files at paths from steps, for example of registry
+// logins and SSH keys. A directory means all files directly in it. Files that do not
+// exist, are on a mount point, or are in a protected path are skipped. Conceal must be
+// called before Guard and Begin. It returns an error if it cannot create a file in
+// memory.
 func (r *Root) Conceal(paths []string) error {
 	var inside []string
 	for _, p := range paths {
@@ -56,7 +60,7 @@ func (r *Root) Conceal(paths []string) error {
 			real, err = filepath.EvalSymlinks(real)
 		}
 		if err != nil {
-			continue // there is none
+			continue // the file does not exist
 		}
 		if below, ok := strings.CutPrefix(real, strings.TrimSuffix(r.dir, "/")+"/"); ok {
 			inside = append(inside, below)
@@ -70,8 +74,8 @@ func (r *Root) Conceal(paths []string) error {
 	return err
 }
 
-// fill moves the content of the files, which are below the open directory own, into
-// the vault.
+// fill moves the content of the files into the vault and truncates them. own is the open
+// directory of the container's own files.
 func (v *vault) fill(own int) error {
 	var files []string
 	for _, p := range v.paths {
@@ -116,7 +120,7 @@ func (v *vault) fill(own int) error {
 	return nil
 }
 
-// take reads a file, of which there may be none.
+// take reads one file and returns it open. It returns nil if there is no such file.
 func take(own int, p string) (*os.File, *kept, error) {
 	fd, err := confine.Open(own, p, unix.O_RDWR|unix.O_NONBLOCK, 0, confine.Beneath|confine.NoSymlinks)
 	if err != nil {
@@ -152,7 +156,8 @@ func (v *vault) write(list []kept) error {
 	return nil
 }
 
-// empty gives the files below the open directory root their content back.
+// empty writes the content in the vault back to the files below the open directory root.
+// If all writes succeed, it clears the vault.
 func (v *vault) empty(root int) error {
 	data, err := io.ReadAll(io.NewSectionReader(v.file, 0, 1<<62))
 	if err != nil {
@@ -186,7 +191,7 @@ func (k *kept) put(root int) error {
 	var st unix.Stat_t
 	err = unix.Fstat(fd, &st)
 	if err == nil && st.Mode&unix.S_IFMT != unix.S_IFREG {
-		err = unix.EINVAL // a step's work
+		err = unix.EINVAL // a step replaced the file
 	}
 	if err == nil {
 		err = errors.Join(f.Truncate(0), f.Chown(k.UID, k.GID), unix.Fchmod(fd, k.Mode))

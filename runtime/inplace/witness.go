@@ -11,16 +11,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ChangedError reports that steps changed files of the container while those were
-// out of the way. A step is root of the container and can do that; programs and
-// configuration that are used in the container afterwards may be a step's work.
+// ChangedError is returned if a step changed the container's own files while they were
+// out of place. A step runs as root of the container, so it can do that. The files may
+// then contain programs or configuration of the step, so the container must not be used
+// any further.
 type ChangedError struct {
-	// Paths are absolute, at most maxChanged of them; Count is how many there are.
+	// Paths lists absolute paths, at most maxChanged. Count is the number of all changed
+	// paths.
 	Paths []string
 	Count int
 }
 
-// maxChanged is how many paths an error names.
+// maxChanged limits the paths that the error message lists.
 const maxChanged = 3
 
 func (e *ChangedError) Error() string {
@@ -31,23 +33,23 @@ func (e *ChangedError) Error() string {
 	return text + ": do not use this container any further"
 }
 
-// imprint is what stat(2) reports of a file that changes with its content, owner,
-// mode, attributes or, of a directory, names. No process can set the time of the
-// last change.
+// imprint holds the fields of stat(2) that change if the content, owner, mode or xattrs
+// of a file change. For a directory they also change with its entries. No process can set
+// the ctime.
 type imprint struct {
 	mode, uid, gid uint32
 	size           int64
 	changed        unix.Timespec
 }
 
-// imprints maps the files below a directory, by path, to what they were.
+// imprints maps the paths of the files below a directory to their state.
 type imprints struct {
 	mu    sync.Mutex
 	files map[string]imprint
 }
 
-// take records the files below the open directory dir, called rel. Files for which
-// skip returns true may change.
+// take records the files below the open directory dir, which has the path rel. It omits a
+// file if skip returns true for it.
 func (i *imprints) take(m *mover, dir int, rel string, skip func(*unix.Stat_t) bool) error {
 	names, err := readNames(dir)
 	if err != nil {
@@ -82,7 +84,7 @@ func (i *imprints) add(name string, st *unix.Stat_t) {
 	i.files[name] = imprint{mode: st.Mode, uid: st.Uid, gid: st.Gid, size: st.Size, changed: st.Ctim}
 }
 
-// witness records what the open directory own holds, before steps run.
+// witness records the files below the open directory own before steps run.
 func (r *Root) witness(m *mover, own int) error {
 	open := openForWriting()
 	r.before, r.open = &imprints{files: map[string]imprint{}}, open
@@ -94,7 +96,7 @@ func (r *Root) witness(m *mover, own int) error {
 	return r.before.take(m, own, "", open.has)
 }
 
-// compare sets r.changed when own is no longer what witness recorded.
+// compare sets r.changed if the files below own differ from those that witness recorded.
 func (r *Root) compare(m *mover, own int) error {
 	if r.before == nil {
 		return nil
@@ -126,7 +128,8 @@ func (r *Root) compare(m *mover, own int) error {
 	return nil
 }
 
-// add prefers files to the directories that they are in, whose times change too.
+// add adds a changed path. The path of a file replaces that of its directory, because the
+// ctime of the directory changes with it.
 func (e *ChangedError) add(name string) {
 	e.Count++
 	p := "/" + name
@@ -141,16 +144,17 @@ func (e *ChangedError) add(name string) {
 	}
 }
 
-// inodes are files by device and number.
+// inodes is a set of files.
 type inodes map[inode]bool
 
 func (s inodes) has(st *unix.Stat_t) bool {
 	return s[inode{dev: uint64(st.Dev), ino: st.Ino}] //nolint:unconvert // 32 bits on some architectures
 }
 
-// openForWriting returns the files that processes of the container write to, as
-// the log to which a build's output is redirected. While no step runs, none of
-// them is a step's. Processes that are closed to this one are left out.
+// openForWriting returns the files that processes of the container have open for writing,
+// for example a log file that receives the output of the build. It is called while no
+// step runs, so the processes are the container's own. Processes whose file descriptors
+// this process cannot read are skipped.
 func openForWriting() inodes {
 	found := inodes{}
 	links, err := filepath.Glob("/proc/[0-9]*/fd/*")
@@ -158,7 +162,7 @@ func openForWriting() inodes {
 		return found
 	}
 	for _, link := range links {
-		// The link is writable when the file was opened for writing (proc_pid_fd(5)).
+		// The link is writable if the file was opened for writing (proc_pid_fd(5)).
 		info, err := os.Lstat(link)
 		if err != nil || info.Mode()&0o200 == 0 {
 			continue

@@ -11,7 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// What a step does to the container's own files, which it sees below /.shale-inplace.
+// A step sees the container's own files below /.shale-inplace. Own must report if it
+// changes them.
 func TestStepsThatChangeOwnFiles(t *testing.T) {
 	cases := map[string]struct {
 		do   func(t *testing.T, own string)
@@ -68,7 +69,7 @@ func TestStepsThatChangeOwnFiles(t *testing.T) {
 	}
 }
 
-// A change that no caller asked about is the end's to tell.
+// If no caller has received the error, Close returns it.
 func TestCloseTellsOfChanges(t *testing.T) {
 	dir := diskDir(t)
 	fillOwn(t, dir)
@@ -79,7 +80,7 @@ func TestCloseTellsOfChanges(t *testing.T) {
 	}
 }
 
-// The log to which the output of a build is redirected changes, too.
+// A log file that receives the output of the build may change.
 func TestOpenFilesMayChange(t *testing.T) {
 	places(t, fillOwn, func(t *testing.T, p place) {
 		log, err := os.OpenFile(filepath.Join(p.dir, "etc/passwd"), os.O_WRONLY|os.O_APPEND, 0)
@@ -95,8 +96,8 @@ func TestOpenFilesMayChange(t *testing.T) {
 	})
 }
 
-// A step finds the files of logins empty; afterwards they are as they were, whatever
-// it did to them.
+// A step finds the files with logins empty. After the step their content is restored,
+// even if the step changed or removed them.
 func TestLoginsAreConcealed(t *testing.T) {
 	places(t, fillOwn, func(t *testing.T, p place) {
 		must(t, os.MkdirAll(filepath.Join(p.dir, "root/.ssh/sub"), 0o700))

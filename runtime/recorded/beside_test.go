@@ -10,8 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Without attributes the owners of all files, and the devices that they stand for, are
-// those of the files by whatever name, and of no file that comes after them.
+// Without xattrs, owners and devices are found under every name of a file. A later file
+// does not have them.
 func TestBeside(t *testing.T) {
 	if asRootOfOneID(t) {
 		return
@@ -58,7 +58,7 @@ func TestBeside(t *testing.T) {
 	do(os.Rename(name("file"), name("sub/renamed")), os.Link(name("sub/renamed"), name("linked")))
 	expect(o, "linked", "1:2")
 
-	// The number of an inode is given again, at once and within a tick of the clock.
+	// Inode numbers are reused at once, within one tick of the clock.
 	for i := range 300 {
 		do(os.WriteFile(name("next"), nil, 0o600))
 		expect(o, "next", "0:0")
@@ -68,7 +68,7 @@ func TestBeside(t *testing.T) {
 		}
 	}
 
-	// Others find them by what is kept, and by what a layer has.
+	// Another Owners reads them from the saved file and from a layer.
 	kept := filepath.Join(t.TempDir(), "kept.json")
 	do(o.SaveLinks(dir, kept))
 	other := o.Fresh()
@@ -90,7 +90,7 @@ func TestBeside(t *testing.T) {
 	expect(layer, "linked", "1:0")
 	expect(layer, "null", "0:0 device 8:1")
 
-	// Copies have them, also directories that had others.
+	// Copies have them too, even a directory that had another owner.
 	to := t.TempDir()
 	into, err := unix.Open(to, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -118,7 +118,7 @@ func TestProbeBeside(t *testing.T) {
 	if err := probeHandles(t.TempDir()); err != nil {
 		t.Error(err)
 	}
-	// It has no file handles at all.
+	// /proc has no file handles.
 	if err := probeHandles("/proc/self"); err == nil {
 		t.Error("/proc passes")
 	}

@@ -6,18 +6,19 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// call says how a system call is answered.
+// call describes how the supervisor answers a system call.
 type call struct {
 	handle func(*Supervisor, *notification) answer
-	// simple calls are notified of whatever their arguments are.
+	// simple is set if the filter passes on the call with any arguments. Otherwise the
+	// filter checks the arguments.
 	simple bool
-	// stat calls only show owners, make calls give a new file one, keep calls
-	// make one file of another.
+	// stat calls only show owners. make calls create a file, which needs an owner. keep
+	// calls rename, link or change a file, which must keep its record.
 	stat, make, keep bool
 }
 
-// in tells whether a call is answered. kept says that there are files to keep the
-// owners of.
+// in reports whether the supervisor answers the call in tier t. kept reports whether
+// there are files in the Table when the step starts.
 func (c call) in(t Tier, kept bool) bool {
 	switch {
 	case c.stat:
@@ -30,14 +31,15 @@ func (c call) in(t Tier, kept bool) bool {
 	return true
 }
 
-// newXattrCalls came with Linux 6.13, in asm-generic for every architecture:
-// setxattrat, getxattrat, listxattrat, removexattrat. Programs do without.
+// newXattrCalls are the numbers of setxattrat, getxattrat, listxattrat and removexattrat.
+// Linux 6.13 added them with the same numbers for every architecture (asm-generic). The
+// filter refuses them, and programs use the older calls instead.
 var newXattrCalls = []int{463, 464, 465, 466}
 
-// fchmodat2 came with Linux 6.6, with one number everywhere.
+// fchmodat2 was added in Linux 6.6, with the same number for every architecture.
 const fchmodat2 = 452
 
-// calls are what is answered, by number.
+// calls maps numbers to the system calls that the supervisor answers.
 var calls map[int]call
 
 func init() {

@@ -4,15 +4,16 @@ import "golang.org/x/sys/unix"
 
 const (
 	auditArch = unix.AUDIT_ARCH_X86_64
-	// foreignABI is the first number of the x32 ABI.
+	// foreignABI is the first number of the x32 ABI. It has the same architecture in
+	// seccomp data, so the filter refuses it by number.
 	foreignABI = 0x40000000
 )
 
-// openCalls are the calls that may create a file, with the argument that has
-// their flags.
+// openCalls are the calls that may create a file. The value is the index of the argument
+// with their flags.
 var openCalls = map[int]int{unix.SYS_OPEN: 1, unix.SYS_OPENAT: 2}
 
-// ownCalls are those that this architecture has besides.
+// ownCalls are the calls that not every architecture has.
 var ownCalls = map[int]call{
 	unix.SYS_CHOWN:      {handle: chown, simple: true},
 	unix.SYS_LCHOWN:     {handle: lchown, simple: true},
@@ -33,7 +34,7 @@ var ownCalls = map[int]call{
 	unix.SYS_NEWFSTATAT: {handle: newfstatat, simple: true, stat: true},
 }
 
-// Calls that name no directory mean the working directory.
+// These calls have no directory argument. Relative paths start at the working directory.
 
 func chown(s *Supervisor, n *notification) answer {
 	return s.chown(n, unix.AT_FDCWD, n.args[0], 0, n.args[1], n.args[2])
@@ -69,7 +70,7 @@ func keepHere(s *Supervisor, n *notification) answer {
 
 func keepTargetHere(s *Supervisor, n *notification) answer {
 	if n.args[0] == 0 {
-		return goOn // EFAULT
+		return goOn // EFAULT from the kernel
 	}
 	return s.keep(n, unix.AT_FDCWD, n.args[0], 0)
 }

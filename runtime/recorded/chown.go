@@ -17,9 +17,9 @@ func fchownat(s *Supervisor, n *notification) answer {
 	return s.chown(n, fdArg(n.args[0]), n.args[1], fdArg(n.args[4]), n.args[2], n.args[3])
 }
 
-// chown records an owner. The file is given to root in earnest first: that copies
-// it up, changes its time, clears set-id bits and capabilities, and fails, where it
-// would do so with all ids.
+// chown records an owner. First it changes the owner of the file to root with a real
+// fchownat. As with all ids mapped, this call copies the file up, changes its ctime,
+// clears set-id bits and capabilities, and may fail.
 func (s *Supervisor) chown(n *notification, dirfd int, path uint64, flags int, uidArg, gidArg uint64) answer {
 	if flags&^(unix.AT_EMPTY_PATH|unix.AT_SYMLINK_NOFOLLOW) != 0 {
 		return fail(unix.EINVAL)
@@ -54,9 +54,9 @@ func (s *Supervisor) chown(n *notification, dirfd int, path uint64, flags int, u
 	return fail(s.give(fd, c, idArg(uidArg), idArg(gidArg)))
 }
 
-// unreachable is the answer for a file that only the caller itself can open: its
-// pipes, sockets and what /proc links to. They are in no image, and many an
-// image gives /dev/stdout to a user.
+// unreachable returns the answer for a file that only the caller can open, for example
+// its pipes, its sockets and the targets of links in /proc. It reports success, because
+// these files are in no image. Many images change the owner of /dev/stdout.
 func (s *Supervisor) unreachable(tid, dirfd int, path []byte, err error) answer {
 	switch {
 	case len(path) == 0 && errors.Is(err, unix.ENXIO), errors.Is(err, errMagic):
@@ -75,7 +75,7 @@ func (s *Supervisor) unreachable(tid, dirfd int, path []byte, err error) answer 
 	return fail(err)
 }
 
-// give carries out a change of owner by someone with credentials c.
+// give changes the owner of an open file. c are the credentials of the caller.
 func (s *Supervisor) give(fd int, c creds, uid, gid uint32) error {
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
@@ -93,13 +93,13 @@ func (s *Supervisor) give(fd int, c creds, uid, gid uint32) error {
 	}
 	err := unix.Fchownat(fd, "", 0, 0, unix.AT_EMPTY_PATH)
 	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.EINVAL) {
-		return nil // a file of the host that is mounted into the step
+		return nil // a mounted file of the host, whose owner is not mapped
 	}
 	if err != nil {
 		return err
 	}
 	if mode := st.Mode &^ (unix.S_ISUID | unix.S_ISGID); c.chownClears(st.Mode, r)&unix.S_ISGID != 0 {
-		// The kernel has left it to the supervisor, who is root.
+		// The kernel did not clear the set-gid bit, because the supervisor is root.
 		if err := unix.Fchmodat(s.proc, own(fd), mode&0o7777, 0); err != nil {
 			return err
 		}
@@ -119,14 +119,15 @@ func squash(id uint32) uint32 {
 	return 0
 }
 
-// readOnly tells whether a file is on a mount that cannot be written to.
+// readOnly reports whether the mount of an open file is read-only.
 func readOnly(fd int) bool {
 	var fs unix.Statfs_t
 	return unix.Fstatfs(fd, &fs) == nil && fs.Flags&unix.ST_RDONLY != 0
 }
 
-// mayChown are the rules of chown(2) for a file of that mode and owner. Anybody may
-// leave both ids as they are, unless set-id bits would be cleared by it.
+// mayChown reports whether chown(2) permits the change for a file with this mode and
+// owner. Every caller may leave both ids unchanged, but not if that would clear set-id
+// bits.
 func (c creds) mayChown(mode uint32, r Record, uid, gid uint32) bool {
 	switch {
 	case c.capable():
@@ -137,9 +138,9 @@ func (c creds) mayChown(mode uint32, r Record, uid, gid uint32) bool {
 	return uid == same && gid == same && c.chownClears(mode, r) == 0
 }
 
-// chownClears are the set-id bits that chown(2) takes from a file: not those of a
-// directory, nor a set-gid bit that stood for mandatory locks once, unless its group
-// is a stranger's.
+// chownClears returns the set-id bits that chown(2) clears. A directory keeps them. A
+// set-gid bit without group execute permission, which once enabled mandatory locks, is
+// cleared only if the caller is neither capable nor in the file's group.
 func (c creds) chownClears(mode uint32, r Record) uint32 {
 	bits := mode & (unix.S_ISUID | unix.S_ISGID)
 	switch {

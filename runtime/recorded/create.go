@@ -9,18 +9,20 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A file belongs to whoever makes it, or to the group of a set-gid directory.
-// The kernel makes it root's; so where that is not right, the supervisor makes the
-// file, records its owner and hands it over. It never opens what exists already:
-// that the kernel does. Opening a link that leads nowhere makes what it leads to.
+// A new file belongs to the thread that creates it. In a set-gid directory it has the
+// group of the directory. The kernel makes root the owner. If that is wrong, the
+// supervisor creates the file, records the owner and passes the file descriptor to the
+// caller. It never opens an existing file, but leaves that to the kernel. If the path is
+// a symbolic link without target, the target is created.
 
-// place is where a file is to be made.
+// place is the path at which a file is created.
 type place struct {
-	dir  []byte // path of the directory; "" is what dirfd is
+	dir  []byte // path of the directory; "" means dirfd
 	base string
 }
 
-// split divides a path; ok is false for one that names nothing new.
+// split divides a path into directory and name. ok is false if the path cannot name a new
+// file.
 func split(path []byte) (p place, ok bool) {
 	path = bytes.TrimRight(path, "/")
 	i := bytes.LastIndexByte(path, '/')
@@ -28,10 +30,10 @@ func split(path []byte) (p place, ok bool) {
 	return p, p.base != "" && p.base != "." && p.base != ".."
 }
 
-// newOwner finds the owner of a file that a thread makes in a directory. needed is
-// false when that is root, as the kernel has it. The error is ENOENT where the
-// directory is not there: when the kernel gets to look, another thread may have made
-// it, and the file would be root's.
+// newOwner returns the owner of a file that a thread creates in a directory. needed is
+// false if that is root, so that the kernel can carry out the call. If the directory does
+// not exist, the error is ENOENT. In that case the kernel must not continue the call:
+// another thread may have created the directory, and the file would be root's.
 func (s *Supervisor) newOwner(tid, dirfd int, dir []byte) (r Record, needed bool, err error) {
 	c, err := s.creds(tid)
 	if err != nil {
@@ -39,7 +41,7 @@ func (s *Supervisor) newOwner(tid, dirfd int, dir []byte) (r Record, needed bool
 	}
 	r = Record{UID: c.uid.fs, GID: c.gid.fs}
 	var st unix.Stat_t
-	// It may come to be there between looking for it and for why it is not.
+	// Another thread may create the directory between the two lookups, so retry.
 	for range 3 {
 		name := s.name(tid, dirfd, dir)
 		if err = unix.Fstatat(s.proc, string(name[:len(name)-1]), &st, 0); err == nil {
@@ -59,9 +61,9 @@ func (s *Supervisor) newOwner(tid, dirfd int, dir []byte) (r Record, needed bool
 	return r, false, nil
 }
 
-// missing tells whether a directory is not there for the thread either: in what is
-// there on the way to it, which is not /proc, the next name is nothing, no link above
-// all.
+// missing reports whether the directory does not exist for the thread either. It finds
+// the last existing directory on the path, which must not be in /proc. The next name must
+// not exist in it, not even as a symbolic link.
 func (s *Supervisor) missing(tid, dirfd int, dir []byte) bool {
 	for {
 		p, ok := split(dir)
@@ -84,7 +86,7 @@ func (s *Supervisor) missing(tid, dirfd int, dir []byte) bool {
 	}
 }
 
-// directory opens the directory in which something is made for the caller.
+// directory opens the directory in which a file is created for the caller.
 func (s *Supervisor) directory(n *notification, dirfd int, dir []byte) (int, error) {
 	fd, err := s.find(int(n.pid), dirfd, dir, unix.O_DIRECTORY)
 	if err != nil {
@@ -96,7 +98,7 @@ func (s *Supervisor) directory(n *notification, dirfd int, dir []byte) (int, err
 	return fd, nil
 }
 
-// withUmask runs fn with the file mode creation mask of the caller.
+// withUmask calls fn with the umask of the thread tid.
 func (s *Supervisor) withUmask(tid int, fn func() error) error {
 	text, err := s.status(tid, "Umask:")
 	if err != nil {
@@ -106,7 +108,7 @@ func (s *Supervisor) withUmask(tid int, fn func() error) error {
 	if err != nil {
 		return err
 	}
-	unix.Umask(int(mask)) // this thread's
+	unix.Umask(int(mask)) // changes only this thread
 	defer unix.Umask(0)
 	return fn()
 }
@@ -115,8 +117,8 @@ func openat(s *Supervisor, n *notification) answer {
 	return s.open(n, fdArg(n.args[0]), n.args[1], n.args[2], n.args[3])
 }
 
-// openat2 is refused for what would need the kernel's help in resolving: programs
-// do without it.
+// openat2 returns ENOSYS if the call has resolve flags and the file needs a record,
+// because only the kernel can apply the flags. Programs fall back to openat.
 func openat2(s *Supervisor, n *notification) answer {
 	var how unix.OpenHow
 	size := min(n.args[3], uint64(len(bytesOf(&how))))
@@ -135,10 +137,10 @@ func openat2(s *Supervisor, n *notification) answer {
 	return s.open(n, fdArg(n.args[0]), n.args[1], how.Flags, how.Mode)
 }
 
-// open answers open(2) that may make a file.
+// open answers open calls that may create a file.
 func (s *Supervisor) open(n *notification, dirfd int, path, flags, mode uint64) answer {
 	if flags&unix.O_PATH != 0 {
-		return goOn // O_CREAT counts for nothing then
+		return goOn // O_PATH ignores O_CREAT
 	}
 	text, err := s.string(int(n.pid), path)
 	if err != nil {
@@ -162,10 +164,10 @@ func (s *Supervisor) open(n *notification, dirfd int, path, flags, mode uint64) 
 	}
 	dir, err := s.directory(n, dirfd, p.dir)
 	if errors.Is(err, unix.ENOENT) {
-		return fail(err) // it was there a moment ago
+		return fail(err) // the directory existed at the first lookup
 	}
 	if err != nil {
-		return goOn // and fail as the kernel has it
+		return goOn // the kernel returns the error
 	}
 	defer func() { _ = unix.Close(dir) }() // O_PATH
 	if !temporary {
@@ -208,11 +210,11 @@ func (s *Supervisor) open(n *notification, dirfd int, path, flags, mode uint64) 
 	return value(number)
 }
 
-// maxLinks is how many links the kernel follows, MAXSYMLINKS.
+// maxLinks is the number of symbolic links that the kernel follows (MAXSYMLINKS).
 const maxLinks = 40
 
-// behind finds what is to be made where a link at name leads to. ok is false if there
-// is something, or what name is is no link.
+// behind returns the place to which the symbolic link name leads, as an open directory
+// and a name. ok is false if the target exists or if name is not a link.
 func behind(dir int, name string) (next int, base string, ok bool) {
 	var st unix.Stat_t
 	if err := unix.Fstatat(dir, name, &st, 0); !errors.Is(err, unix.ENOENT) {
@@ -233,7 +235,7 @@ func behind(dir int, name string) (next int, base string, ok bool) {
 	return next, p.base, err == nil
 }
 
-// isLink tells whether a path of a thread names a symbolic link.
+// isLink reports whether a path of a thread names a symbolic link.
 func (s *Supervisor) isLink(tid, dirfd int, path []byte) bool {
 	name := s.name(tid, dirfd, path)
 	var st unix.Stat_t
@@ -267,7 +269,8 @@ func (s *Supervisor) recordNew(fd int, owner Record) error {
 	return s.setRecord(fd, st.Mode, owner)
 }
 
-// make lets fn make something at a path.
+// make answers a call that creates something other than an open file. fn creates it in an
+// open directory. If special is a device, its type and number are recorded too.
 func (s *Supervisor) make(n *notification, dirfd int, path uint64, special Record, fn func(dir int, name string) error) answer {
 	text, err := s.string(int(n.pid), path)
 	if err != nil {
@@ -288,9 +291,9 @@ func (s *Supervisor) make(n *notification, dirfd int, path uint64, special Recor
 	dir, err := s.directory(n, dirfd, p.dir)
 	if err != nil {
 		if special.plain() && !errors.Is(err, unix.ENOENT) {
-			return goOn // and fail as the kernel has it
+			return goOn // the kernel returns the error
 		}
-		return fail(err) // or it was there a moment ago
+		return fail(err) // the directory existed at the first lookup
 	}
 	defer unix.Close(dir) //nolint:errcheck // O_PATH
 	if err := s.withUmask(int(n.pid), func() error { return fn(dir, p.base) }); err != nil {
@@ -298,7 +301,7 @@ func (s *Supervisor) make(n *notification, dirfd int, path uint64, special Recor
 	}
 	fd, err := unix.Openat(dir, p.base, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return answer{} // somebody was faster to remove it
+		return answer{} // another process has removed it already
 	}
 	defer unix.Close(fd) //nolint:errcheck // O_PATH
 	return fail(s.recordNew(fd, owner))
@@ -333,13 +336,13 @@ func mknodat(s *Supervisor, n *notification) answer {
 	return s.mknod(n, fdArg(n.args[0]), n.args[1], n.args[2], n.args[3])
 }
 
-// mknod makes, in place of a device, an empty file with a record.
+// mknod creates an empty file with a record if the call asks for a device.
 func (s *Supervisor) mknod(n *notification, dirfd int, path, modeArg, dev uint64) answer {
 	mode := uint32(modeArg)
 	var special Record
 	if kind := mode & unix.S_IFMT; kind == unix.S_IFCHR || kind == unix.S_IFBLK {
 		if dev == 0 && kind == unix.S_IFCHR {
-			return goOn // overlayfs's own
+			return goOn // a whiteout of overlayfs
 		}
 		c, err := s.creds(int(n.pid))
 		if err != nil {

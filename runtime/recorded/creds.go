@@ -7,20 +7,21 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ids are a process's four user ids, or its four group ids (credentials(7)).
+// ids are the real, effective, saved and file system ids of a thread (credentials(7)).
+// There is one set for users and one for groups.
 type ids struct{ r, e, s, fs uint32 }
 
-// creds are what a thread believes to be.
+// creds are the credentials that a thread would have if all ids were mapped.
 type creds struct {
 	uid, gid ids
 	groups   []uint32
-	// keep is PR_SET_KEEPCAPS: a change away from root keeps capabilities.
+	// keep is PR_SET_KEEPCAPS. If it is set, a change away from root keeps capabilities.
 	keep bool
-	// kept tells that capabilities outlived such a change.
+	// kept is set after capabilities were kept in such a change.
 	kept bool
 }
 
-// newCreds are those of a step's first process.
+// newCreds returns the credentials of a step's first process.
 func newCreds(uid, gid uint32, groups []uint32) creds {
 	return creds{uid: ids{uid, uid, uid, uid}, gid: ids{gid, gid, gid, gid}, groups: groups}
 }
@@ -42,14 +43,14 @@ func (c creds) appendKey(b []byte) []byte {
 	return b
 }
 
-// capable stands for CAP_CHOWN, CAP_SETUID, CAP_SETGID and CAP_MKNOD.
+// capable reports whether the thread has CAP_CHOWN, CAP_SETUID, CAP_SETGID and CAP_MKNOD.
 func (c creds) capable() bool { return c.uid.e == 0 || c.kept }
 
 func (c creds) inGroup(gid uint32) bool {
 	return gid == c.gid.fs || slices.Contains(c.groups, gid)
 }
 
-// same is the id that leaves one as it is.
+// same is the id that leaves an id unchanged, for example in setresuid(2).
 const same = ^uint32(0)
 
 func pick(id, old uint32) uint32 {
@@ -61,7 +62,7 @@ func pick(id, old uint32) uint32 {
 
 func (i ids) has(id uint32) bool { return id == i.r || id == i.e || id == i.s }
 
-// set is setuid(2).
+// set returns the ids after setuid(2).
 func (i ids) set(id uint32, capable bool) (ids, unix.Errno) {
 	switch {
 	case id == same:
@@ -75,7 +76,7 @@ func (i ids) set(id uint32, capable bool) (ids, unix.Errno) {
 	return i, unix.EPERM
 }
 
-// setRE is setreuid(2).
+// setRE returns the ids after setreuid(2).
 func (i ids) setRE(r, e uint32, capable bool) (ids, unix.Errno) {
 	if !capable && (r != same && r != i.r && r != i.e || e != same && !i.has(e)) {
 		return i, unix.EPERM
@@ -89,7 +90,7 @@ func (i ids) setRE(r, e uint32, capable bool) (ids, unix.Errno) {
 	return out, 0
 }
 
-// setRES is setresuid(2).
+// setRES returns the ids after setresuid(2).
 func (i ids) setRES(r, e, s uint32, capable bool) (ids, unix.Errno) {
 	if !capable {
 		for _, id := range []uint32{r, e, s} {
@@ -103,22 +104,22 @@ func (i ids) setRES(r, e, s uint32, capable bool) (ids, unix.Errno) {
 	return out, 0
 }
 
-// withUID changes the user ids and what follows from that for capabilities
-// (capabilities(7), "Effect of user ID changes").
+// withUID returns the credentials after a change of user ids. It applies the effects on
+// capabilities (capabilities(7), "Effect of user ID changes").
 func (c creds) withUID(to ids) creds {
 	was, is := c.uid.has(0), to.has(0)
 	c.uid = to
 	switch {
 	case is:
-		c.kept = false // told by the effective id again
+		c.kept = false // the effective id decides again
 	case was && c.keep:
 		c.kept = true
 	}
 	return c
 }
 
-// executed are the credentials after a program whose set-id bits give uid and
-// gid; same for none.
+// executed returns the credentials after the execution of a program. uid and gid are the
+// ids that its set-id bits give, or same.
 func (c creds) executed(uid, gid uint32) creds {
 	c.uid.e, c.gid.e = pick(uid, c.uid.e), pick(gid, c.gid.e)
 	c.uid.s, c.uid.fs = c.uid.e, c.uid.e

@@ -6,8 +6,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// moved notes that a process changes its root directory; from then on each call
-// is answered with the root of who makes it.
+// moved notes that a process changes its root directory. From then on, each call is
+// answered with the root directory of its caller.
 func moved(s *Supervisor, _ *notification) answer {
 	s.fast.move()
 	return goOn
@@ -23,10 +23,10 @@ func execveat(s *Supervisor, n *notification) answer {
 	return goOn
 }
 
-// execute notes what credentials a program will have, if they are not those that
-// it is called with: set-id bits give it others. Whether it is executed in the end
-// shows at the next call of the thread (tag.go): a script, whose bits do not
-// count, is not what runs then.
+// execute notes the credentials that a thread has after an execve, if they differ from
+// its present ones. This is the case for programs with set-id bits. The next call of the
+// thread shows whether the execve succeeded (tag.go). For a script the executed file is
+// the interpreter, so the set-id bits of the script have no effect.
 func (s *Supervisor) execute(n *notification, dirfd int, path uint64, flags int) {
 	tid := int(n.pid)
 	name, follow, ok := s.statName(n, dirfd, path, flags)
@@ -66,8 +66,8 @@ func (s *Supervisor) execute(n *notification, dirfd int, path uint64, flags int)
 	}
 }
 
-// honours tells whether set-id bits count: not on a mount without them, nor for
-// a thread that gave up new privileges.
+// honours reports whether set-id bits have an effect. They have none on a mount with
+// nosuid, or for a thread that has set no_new_privs.
 func (s *Supervisor) honours(tid int, file string) bool {
 	fd, err := unix.Openat(s.proc, file, unix.O_PATH|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -79,7 +79,7 @@ func (s *Supervisor) honours(tid int, file string) bool {
 		return false
 	}
 	if own, err := unix.PrctlRetInt(unix.PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0); err == nil && own == 1 {
-		return true // the step did not choose it, it came with the builder
+		return true // the builder set no_new_privs, not the step
 	}
 	text, err := s.status(tid, "NoNewPrivs:")
 	if err != nil {

@@ -11,11 +11,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Most calls need nothing that only Go has: they are answered in C (fast.c), where
-// a call costs two system calls for its notification and two or three for what it
-// names. In Go each wait would besides be one for the scheduler.
+// Most calls are answered in C (fast.c). There a call costs two system calls for its
+// notification, and two or three for the file that it names. In Go each wait would
+// involve the scheduler as well.
 
-// fast is what C knows of a supervisor. Its memory has no pointers.
+// fast is the state of a supervisor that C needs. Its memory contains no pointers.
 type fast struct{ c C.struct_shale_recorded }
 
 func newFast(fd int, first creds) *fast {
@@ -29,8 +29,8 @@ func newFast(fd int, first creds) *fast {
 	return f
 }
 
-// serve answers calls until one comes that is for Go, which is valid until the next
-// serve; nil when no process is left.
+// serve answers calls in C until Go must answer one, and returns that call. It is valid
+// until the next call of serve. If no process is left, serve returns nil.
 func (f *fast) serve(t *Table) (*notification, error) {
 	switch errno := C.shale_recorded_serve(&f.c, &t.index.c); {
 	case errno < 0:
@@ -41,7 +41,7 @@ func (f *fast) serve(t *Table) (*notification, error) {
 	return (*notification)(unsafe.Pointer(&f.c.call)), nil // #nosec G103 -- both are struct seccomp_notif
 }
 
-// run begins to answer for the step.
+// run starts the answers for the step.
 func (f *fast) run()            { f.c.running = 1 }
 func (f *fast) isRunning() bool { return f.c.running != 0 }
 
@@ -49,7 +49,8 @@ func (f *fast) isRunning() bool { return f.c.running != 0 }
 func (f *fast) move()          { f.c.moved = 1 }
 func (f *fast) hasMoved() bool { return f.c.moved != 0 }
 
-// tag notes what a number of tags stands for. A change that is pending is left to Go.
+// tag passes the credentials with number n to C. Go must handle pending changes, so these
+// are not passed.
 func (f *fast) tag(n int, e tagged) {
 	f.c.tagged = 1
 	if !e.pending {
@@ -70,7 +71,7 @@ func (f *fast) know(n int, c creds) {
 	to.known = 1
 }
 
-// counts tells how often each call was made.
+// counts returns the number of calls by system call.
 func (f *fast) counts() Stats {
 	out := Stats{}
 	for n, c := range f.c.count {
@@ -81,7 +82,7 @@ func (f *fast) counts() Stats {
 	return out
 }
 
-// tableIndex tells C which files are not in a Table.
+// tableIndex is a Bloom filter, shared with C, of the inode numbers in a Table.
 type tableIndex struct{ c C.struct_shale_recorded_table }
 
 func (i *tableIndex) size() *int64 { return (*int64)(unsafe.Pointer(&i.c.size)) } // #nosec G103 -- the same type
@@ -89,19 +90,21 @@ func (i *tableIndex) size() *int64 { return (*int64)(unsafe.Pointer(&i.c.size)) 
 func (i *tableIndex) empty() bool   { return atomic.LoadInt64(i.size()) == 0 }
 func (i *tableIndex) setSize(n int) { atomic.StoreInt64(i.size(), int64(n)) }
 
-// add notes that a file of that inode number is in the table, before it counts.
+// add adds an inode number. It must be called before setSize counts the file.
 func (i *tableIndex) add(ino uint64) {
 	bit := uint32(C.shale_recorded_bit(C.uint64_t(ino)))
 	atomic.OrUint64((*uint64)(unsafe.Pointer(&i.c.bits[bit/64])), 1<<(bit%64)) // #nosec G103 -- the same type
 }
 
-// has tells whether a file of that inode number may be in the table.
+// has reports whether the Table may have a file with this inode number. C does the same;
+// only tests call has.
 func (i *tableIndex) has(ino uint64) bool {
 	bit := uint32(C.shale_recorded_bit(C.uint64_t(ino)))
 	return !i.empty() && atomic.LoadUint64((*uint64)(unsafe.Pointer(&i.c.bits[bit/64])))>>(bit%64)&1 == 1 // #nosec G103 -- the same type
 }
 
-// parseOwner is Parse of what stands for no device, as C does it.
+// parseOwner is Parse in C. It fails for devices. Only tests call it, because a test file
+// cannot import C.
 func parseOwner(value []byte) (Record, bool) {
 	var uid, gid C.uint32_t
 	if len(value) == 0 || C.shale_recorded_parse((*C.char)(unsafe.Pointer(&value[0])), C.long(len(value)), &uid, &gid) == 0 { // #nosec G103 -- bytes

@@ -6,7 +6,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// C reads the records that Go does, or leaves them to it.
+// C must parse a record to the same result as Go, or leave it to Go.
 func TestParseOwner(t *testing.T) {
 	tests := []struct {
 		value string
@@ -49,7 +49,7 @@ func TestParseOwner(t *testing.T) {
 	}
 }
 
-// What is in a table is in its index, whatever else is.
+// The index must have every file in the table. It may have others.
 func TestTableIndex(t *testing.T) {
 	var all Table
 	if all.index.has(1) {

@@ -7,22 +7,24 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Tier says how much of a step is answered from records.
+// Tier is the value of --ownership. It selects the system calls of a step that are
+// answered from records.
 type Tier string
 
-// The tiers. TierFull is the only one whose images are right whatever a step does.
+// These are the tiers. Only TierFull creates a correct image from every step.
 const (
-	// TierFull records owners and shows them.
+	// TierFull records owners and shows them to the step.
 	TierFull Tier = "full"
-	// TierRecord records owners, but stat(2) shows the one id that there is: what
-	// copies or checks owners goes wrong, and what looks at many files is as
-	// fast as ever.
+	// TierRecord records owners, but stat(2) shows the only mapped id, root, as the owner
+	// of every file. Programs that copy or check owners go wrong. Programs that look at
+	// many files are as fast as without records.
 	TierRecord Tier = "record"
-	// TierSquash lets every change of owner succeed and gives all to root.
+	// TierSquash reports success for every change of owner, and all files belong to root.
 	TierSquash Tier = "squash"
 )
 
-// ParseTier reads the value of --ownership; "" is TierFull.
+// ParseTier returns the Tier with the name text. An empty text means TierFull. It returns
+// an error for any other text that is not the name of a tier.
 func ParseTier(text string) (Tier, error) {
 	switch t := Tier(text); t {
 	case "":
@@ -33,7 +35,7 @@ func ParseTier(text string) (Tier, error) {
 	return "", fmt.Errorf("ownership %q: want full, record or squash", text)
 }
 
-// What a filter returns, linux/seccomp.h.
+// Return values of a filter, from linux/seccomp.h.
 const (
 	retKill   = 0x80000000
 	retErrno  = 0x00050000
@@ -41,22 +43,22 @@ const (
 	retAllow  = 0x7fff0000
 )
 
-// Offsets in struct seccomp_data, on a little-endian machine.
+// Offsets in struct seccomp_data on a little-endian machine.
 const (
 	dataNumber = 0
 	dataArch   = 4
 	dataArgs   = 16
 )
 
-// tmpfileBit is what O_TMPFILE has beside O_DIRECTORY.
+// tmpfileBit is the bit of O_TMPFILE that is not O_DIRECTORY.
 const tmpfileBit = unix.O_TMPFILE &^ unix.O_DIRECTORY
 
-// Commands of prctl(2) and getsockopt(2) that are looked at.
+// The socket option and the commands of prctl(2) that the filter passes on.
 const soPeercred = unix.SO_PEERCRED
 
 var prctlCommands = []uint32{unix.PR_GET_KEEPCAPS, unix.PR_SET_KEEPCAPS, unix.PR_SET_TIMERSLACK, unix.PR_GET_TIMERSLACK}
 
-// program assembles a filter.
+// program is a filter under construction.
 type program struct{ code []unix.SockFilter }
 
 func (p *program) op(code uint16, k uint32, jt, jf uint8) {
@@ -66,13 +68,13 @@ func (p *program) op(code uint16, k uint32, jt, jf uint8) {
 func (p *program) load(offset uint32) { p.op(unix.BPF_LD|unix.BPF_W|unix.BPF_ABS, offset, 0, 0) }
 func (p *program) ret(value uint32)   { p.op(unix.BPF_RET|unix.BPF_K, value, 0, 0) }
 
-// when returns value for system calls of that number.
+// when adds a rule that returns value for a system call.
 func (p *program) when(number int, value uint32) {
 	p.op(unix.BPF_JMP|unix.BPF_JEQ|unix.BPF_K, uint32(number), 0, 1)
 	p.ret(value)
 }
 
-// whenBits notifies of calls whose argument has one of the bits.
+// whenBits adds a rule that passes on a call if an argument has one of the bits.
 func (p *program) whenBits(number, arg int, bits uint32) {
 	p.op(unix.BPF_JMP|unix.BPF_JEQ|unix.BPF_K, uint32(number), 0, 4)
 	p.load(argument(arg))
@@ -81,7 +83,7 @@ func (p *program) whenBits(number, arg int, bits uint32) {
 	p.ret(retAllow)
 }
 
-// whenOneOf notifies of calls whose argument is one of values.
+// whenOneOf adds a rule that passes on a call if an argument is one of values.
 func (p *program) whenOneOf(number, arg int, values []uint32) {
 	p.op(unix.BPF_JMP|unix.BPF_JEQ|unix.BPF_K, uint32(number), 0, uint8(2+2*len(values)))
 	p.load(argument(arg))
@@ -94,10 +96,13 @@ func (p *program) whenOneOf(number, arg int, values []uint32) {
 
 func argument(i int) uint32 { return uint32(dataArgs + 8*i) }
 
-// Filter returns the program that hands a step's calls to a Supervisor. Programs
-// of another architecture than the machine's are killed, as nothing would be
-// recorded of them; what could do without system calls is refused. kept says that
-// there are links and FIFOs that have owners when the step starts.
+// Filter returns the seccomp filter that passes system calls of a step to a Supervisor.
+// It kills programs of another architecture than the machine's, because their changes
+// would not be recorded. For the same reason it refuses the x32 ABI and the xattr calls
+// of Linux 6.13 with ENOSYS. It refuses io_uring with EPERM, because its requests are not
+// system calls. kept reports whether the Table has files with recorded owners when the
+// step starts. If it is false, the calls that only preserve such records are not passed
+// on.
 func Filter(t Tier, kept bool) []byte {
 	p := &program{}
 	p.load(dataArch)

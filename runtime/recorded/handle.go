@@ -9,20 +9,20 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// maxHandle is the size of the largest file handle, MAX_HANDLE_SZ.
+// maxHandle is the size of the largest file handle (MAX_HANDLE_SZ).
 const maxHandle = 128
 
-// fileHandle is struct file_handle with room for the handle.
+// fileHandle is struct file_handle with space for the handle.
 type fileHandle struct {
 	size uint32
 	kind int32
 	data [maxHandle]byte
 }
 
-// handleSum returns a hash of the handle that the file system gives the file name in
-// the directory dir, or dir itself for "". It is the same after a rename and after a
-// reboot, and that of no file that is made later. Of flags AT_SYMLINK_NOFOLLOW
-// counts. A file system without handles answers EOPNOTSUPP.
+// handleSum returns a hash of the file handle of name in the directory dir, or of dir if
+// name is "". The handle stays the same after a rename and a reboot. No file that is
+// created later has the same handle. AT_SYMLINK_NOFOLLOW is the only flag with an effect.
+// The error is EOPNOTSUPP if the file system has no handles.
 func handleSum(dir int, name string, flags int) (int64, error) {
 	path, err := unix.BytePtrFromString(name)
 	if err != nil {

@@ -10,17 +10,19 @@ import (
 	"github.com/shale-build/shale/runtime/sandbox/initproc"
 )
 
-// Line is where a container's first process gets its filter and whence it sends
-// the listener.
+// Line is a socket pair between the builder and the first process of a container. The
+// process receives its filter through it and sends the seccomp listener back.
 type Line struct {
-	// Inner is for the process, as its first descriptor after the standard
-	// ones. The caller closes it once the process has started or failed to.
+	// Inner is the end of the process. It must be the first file descriptor after the
+	// standard ones. The caller must close it after the attempt to start the process.
 	Inner *os.File
 	outer int
 }
 
-// NewLine offers the filter of a tier for a step that sees files of owners. overlay
-// is whether they are copied up when the step changes them.
+// NewLine creates a Line and sends the filter of tier t. owners has the records of the
+// files that the step sees. overlay reports whether the step's files are on an overlay,
+// which copies files up before it changes them. The caller must call Close. NewLine
+// returns an error if the sockets cannot be created or the filter cannot be sent.
 func NewLine(t Tier, owners *Owners, overlay bool) (*Line, error) {
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -34,10 +36,13 @@ func NewLine(t Tier, owners *Owners, overlay bool) (*Line, error) {
 	return l, nil
 }
 
-// ErrNoListener tells that the container ended before it sent a listener.
+// ErrNoListener is returned by Listener if the container ended before it sent a listener,
+// or if HangUp was called.
 var ErrNoListener = errors.New("no listener")
 
-// Listener waits for the descriptor of notifications.
+// Listener waits for the seccomp listener and returns its file descriptor. The caller
+// owns the descriptor and must pass it to Serve. Listener returns ErrNoListener, or the
+// message of the container's process if that could not install the filter.
 func (l *Line) Listener() (int, error) {
 	data, control := make([]byte, 256), make([]byte, unix.CmsgSpace(4))
 	var n, oob int
@@ -64,8 +69,8 @@ func (l *Line) Listener() (int, error) {
 	return -1, ErrNoListener
 }
 
-// HangUp makes Listener return.
+// HangUp makes a waiting Listener return. It may be called from another goroutine.
 func (l *Line) HangUp() { _ = unix.Shutdown(l.outer, unix.SHUT_RDWR) }
 
-// Close releases the builder's end.
+// Close closes the builder's end.
 func (l *Line) Close() error { return unix.Close(l.outer) }

@@ -8,7 +8,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// changeUID changes a thread's user ids by one of the kernel's rules.
+// changeUID changes the user ids of a thread. rule returns the new ids by the rules of
+// the kernel.
 func (s *Supervisor) changeUID(n *notification, rule func(c creds) (ids, unix.Errno)) answer {
 	c, err := s.creds(int(n.pid))
 	if err != nil {
@@ -76,7 +77,8 @@ func setresgid(s *Supervisor, n *notification) answer {
 	})
 }
 
-// setfsuid and setfsgid return the former id and never fail.
+// setfsuid and setfsgid return the former id. As in the kernel, they never fail because
+// of missing privileges.
 
 func setfsuid(s *Supervisor, n *notification) answer {
 	return s.setFS(n, func(c *creds) *ids { return &c.uid })
@@ -103,7 +105,7 @@ func (s *Supervisor) setFS(n *notification, of func(*creds) *ids) answer {
 	return value(int(old))
 }
 
-// maxGroups is the kernel's, NGROUPS_MAX.
+// maxGroups is the limit of the kernel (NGROUPS_MAX).
 const maxGroups = 65536
 
 func setgroups(s *Supervisor, n *notification) answer {
@@ -166,8 +168,8 @@ func (s *Supervisor) getRES(n *notification, of func(creds) ids) answer {
 	return answer{}
 }
 
-// getgroups is always answered: the kernel would show the host's groups, none of
-// which is mapped.
+// getgroups is always answered. The kernel would show the groups on the host, and none of
+// them is mapped.
 func getgroups(s *Supervisor, n *notification) answer {
 	c, err := s.creds(int(n.pid))
 	if err != nil {
@@ -190,7 +192,8 @@ func getgroups(s *Supervisor, n *notification) answer {
 	return value(len(c.groups))
 }
 
-// prctl keeps the flag of kept capabilities, and the timer slack to itself.
+// prctl records PR_SET_KEEPCAPS. It also hides the timer slack from programs, because the
+// slack has the number of their credentials.
 func prctl(s *Supervisor, n *notification) answer {
 	option := uint32(n.args[0])
 	switch option {
@@ -217,7 +220,8 @@ func prctl(s *Supervisor, n *notification) answer {
 	return fail(s.change(n, c, to))
 }
 
-// getsockopt tells who is at the other end of a socket (SO_PEERCRED, unix(7)).
+// getsockopt answers SO_PEERCRED with the credentials of the process at the other end of
+// a socket (unix(7)).
 func getsockopt(s *Supervisor, n *notification) answer {
 	if fdArg(n.args[1]) != unix.SOL_SOCKET {
 		return goOn
@@ -228,7 +232,7 @@ func getsockopt(s *Supervisor, n *notification) answer {
 	}
 	c, err := s.creds(int(peer.Pid))
 	if err != nil {
-		return goOn // the peer has ended: the kernel remembers it as root
+		return goOn // the peer has ended, and the kernel reports root
 	}
 	ucred := unix.Ucred{Pid: s.innerPID(int(peer.Pid)), Uid: c.uid.e, Gid: c.gid.e}
 	var room [4]byte
@@ -247,7 +251,7 @@ func getsockopt(s *Supervisor, n *notification) answer {
 	return fail(s.write(n, n.args[4], bytesOf(&size)))
 }
 
-// peer asks the kernel about the other end of the caller's socket.
+// peer returns the kernel's answer for the other end of the caller's socket.
 func (s *Supervisor) peer(n *notification) (*unix.Ucred, error) {
 	text, err := s.status(int(n.pid), "Tgid:")
 	if err != nil {
@@ -274,7 +278,7 @@ func (s *Supervisor) peer(n *notification) (*unix.Ucred, error) {
 	return cred, err
 }
 
-// innerPID is the number that the step knows a process by.
+// innerPID returns the number of a process in the pid namespace of the step.
 func (s *Supervisor) innerPID(pid int) int32 {
 	text, err := s.status(pid, "NSpid:")
 	if err != nil {

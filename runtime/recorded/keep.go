@@ -2,14 +2,14 @@ package recorded
 
 import "golang.org/x/sys/unix"
 
-// A link or FIFO of a layer below becomes another file when overlayfs copies it up:
-// it is known by its inode then no more. So what would have it copied up is
-// preceded by doing so, after which it is written down anew. A step that starts
-// without any such file is spared this.
+// If overlayfs copies up a symbolic link or FIFO, the file gets another inode, and its
+// record in the Table is no longer found. Therefore the supervisor copies the file up
+// itself before a call that would do so. Then it writes the record for the new inode. If
+// a step starts without such records, its filter does not pass on these calls.
 
-// keep carries on the record of what is about to be renamed, linked to or given
-// another mode or other times. Of flags AT_SYMLINK_NOFOLLOW and AT_EMPTY_PATH count.
-// Without a path it is what dirfd is.
+// keep preserves the record of a file that is renamed, linked, or given another mode or
+// other times. AT_SYMLINK_NOFOLLOW and AT_EMPTY_PATH are the only flags with an effect.
+// If there is no path, the file is dirfd.
 func (s *Supervisor) keep(n *notification, dirfd int, path uint64, flags int) answer {
 	if s.table.empty() {
 		return goOn
@@ -48,13 +48,13 @@ func (s *Supervisor) keep(n *notification, dirfd int, path uint64, flags int) an
 	return goOn
 }
 
-// The first path of these calls, after its directory, is the file.
+// The first path of these calls is the file. The argument before it is the directory.
 
 func keepAt(s *Supervisor, n *notification) answer {
 	return s.keep(n, fdArg(n.args[0]), n.args[1], unix.AT_SYMLINK_NOFOLLOW)
 }
 
-// keepRenamed is keepAt, and keeps the other file, too, if the two change places.
+// keepRenamed is keepAt. If the call exchanges two files, it preserves both records.
 func keepRenamed(s *Supervisor, n *notification) answer {
 	if n.args[4]&unix.RENAME_EXCHANGE != 0 {
 		if a := s.keep(n, fdArg(n.args[2]), n.args[3], unix.AT_SYMLINK_NOFOLLOW); !a.cont {
@@ -64,7 +64,7 @@ func keepRenamed(s *Supervisor, n *notification) answer {
 	return keepAt(s, n)
 }
 
-// keepLinked is keepAt, but for links that are to be followed.
+// keepLinked is keepAt, but it follows symbolic links if the call does.
 func keepLinked(s *Supervisor, n *notification) answer {
 	flags := fdArg(n.args[4]) & unix.AT_EMPTY_PATH
 	if n.args[4]&unix.AT_SYMLINK_FOLLOW == 0 {
@@ -73,8 +73,8 @@ func keepLinked(s *Supervisor, n *notification) answer {
 	return s.keep(n, fdArg(n.args[0]), n.args[1], flags)
 }
 
-// keepTarget is keepAt for calls that follow links, unless their last argument says
-// otherwise.
+// keepTarget is keepAt for calls that follow symbolic links. keepFlags is for calls whose
+// last argument may prevent that.
 
 func keepTarget(s *Supervisor, n *notification) answer {
 	return s.keep(n, fdArg(n.args[0]), n.args[1], 0)

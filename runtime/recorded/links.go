@@ -13,24 +13,28 @@ import (
 	"github.com/shale-build/shale/internal/confine"
 )
 
-// The owners of links, FIFOs and sockets in a directory that outlives the build, as
-// that of a cache mount, are kept in a file beside it; with Beside, those of all files.
-// It names them by inode and birth, or handle: what is at their place another time is
-// not taken for them.
+// The owners of symbolic links, FIFOs and sockets are lost with the Table at the end of a
+// build. For a directory that outlives the build, for example a cache mount, they are
+// saved in a file beside the directory. With Beside, the owners of all files are saved.
+// Files are identified by inode number and time of birth, or by handle, so a later file
+// with the same name does not get the saved owner.
 
-// linkRecord is such a file.
+// linkRecord is one entry of the saved file.
 type linkRecord struct {
 	Inode uint64 `json:"ino"`
 	Sec   int64  `json:"sec"`
 	Nsec  uint32 `json:"nsec"`
 	UID   uint32 `json:"uid"`
 	GID   uint32 `json:"gid"`
-	// Type and Rdev are those of a file that stands for a device.
+	// Type and Rdev are set for a file that stands for a device.
 	Type uint32 `json:"type,omitempty"`
 	Rdev uint64 `json:"rdev,omitempty"`
 }
 
-// RestoreLinks makes known what file has, if it is there.
+// RestoreLinks adds the records in file, which SaveLinks wrote, to the Table. A missing
+// or damaged file is not an error. Records that an earlier call restored are skipped,
+// because they may have changed since. It returns an error if the file cannot be read or
+// the Table is full.
 func (o *Owners) RestoreLinks(file string) error {
 	list, err := readLinks(file)
 	if err != nil {
@@ -41,7 +45,7 @@ func (o *Owners) RestoreLinks(file string) error {
 	for _, l := range list {
 		k := key{ino: l.Inode, sec: l.Sec, nsec: l.Nsec}
 		if o.restored[k] {
-			continue // what became of it since is known better here
+			continue // the Table has the newer record
 		}
 		if o.restored == nil {
 			o.restored = map[key]bool{}
@@ -54,7 +58,8 @@ func (o *Owners) RestoreLinks(file string) error {
 	return nil
 }
 
-// HasLinks tells whether the owner of any link, FIFO or socket is known.
+// HasLinks reports whether the Table has any records. Without Beside these are records of
+// symbolic links, FIFOs and sockets.
 func (o *Owners) HasLinks() bool { return !o.table.empty() }
 
 func readLinks(file string) (list []linkRecord, err error) {
@@ -71,8 +76,10 @@ func readLinks(file string) (list []linkRecord, err error) {
 	return list, nil
 }
 
-// SaveLinks writes to file who owns such files below dir, and what others found out
-// about them meanwhile.
+// SaveLinks writes the records of links, FIFOs and sockets below dir to file. With Beside
+// it writes those of all files. Another build may have changed file since it was read, so
+// SaveLinks merges its records first. If there are no records, SaveLinks removes the
+// file. It returns an error if it cannot read the directory, or read or write the file.
 func (o *Owners) SaveLinks(dir, file string) error {
 	if err := o.RestoreLinks(file); err != nil {
 		return err
@@ -94,7 +101,7 @@ func (o *Owners) SaveLinks(dir, file string) error {
 	return replace(file, data)
 }
 
-// linksIn finds them without following any.
+// linksIn returns the records of files below dir. It does not follow symbolic links.
 func (o *Owners) linksIn(dir string) ([]linkRecord, error) {
 	list := []linkRecord{}
 	err := o.each(dir, func(fd int, _ string) error {
@@ -107,8 +114,10 @@ func (o *Owners) linksIn(dir string) ([]linkRecord, error) {
 	return list, err
 }
 
-// CopyLinks gives the links, FIFOs and sockets below the directory to the owners of
-// those of the same names below from; with Beside, all files.
+// CopyLinks copies records of files below one directory (from) to the files with the same
+// paths below another (to). These are the records of symbolic links, FIFOs and sockets,
+// or with Beside of all files. Other files have their records in xattrs, which the caller
+// must copy. It returns an error if a directory cannot be read or the Table is full.
 func (o *Owners) CopyLinks(from, to string) error {
 	if o.table.empty() {
 		return nil
@@ -140,8 +149,8 @@ func (o *Owners) CopyLinks(from, to string) error {
 	return nil
 }
 
-// each calls fn with every file below dir, open with O_PATH, whose record is in the
-// table if it has one, and its path. No link is followed.
+// each calls fn for every file below dir that may have a record in the Table. It passes a
+// file descriptor opened with O_PATH, and the path. It does not follow symbolic links.
 func (o *Owners) each(dir string, fn func(fd int, name string) error) error {
 	root, err := os.OpenRoot(dir)
 	if err != nil {
@@ -169,7 +178,7 @@ func (o *Owners) each(dir string, fn func(fd int, name string) error) error {
 	})
 }
 
-// replace writes a file that appears complete or not at all.
+// replace writes a file with os.Rename, so that it is never incomplete.
 func replace(file string, data []byte) error {
 	tmp, err := os.CreateTemp(filepath.Dir(file), filepath.Base(file)+"-")
 	if err != nil {

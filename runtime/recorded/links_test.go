@@ -8,7 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// owner is who a file of that name is taken to belong to.
+// owner returns the recorded owner of the file name.
 func owner(t *testing.T, o *Owners, name string) [2]uint32 {
 	t.Helper()
 	var st unix.Stat_t
@@ -22,8 +22,8 @@ func owner(t *testing.T, o *Owners, name string) [2]uint32 {
 	return [2]uint32{st.Uid, st.Gid}
 }
 
-// Owners of links in a directory are found again by another build, and not taken for
-// those of what came to their place.
+// Another build must find the saved owners of links. A new file with the same name must
+// not get them.
 func TestLinksKept(t *testing.T) {
 	dir := t.TempDir()
 	data, file := filepath.Join(dir, "data"), filepath.Join(dir, "links.json")
@@ -93,8 +93,8 @@ func TestLinksKept(t *testing.T) {
 	save(first)
 	expect(restore(), map[string]uint32{"a": 1, "sub/b": 2, "sub/fifo": 3, "gone": 4})
 
-	// Two builds at once: neither loses what the other wrote, nor brings back what
-	// it gave to root.
+	// Two builds run at once. Neither loses the records that the other has saved, or
+	// restores a record that it has removed itself.
 	second, third := restore(), restore()
 	link("c")
 	set(second, "c", Record{UID: 5, GID: 5})
@@ -119,8 +119,7 @@ func TestLinksKept(t *testing.T) {
 	expect(restore(), map[string]uint32{"c": 0})
 }
 
-// Links that were copied have the owners of those that they were copied from, whatever
-// lies between.
+// Copies of links must have the same owners as the originals, in subdirectories too.
 func TestCopyLinks(t *testing.T) {
 	from, to := t.TempDir(), t.TempDir()
 	o := New()

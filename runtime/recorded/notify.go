@@ -7,7 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Requests of a listener, linux/seccomp.h.
+// Requests of a seccomp listener, from linux/seccomp.h.
 const (
 	ioctlRecv     = 0xc0502100
 	ioctlSend     = 0xc0182101
@@ -47,7 +47,7 @@ type addFD struct {
 	newfdFlags uint32
 }
 
-// listener is a descriptor of notifications.
+// listener is the file descriptor of a seccomp listener.
 type listener int
 
 func (l listener) ioctl(request uintptr, arg unsafe.Pointer) (int, error) {
@@ -58,8 +58,8 @@ func (l listener) ioctl(request uintptr, arg unsafe.Pointer) (int, error) {
 	return int(n), nil
 }
 
-// fast makes calls switch to this thread and back as one, without waking another
-// processor. It tells whether the kernel can (Linux 6.6).
+// fast makes the kernel switch to this thread and back without waking another processor.
+// It reports whether the kernel supports this (Linux 6.6).
 func (l listener) fast() bool {
 	_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(l), ioctlSetFlags, syncWakeUp)
 	return errno == 0
@@ -72,7 +72,7 @@ func (l listener) receive(n *notification) error {
 }
 
 func (l listener) send(r *response) error {
-	// It never blocks, so the scheduler need not know.
+	// The call never blocks, so it does not need Go's scheduler.
 	_, _, errno := unix.RawSyscall(unix.SYS_IOCTL, uintptr(l), ioctlSend, uintptr(unsafe.Pointer(r))) // #nosec G103 -- the kernel's structure
 	if errno != 0 {
 		return errno
@@ -80,16 +80,16 @@ func (l listener) send(r *response) error {
 	return nil
 }
 
-// valid tells whether who made the call still waits for the answer: then what was
-// read from, or opened by, its number was its own.
+// valid reports whether the caller still waits for the answer. If so, its thread id was
+// not reused before: everything read or opened by that id belongs to the caller.
 func (l listener) valid(id uint64) bool {
 	_, err := l.ioctl(ioctlIDValid, unsafe.Pointer(&id)) // #nosec G103 -- a number
 	return err == nil
 }
 
-// add puts a copy of fd into the caller and returns its number there. The answer
-// is sent apart: sent with it (SECCOMP_ADDFD_FLAG_SEND), a signal to this thread
-// loses the descriptor while the caller is told that it has number 0.
+// add copies the file descriptor fd into the caller and returns its number there. The
+// answer must be sent separately. With SECCOMP_ADDFD_FLAG_SEND, a signal to this thread
+// loses the descriptor, and the caller gets the number 0.
 func (l listener) add(id uint64, fd int, cloexec bool) (int, error) {
 	a := addFD{id: id, srcfd: uint32(fd)}
 	if cloexec {
@@ -103,8 +103,8 @@ func (l listener) add(id uint64, fd int, cloexec bool) (int, error) {
 	}
 }
 
-// answer is what a handler says: a value, an error, or that the kernel go on
-// with the call as it stands.
+// answer is the result of a handler: a value, an error, or goOn. With goOn the kernel
+// carries out the call unchanged.
 type answer struct {
 	val   int64
 	errno unix.Errno

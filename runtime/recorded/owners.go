@@ -12,46 +12,52 @@ import (
 	"github.com/shale-build/shale/internal/confine"
 )
 
-// Owners reads and writes records for a builder. It is safe for concurrent use.
+// Owners reads and writes the records of a builder. Records of regular files and
+// directories are in xattrs of the files. All other records are in a Table in memory,
+// which is lost at the end of the build. An Owners is safe for concurrent use.
 type Owners struct {
 	table Table
 
 	mu     sync.Mutex
 	loaded map[string]bool
-	// restored are those of RestoreLinks.
+	// restored has the keys of the records that RestoreLinks added.
 	restored map[key]bool
 }
 
-// New returns Owners that know of no links and FIFOs yet.
+// New returns an Owners with an empty Table. It keeps records of regular files and
+// directories in xattrs.
 func New() *Owners { return &Owners{loaded: map[string]bool{}} }
 
-// NewBeside returns Owners that keep nothing in attributes, for file systems without
-// them (see ProbeBeside), and know of no file yet.
+// NewBeside returns an Owners with an empty Table that holds the records of all files. It
+// is for file systems that do not support user xattrs, see ProbeBeside.
 func NewBeside() *Owners {
 	o := New()
 	o.table.beside = true
 	return o
 }
 
-// Fresh returns Owners that know of no file and keep records where o does. o may be
-// nil.
+// Fresh returns an Owners with an empty Table that keeps records in the same way as o. If
+// o is nil, it is New.
 func (o *Owners) Fresh() *Owners {
 	fresh := New()
 	fresh.table.beside = o != nil && o.table.beside
 	return fresh
 }
 
-// Beside reports whether nothing is kept in attributes.
+// Beside reports whether the Table holds the records of all files, and none is in an
+// xattr.
 func (o *Owners) Beside() bool { return o.table.beside }
 
-// Named is the record of a file by its path in a layer.
+// Named is a record with the path of its file in a layer.
 type Named struct {
 	Path string
 	Record
 }
 
-// Load makes known the records of layer id, whose files are in dir, that are not in
-// attributes, once. list returns them.
+// Load adds the records of the layer id that are not in xattrs to the Table. dir is the
+// directory of the layer's files. list returns the records, which are saved with the
+// layer. Load calls list only once for each id, and skips files that do not exist. It
+// returns an error if list fails, a file cannot be opened, or the Table is full.
 func (o *Owners) Load(id, dir string, list func() ([]Named, error)) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -97,8 +103,8 @@ func (o *Owners) load(dir string, names []Named) error {
 	return nil
 }
 
-// below names an entry of an open directory for calls that take a path only. The
-// entry itself is not followed by those that begin with l.
+// below returns a path of an entry of an open directory, for system calls that only take
+// a path. Calls that begin with l, for example lgetxattr, do not follow the entry itself.
 func below(dir int, name string) string {
 	if dir == unix.AT_FDCWD {
 		return name
@@ -106,8 +112,10 @@ func below(dir int, name string) string {
 	return "/proc/self/fd/" + strconv.Itoa(dir) + "/" + name
 }
 
-// Lookup makes st, which fstatat(2) gave for name in dir, what is recorded. No
-// link is followed.
+// Lookup changes st to the recorded owner of name in the directory dir, and to the
+// recorded type and number of a device. st must be the result of fstatat(2). If there is
+// no record, st stays unchanged. Lookup does not follow symbolic links. It returns an
+// error if it cannot read the record or the record is damaged.
 func (o *Owners) Lookup(dir int, name string, st *unix.Stat_t) error {
 	if o.table.beside {
 		return o.Special(dir, name, st)
@@ -131,7 +139,9 @@ func noAttribute(err error) bool {
 	return errors.Is(err, unix.ENODATA) || errors.Is(err, unix.ENOTSUP)
 }
 
-// Value makes st what the value of Attribute says.
+// Value changes st as Lookup does, to the record in value. value is the content of the
+// xattr Attribute. It returns an error if value is damaged. It is for callers that have
+// read the xattrs of a file already.
 func (o *Owners) Value(value []byte, st *unix.Stat_t) error {
 	r, err := Parse(value)
 	if err != nil {
@@ -141,8 +151,9 @@ func (o *Owners) Value(value []byte, st *unix.Stat_t) error {
 	return nil
 }
 
-// Special is Lookup for what is no file and no directory, and, with Beside, for all
-// files. name may be "" for what dir is.
+// Special is Lookup for records in the Table. These are records of files other than
+// regular files and directories. With Beside they are the records of all files. If name
+// is "", the file is dir itself.
 func (o *Owners) Special(dir int, name string, st *unix.Stat_t) error {
 	r, ok, err := o.table.find(dir, name, unix.AT_SYMLINK_NOFOLLOW)
 	if ok {
@@ -151,16 +162,18 @@ func (o *Owners) Special(dir int, name string, st *unix.Stat_t) error {
 	return err
 }
 
-// OwnerOf returns the owner of name in dir, which st describes, and makes st what
-// it is taken for.
+// OwnerOf is Lookup for callers that need the owner only. It returns the owner of name in
+// the directory dir and changes st in the same way.
 func (o *Owners) OwnerOf(dir int, name string, st *unix.Stat_t) (uid, gid uint32, err error) {
 	err = o.Lookup(dir, name, st)
 	return st.Uid, st.Gid, err
 }
 
-// Chown records the owner of name in dir, which is not followed. As chown(2) it
-// clears set-id bits and file capabilities, and an id of all ones stays as it is. With
-// Beside, name may be "" for what dir is.
+// Chown records the owner of name in the directory dir. It does not follow symbolic
+// links. Like chown(2), it clears set-id bits and file capabilities, and an id with all
+// bits set stays unchanged. With Beside name may be "", which means dir itself. The error
+// is that of a system call. It is ENOSPC if the Table is full, and another error if the
+// present record is damaged.
 func (o *Owners) Chown(dir int, name string, uid, gid uint32) error {
 	flags := unix.AT_SYMLINK_NOFOLLOW | unix.AT_EMPTY_PATH
 	var st unix.Stat_t
@@ -181,7 +194,8 @@ func (o *Owners) Chown(dir int, name string, uid, gid uint32) error {
 	return o.write(dir, name, r, st.Mode)
 }
 
-// write records r for name in dir, a file of that mode, which is not followed.
+// write records r for name in the directory dir. mode is the mode of the file. It does
+// not follow symbolic links.
 func (o *Owners) write(dir int, name string, r Record, mode uint32) error {
 	if kind := mode & unix.S_IFMT; !o.table.beside && (kind == unix.S_IFREG || kind == unix.S_IFDIR) {
 		err := writeAttribute(below(dir, name), r, mode)
@@ -196,11 +210,14 @@ func (o *Owners) write(dir int, name string, r Record, mode uint32) error {
 	return o.table.set(k, r)
 }
 
-// Copied gives newName in to, which is a copy of name in from, extended attributes
-// included, the owner of that one. Neither is followed; "." is the directory itself.
+// Copied copies a record in the Table from a file to its copy. The file is name in the
+// directory from, and the copy is newName in the directory to. The caller must have
+// copied the xattrs already, because Copied does not copy a record in an xattr. It does
+// not follow symbolic links. "." means the directory itself. It returns an error if it
+// cannot identify a file or the Table is full.
 func (o *Owners) Copied(from int, name string, to int, newName string) error {
 	r, ok, err := o.table.find(from, name, unix.AT_SYMLINK_NOFOLLOW)
-	// A directory may have been there before, with another owner.
+	// The directory may have existed before, with another owner.
 	if err != nil || !ok && (newName != "." || !o.table.beside) {
 		return err
 	}
@@ -211,7 +228,9 @@ func (o *Owners) Copied(from int, name string, to int, newName string) error {
 	return o.table.set(k, r)
 }
 
-// Mknod makes name in dir stand for a device.
+// Mknod creates name in the directory dir. For a device it creates an empty regular file
+// with a record, because a user namespace may not create devices. The error is that of a
+// system call, or ENOSPC if the Table is full.
 func (o *Owners) Mknod(dir int, name string, mode uint32, dev uint64) error {
 	switch mode & unix.S_IFMT {
 	case unix.S_IFCHR, unix.S_IFBLK:
@@ -224,7 +243,8 @@ func (o *Owners) Mknod(dir int, name string, mode uint32, dev uint64) error {
 	return o.write(dir, name, Record{Type: mode & unix.S_IFMT, Rdev: dev}, unix.S_IFREG|mode&0o7777)
 }
 
-// writeAttribute records r at path, whose last component is not followed.
+// writeAttribute writes r to the xattr of path. It does not follow a symbolic link at
+// path.
 func writeAttribute(path string, r Record, mode uint32) error {
 	if r.plain() {
 		err := unix.Lremovexattr(path, Attribute)

@@ -12,9 +12,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ProbeError says what recording ownership needs and is not there.
+// ProbeError reports a requirement of recorded ownership that is missing on this machine.
 type ProbeError struct {
-	// Probe names what was tried.
+	// Probe names the test that failed, Err is its error. Fix, if not empty, is advice to
+	// the user.
 	Probe string
 	Err   error
 	Fix   string
@@ -39,10 +40,10 @@ const (
 	fixSlack    = "the kernel must let a namespace's root write /proc/PID/timerslack_ns"
 )
 
-// Probe tries what a Supervisor needs, in about a millisecond: a filter with a
-// listener on a thread of this process, the memory of that thread, the place where
-// its identity is kept, and the attribute on the file system of dir. It is called
-// inside the user namespace; the error is a *ProbeError.
+// Probe tests the requirements of a Supervisor, in about a millisecond. It installs a
+// filter with a listener on a thread of this process, reads the memory of that thread,
+// and writes its timer slack. It also writes Attribute to a file in dir. Probe must be
+// called in the user namespace of the steps. The error is a *ProbeError.
 func Probe(dir string) error {
 	if err := probeAttribute(dir); err != nil {
 		return &ProbeError{Probe: "extended attribute " + Attribute + " in " + dir, Err: err, Fix: fixXattr}
@@ -50,7 +51,7 @@ func Probe(dir string) error {
 	return ProbeSystem()
 }
 
-// ProbeBeside is Probe for Owners that keep nothing in attributes.
+// ProbeBeside is Probe for NewBeside. It tests file handles in dir instead of Attribute.
 func ProbeBeside(dir string) error {
 	if err := probeHandles(dir); err != nil {
 		return &ProbeError{Probe: "files of " + dir + ", which has no user attributes, told apart by their handles", Err: err, Fix: fixHandle}
@@ -58,11 +59,13 @@ func ProbeBeside(dir string) error {
 	return ProbeSystem()
 }
 
-// errHandles says that the file system has handles, but not for good.
+// errHandles is returned if the file handles of a file system do not identify one file
+// permanently.
 var errHandles = errors.New("its file handles are not those of one file")
 
-// probeHandles tries whether a file has the same handle by another name, and the next
-// file another one. FUSE and 9P forget a file that is not used, and number it anew.
+// probeHandles tests that a file keeps its handle under another name, and that the next
+// file has another handle. FUSE and 9P are refused, because they forget unused files and
+// give them new numbers later.
 func probeHandles(dir string) error {
 	var fs unix.Statfs_t
 	if err := unix.Statfs(dir, &fs); err != nil {
@@ -101,7 +104,7 @@ func probeHandles(dir string) error {
 	return nil
 }
 
-// ProbeSystem is Probe but for the file system.
+// ProbeSystem is Probe without the test of the file system.
 func ProbeSystem() error {
 	if err := probeCalls(); err != nil {
 		return err
@@ -109,12 +112,13 @@ func ProbeSystem() error {
 	return probeListener()
 }
 
-// probeCalls finds out whether the calls that a Supervisor cannot do without are
-// there, and that a filter for all threads of a step's first process can have a
-// listener (Linux 5.7). None of them does anything here.
+// probeCalls tests that the kernel has the required system calls. It also tests that a
+// filter for all threads of a process can have a listener (Linux 5.7). The calls have no
+// effect here.
 func probeCalls() error {
 	const setModeFilter, flags = 1, 1<<0 | 1<<3 | 1<<4 // TSYNC, NEW_LISTENER, TSYNC_ESRCH
-	// Flags are looked at before the program, which is missing: EFAULT.
+	// The kernel checks the flags before the program. The program is missing, so EFAULT
+	// means that the flags are supported.
 	if _, _, errno := unix.RawSyscall(unix.SYS_SECCOMP, setModeFilter, flags, 0); errno != unix.EFAULT {
 		return &ProbeError{Probe: "seccomp listener for all threads", Err: errno, Fix: fixListener}
 	}
@@ -142,10 +146,10 @@ func probeAttribute(dir string) (err error) {
 	return nil
 }
 
-// probeTimeout is far more than the kernel takes.
+// probeTimeout is much longer than the kernel needs.
 const probeTimeout = 5 * time.Second
 
-// witness is the memory that the probed thread points to.
+// witness is the memory that the argument of the tested call points to.
 var witness = []byte("shale\x00")
 
 func probeListener() error {
@@ -163,7 +167,7 @@ func probeListener() error {
 		fd, err := install(p.bytes())
 		started <- start{fd, err}
 		if err == nil {
-			// Not a raw call: the scheduler must not wait for this thread.
+			// Not a raw call, so that the scheduler does not wait for this thread.
 			n, _, _ := unix.Syscall(unix.SYS_GETPGID, uintptr(unsafe.Pointer(&witness[0])), 0, 0) //nolint:gosec // not a pointer to the kernel
 			ended <- int(n)
 		}
@@ -191,7 +195,8 @@ func probeAnswer(l listener) error {
 	}
 	defer unix.Close(proc) //nolint:errcheck // O_PATH
 	s := &Supervisor{listener: l, proc: proc}
-	// A signal to the thread, as Go's scheduler sends them, has it call again.
+	// If a signal interrupts the call, for example one from Go's scheduler, the thread
+	// calls again.
 	for end := time.Now().Add(probeTimeout); ; {
 		err := s.probeOne()
 		again := errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EINTR)
@@ -201,7 +206,7 @@ func probeAnswer(l listener) error {
 	}
 }
 
-// probeOne answers one call. ENOENT says that it was called off.
+// probeOne answers one call. It returns ENOENT if a signal interrupted the call.
 func (s *Supervisor) probeOne() error {
 	fds := []unix.PollFd{{Fd: int32(s.listener), Events: unix.POLLIN}}
 	ready, err := unix.Poll(fds, int(probeTimeout.Milliseconds()))
@@ -235,8 +240,8 @@ func (s *Supervisor) probeOne() error {
 	return nil
 }
 
-// install puts the calling thread under a filter. It is what a container's first
-// process does in package initproc, for one thread.
+// install installs a filter for the calling thread. Package initproc does the same for
+// all threads of a container's first process.
 func install(code []byte) (int, error) {
 	program := unix.SockFprog{
 		Len:    uint16(len(code) / 8),

@@ -9,24 +9,26 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Attribute is the extended attribute that holds a Record, as containers/storage
-// and fuse-overlayfs have it.
+// Attribute is the xattr that holds a Record. containers/storage and fuse-overlayfs use
+// the same name and format.
 const Attribute = "user.containers.override_stat"
 
-// Record is what a file is taken for.
+// Record is the recorded owner of a file, and its type if the file stands for a device.
 type Record struct {
 	UID, GID uint32
-	// Type is S_IFCHR or S_IFBLK for an empty file that stands for a device,
-	// else 0: the file's own.
+	// Type is S_IFCHR or S_IFBLK for an empty file that stands for a device. It is 0 for
+	// all other files.
 	Type uint32
 	// Rdev is the number of the device.
 	Rdev uint64
 }
 
-// plain tells whether r says nothing that the file does not say by itself.
+// plain reports whether r adds nothing to the metadata of the file: the owner is root and
+// the file is not a device.
 func (r Record) plain() bool { return r == Record{} }
 
-// Override makes st what r says.
+// Override changes the owner in st to that of r. If r is a device, it also changes the
+// type and the number.
 func (r Record) Override(st *unix.Stat_t) {
 	st.Uid, st.Gid = r.UID, r.GID
 	if r.Type != 0 {
@@ -35,8 +37,8 @@ func (r Record) Override(st *unix.Stat_t) {
 	}
 }
 
-// format returns the value of Attribute for a file of that mode:
-// uid:gid:mode:type. The mode is of use to others only; here it is the file's.
+// format returns the value of Attribute for a file with this mode: uid:gid:mode:type.
+// Only other programs read the mode. This package uses the mode of the file itself.
 func (r Record) format(mode uint32) []byte {
 	b := make([]byte, 0, 40)
 	b = strconv.AppendUint(b, uint64(r.UID), 10)
@@ -55,7 +57,8 @@ func (r Record) format(mode uint32) []byte {
 
 var errRecord = errors.New("attribute " + Attribute + " is damaged")
 
-// Parse reads the value of Attribute.
+// Parse parses the value of Attribute. It ignores the mode in it. It returns an error if
+// an owner or a device number is missing or is not a number.
 func Parse(value []byte) (r Record, err error) {
 	uid, rest, ok1 := bytes.Cut(value, []byte(":"))
 	gid, rest, ok2 := bytes.Cut(rest, []byte(":"))

@@ -59,8 +59,9 @@ func FuzzParse(f *testing.F) {
 	})
 }
 
-// asRootOfOneID runs the test again as root of a user namespace with one id, where
-// owners are recorded, unless it runs as root. It tells whether that was done.
+// asRootOfOneID runs the test again as root of a user namespace with one id, in which
+// owners are recorded. If the test is root already, it does nothing. It reports whether
+// it has run the test.
 func asRootOfOneID(t *testing.T) bool {
 	t.Helper()
 	if os.Geteuid() == 0 {
@@ -110,7 +111,7 @@ func TestOwners(t *testing.T) {
 			}
 		}
 	}
-	// What a layer has is found by its path.
+	// Records of a layer are found by path.
 	other := New()
 	named := []Named{{"link", Record{UID: 9, GID: 8}}, {"gone", Record{UID: 1}}, {"../../etc", Record{UID: 1}}}
 	if err := other.Load("layer", dir, func() ([]Named, error) { return named, nil }); err != nil {

@@ -4,8 +4,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// stat answers stat(2) and its like: the kernel's own answer unless something is
-// recorded.
+// stat answers stat(2) and similar calls. If there is no record, the kernel answers.
 func (s *Supervisor) stat(n *notification, dirfd int, path uint64, flags int, out uint64) answer {
 	name, follow, ok := s.statName(n, dirfd, path, flags)
 	if !ok {
@@ -23,7 +22,8 @@ func (s *Supervisor) stat(n *notification, dirfd int, path uint64, flags int, ou
 	return fail(s.write(n, out, bytesOf(&st)))
 }
 
-// statName finds what a call that describes a file means.
+// statName returns the name of the file that such a call describes, as Supervisor.name
+// does. ok is false if the kernel must answer.
 func (s *Supervisor) statName(n *notification, dirfd int, path uint64, flags int) (name []byte, follow, ok bool) {
 	tid := int(n.pid)
 	var text []byte

@@ -14,21 +14,23 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Start says what a step starts as.
+// Start has the initial state of a step, for Serve. UID and GID are the ids of its first
+// process, as in the image. They need not be mapped. Owners must not be nil.
 type Start struct {
 	Tier     Tier
 	UID, GID uint32
 	// Groups are the supplementary groups.
 	Groups []uint32
 	Owners *Owners
-	// Upper is the directory that takes the changes of the step's root file
-	// system, "" if that is no overlay.
+	// Upper is the upper directory of the step's root file system. It is "" if that is
+	// not an overlay.
 	Upper string
 	// Logger may be nil.
 	Logger *slog.Logger
 }
 
-// Supervisor answers the calls of one step.
+// Supervisor answers the system calls of one step that set or show owners. Serve runs a
+// Supervisor for the time of the step.
 type Supervisor struct {
 	listener listener
 	tier     Tier
@@ -36,13 +38,12 @@ type Supervisor struct {
 	table    *Table
 	logger   *slog.Logger
 
-	// proc is the builder's /proc, in which threads have the numbers that
-	// notifications give them. It is the thread's working directory once the
-	// step runs.
+	// proc is the builder's /proc. Notifications identify threads by their numbers in it.
+	// While the step runs, it is the working directory of the supervisor's thread.
 	proc int
-	// root is the step's root directory, once it runs.
+	// root is the step's root directory. It is set when the step begins to run.
 	root int
-	// upper is Start.Upper, -1 for none.
+	// upper is the open directory Start.Upper, or -1.
 	upper int
 	fast  *fast
 	tags  tags
@@ -52,9 +53,10 @@ type Supervisor struct {
 	attr [64]byte
 }
 
-// Serve answers on the listener, which it owns, until no process is left that
-// could ask, and returns how often each call was made. On error whoever makes a
-// call that the filter hands over gets ENOSYS: the caller ends the step then.
+// Serve answers the system calls that arrive at the listener fd. It takes ownership of fd
+// and closes it. Serve returns when no process of the step is left, or after an error. It
+// returns the number of calls by system call. After an error, every call that the filter
+// passes on fails with ENOSYS, so the caller must end the step.
 func Serve(fd int, start Start) (Stats, error) {
 	if start.Logger == nil {
 		start.Logger = slog.New(slog.DiscardHandler)
@@ -73,8 +75,8 @@ func Serve(fd int, start Start) (Stats, error) {
 	}
 	done := make(chan error)
 	go func() {
-		// Never unlocked: the thread has a root directory of its own and ends
-		// with the step.
+		// The thread is never unlocked, because it has a root directory of its own. It
+		// ends with the step.
 		runtime.LockOSThread()
 		done <- s.serve()
 	}()
@@ -90,7 +92,7 @@ func (s *Supervisor) serve() (err error) {
 		}
 		s.close()
 	}()
-	// The thread is to have a root and a working directory of its own.
+	// The thread needs a root directory and a working directory of its own.
 	if err := unix.Unshare(unix.CLONE_FS); err != nil {
 		return fmt.Errorf("separate the supervisor: %w", err)
 	}
@@ -125,14 +127,15 @@ func (s *Supervisor) loop() error {
 		for err = s.listener.send(&r); errors.Is(err, unix.EINTR); err = s.listener.send(&r) {
 			continue
 		}
-		// ENOENT: killed meanwhile. EINPROGRESS cannot be: nothing was answered.
+		// ENOENT: the caller was killed. EINPROGRESS is impossible, because no answer was
+		// sent before.
 		if err != nil && !errors.Is(err, unix.ENOENT) {
 			return fmt.Errorf("answer a system call: %w", err)
 		}
 	}
 }
 
-// wakesWhenDeserted tells whether receiving ends by itself when no process is left
+// wakesWhenDeserted reports whether a receiving thread wakes when no process is left
 // (Linux 6.11).
 func wakesWhenDeserted() bool {
 	major, minor := kernelVersion()
@@ -163,9 +166,11 @@ func (s *Supervisor) answer(n *notification) (answer, error) {
 	return c.handle(s, n), nil
 }
 
-// prepare answers while the container is made: what its first process does then is
-// ours and not the step's. The user that it changes to, and gives its standard
-// streams to, exists nowhere but here. Its first program is the step's.
+// prepare answers calls before the step's first program is executed. They come from the
+// first process of the container, which is part of the builder. That process changes to
+// the step's user and gives it the standard streams. The user is not mapped, so prepare
+// reports success for these calls. The first program that the process executes is that of
+// the step.
 func (s *Supervisor) prepare(n *notification) (answer, error) {
 	switch int(n.nr) {
 	case unix.SYS_SETUID, unix.SYS_SETGID, unix.SYS_SETREUID, unix.SYS_SETREGID, unix.SYS_SETRESUID,
@@ -180,7 +185,7 @@ func (s *Supervisor) prepare(n *notification) (answer, error) {
 	return goOn, nil
 }
 
-// isFirst tells whether a process is number 1 of its namespace.
+// isFirst reports whether a process has number 1 in its pid namespace.
 func (s *Supervisor) isFirst(pid int) (bool, error) {
 	text, err := s.status(pid, "NSpid:")
 	if err != nil {
@@ -190,8 +195,9 @@ func (s *Supervisor) isFirst(pid int) (bool, error) {
 	return len(f) > 0 && string(f[len(f)-1]) == "1", nil
 }
 
-// begin takes the thread into the step's mount namespace. It stays out of the
-// step's other namespaces: nothing in there can see or signal it.
+// begin moves the supervisor's thread into the mount namespace of the step. The thread
+// stays outside the step's other namespaces, so that no process of the step can see it or
+// send it a signal.
 func (s *Supervisor) begin(pid int) error {
 	if err := s.writeSlack(pid, slack); err != nil {
 		return fmt.Errorf("mark a process (timerslack_ns): %w", err)
@@ -209,12 +215,12 @@ func (s *Supervisor) begin(pid int) error {
 	if err := errors.Join(err, unix.Close(ns)); err != nil {
 		return fmt.Errorf("enter the step's mounts: %w", err)
 	}
-	unix.Umask(0) // this thread's
+	unix.Umask(0) // changes only this thread
 	s.fast.run()
 	return s.home()
 }
 
-// home makes the step's root the thread's.
+// home makes the step's root directory the root directory of the supervisor's thread.
 func (s *Supervisor) home() error {
 	err := unix.Fchdir(s.root)
 	if err == nil {
@@ -229,15 +235,16 @@ func (s *Supervisor) home() error {
 	return nil
 }
 
-// follow makes a thread's root directory this one's, until back is called.
+// follow changes the root directory of the supervisor's thread to that of the thread tid,
+// until back is called.
 func (s *Supervisor) follow(tid int) (back func()) {
 	var buf [2]byte
 	at := strconv.Itoa(tid) + "/root"
 	if n, err := unix.Readlinkat(s.proc, at, buf[:]); err != nil || n == 1 && buf[0] == '/' {
-		return func() {} // or it has ended
+		return func() {} // the root is the step's, or the thread has ended
 	}
 	if err := unix.Chroot(at); err != nil {
-		return func() {} // or it has ended
+		return func() {} // the thread has ended
 	}
 	return func() {
 		if err := s.home(); err != nil {
@@ -246,10 +253,10 @@ func (s *Supervisor) follow(tid int) (back func()) {
 	}
 }
 
-// Stats counts the calls of a step by their numbers.
+// Stats maps numbers of system calls to the number of calls in a step. It is for the log.
 type Stats map[int]uint64
 
-// Total is the number of calls.
+// Total returns the number of all calls.
 func (t Stats) Total() (sum uint64) {
 	for _, n := range t {
 		sum += n

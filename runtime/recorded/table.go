@@ -8,20 +8,21 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// tableMax bounds a Table, some 100 MB: a step that makes links without end must
-// not take the builder's memory.
+// tableMax limits the number of records in a Table, about 100 MB. A step that creates
+// links without end must not fill the builder's memory.
 const tableMax = 1 << 20
 
-// besideMax is tableMax for a table that has all files.
+// besideMax is tableMax for a Table that holds the records of all files.
 const besideMax = 1 << 22
 
-// errTableFull is ENOSPC to a step.
+// errTableFull is reported to a step as ENOSPC.
 var errTableFull = fmt.Errorf("too many files with recorded owners: %w", unix.ENOSPC)
 
-// key identifies a file: its inode number and time of birth, which no later file
-// of the same number has. A file system that knows no such times is told apart by
-// its device number, and only holds for one step. In a table that has all files it is
-// the inode number and what the file's handle comes to, see Table.beside.
+// key identifies a file by inode number and time of birth. No later file with the same
+// inode number has the same time. If the file system does not record times of birth, the
+// key has the device number instead. Such a key is valid during one step only. In a Table
+// for all files the key has the inode number and a hash of the file handle, see
+// Table.beside.
 type key struct {
 	ino   uint64
 	sec   int64
@@ -40,15 +41,15 @@ func keyOf(st *unix.Statx_t) key {
 	return k
 }
 
-// Table has the records of files that cannot hold one. It is safe for concurrent
-// use; the zero value is empty.
+// Table holds the records of files that cannot have one in an xattr. The zero value is an
+// empty Table. A Table is safe for concurrent use.
 type Table struct {
-	// beside is set where the file system has no user attributes, and the table
-	// has the records of all files. Then the time of birth does not do: a file that
-	// is made, given away and removed within one tick of the clock has the number
-	// and the time of the next one. A file handle has the generation of the inode
-	// as well (name_to_handle_at(2)), and file systems without times of birth, such
-	// as NFS 3, have handles.
+	// beside is set if the file system does not support user xattrs. Then the Table holds
+	// the records of all files. For these files the time of birth is not precise enough.
+	// If a file is created, gets an owner and is removed within one tick of the clock,
+	// the next file can have the same inode number and time. A file handle also has the
+	// generation of the inode (name_to_handle_at(2)). File systems without times of
+	// birth, for example NFS 3, have handles too.
 	beside bool
 
 	index tableIndex
@@ -68,7 +69,7 @@ func (t *Table) get(k key) (Record, bool) {
 	return r, ok
 }
 
-// set writes r down; a plain one is forgotten.
+// set stores r for the file k. If r is plain, it removes the record.
 func (t *Table) set(k key, r Record) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -95,8 +96,8 @@ func (t *Table) most() int {
 	return tableMax
 }
 
-// key identifies name in the directory dir; "" is dir itself. Of flags
-// AT_SYMLINK_NOFOLLOW counts.
+// key returns the key of name in the directory dir. If name is "", the file is dir
+// itself. AT_SYMLINK_NOFOLLOW is the only flag with an effect.
 func (t *Table) key(dir int, name string, flags int) (key, error) {
 	var st unix.Statx_t
 	if err := unix.Statx(dir, name, flags|unix.AT_EMPTY_PATH, keyMask, &st); err != nil {
@@ -110,12 +111,12 @@ func (t *Table) key(dir int, name string, flags int) (key, error) {
 		case !errors.Is(err, unix.EOPNOTSUPP) && !errors.Is(err, unix.EOVERFLOW):
 			return key{}, err
 		}
-		// In a step there are others than the store's, /proc above all.
+		// In a step there are file systems without handles, for example /proc.
 	}
 	return keyOf(&st), nil
 }
 
-// find returns the record of name in the directory dir, as key finds it.
+// find returns the record of name in the directory dir. The arguments are those of key.
 func (t *Table) find(dir int, name string, flags int) (Record, bool, error) {
 	if t.empty() {
 		return Record{}, false, nil

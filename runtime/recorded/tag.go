@@ -9,18 +9,19 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Which credentials a thread believes to have is a number in its timer slack
-// (/proc/PID/timerslack_ns, proc_pid_timerslack_ns(5)): it is the thread's own,
-// threads and forks inherit it, programs keep it. So there is no table of
-// processes to keep, no race with forks and nothing to clean up. Some microseconds
-// more or less before a timer fires are all the effect it has.
+// The credentials of a thread are stored as a number in its timer slack
+// (/proc/PID/timerslack_ns, proc_pid_timerslack_ns(5)). Each thread has its own slack,
+// new threads and forks inherit it, and executed programs keep it. So the supervisor
+// needs no table of processes, has no race with forks and nothing to clean up. The only
+// side effect is that timers may fire some microseconds earlier or later.
 
-// slack is the kernel's default. Above it stand the numbers of credentials; a
-// thread without one has those that the step began with.
+// slack is the kernel's default, in nanoseconds. Larger values are slack plus the number
+// of credentials. A thread with the default has the credentials with which the step
+// began.
 const slack = 50_000
 
-// maxTags bounds how many different credentials one step can have, maxTagBytes
-// their size: each may have 65,536 groups.
+// maxTags limits the number of different credentials in one step. maxTagBytes limits
+// their size, because each may have 65,536 groups.
 const (
 	maxTags     = 1 << 16
 	maxTagBytes = 64 << 20
@@ -28,17 +29,17 @@ const (
 
 var errTags = fmt.Errorf("too many different credentials in one step: %w", unix.EAGAIN)
 
-// tagged is what a number stands for: credentials, or a change of them that
-// takes place if a program was executed.
+// tagged is an entry for one number. It has credentials, or a pending change of them that
+// depends on whether the thread has executed a program.
 type tagged struct {
 	creds   creds
 	pending bool
-	// then are the credentials after the program dev:ino was executed.
+	// then are the credentials if the program dev:ino was executed.
 	then     creds
 	dev, ino uint64
 }
 
-// key makes equal entries one.
+// key returns the same string for equal entries, so that they get one number.
 func (t *tagged) key() string {
 	b := t.creds.appendKey(nil)
 	if t.pending {
@@ -49,11 +50,11 @@ func (t *tagged) key() string {
 	return string(b)
 }
 
-// tags are the numbers of one step.
+// tags has the entries of one step.
 type tags struct {
 	list  []tagged
 	index map[string]int
-	// bytes is about the memory that they take.
+	// bytes is the approximate size of the entries in memory.
 	bytes int
 }
 
@@ -75,7 +76,8 @@ func (t *tags) number(e tagged) (int, error) {
 	return len(t.list), nil
 }
 
-// at returns what a slack stands for, nil for the step's first credentials.
+// at returns the entry for a value of the timer slack. It returns nil for the credentials
+// with which the step began.
 func (t *tags) at(slackNow int) *tagged {
 	i := slackNow - slack - 1
 	if i < 0 || i >= len(t.list) {
@@ -84,8 +86,8 @@ func (t *tags) at(slackNow int) *tagged {
 	return &t.list[i]
 }
 
-// creds returns the credentials of a thread. After a program with set-id bits
-// they are settled here: the thread executed it or it did not.
+// creds returns the credentials of a thread. If a change is pending, creds finds out
+// whether the thread has executed the program, and ends the pending state.
 func (s *Supervisor) creds(tid int) (creds, error) {
 	if len(s.tags.list) == 0 {
 		return s.first, nil
@@ -108,7 +110,7 @@ func (s *Supervisor) creds(tid int) (creds, error) {
 	return c, s.setCreds(tid, c)
 }
 
-// runs tells whether a thread executes the file.
+// runs reports whether the thread executes the file dev:ino.
 func (s *Supervisor) runs(tid int, dev, ino uint64) bool {
 	var st unix.Stat_t
 	err := unix.Fstatat(s.proc, strconv.Itoa(tid)+"/exe", &st, 0)
@@ -145,7 +147,8 @@ func (s *Supervisor) readSlack(tid int) (int, error) {
 	return strconv.Atoi(string(bytes.TrimSpace(buf[:n])))
 }
 
-// writeSlack needs CAP_SYS_NICE over the thread, which its namespace's root has.
+// writeSlack needs CAP_SYS_NICE for the thread. Root of the thread's user namespace has
+// it.
 func (s *Supervisor) writeSlack(tid, n int) error {
 	fd, err := unix.Openat(s.proc, strconv.Itoa(tid)+"/timerslack_ns", unix.O_WRONLY|unix.O_CLOEXEC, 0)
 	if err != nil {

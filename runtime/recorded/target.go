@@ -13,21 +13,21 @@ import (
 
 const (
 	pathMax  = unix.PathMax
-	pageSize = 4096 // the least there is; more only costs a second piece
+	pageSize = 4096 // the smallest page size; with larger pages only one more piece is read
 )
 
 func fdArg(arg uint64) int    { return int(int32(arg)) }
 func idArg(arg uint64) uint32 { return uint32(arg) }
 
-// read copies memory of a thread. Whether it still was the caller's is for
-// valid to tell, before anything is done by it.
+// read copies memory of the thread tid. The thread may have ended and its number may be
+// in use again. Before the caller of read acts on the data, it must call listener.valid.
 func read(tid int, at uint64, into []byte) (int, error) {
 	if len(into) == 0 {
 		return 0, nil
 	}
 	local := []unix.Iovec{{Base: &into[0]}}
 	local[0].SetLen(len(into))
-	// The kernel gives all or nothing of a piece, so pieces end with pages.
+	// The kernel copies a piece completely or not at all, so each piece ends with a page.
 	first := min(len(into), pageSize-int(at%pageSize))
 	remote := []unix.RemoteIovec{{Base: uintptr(at), Len: first}}
 	if rest := len(into) - first; rest > 0 {
@@ -40,7 +40,8 @@ func read(tid int, at uint64, into []byte) (int, error) {
 	return n, err
 }
 
-// string reads a path into s.text.
+// string reads a path of a thread into s.text. It returns ENAMETOOLONG for a path longer
+// than PATH_MAX, and EFAULT for one that cannot be read.
 func (s *Supervisor) string(tid int, at uint64) ([]byte, error) {
 	n, err := read(tid, at, s.text[:])
 	if err != nil {
@@ -56,9 +57,9 @@ func (s *Supervisor) string(tid int, at uint64) ([]byte, error) {
 	return nil, unix.EFAULT
 }
 
-// write copies data into the caller's memory. The file of that memory is opened
-// before it is certain that the caller still waits: its number may be another's
-// one day, the file may not.
+// write copies data into the caller's memory. It opens the memory before it calls
+// listener.valid. The thread number may be reused later, but the open file belongs to the
+// same thread.
 func (s *Supervisor) write(n *notification, at uint64, data []byte) error {
 	fd, err := unix.Openat(s.proc, strconv.Itoa(int(n.pid))+"/mem", unix.O_WRONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -82,13 +83,13 @@ func bytesOf[T any](v *T) []byte {
 	return unsafe.Slice((*byte)(unsafe.Pointer(v)), unsafe.Sizeof(*v)) //nolint:gosec // plain data that goes to a C program
 }
 
-// status returns a line of a thread's status, without its name.
+// status returns the line called name of a thread's status file, without the name.
 func (s *Supervisor) status(tid int, name string) ([]byte, error) {
 	return s.line(strconv.Itoa(tid)+"/status", name)
 }
 
-// namesOnly tells whether the descriptor that a call is about is there but only names
-// a file (O_PATH), so that few calls take it.
+// namesOnly reports whether the file descriptor in the first argument was opened with
+// O_PATH. Few calls accept such a descriptor.
 func (s *Supervisor) namesOnly(n *notification) bool {
 	text, err := s.line(strconv.Itoa(int(n.pid))+"/fdinfo/"+strconv.Itoa(fdArg(n.args[0])), "flags:")
 	if err != nil {
@@ -98,14 +99,15 @@ func (s *Supervisor) namesOnly(n *notification) bool {
 	return err == nil && flags&unix.O_PATH != 0
 }
 
-// line returns a line of a file of /proc, without its name.
+// line returns the line called name of a file in /proc, without the name. It returns
+// ENOENT if there is no such line.
 func (s *Supervisor) line(file, name string) ([]byte, error) {
 	fd, err := unix.Openat(s.proc, file, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, err
 	}
 	defer unix.Close(fd) //nolint:errcheck // read only
-	// Who is in thousands of groups has a long one.
+	// If the thread is in thousands of groups, the status file has a long line.
 	for buf, got := make([]byte, 4096), 0; ; {
 		n, err := unix.Read(fd, buf[got:])
 		if err != nil {
@@ -124,7 +126,7 @@ func (s *Supervisor) line(file, name string) ([]byte, error) {
 	}
 }
 
-// lineOf finds the line that begins with name and returns the rest of it.
+// lineOf returns the rest of the first complete line that begins with name.
 func lineOf(text []byte, name string) ([]byte, bool) {
 	for len(text) > 0 {
 		line, rest, complete := bytes.Cut(text, []byte("\n"))
@@ -136,7 +138,7 @@ func lineOf(text []byte, name string) ([]byte, bool) {
 	return nil, false
 }
 
-// base names, below /proc, what a path of a thread begins at.
+// appendBase appends the path, below /proc, at which a relative path of a thread starts.
 func appendBase(b []byte, tid, dirfd int) []byte {
 	b = strconv.AppendInt(b, int64(tid), 10)
 	if dirfd == unix.AT_FDCWD {
@@ -151,8 +153,9 @@ var (
 	devFD      = []byte("/dev/fd/")
 )
 
-// climbs tells whether a path below a thread's directory in /proc leads out of it
-// again. There this thread is in the builder's /proc, above which the host is.
+// climbs reports whether a path below a thread's directory in /proc leads out of that
+// directory. There it would reach the builder's /proc, and then the host's root
+// directory.
 func climbs(path []byte) bool {
 	depth := 0
 	for part := range bytes.SplitSeq(path, []byte("/")) {
@@ -169,8 +172,8 @@ func climbs(path []byte) bool {
 	return false
 }
 
-// ownPath is the part of a path that means the thread itself which is to be found
-// below its directory in /proc.
+// ownPath reports whether path refers to the thread itself, as /proc/self/ or /dev/stdout
+// do. It returns the matching path below the thread's directory in /proc.
 func ownPath(path []byte) (below string, rest []byte, ok bool) {
 	for _, p := range []struct {
 		prefix []byte
@@ -191,10 +194,11 @@ func ownPath(path []byte) (below string, rest []byte, ok bool) {
 	return "", nil, false
 }
 
-// name writes into s.path, with a NUL at its end, how this thread reaches path of
-// another one: absolute paths as they are, the root being the same, others through
-// /proc, which is the working directory. What means the thread itself is named by
-// its number.
+// name translates path, as the thread tid uses it, to a path for the supervisor's thread.
+// It writes the result to s.path, with a NUL at the end. Absolute paths stay unchanged,
+// because both threads have the same root directory. Relative paths go through /proc,
+// which is the working directory. In paths that refer to the thread itself, the thread's
+// number replaces self.
 func (s *Supervisor) name(tid, dirfd int, path []byte) []byte {
 	b := s.path[:0]
 	switch {
@@ -213,13 +217,14 @@ func (s *Supervisor) name(tid, dirfd int, path []byte) []byte {
 	return append(b, 0)
 }
 
-// errMagic says that a path leads through one of /proc's own links, which this
-// thread would follow as itself.
+// errMagic is returned if a path leads through a magic link in /proc. The kernel would
+// resolve such a link for the supervisor's thread instead of the caller.
 var errMagic = unix.ELOOP
 
-// find opens what a path of a thread names, to act on it. Of the links of /proc
-// only those to the thread's own directories and descriptors are followed. "" is
-// what dirfd is. The caller checks that the notification is valid.
+// find opens the file that a thread calls path with O_PATH. Of the magic links in /proc,
+// it follows only those to the thread's own directories and file descriptors. If path is
+// empty, the file is dirfd. The caller must call listener.valid before it acts on the
+// file.
 func (s *Supervisor) find(tid, dirfd int, path []byte, flags uint64) (int, error) {
 	at := unix.AT_FDCWD
 	if len(path) == 0 || path[0] != '/' {
@@ -244,8 +249,8 @@ func (s *Supervisor) find(tid, dirfd int, path []byte, flags uint64) (int, error
 	}
 }
 
-// findOwn opens a descriptor that a thread names by /proc/self/fd; other links
-// there stay closed.
+// findOwn opens a file descriptor that a thread names as /proc/self/fd/N. It refuses
+// other links below /proc/self.
 func (s *Supervisor) findOwn(tid int, name []byte) (int, error) {
 	number, ok := bytes.CutPrefix(name, append(strconv.AppendInt(nil, int64(tid), 10), "/fd/"...))
 	fd, err := strconv.Atoi(string(number))
@@ -255,12 +260,12 @@ func (s *Supervisor) findOwn(tid int, name []byte) (int, error) {
 	return unix.Openat(s.proc, string(appendBase(nil, tid, fd)), unix.O_PATH|unix.O_CLOEXEC, 0)
 }
 
-// own names a descriptor of this process.
+// own returns the path of a file descriptor of this process, below /proc.
 func own(fd int) string { return "self/fd/" + strconv.Itoa(fd) }
 
 var attributeName = append([]byte(Attribute), 0)
 
-// record reads the record of the file of that name, NUL at its end.
+// record returns the record of the file name. name must end with a NUL.
 func (s *Supervisor) record(name []byte, follow bool) (Record, bool) {
 	flags := unix.AT_SYMLINK_NOFOLLOW
 	if follow {
@@ -287,12 +292,12 @@ func (s *Supervisor) record(name []byte, follow bool) (Record, bool) {
 	return r, ok && err == nil
 }
 
-// recordOf reads the record of an open file.
+// recordOf returns the record of an open file.
 func (s *Supervisor) recordOf(fd int) (Record, bool) {
 	return s.record(append([]byte(own(fd)), 0), true)
 }
 
-// setRecord records r for an open file of that mode.
+// setRecord records r for an open file with this mode.
 func (s *Supervisor) setRecord(fd int, mode uint32, r Record) error {
 	var err error
 	if kind := mode & unix.S_IFMT; !s.table.beside && (kind == unix.S_IFREG || kind == unix.S_IFDIR) {
@@ -323,9 +328,10 @@ func (s *Supervisor) setRecord(fd int, mode uint32, r Record) error {
 	return s.table.set(k, r)
 }
 
-// keyBelow is the key of a file in the upper directory itself. Overlayfs goes on
-// showing the inode number of the lower file that was copied up, but not for ever,
-// and who packs the upper directory sees the other one.
+// keyBelow returns the key of the file in the upper directory itself, if it differs from
+// the key shown in the overlay. After a copy-up overlayfs still shows the inode number of
+// the lower file, but not permanently. Code that packs the upper directory sees the
+// number of the upper file.
 func (s *Supervisor) keyBelow(fd int, shown key) (key, bool) {
 	if s.upper < 0 {
 		return key{}, false
@@ -341,6 +347,6 @@ func (s *Supervisor) keyBelow(fd int, shown key) (key, bool) {
 	}
 	defer unix.Close(real) //nolint:errcheck // O_PATH
 	k, err := s.table.key(real, "", 0)
-	// The time of birth is the upper file's in both views.
+	// Both views show the time of birth of the upper file.
 	return k, err == nil && k != shown && k.sec == shown.sec && k.nsec == shown.nsec
 }

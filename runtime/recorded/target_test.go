@@ -8,8 +8,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// What a thread calls its own is below its number in the builder's /proc, and
-// never above that.
+// Paths that refer to the thread itself must lead to the directory with its number in the
+// builder's /proc, and never above it.
 func TestName(t *testing.T) {
 	tests := []struct {
 		name  string
@@ -47,14 +47,14 @@ func TestLineOf(t *testing.T) {
 			t.Errorf("%s is %q, %v", name, got, ok)
 		}
 	}
-	for _, name := range []string{"Seccomp:", "Umask:"} { // not complete, not there
+	for _, name := range []string{"Seccomp:", "Umask:"} { // incomplete, missing
 		if got, ok := lineOf(text, name); ok {
 			t.Errorf("%s is %q", name, got)
 		}
 	}
 }
 
-// A step cannot fill the builder's memory with lists of groups.
+// A step must not fill the builder's memory with lists of groups.
 func TestTagsBounded(t *testing.T) {
 	var all tags
 	for i := range maxTags {

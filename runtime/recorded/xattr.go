@@ -8,8 +8,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The attribute with the record is not shown: who copies attributes would copy
-// owners by accident. Nor can it be set.
+// The xattr with the record is hidden from steps. Otherwise programs that copy xattrs
+// would copy the owner by mistake. Steps cannot set it either.
 
 func listxattr(follow bool) func(*Supervisor, *notification) answer {
 	return func(s *Supervisor, n *notification) answer {
@@ -20,7 +20,7 @@ func listxattr(follow bool) func(*Supervisor, *notification) answer {
 
 func flistxattr(s *Supervisor, n *notification) answer {
 	if s.namesOnly(n) {
-		return goOn // and fail as the kernel has it
+		return goOn // the kernel returns the error
 	}
 	return s.listxattr(n, fdArg(n.args[0]), 0, unix.AT_EMPTY_PATH)
 }
@@ -61,8 +61,8 @@ func (s *Supervisor) listxattr(n *notification, dirfd int, path uint64, flags in
 	return value(len(names))
 }
 
-// setxattr also answers for access lists that name ids which are not here: no
-// layer has access lists, so nothing is lost but a refusal.
+// setxattr also reports success for access control lists with ids that are not mapped. No
+// layer contains access control lists, so only the error of the kernel is lost.
 func setxattr(s *Supervisor, n *notification) answer {
 	name, err := s.string(int(n.pid), n.args[1])
 	if err != nil {
@@ -79,8 +79,8 @@ func setxattr(s *Supervisor, n *notification) answer {
 	return goOn
 }
 
-// Entries of an access list, linux/posix_acl_xattr.h: a version, then tag,
-// permissions and id of each.
+// Format of an access control list, from linux/posix_acl_xattr.h: a version, and then
+// entries with tag, permissions and id.
 const (
 	aclHeader = 4
 	aclEntry  = 8

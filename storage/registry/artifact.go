@@ -16,21 +16,22 @@ import (
 	"go.podman.io/image/v5/types"
 )
 
-// maxConfig bounds the config of an artifact.
+// maxConfig is the maximum size of a config in bytes.
 const maxConfig = 64 << 20
 
-// Artifact is what a manifest describes, be it an image or something else that is
-// kept like one. It is safe for concurrent use.
+// Artifact is an image, or another object that is stored as a manifest with blobs, for
+// example an exported build cache. The caller must close it. It is safe for concurrent
+// use.
 type Artifact struct {
-	// Manifest and Config are as they are kept.
+	// Manifest and Config are the bytes at the source.
 	Manifest, Config []byte
 
 	src types.ImageSource
 }
 
-// OpenArtifact opens what ref, a complete name, stands for at its registry. Of an
-// index it takes the entry for the platform. A name that is not there gives
-// ErrNotFound.
+// OpenArtifact opens the artifact that ref, a complete name, refers to at its registry.
+// If ref refers to an index, it opens the entry for the platform, or returns ErrPlatform
+// if there is none. The error wraps ErrNotFound if there is no such name.
 func (c *Client) OpenArtifact(ctx context.Context, ref string, platform ocispec.Platform) (*Artifact, error) {
 	named, err := parseName(ref)
 	if err != nil {
@@ -47,7 +48,7 @@ func (c *Client) OpenArtifact(ctx context.Context, ref string, platform ocispec.
 	return a, nil
 }
 
-// OpenArtifactLayout is OpenArtifact for PATH[:TAG|@DIGEST], a directory in OCI
+// OpenArtifactLayout is like OpenArtifact for PATH[:TAG|@DIGEST], a directory in OCI
 // layout.
 func (c *Client) OpenArtifactLayout(ctx context.Context, where string, platform ocispec.Platform) (*Artifact, error) {
 	ref, _, dgst, err := openLayout(where)
@@ -111,7 +112,7 @@ func (a *Artifact) config(ctx context.Context, info types.BlobInfo) (_ []byte, e
 	return data, nil
 }
 
-// blob streams a blob. The end of the stream is io.EOF only when its digest was
+// blob returns the content of a blob. The reader returns io.EOF only if the digest is
 // right.
 func (a *Artifact) blob(ctx context.Context, info types.BlobInfo) (io.ReadCloser, error) {
 	if err := info.Digest.Validate(); err != nil {
@@ -124,8 +125,8 @@ func (a *Artifact) blob(ctx context.Context, info types.BlobInfo) (io.ReadCloser
 	return &verifiedBlob{ReadCloser: r, verifier: info.Digest.Verifier(), digest: info.Digest}, nil
 }
 
-// Layer streams a blob uncompressed. The end of the stream is io.EOF only when the
-// digest of the blob was right.
+// Layer returns the uncompressed content of a blob. The reader returns io.EOF only if the
+// digest of the blob is right. The caller must close it.
 func (a *Artifact) Layer(ctx context.Context, desc ocispec.Descriptor) (io.ReadCloser, error) {
 	r, err := a.blob(ctx, types.BlobInfo{Digest: desc.Digest, Size: desc.Size, URLs: nil, MediaType: desc.MediaType})
 	if err != nil {
@@ -142,7 +143,7 @@ func (a *Artifact) Layer(ctx context.Context, desc ocispec.Descriptor) (io.ReadC
 // Close ends the connection.
 func (a *Artifact) Close() error { return a.src.Close() }
 
-// stacked closes what a stream reads from with it.
+// stacked is a reader that reads from another one and closes both.
 type stacked struct {
 	io.Reader
 	above, below io.Closer
@@ -151,7 +152,7 @@ type stacked struct {
 // Close implements io.Closer.
 func (s *stacked) Close() error { return errors.Join(s.above.Close(), s.below.Close()) }
 
-// verifiedBlob compares the digest at the end.
+// verifiedBlob verifies the digest of a blob at its end.
 type verifiedBlob struct {
 	io.ReadCloser
 	verifier digest.Verifier

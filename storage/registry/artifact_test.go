@@ -22,7 +22,7 @@ import (
 
 const artifactType = "application/vnd.test.config.v1+json"
 
-// artifact is a manifest with one layer that says content.
+// artifact returns a manifest with one layer that contains content.
 func artifact(t *testing.T, content string) registry.Prepared {
 	t.Helper()
 	config, layer := []byte(`{"about":"`+content+`"}`), []byte(content)
@@ -78,7 +78,7 @@ func TestTagAfterCheck(t *testing.T) {
 	if got, err := c.Digest(t.Context(), name); err != nil || got != before {
 		t.Errorf("the name stands for %s, %v, want %s", got, err, before)
 	}
-	// All but the tag is there.
+	// Everything but the tag has been pushed.
 	if _, err := c.OpenArtifact(t.Context(), server.addr+"/cache/app@"+digest.FromBytes(refused.Manifest).String(), amd64); err != nil {
 		t.Error(err)
 	}
@@ -126,7 +126,8 @@ func TestLayoutWrite(t *testing.T) {
 		}
 		return len(files)
 	}
-	// Nothing is old yet; then what has no tag goes, if it is of that type.
+	// The first sweep finds no old object. Unused blobs are removed by each of the
+	// others, manifests without a tag only if their config has that type.
 	sweep := func(configType string, after time.Time) int {
 		t.Helper()
 		if err := l.Sweep(t.Context(), configType, after); err != nil {
@@ -149,7 +150,7 @@ func TestLayoutWrite(t *testing.T) {
 			t.Errorf("%s was damaged: %v", tag, err)
 		}
 	}
-	// A manifest that cannot be read: nothing is removed.
+	// If a manifest cannot be read, no blob is removed.
 	main, err := l.Digest("main")
 	if err != nil {
 		t.Fatal(err)

@@ -8,10 +8,10 @@ import (
 	"path/filepath"
 )
 
-// authFile returns the file of logins to use in place of the default ones, ""
-// for those. Without a runtime directory the first of them is that of the user
-// id in /run/containers; in a user namespace this is root's, which the user may
-// not read, and which would end every request there.
+// authFile returns the auth.json to use instead of the default files, or "" if these can
+// be used. If XDG_RUNTIME_DIR is not set, the first default file is
+// /run/containers/UID/auth.json. In a user namespace UID is 0, so that file belongs to
+// root. The user may not read it, and every request would fail because of that.
 func authFile() string {
 	if os.Getenv("XDG_RUNTIME_DIR") != "" {
 		return ""
@@ -26,14 +26,14 @@ func authFile() string {
 	}
 	f, err := os.Open(fmt.Sprintf("/run/containers/%d/auth.json", os.Geteuid()))
 	if err == nil {
-		_ = f.Close() // read only
+		_ = f.Close() // opened for reading only
 	}
 	return instead(err, filepath.Join(config, "containers", "auth.json"), filepath.Join(docker, "config.json"))
 }
 
-// instead returns the first of others that exists, or else the first, when
-// the file that was opened with this error is not to be read, and "" when it
-// is, or is not there.
+// instead returns "" if opened, the error of opening a file, is not a permission error:
+// the file is readable or does not exist. Otherwise it returns the first of others that
+// exists, or others[0] if none exists.
 func instead(opened error, others ...string) string {
 	if !errors.Is(opened, fs.ErrPermission) {
 		return ""

@@ -14,8 +14,8 @@ import (
 	"github.com/shale-build/shale/internal/stall"
 )
 
-// Blob fetches a layer of the image ref, a complete name. The caller verifies
-// what it reads.
+// Blob fetches a blob of the image ref, a complete name. The caller must verify the
+// content and close the reader.
 func (c *Client) Blob(ctx context.Context, ref string, desc ocispec.Descriptor) (io.ReadCloser, error) {
 	named, err := parseName(ref)
 	if err != nil {
@@ -37,7 +37,8 @@ func (c *Client) Blob(ctx context.Context, ref string, desc ocispec.Descriptor) 
 	return blobReader{r, src}, nil
 }
 
-// openBlob fetches a blob. The stream ends when ctx does, or with stall.ErrStalled.
+// openBlob fetches a blob. Reads fail after ctx is done, or with stall.ErrStalled if the
+// transfer stalls.
 func openBlob(ctx context.Context, src types.ImageSource, info types.BlobInfo, known types.BlobInfoCache) (io.ReadCloser, error) {
 	ctx, watch := stall.New(ctx)
 	r, _, err := src.GetBlob(ctx, info, known)
@@ -60,7 +61,7 @@ func (b *watchedBlob) Close() error {
 	return b.body.Close()
 }
 
-// openSource is ref.NewImageSource, which may ask a registry for a token.
+// openSource calls ref.NewImageSource, which may fetch a token from the registry.
 func openSource(ctx context.Context, ref types.ImageReference, sys *types.SystemContext) (types.ImageSource, error) {
 	var src types.ImageSource
 	err := answered(ctx, func(ctx context.Context) (err error) {
@@ -70,7 +71,7 @@ func openSource(ctx context.Context, ref types.ImageReference, sys *types.System
 	return src, err
 }
 
-// readManifest is the manifest of an image, and its type.
+// readManifest returns the manifest of an image and its media type.
 func readManifest(ctx context.Context, one *image.UnparsedImage) (data []byte, mediaType string, err error) {
 	err = answered(ctx, func(ctx context.Context) (err error) {
 		data, mediaType, err = one.Manifest(ctx)
@@ -79,8 +80,8 @@ func readManifest(ctx context.Context, one *image.UnparsedImage) (data []byte, m
 	return data, mediaType, err
 }
 
-// answered asks for something small, whose whole answer must come within the time
-// that may pass before the first byte of another one.
+// answered calls ask, which fetches something small. The whole answer must arrive within
+// the time limit that other transfers have for their first byte.
 func answered(ctx context.Context, ask func(context.Context) error) error {
 	ctx, watch := stall.New(ctx)
 	defer watch.Stop()

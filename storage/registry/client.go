@@ -19,7 +19,8 @@ import (
 
 const defaultUserAgent = "shale"
 
-// Client talks to registries. It is safe for concurrent use.
+// Client reads from and writes to registries, archives and OCI layouts. It is safe for
+// concurrent use.
 type Client struct {
 	store  *storage.Store
 	opts   Options
@@ -27,8 +28,8 @@ type Client struct {
 	memory func() *blobs.Memory
 }
 
-// New makes a client. The store may be nil for what needs none: Candidates,
-// Resolve, ResolveLayout, Login and Logout.
+// New returns a client. The store may be nil. Without a store Pull, PullLayout, Load,
+// Save, Push and SourceOf return an error, and Holds and Maker must not be called.
 func New(store *storage.Store, opts Options) *Client {
 	c := &Client{store: store, opts: opts, logger: opts.Logger}
 	if c.logger == nil {
@@ -38,7 +39,7 @@ func New(store *storage.Store, opts Options) *Client {
 	return c
 }
 
-// openMemory opens what is remembered of compressed layers beside the layers.
+// openMemory opens the records of compressed layers, which are kept next to the layers.
 func (c *Client) openMemory() *blobs.Memory {
 	if c.store == nil {
 		return blobs.OpenMemory("")
@@ -50,14 +51,15 @@ func (c *Client) openMemory() *blobs.Memory {
 	return blobs.OpenMemory(dir)
 }
 
-// Maker compresses layers of the store and remembers what they gave.
+// Maker returns a Maker that compresses layers of the store and remembers the resulting
+// blobs. The client must have a store.
 func (c *Client) Maker() *blobs.Maker {
 	return &blobs.Maker{Open: c.store.OpenDiff, Memory: c.memory(), Logger: c.logger}
 }
 
 var errNoStore = errors.New("no store is open")
 
-// system is what go.podman.io/image is told about the user's wishes.
+// system returns the options of c in the form of go.podman.io/image.
 func (c *Client) system() *types.SystemContext {
 	sys := &types.SystemContext{
 		AuthFilePath:                c.opts.AuthFile,
@@ -81,7 +83,7 @@ func (c *Client) system() *types.SystemContext {
 		sys.DockerInsecureSkipTLSVerify = types.NewOptionalBool(!*c.opts.TLSVerify)
 	}
 	if c.store != nil {
-		// Beside the layers there is room; /tmp may be small.
+		// The file system of the layers has enough space. /tmp may be small.
 		if dir, err := c.store.StateDir("tmp"); err == nil {
 			sys.BigFilesTemporaryDir = dir
 		}
@@ -89,8 +91,8 @@ func (c *Client) system() *types.SystemContext {
 	return sys
 }
 
-// systemFor is for reading: it adds the platform that is picked from a
-// multi-platform image.
+// systemFor returns the options for reading an image. They include the platform to select
+// from a multi-platform image; the zero platform is that of this machine.
 func (c *Client) systemFor(platform ocispec.Platform) *types.SystemContext {
 	sys := c.system()
 	if c.opts.PullTLSVerify != nil {
@@ -104,8 +106,8 @@ func (c *Client) systemFor(platform ocispec.Platform) *types.SystemContext {
 	return sys
 }
 
-// policy is what policy.json says about the signatures of images that come in.
-// Where there is no such file everything is accepted, as docker does.
+// policy returns the signature policy for images that are read, from policy.json. If
+// there is no such file, all images are accepted, as by docker.
 func (c *Client) policy(sys *types.SystemContext) (*signature.PolicyContext, error) {
 	policy, err := signature.DefaultPolicy(sys)
 	if c.opts.SignaturePolicy == "" && errors.Is(err, configfile.ErrConfigFileNotFound) {

@@ -1,9 +1,10 @@
-// Package registry moves images between the store, registries and archives.
+// Package registry copies images between the store, registries, archives and OCI layouts.
 //
-// Its nouns are those of package storage plus a Source, an image that is written
-// somewhere without having to be recorded in the store, and Resolved, what a
-// name stands for at a registry. All of it goes through go.podman.io/image, so
-// registries.conf, policy.json, auth.json, certs.d and credential helpers mean
-// what they mean to podman, buildah and skopeo. Layers are streamed out of the
-// store and compressed on the way; no copies are kept.
+// It uses the types of package storage and adds two of its own. A Source is an image to
+// be written, which need not be recorded in the store. Resolved is the result of looking
+// up a name at a registry.
+//
+// All transfers use go.podman.io/image. So registries.conf, policy.json, auth.json,
+// certs.d and credential helpers have the same meaning as for podman, buildah and skopeo.
+// Layers are streamed out of the store and compressed on the way. No copies are kept.
 package registry

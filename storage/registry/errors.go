@@ -10,7 +10,8 @@ import (
 	imgref "go.podman.io/image/v5/docker/reference"
 )
 
-// explain says what failed and, where it is known, what to do about it.
+// explain adds the failed action, the image's name and, if the cause is known, advice to
+// err. If err is nil, it returns nil.
 func explain(what string, named imgref.Named, err error) error {
 	if err == nil {
 		return nil
@@ -55,8 +56,8 @@ func containsAny(text string, parts ...string) bool {
 	return false
 }
 
-// isImmutableTag tells that a registry does not let a tag be moved, in the words
-// of Google's and Amazon's registries, and of Harbor.
+// isImmutableTag reports whether err means that a registry does not allow a tag to be
+// moved. It knows the messages of Google's registry, of Amazon's, and of Harbor.
 func isImmutableTag(err error) bool {
 	return err != nil && containsAny(err.Error(), "The repository has enabled tag immutability",
 		"cannot be overwritten because the tag is immutable", "configured as immutable")

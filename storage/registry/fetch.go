@@ -22,9 +22,9 @@ import (
 	"github.com/shale-build/shale/storage/blobs"
 )
 
-// fetcher brings the layers of an image into the store before the image is
-// recorded. A layer is downloaded, checked, decompressed and unpacked in one
-// stream, several of them at once; then they are recorded in their order.
+// fetcher copies the layers of an image into the store before the image is recorded. Each
+// layer is downloaded, verified, decompressed and unpacked in one stream. Several layers
+// are fetched at the same time. Then they are recorded in their order.
 type fetcher struct {
 	client   *Client
 	src      types.ImageSource
@@ -32,13 +32,13 @@ type fetcher struct {
 	progress Progress
 }
 
-// fetches is how many layers are unpacked at once.
+// fetches is the number of layers that are fetched at the same time.
 const fetches = 3
 
-// layerTypes are the types of layers, with OCI's names for them. An image must have
-// no others. Layers that need not be distributed are asked for at the image's own
-// registry, too: the addresses in their descriptors (urls) are an image's way to have
-// any host asked that the builder reaches.
+// layerTypes maps the supported media types of layers to those of OCI. An image must not
+// have layers of other types. Non-distributable layers are also fetched from the image's
+// own registry. The URLs in their descriptors are ignored: with them an image could make
+// the builder send requests to any host that it can reach.
 var layerTypes = map[string]string{
 	manifest.DockerV2SchemaLayerMediaTypeUncompressed: ocispec.MediaTypeImageLayer,
 	manifest.DockerV2Schema2LayerMediaType:            ocispec.MediaTypeImageLayerGzip,
@@ -53,8 +53,8 @@ var layerTypes = map[string]string{
 	ocispec.MediaTypeImageLayerNonDistributableZstd:   ocispec.MediaTypeImageLayerZstd, //nolint:staticcheck // as above
 }
 
-// wanted is a layer of the image: its blob as the manifest has it, and what the
-// config says that is in it, which has to be checked.
+// wanted is a layer of an image: the blob in the manifest, and the diffID in the config,
+// which must be verified.
 type wanted struct {
 	blob   ocispec.Descriptor
 	diffID digest.Digest
@@ -81,7 +81,7 @@ func (f *fetcher) config(ctx context.Context, info types.BlobInfo) (_ []byte, er
 	return data, nil
 }
 
-// all stages and records the missing layers.
+// all fetches the layers that the store does not have, and records them.
 func (f *fetcher) all(ctx context.Context, list []*wanted) (err error) {
 	parent, list, err := f.present(list)
 	if err != nil {
@@ -109,12 +109,13 @@ func (f *fetcher) all(ctx context.Context, list []*wanted) (err error) {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	// What came whole is kept in any case: another attempt goes on from there.
+	// Also after an error, record the layers that are complete: the next attempt need not
+	// fetch them again.
 	return errors.Join(err, f.record(ctx, parent, list))
 }
 
-// present walks up the layers that are here already and returns the topmost of them
-// with what is missing.
+// present returns the topmost layer of list that the store has on top of the layers below
+// it, and the layers above it, which are missing.
 func (f *fetcher) present(list []*wanted) (parent string, missing []*wanted, err error) {
 	for i, w := range list {
 		if !f.is(w) {
@@ -130,8 +131,8 @@ func (f *fetcher) present(list []*wanted) (parent string, missing []*wanted, err
 	return parent, nil, nil
 }
 
-// is reports whether it is known, because it was computed here, that the blob has
-// the layer that the config names.
+// is reports whether the blob is known to contain the layer that the config claims,
+// because that was computed on this machine before.
 func (f *fetcher) is(w *wanted) bool {
 	return f.client.unpacked(w.blob.Digest, w.diffID) || f.known.UncompressedDigest(w.blob.Digest) == w.diffID
 }
@@ -146,7 +147,8 @@ func (f *fetcher) stage(ctx context.Context, w *wanted) error {
 	return f.matches(w, w.staged.DiffID())
 }
 
-// open reads a layer, from the store if its content is there on other layers.
+// open stages a layer. If the store has its content on another parent, it is read from
+// there. Otherwise it is fetched.
 func (f *fetcher) open(ctx context.Context, w *wanted) (err error) {
 	store := f.client.store
 	if f.is(w) {
@@ -200,7 +202,8 @@ func (f *fetcher) tell(w *wanted, current int64, done bool) {
 	}
 }
 
-// counted tells how much has been read of a blob.
+// counted counts the bytes that have been read from a blob, and calls tell with the
+// number.
 type counted struct {
 	r    io.Reader
 	tell func(int64)
@@ -223,8 +226,9 @@ func (c *counted) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// whole is a decompressed blob that ends with io.EOF only when the blob was read to
-// its end, where it is verified. Decompressors stop where they have what they want.
+// whole is the content of a compressed blob. A decompressor may stop before the end of
+// the blob, but the blob is verified only at its end. So whole reads the rest before it
+// returns io.EOF.
 type whole struct {
 	plain io.Reader
 	blob  *counted
@@ -241,19 +245,20 @@ func (w *whole) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// The beginnings of compressed streams (RFC 1952, RFC 8878).
+// The first bytes of compressed streams (RFC 1952, RFC 8878).
 var (
 	gzipMagic = []byte{0x1f, 0x8b, 0x08}
 	zstdMagic = []byte{0x28, 0xb5, 0x2f, 0xfd}
 )
 
-// Blocks that are decompressed ahead.
+// The size and number of blocks that gzip decompresses ahead.
 const (
 	aheadSize   = 256 << 10
 	aheadBlocks = 8
 )
 
-// decompress goes by the content, as docker does, and tells its media type.
+// decompress returns the uncompressed content of r and the media type of r as a layer.
+// Like docker, it detects the compression from the content.
 func decompress(r io.Reader) (io.ReadCloser, string, error) {
 	head := make([]byte, len(zstdMagic))
 	n, err := io.ReadFull(r, head)

@@ -26,7 +26,7 @@ import (
 	"github.com/shale-build/shale/storage/storetest"
 )
 
-// forged is an image whose parts need not fit together.
+// forged is an image whose parts may contradict each other.
 type forged struct {
 	mediaType string
 	manifest  []byte
@@ -35,7 +35,7 @@ type forged struct {
 
 func (f forged) digest() digest.Digest { return digest.FromBytes(f.manifest) }
 
-// layerTar is a layer of one file, in plain form and compressed.
+// layerTar returns a layer with one file, uncompressed and compressed.
 func layerTar(t *testing.T, name string, level int) (plain, packed []byte) {
 	t.Helper()
 	var buf, zipped bytes.Buffer
@@ -62,8 +62,8 @@ func layerTar(t *testing.T, name string, level int) (plain, packed []byte) {
 	return buf.Bytes(), zipped.Bytes()
 }
 
-// forge makes an image of a layer for each of names, with what change makes of the
-// config and the manifest.
+// forge returns an image with one layer for each of names. change may modify the config
+// and the manifest.
 func forge(t *testing.T, level int, names []string, change func(config, manifest map[string]any)) forged {
 	t.Helper()
 	f := forged{mediaType: ocispec.MediaTypeImageManifest, blobs: map[digest.Digest][]byte{}}
@@ -95,7 +95,7 @@ func forge(t *testing.T, level int, names []string, change func(config, manifest
 	return f
 }
 
-// serveForged is a registry of one repository that has images under tags.
+// serveForged starts a registry with one repository, which has images under their tags.
 func serveForged(t *testing.T, images map[string]forged) string {
 	t.Helper()
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -137,8 +137,8 @@ const schema1 = `{"schemaVersion":1,"name":"img","tag":"x","architecture":"amd64
 "fsLayers":[{"blobSum":"sha256:a3ed95caeb02ffe68cdd9fd84406680ae93d633cb16422d00e8a7c22955b46d4"}],
 "history":[{"v1Compatibility":"{\"id\":\"e45a5af57b00862e5ef5782a9925979a02ba2b12dff832fd0991335f4a11e5c5\",\"os\":\"linux\",\"architecture\":\"amd64\"}"}]}`
 
-// An image whose parts say different things of it is refused in words, before it
-// has a name and before a step could be built on it.
+// An image whose parts contradict each other is refused with a clear error. This happens
+// before it has a name and before a step could be built on it.
 func TestImagesThatLie(t *testing.T) {
 	one, two := []string{"one"}, []string{"one", "two"}
 	other := digest.FromString("other").String()
@@ -150,7 +150,7 @@ func TestImagesThatLie(t *testing.T) {
 	tests := map[string]struct {
 		image forged
 		want  string
-		// late is set for what is seen when the layers are unpacked.
+		// late is true for errors that are found only when the layers are unpacked.
 		late bool
 	}{
 		"more diff_ids":         {forge(t, 6, one, setDiffIDs([]string{diffID("one"), diffID("two")})), "the manifest has 1 layers and the config names 2", false},
@@ -195,8 +195,8 @@ func TestImagesThatLie(t *testing.T) {
 	}
 }
 
-// Layers come from the image's registry alone. Addresses in their descriptors are not
-// asked, whatever the layers' type.
+// Layers are fetched only from the image's registry. The URLs in their descriptors are
+// not used, whatever the type of the layers.
 func TestLayersOfOtherHosts(t *testing.T) {
 	var asked atomic.Int32
 	other := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { asked.Add(1) }))
@@ -230,8 +230,8 @@ func TestLayersOfOtherHosts(t *testing.T) {
 	}
 }
 
-// Two images may have one config and different blobs: the config of a well-known
-// image beside blobs of somebody else's.
+// Two images may have the same config but other blobs. So an attacker could combine the
+// config of a well-known image with other blobs.
 func TestPullOtherBlobsOfAConfig(t *testing.T) {
 	legit, again := forge(t, 6, []string{"one", "two"}, nil), forge(t, 1, []string{"one", "two"}, nil)
 	ids := []digest.Digest{}
@@ -261,14 +261,14 @@ func TestPullOtherBlobsOfAConfig(t *testing.T) {
 	if img, err := s.Image(ref + ":legit"); err != nil || img.Digest != legit.digest() {
 		t.Errorf("after that %+v, %v", img, err)
 	}
-	// The same layers, compressed otherwise.
+	// This image has the same layers with another compression.
 	if img, err := pull("@" + again.digest().String()); err != nil || img.ID != first.ID {
 		t.Errorf("pulled %+v, %v, want %s", img, err, first.ID)
 	}
 	if layers, err := s.Layers(); err != nil || len(layers) != 2 {
 		t.Errorf("%d layers, %v, want 2", len(layers), err)
 	}
-	// What is remembered of blobs is what they had.
+	// Holds accepts only the blobs that contain the layer.
 	for _, test := range []struct {
 		image forged
 		want  bool
@@ -283,7 +283,7 @@ func TestPullOtherBlobsOfAConfig(t *testing.T) {
 	}
 }
 
-// archiveOf is an OCI archive with entries of its index.
+// archiveOf returns an OCI archive whose index has the entries.
 func archiveOf(t *testing.T, f forged, entries ...ocispec.Descriptor) []byte {
 	t.Helper()
 	index, err := json.Marshal(map[string]any{"schemaVersion": 2, "manifests": entries})
@@ -310,8 +310,8 @@ func archiveOf(t *testing.T, f forged, entries ...ocispec.Descriptor) []byte {
 	return buf.Bytes()
 }
 
-// A name with a digest belongs to the image with that digest, whatever an archive
-// or another tool says.
+// A name with a digest belongs to the image with that digest. An archive or another tool
+// cannot change that.
 func TestLoadTakesNoDigest(t *testing.T) {
 	f := forge(t, 6, []string{"evil"}, nil)
 	wellKnown := digest.FromString("the real one")
@@ -345,7 +345,7 @@ func TestLoadTakesNoDigest(t *testing.T) {
 		if err != nil || len(images) != 1 || !slices.Equal(images[0].Names, []string{own}) {
 			t.Fatalf("loaded %+v, %v", images, err)
 		}
-		// Another tool may have let an image have the name.
+		// Another tool may have given that name to an image.
 		if err := s.Library().AddNames(images[0].ID, []string{pinned}); err != nil {
 			t.Fatal(err)
 		}
@@ -358,7 +358,7 @@ func TestLoadTakesNoDigest(t *testing.T) {
 	})
 }
 
-// The manifest of a layout is compared with its digest, as other blobs are.
+// The manifest of a layout is verified against its digest, as other blobs are.
 func TestLayoutWithSwappedManifest(t *testing.T) {
 	good, evil := forge(t, 6, []string{"good"}, nil), forge(t, 6, []string{"evil"}, nil)
 	dir := t.TempDir()
@@ -394,7 +394,7 @@ func TestLayoutWithSwappedManifest(t *testing.T) {
 	}
 }
 
-// A FIFO in the place of a layout's file is not waited for.
+// If a file of a layout is a FIFO, shale does not wait for it.
 func TestLayoutOfFIFOs(t *testing.T) {
 	good := forge(t, 6, []string{"good"}, nil)
 	blob := func(d digest.Digest) string { return filepath.Join("blobs", "sha256", d.Encoded()) }

@@ -16,9 +16,10 @@ import (
 	"github.com/shale-build/shale/storage"
 )
 
-// ResolveLayout is Resolve for PATH[:TAG|@DIGEST], a directory in OCI layout.
-// Without a tag it is the only image there, or the one with the tag latest.
-// Ref of the result is PATH@DIGEST.
+// ResolveLayout is like Resolve for PATH[:TAG|@DIGEST], a directory in OCI layout.
+// Without a tag and a digest, it takes the only image of the layout, or else the image
+// with the tag latest. Ref of the result is PATH@DIGEST. The error wraps ErrNotFound if
+// the layout or the image does not exist.
 func (c *Client) ResolveLayout(ctx context.Context, where string, platform ocispec.Platform) (Resolved, error) {
 	ref, path, dgst, err := openLayout(where)
 	if err != nil {
@@ -33,8 +34,8 @@ func (c *Client) ResolveLayout(ctx context.Context, where string, platform ocisp
 	return res, nil
 }
 
-// PullLayout is Pull for PATH[:TAG|@DIGEST], a directory in OCI layout. The image
-// gets no name.
+// PullLayout is like Pull for PATH[:TAG|@DIGEST], a directory in OCI layout. The image
+// gets no name. The error wraps ErrNotFound if the layout or the image does not exist.
 func (c *Client) PullLayout(ctx context.Context, where string, opts PullOptions) (storage.Image, error) {
 	ref, _, dgst, err := openLayout(where)
 	if err != nil {
@@ -47,8 +48,8 @@ func (c *Client) PullLayout(ctx context.Context, where string, opts PullOptions)
 	return img, nil
 }
 
-// openLayout finds an image of a layout, with the directory's path and the digest
-// that the image's manifest or index must have.
+// openLayout finds an image in a layout. It returns the reference, the absolute path of
+// the directory and the digest that the image's manifest or index must have.
 func openLayout(where string) (_ types.ImageReference, path string, _ digest.Digest, err error) {
 	path, tag, dgst := splitLayout(where)
 	if path, err = filepath.Abs(path); err != nil {
@@ -75,8 +76,9 @@ func openLayout(where string) (_ types.ImageReference, path string, _ digest.Dig
 	return ref, path, entries[i].ManifestDescriptor.Digest, nil
 }
 
-// checkFiles returns an error if an index or a blob of a layout is not a file: opening
-// a FIFO waits for a writer (fifo(7)). Missing files are no error here.
+// checkFiles returns an error if an index or a blob of a layout is not a regular file,
+// because opening a FIFO waits for a writer (fifo(7)). A missing file is not an error
+// here.
 func checkFiles(dir string) error {
 	for _, name := range []string{ocispec.ImageIndexFile, ocispec.ImageLayoutFile} {
 		if info, err := os.Stat(filepath.Join(dir, name)); err == nil && !info.Mode().IsRegular() {
@@ -120,8 +122,8 @@ func pick(entries []layout.ListResult, tag string, dgst digest.Digest) (int, err
 	return 0, fmt.Errorf("%w: no image with the tag %q among %d", ErrNotFound, tag, len(entries))
 }
 
-// splitLayout takes PATH[:TAG|@DIGEST] apart. A path may have colons too: what
-// follows the last one is a tag only when it has no slash.
+// splitLayout splits PATH[:TAG|@DIGEST]. A path may contain colons, too: the part after
+// the last colon is a tag only if it has no slash.
 func splitLayout(where string) (path, tag string, dgst digest.Digest) {
 	if i := strings.LastIndexByte(where, '@'); i >= 0 {
 		if d, err := digest.Parse(where[i+1:]); err == nil {

@@ -22,16 +22,19 @@ import (
 	"github.com/shale-build/shale/storage/blobs"
 )
 
-// Layout is a directory in OCI layout, to which no other process writes through a Layout
-// until it is closed. Images are added to it meanwhile, through blobs.Layout.
+// Layout is a directory in OCI layout that is open for writing. Until Close, no other
+// process writes to it through a Layout. Other processes may still add images through
+// blobs.Layout.
 type Layout struct {
 	dir  string
 	lock *os.File
 	to   *blobs.Layout
 }
 
-// OpenLayout makes dir if it does not exist and waits until no other process writes to
-// it. On a file system without locks only one at a time must.
+// OpenLayout opens the layout in dir and locks it. It creates dir if it does not exist.
+// It waits while another process has locked the layout. If the file system does not
+// support locks, the layout is not locked, and the caller must ensure that there is only
+// one writer.
 func (c *Client) OpenLayout(ctx context.Context, dir string) (*Layout, error) {
 	abs, err := filepath.Abs(dir)
 	if err != nil {
@@ -52,10 +55,10 @@ func (c *Client) OpenLayout(ctx context.Context, dir string) (*Layout, error) {
 	return l, nil
 }
 
-// Close unlocks it.
+// Close releases the lock.
 func (l *Layout) Close() error { return errors.Join(l.lock.Close(), l.to.Close()) }
 
-// Digest returns the digest of the manifest that has a tag, "" if none has.
+// Digest returns the digest of the manifest with a tag, or "" if there is none.
 func (l *Layout) Digest(tag string) (digest.Digest, error) {
 	index, err := l.to.Index()
 	if err != nil {
@@ -69,7 +72,9 @@ func (l *Layout) Digest(tag string) (digest.Digest, error) {
 	return "", nil
 }
 
-// Write writes src under a tag. Blobs that are there already are not written again.
+// Write writes src to the layout and gives it a tag. Blobs that the layout has already
+// are not written again. If another manifest has the tag, it stays in the index without a
+// tag.
 func (l *Layout) Write(ctx context.Context, src Prepared, tag string, progress Progress) error {
 	if err := l.write(ctx, src, tag, progress); err != nil {
 		return fmt.Errorf("write OCI layout %s: %w", l.dir, err)
@@ -101,7 +106,7 @@ func (l *Layout) write(ctx context.Context, src Prepared, tag string, progress P
 		Annotations: map[string]string{ocispec.AnnotationRefName: tag},
 	}
 	return l.to.ChangeIndex(ctx, func(index *ocispec.Index) {
-		// What had the tag stays without one until it is removed, as in a registry.
+		// As in a registry, the old manifest of the tag stays until Sweep removes it.
 		for i, m := range index.Manifests {
 			if m.Annotations[ocispec.AnnotationRefName] == tag {
 				index.Manifests[i].Annotations = maps.Clone(m.Annotations)
@@ -135,13 +140,14 @@ func (l *Layout) copyBlob(ctx context.Context, src Prepared, blob ocispec.Descri
 	return nil
 }
 
-// maxManifest bounds what Sweep reads of one manifest, in bytes.
+// maxManifest is the size to which Sweep reads a manifest, in bytes.
 const maxManifest = 64 << 20
 
-// Sweep removes manifests without a tag whose config is of a media type, and blobs
-// that nothing in the layout refers to any more, but not what was written, or taken as
-// written, after a time: it may be for an index.json that is about to be written, or
-// somebody may be reading it. Where something cannot be read nothing is removed.
+// Sweep removes two kinds of objects: manifests without a tag whose config has the media
+// type configType, and blobs that no manifest or index in the layout refers to. It keeps
+// objects that were written after the given time, or that a writer found in place after
+// it. Another process may be about to add those to index.json, or may be reading them. If
+// a manifest cannot be read, Sweep returns an error and does not remove any blobs.
 func (l *Layout) Sweep(ctx context.Context, configType string, after time.Time) error {
 	if err := l.sweep(ctx, configType, after); err != nil {
 		return fmt.Errorf("remove unused blobs of OCI layout %s: %w", l.dir, err)
@@ -175,7 +181,7 @@ func (l *Layout) sweep(ctx context.Context, configType string, after time.Time) 
 	return s.remove(after)
 }
 
-// sweeper finds out which blobs of a layout are used.
+// sweeper finds the blobs of a layout that are in use.
 type sweeper struct {
 	root *os.Root
 	used map[digest.Digest]bool
@@ -185,6 +191,7 @@ func blobPath(d digest.Digest) string {
 	return path.Join(ocispec.ImageBlobsDir, d.Algorithm().String(), d.Encoded())
 }
 
+// old reports whether a blob was last written before the time after, or does not exist.
 func (s *sweeper) old(d digest.Digest, after time.Time) bool {
 	if d.Validate() != nil {
 		return false
@@ -193,7 +200,7 @@ func (s *sweeper) old(d digest.Digest, after time.Time) bool {
 	return errors.Is(err, fs.ErrNotExist) || err == nil && info.ModTime().Before(after)
 }
 
-// node is what manifests and indexes name.
+// node contains the references of a manifest or an index.
 type node struct {
 	Config    *ocispec.Descriptor  `json:"config"`
 	Layers    []ocispec.Descriptor `json:"layers"`
@@ -202,7 +209,7 @@ type node struct {
 	Subject   *ocispec.Descriptor  `json:"subject"`
 }
 
-// blobs are those that are not manifests.
+// blobs returns the descriptors of n that are not manifests.
 func (n node) blobs() []ocispec.Descriptor {
 	list := slices.Concat(n.Layers, n.Blobs)
 	if n.Config != nil {
@@ -241,8 +248,8 @@ func (s *sweeper) configType(m ocispec.Descriptor) string {
 	return n.Config.MediaType
 }
 
-// mark goes from a manifest or an index to all that it names. Those that are not
-// there are not followed.
+// mark marks a manifest or an index and everything that it refers to as used. It ignores
+// manifests that are not in the layout.
 func (s *sweeper) mark(m ocispec.Descriptor) error {
 	if s.used[m.Digest] {
 		return nil
@@ -270,7 +277,7 @@ func (s *sweeper) mark(m ocispec.Descriptor) error {
 	return nil
 }
 
-// remove deletes the blobs that are not used.
+// remove deletes the blobs that are not used and that were written before the time after.
 func (s *sweeper) remove(after time.Time) error {
 	return fs.WalkDir(s.root.FS(), ocispec.ImageBlobsDir, func(name string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {

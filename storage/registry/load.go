@@ -20,12 +20,14 @@ import (
 	"github.com/shale-build/shale/storage"
 )
 
-// annotationImageName is what containerd and docker call an image in a layout.
+// annotationImageName is the annotation in which containerd and docker keep the name of
+// an image in a layout.
 const annotationImageName = "io.containerd.image.name"
 
-// Load reads an archive, OCI or docker, compressed or not, into the store and
-// returns its images with the names they have there and no others that the store may
-// have for them. It is spooled beside the store first.
+// Load reads an OCI or docker archive, compressed or not, into the store. It returns the
+// images of the archive, with only those names that they have in the archive. If it
+// fails, it returns the images that it has loaded so far. The archive is first copied to
+// a temporary file next to the store.
 func (c *Client) Load(ctx context.Context, r io.Reader, opts PullOptions) ([]storage.Image, error) {
 	dir, remove, err := c.tempDir(ctx)
 	if err != nil {
@@ -49,7 +51,7 @@ func (c *Client) load(ctx context.Context, r io.Reader, dir string, opts PullOpt
 	case err != nil:
 		return nil, err
 	case docker:
-		// An archive of both kinds has its names here for certain.
+		// If an archive is of both kinds, use manifest.json: it always has the names.
 		return c.loadDocker(ctx, file, opts)
 	case !oci:
 		return nil, errors.New("not an image archive: it has neither manifest.json nor index.json")
@@ -64,7 +66,7 @@ func (c *Client) load(ctx context.Context, r io.Reader, dir string, opts PullOpt
 	return c.loadLayout(ctx, tree, opts)
 }
 
-// spool writes the archive down uncompressed, so that it can be read at random.
+// spool writes the archive to a file, uncompressed, so that it can be read in any order.
 func spool(ctx context.Context, r io.Reader, file string) (err error) {
 	plain, _, err := compression.AutoDecompress(&cancelReader{ReadCloser: io.NopCloser(r), ctx: ctx})
 	if err != nil {
@@ -82,7 +84,8 @@ func spool(ctx context.Context, r io.Reader, file string) (err error) {
 	return nil
 }
 
-// contents tells what kinds of archive a file is.
+// contents reports whether a file is a docker archive and whether it is an OCI archive.
+// It may be both.
 func contents(ctx context.Context, file string) (docker, oci bool, err error) {
 	err = eachEntry(ctx, file, func(h *tar.Header, _ io.Reader) error {
 		switch path.Clean(h.Name) {
@@ -120,8 +123,8 @@ func eachEntry(ctx context.Context, file string, visit func(*tar.Header, io.Read
 	}
 }
 
-// unpackLayout unpacks the regular files of a layout and nothing else: an archive
-// may come from anybody.
+// unpackLayout unpacks only the regular files of a layout, because the archive is not
+// trusted.
 func unpackLayout(ctx context.Context, file, dir string) error {
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return err
@@ -210,7 +213,7 @@ func (c *Client) loadLayout(ctx context.Context, dir string, opts PullOptions) (
 	return images, nil
 }
 
-// namedOnly returns img with names alone.
+// namedOnly returns img with exactly these names.
 func namedOnly(img storage.Image, names []imgref.Named) storage.Image {
 	img.Names = nil
 	for _, name := range names {
@@ -219,8 +222,9 @@ func namedOnly(img storage.Image, names []imgref.Named) storage.Image {
 	return img
 }
 
-// layoutNames reads the name out of the annotations of an index. A bare word is
-// only a tag, of what nobody says; a name without a registry is one of here.
+// layoutNames returns the image name in the annotations of an index entry. A value
+// without ":" or "/" is only a tag: the repository is unknown, so there is no name. A
+// name without a registry gets the registry localhost.
 func layoutNames(annotations map[string]string) []imgref.Named {
 	name := annotations[annotationImageName]
 	if name == "" {

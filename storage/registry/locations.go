@@ -9,12 +9,12 @@ import (
 	"go.podman.io/image/v5/types"
 )
 
-// locations knows in which repositories of which registries a blob is, so that it
-// can be mounted from there. It is shared with podman, buildah and skopeo.
+// locations records which repositories of which registries have a blob, so that the blob
+// can be mounted from there. podman, buildah and skopeo use the same records.
 type locations struct{ types.BlobInfoCache }
 
-// opened is a cache that is kept open: one that is opened for every question waits
-// for itself when several are asked at once.
+// opened is a cache that can be kept open. Otherwise the cache is opened for each lookup,
+// and simultaneous lookups in one process wait for each other.
 type opened interface {
 	Open()
 	Close()
@@ -34,10 +34,10 @@ func (l locations) close() {
 	}
 }
 
-// compressed records how a blob is compressed: what is not known to be of some
-// compression is never mounted. The library's interface for it is internal
-// (go.podman.io/image/v5 v5.41.2, internal/blobinfocache.BlobInfoCache2); where it
-// is not as expected, blobs are sent instead of mounted.
+// compressed records how a blob is compressed, because blobs of unknown compression are
+// never mounted. The library's interface for this is internal (go.podman.io/image/v5
+// v5.41.2, internal/blobinfocache.BlobInfoCache2). If a version has another interface,
+// blobs are uploaded instead of mounted.
 func (l locations) compressed(blob digest.Digest, mediaType string) {
 	kind := "uncompressed"
 	switch {

@@ -13,8 +13,9 @@ import (
 	"go.podman.io/image/v5/types"
 )
 
-// Login asks the registry whether it accepts the credentials and remembers them
-// if so, in auth.json or with the credential helper that is configured.
+// Login checks the credentials with the registry. If the registry accepts them, Login
+// stores them in auth.json or with the configured credential helper. The error wraps
+// ErrUnauthorized if the registry rejects them.
 func (c *Client) Login(ctx context.Context, login Login) error {
 	key := authKey(login.Registry)
 	if key == "" || login.Username == "" {
@@ -42,7 +43,7 @@ func explainLogin(host string, err error) error {
 	return fmt.Errorf("log in to %s: %w", host, err)
 }
 
-// LoggedIn returns the user name that is remembered for a registry, "" for none.
+// LoggedIn returns the user name that is stored for a registry, or "" if there is none.
 func (c *Client) LoggedIn(registry string) (string, error) {
 	creds, err := config.GetCredentials(c.authSystem(), authKey(registry))
 	if err != nil {
@@ -51,7 +52,8 @@ func (c *Client) LoggedIn(registry string) (string, error) {
 	return creds.Username, nil
 }
 
-// Logout forgets the login of a registry. ErrNotFound says that there is none.
+// Logout removes the stored credentials of a registry. The error wraps ErrNotFound if
+// there are none.
 func (c *Client) Logout(registry string) error {
 	err := config.RemoveAuthentication(c.authSystem(), authKey(registry))
 	if errors.Is(err, config.ErrNotLoggedIn) {
@@ -63,7 +65,7 @@ func (c *Client) Logout(registry string) error {
 	return nil
 }
 
-// LogoutAll forgets all logins.
+// LogoutAll removes all stored credentials.
 func (c *Client) LogoutAll() error {
 	if err := config.RemoveAllAuthentication(c.authSystem()); err != nil {
 		return fmt.Errorf("log out of all registries: %w", err)
@@ -71,9 +73,9 @@ func (c *Client) LogoutAll() error {
 	return nil
 }
 
-// authSystem keeps logins in the user's configuration directory when there is no
-// runtime directory: the place below /run that is used then is root's. Reading
-// looks there as well.
+// authSystem stores credentials in the user's configuration directory if there is no
+// runtime directory. The default then is a file below /run that belongs to root. The
+// configuration directory is searched by every reader of credentials, too.
 func (c *Client) authSystem() *types.SystemContext {
 	sys := c.system()
 	if sys.AuthFilePath != "" || os.Getenv("XDG_RUNTIME_DIR") != "" || os.Geteuid() == 0 {
@@ -85,8 +87,8 @@ func (c *Client) authSystem() *types.SystemContext {
 	return sys
 }
 
-// authKey takes what people paste: a scheme and a trailing slash are no part of
-// the name of a registry.
+// authKey returns registry without a scheme and a trailing slash, which users may paste
+// with the name.
 func authKey(registry string) string {
 	for _, scheme := range []string{"https://", "http://"} {
 		registry = strings.TrimPrefix(registry, scheme)

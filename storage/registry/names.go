@@ -11,11 +11,12 @@ import (
 	"go.podman.io/image/v5/types"
 )
 
-// Candidates returns the complete names that a name may stand for, in the order
-// they are tried: what registries.conf says about aliases and about registries to
-// search, docker.io where it says nothing. A complete name stands for itself.
-// Nobody is ever asked: where registries.conf enforces a choice and there is more
-// than one, the error lists them.
+// Candidates returns the complete names that a name may refer to, in the order in which
+// they are tried. A complete name refers only to itself. For a short name they come from
+// the aliases and the search registries in registries.conf. If it has none, the registry
+// is docker.io. Candidates never asks the user: if registries.conf has
+// short-name-mode="enforcing" and there are several names, it returns an error that lists
+// them.
 func (c *Client) Candidates(name string) ([]string, error) {
 	if named, err := reference.ParseNormalizedNamed(name); err != nil {
 		return nil, fmt.Errorf("image name %q: %w", name, err)
@@ -32,10 +33,10 @@ func (c *Client) Candidates(name string) ([]string, error) {
 		return nil, fmt.Errorf("read registries.conf: %w", err)
 	}
 	if len(search) == 0 {
-		// Aliases count all the same.
+		// An alias is used even if there are no search registries.
 		sys.PodmanOnlyShortNamesIgnoreRegistriesConfAndForceDockerHub = !hasAlias(sys, name)
 	}
-	disabled := types.ShortNameModeDisabled // any other mode may ask on the terminal
+	disabled := types.ShortNameModeDisabled // other modes may ask on the terminal
 	sys.ShortNameMode = &disabled
 	resolved, err := shortnames.Resolve(sys, name)
 	if err != nil {
@@ -52,6 +53,7 @@ func (c *Client) Candidates(name string) ([]string, error) {
 	return names, nil
 }
 
+// hasAlias reports whether registries.conf has an alias for name.
 func hasAlias(sys *types.SystemContext, name string) bool {
 	named, err := imgref.Parse(name)
 	if err != nil {
@@ -65,8 +67,8 @@ func hasAlias(sys *types.SystemContext, name string) bool {
 	return err == nil && alias != nil
 }
 
-// parseName reads a complete name by docker's rules. A tag beside a digest says
-// nothing more and is dropped.
+// parseName parses a complete name by docker's rules. If the name has a digest, its tag
+// is dropped: the digest identifies the image already.
 func parseName(name string) (imgref.Named, error) {
 	named, err := imgref.ParseNormalizedNamed(name)
 	if err != nil {

@@ -18,15 +18,15 @@ import (
 	"github.com/shale-build/shale/storage/blobs"
 )
 
-// What a registry, an archive or a layout says of an image counts only after it
-// has been hashed here: the manifest against the digest it is asked for by, the
-// config against the manifest, and each layer, unpacked, against the config.
+// A registry, an archive or a layout is not trusted. Its data is used only after this
+// process has hashed it: the manifest is compared with the requested digest, the config
+// with the manifest, and each unpacked layer with the config.
 
-// errSchema1 says that an image has no config with the digests of its layers.
+// errSchema1 is returned for an image without a config, which therefore has no diffIDs.
 var errSchema1 = errors.New("images of docker's schema 1 are not supported: push it again with a newer tool, or convert it (skopeo copy --format oci)")
 
-// topManifest reads what a reference stands for. Where want is not "" it must have
-// that digest.
+// topManifest reads the manifest or index of a reference. If want is not empty, it must
+// have that digest.
 func topManifest(ctx context.Context, top *image.UnparsedImage, want digest.Digest) ([]byte, string, error) {
 	data, mediaType, err := readManifest(ctx, top)
 	if err != nil {
@@ -40,7 +40,8 @@ func topManifest(ctx context.Context, top *image.UnparsedImage, want digest.Dige
 	return data, mediaType, nil
 }
 
-// matchesAny reports an error unless one of the manifests has that digest.
+// matchesAny returns an error that wraps blobs.ErrMismatch if none of the manifests has
+// the digest want.
 func matchesAny(want digest.Digest, manifests ...[]byte) error {
 	if err := want.Validate(); err != nil {
 		return fmt.Errorf("digest %q: %w", want, err)
@@ -53,7 +54,7 @@ func matchesAny(want digest.Digest, manifests ...[]byte) error {
 	return fmt.Errorf("manifest %s is %w: its content has another digest", want, blobs.ErrMismatch)
 }
 
-// parseManifest reads the manifest of one image. All digests in the result are
+// parseManifest parses the manifest of an image. All digests in the result are
 // well-formed.
 func parseManifest(data []byte, mediaType string) (manifest.Manifest, error) {
 	switch manifest.NormalizedMIMEType(mediaType) {
@@ -75,8 +76,9 @@ func parseManifest(data []byte, mediaType string) (manifest.Manifest, error) {
 	return m, nil
 }
 
-// offered lists the layers of an image, base first, each with the diffID that its
-// config claims. An image with more or fewer layers than its config names is none.
+// offered returns the layers of an image, from the base to the top, each with the diffID
+// that its config claims. It returns storage.ErrOtherLayers if the manifest has more or
+// fewer layers than the config.
 func offered(m manifest.Manifest, config []byte) ([]*wanted, error) {
 	diffIDs, err := storage.DiffIDs(config)
 	if err != nil {
@@ -86,7 +88,8 @@ func offered(m manifest.Manifest, config []byte) ([]*wanted, error) {
 	if len(infos) != len(diffIDs) {
 		return nil, fmt.Errorf("%w: the manifest has %d layers and the config names %d", storage.ErrOtherLayers, len(infos), len(diffIDs))
 	}
-	// The store would refuse the last ones when all others are unpacked.
+	// Without this check the store would refuse the last layers after it has unpacked all
+	// others.
 	if len(infos) > storage.MaxLayers {
 		return nil, fmt.Errorf("%w: the image has %d, and at most %d can be mounted", storage.ErrTooManyLayers, len(infos), storage.MaxLayers)
 	}
@@ -104,8 +107,8 @@ func offered(m manifest.Manifest, config []byte) ([]*wanted, error) {
 	return list, nil
 }
 
-// unpacked reports whether it is known, because it was computed here, that a blob
-// has the layer diffID.
+// unpacked reports whether a blob is known to contain the layer diffID, because that was
+// computed on this machine before.
 func (c *Client) unpacked(blob, diffID digest.Digest) bool {
 	if blob == diffID {
 		return true
@@ -117,8 +120,8 @@ func (c *Client) unpacked(blob, diffID digest.Digest) bool {
 	return err == nil && len(same) > 0 && same[0].UncompressedDigest == diffID
 }
 
-// verify compares blobs with the layers that they are said to be. It fetches those
-// that were never unpacked here.
+// verify checks that the blobs contain the layers that the config claims. It fetches the
+// blobs that were never unpacked on this machine.
 func (f *fetcher) verify(ctx context.Context, list []*wanted) error {
 	group, groupCtx := errgroup.WithContext(ctx)
 	group.SetLimit(1)
@@ -145,8 +148,8 @@ func (f *fetcher) verify(ctx context.Context, list []*wanted) error {
 	return err
 }
 
-// matches compares the layer that a blob turned out to be with what was claimed,
-// and remembers it.
+// matches returns an error if the layer in a blob, with the diffID got, is not the layer
+// that the config claims. If it is, matches remembers that.
 func (f *fetcher) matches(w *wanted, got digest.Digest) error {
 	if got != w.diffID {
 		return fmt.Errorf("layer %s does not match the config's diffID %s: it is %s", w.blob.Digest, w.diffID, got)
@@ -173,8 +176,9 @@ func (f *fetcher) hash(ctx context.Context, w *wanted) (got digest.Digest, err e
 	return got, nil
 }
 
-// stream fetches a blob and passes on what is in it, and its media type by its
-// content. What use reads ends with io.EOF only when the blob was verified.
+// stream fetches a blob and calls use with its uncompressed content and with the media
+// type that its content has. The reader returns io.EOF only if the digest and the size of
+// the blob are right.
 func (f *fetcher) stream(ctx context.Context, w *wanted, use func(plain io.Reader, kind string) error) (err error) {
 	info := types.BlobInfo{Digest: w.blob.Digest, Size: w.blob.Size, MediaType: w.blob.MediaType}
 	r, err := openBlob(ctx, f.src, info, f.known.BlobInfoCache)
@@ -191,7 +195,8 @@ func (f *fetcher) stream(ctx context.Context, w *wanted, use func(plain io.Reade
 	return use(&whole{plain: plain, blob: in}, kind)
 }
 
-// remember notes what a blob has, which was computed.
+// remember records the diffID and the compression of a blob. The caller must have
+// computed both from the content.
 func (f *fetcher) remember(w *wanted, diffID digest.Digest, kind string) {
 	f.known.compressed(w.blob.Digest, kind)
 	published := blobs.Layer{DiffID: diffID, Desc: ocispec.Descriptor{MediaType: kind, Digest: w.blob.Digest, Size: w.blob.Size}}
@@ -200,16 +205,17 @@ func (f *fetcher) remember(w *wanted, diffID digest.Digest, kind string) {
 	}
 }
 
-// Unpacked remembers that a blob, whose digest the caller has verified, has the
-// layer diffID, which the caller has computed.
+// Unpacked records that a blob contains the layer diffID. The caller must have verified
+// the digest of the blob and computed diffID from its content.
 func (c *Client) Unpacked(blob ocispec.Descriptor, diffID digest.Digest) {
 	if err := c.memory().Unpacked(blobs.Layer{Desc: blob, DiffID: diffID}); err != nil {
 		c.logger.Debug("it is not remembered what is in a blob", "blob", blob.Digest, "error", err)
 	}
 }
 
-// Holds reports an error unless a blob of the image ref, a complete name, has the
-// layer diffID. What was never unpacked here is fetched once and hashed.
+// Holds returns an error if a blob of the image ref, a complete name, does not contain
+// the layer diffID. If the blob was never unpacked on this machine, Holds fetches and
+// hashes it and remembers the result. The client must have a store.
 func (c *Client) Holds(ctx context.Context, ref string, blob ocispec.Descriptor, diffID digest.Digest) (err error) {
 	if c.unpacked(blob.Digest, diffID) {
 		return nil

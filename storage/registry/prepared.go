@@ -14,36 +14,42 @@ import (
 	"go.podman.io/image/v5/types"
 )
 
-// Prepared is an image of which every byte is decided: it is pushed as it is.
+// Prepared is an image in its final form, for example an exported build cache. It is
+// pushed without any change.
 type Prepared struct {
-	// Manifest is of the image, or the index of several.
+	// Manifest is the manifest of the image, or the index of several images. MediaType is
+	// its media type.
 	Manifest  []byte
 	MediaType string
-	// Manifests are those that an index names.
+	// Manifests are the manifests that an index refers to, by digest.
 	Manifests map[digest.Digest][]byte
-	// MediaTypes are those of Manifests.
+	// MediaTypes are the media types of Manifests.
 	MediaTypes map[digest.Digest]string
-	// Open streams a layer or a config. A blob that the registry has is not
-	// asked for.
+	// Open returns a layer or a config, and its size. It is not called for blobs that the
+	// registry has already.
 	Open func(digest.Digest) (io.ReadCloser, int64, error)
 }
 
-// PreparedOptions say how PushPrepared pushes.
+// PreparedOptions configures PushPrepared.
 type PreparedOptions struct {
 	// Insecure accepts any certificate and plain HTTP.
 	Insecure bool
-	// ByDigest gives the image no tag.
+	// ByDigest pushes the image without a tag. It is ignored if Check is set.
 	ByDigest bool
-	// Check, if not nil, is called when all is there but the tag: an error keeps
-	// the tag from being written.
+	// Check, if not nil, is called after all blobs and manifests have been pushed and
+	// before the tag is written. If it returns an error, the tag is not written.
 	Check func(ctx context.Context) error
 	// Progress may be nil.
 	Progress Progress
 }
 
-// PushPrepared writes src to dest, a complete name whose tag is latest when it
-// has none. Blobs that the registry has, or that an earlier push is known to
-// have brought there, are mounted or skipped; the tag comes last.
+// PushPrepared writes src to dest, a complete name. If dest has no tag, the tag is
+// latest. Blobs that the registry has, or that are known to be there from an earlier
+// push, are mounted from another repository or skipped. The tag is written last.
+//
+// A failed push is repeated as Options.PushRetries says, but not if opts.Check is set:
+// then the caller must call PushPrepared again. Errors wrap ErrUnauthorized or
+// ErrNotFound if the registry says so.
 func (c *Client) PushPrepared(ctx context.Context, src Prepared, dest string, opts PreparedOptions) error {
 	named, err := parseName(dest)
 	if err != nil {
@@ -100,7 +106,7 @@ type sourceTransport struct{}
 
 var _ types.ImageTransport = sourceTransport{}
 
-// Name implements types.ImageTransport, as do the following.
+// Name implements types.ImageTransport, as do the following methods.
 func (sourceTransport) Name() string { return "shale" }
 
 func (sourceTransport) ParseReference(string) (types.ImageReference, error) {
@@ -109,7 +115,8 @@ func (sourceTransport) ParseReference(string) (types.ImageReference, error) {
 
 func (sourceTransport) ValidatePolicyConfigurationScope(string) error { return nil }
 
-// preparedRef lets go.podman.io/image read a Prepared.
+// preparedRef is a Prepared as a types.ImageReference, so that go.podman.io/image can
+// read it.
 type preparedRef struct{ src Prepared }
 
 var (
@@ -117,7 +124,7 @@ var (
 	_ types.ImageSource    = (*preparedReader)(nil)
 )
 
-// Transport implements types.ImageReference, as do the following.
+// Transport implements types.ImageReference, as do the following methods.
 func (r *preparedRef) Transport() types.ImageTransport { return sourceTransport{} }
 
 func (r *preparedRef) StringWithinTransport() string {
@@ -143,7 +150,7 @@ func (r *preparedRef) DeleteImage(context.Context, *types.SystemContext) error {
 
 type preparedReader struct{ ref *preparedRef }
 
-// Reference implements types.ImageSource, as do the following.
+// Reference implements types.ImageSource, as do the following methods.
 func (s *preparedReader) Reference() types.ImageReference { return s.ref }
 func (s *preparedReader) Close() error                    { return nil }
 func (s *preparedReader) HasThreadSafeGetBlob() bool      { return true }

@@ -24,10 +24,13 @@ import (
 	"github.com/shale-build/shale/storage"
 )
 
-// Pull brings an image into the store and names it ref, a complete name. The
-// signature policy is honoured. When the store has the very image already nothing
-// but its manifest is fetched. Pulls of the same image may run side by side, in
-// several processes too.
+// Pull copies an image into the store and gives it the name ref, a complete name. It
+// enforces the signature policy. If the store has the image already, Pull fetches only
+// the manifest, the config and those blobs that were never unpacked on this machine.
+// Pulls of the same image may run at the same time, also in several processes.
+//
+// Pull returns ErrPlatform if an index has no image for opts.Platform. Other errors wrap
+// ErrNotFound or ErrUnauthorized if the registry says so.
 func (c *Client) Pull(ctx context.Context, ref string, opts PullOptions) (storage.Image, error) {
 	named, err := parseName(ref)
 	if err != nil {
@@ -45,9 +48,9 @@ func (c *Client) Pull(ctx context.Context, ref string, opts PullOptions) (storag
 	return img, err
 }
 
-// bring copies the image that ref stands for into the store, with names. top is the
-// digest that its manifest or index must have, "" for any: not every transport
-// compares it. Nothing gets a name before all of it has been verified.
+// bring copies the image that ref refers to into the store, with names. top is the digest
+// that the manifest or index must have, or "" for any: not every transport verifies it.
+// The image gets its names only after all of it has been verified.
 func (c *Client) bring(ctx context.Context, ref types.ImageReference, top digest.Digest, names []imgref.Named, opts PullOptions) (_ storage.Image, err error) {
 	if c.store == nil {
 		return storage.Image{}, errNoStore
@@ -60,7 +63,7 @@ func (c *Client) bring(ctx context.Context, ref types.ImageReference, top digest
 	defer func() { err = errors.Join(err, policy.Destroy()) }()
 	for again := true; ; again = false {
 		img, err := c.bringOnce(ctx, ref, top, names, policy, sys, opts)
-		// Another program removed the image at this moment.
+		// Another program has removed the image in the meantime.
 		if again && errors.Is(err, storage.ErrImageUnknown) && ctx.Err() == nil {
 			continue
 		}
@@ -93,23 +96,24 @@ func (c *Client) bringOnce(ctx context.Context, ref types.ImageReference, top di
 	return c.store.Image(o.image.ID)
 }
 
-// offer is an image as a registry, an archive or a layout has it.
+// offer is an image as it is in a registry, an archive or a layout.
 type offer struct {
-	// index is what the image was picked from, or its manifest.
+	// index is the index that the image was selected from, or the image's manifest.
 	index, manifest []byte
-	// config has been compared with its digest.
+	// config has been verified against its digest.
 	config []byte
 	layers []*wanted
-	// id is the image's ID in the store, and image is nil when it is not there.
+	// id is the ID of the image in the store. image is nil if the store does not have it.
 	id    string
 	image *storage.Image
 }
 
-// present finds the image that ref stands for in the store, nil when it is not
-// there, and returns the ID it has or will have. The transport would fetch its
-// layers again; and it refuses an image that was built here and pushed, because
-// the layers have other IDs than it would give them. Of an image that is not there
-// the layers are when present returns.
+// present reads the image that ref refers to and looks for it in the store. If the store
+// does not have the image, image is nil in the result, but the store has all its layers.
+//
+// The transport containers-storage is not used for this. It would fetch the layers again.
+// And it would refuse an image that was built here and pushed, because the transport
+// gives layers other IDs.
 func (c *Client) present(ctx context.Context, ref types.ImageReference, want digest.Digest, names []imgref.Named, policy *signature.PolicyContext, sys *types.SystemContext, opts PullOptions) (_ *offer, err error) {
 	src, err := openSource(ctx, ref, sys)
 	if err != nil {
@@ -171,8 +175,8 @@ func (c *Client) present(ctx context.Context, ref types.ImageReference, want dig
 	return o, c.addManifests(o.image, o.index, o.manifest)
 }
 
-// isFor reports ErrPlatform unless a config is that of an image for a platform, or for
-// none.
+// isFor returns ErrPlatform if a config is for another platform than wanted. A config
+// without a platform is for all platforms.
 func isFor(config []byte, wanted ocispec.Platform) error {
 	var of ocispec.Platform
 	if err := json.Unmarshal(config, &of); err != nil {
@@ -185,8 +189,8 @@ func isFor(config []byte, wanted ocispec.Platform) error {
 	return fmt.Errorf("%w %s: it is for %s", ErrPlatform, platforms.Format(wanted), platforms.Format(of))
 }
 
-// checkNames refuses names with a digest that neither the manifest nor the index
-// has.
+// checkNames returns an error if the digest in a name is neither that of the manifest nor
+// that of the index.
 func (o *offer) checkNames(names []imgref.Named) error {
 	for _, name := range names {
 		digested, ok := name.(imgref.Digested)
@@ -200,8 +204,8 @@ func (o *offer) checkNames(names []imgref.Named) error {
 	return nil
 }
 
-// complete returns the image with that ID when all of it is in the store and its
-// layers are those that its config names.
+// complete returns the image with that ID if the store has all of it and its layers match
+// its config, and nil otherwise.
 func (c *Client) complete(id string) *storage.Image {
 	img, err := c.store.Image(id)
 	if err != nil || img.ReadOnly || img.ID != id {
@@ -213,7 +217,7 @@ func (c *Client) complete(id string) *storage.Image {
 	return &img
 }
 
-// addManifests lets the image be found by the digests it was asked for by.
+// addManifests adds manifests to an image, so that the image is found by their digests.
 func (c *Client) addManifests(img *storage.Image, blobs ...[]byte) error {
 	lib := c.store.Library()
 	for _, data := range blobs {
@@ -235,8 +239,8 @@ func (c *Client) addManifests(img *storage.Image, blobs ...[]byte) error {
 	return nil
 }
 
-// copyIn has the containers-storage transport record the image under its ID and a
-// name, and verifies the record: the transport asks the source once more.
+// copyIn records the image in the store under its ID and a name. It uses the transport
+// containers-storage, which reads the source again, so copyIn verifies the record.
 func (c *Client) copyIn(ctx context.Context, src types.ImageReference, o *offer, name string, policy *signature.PolicyContext, sys *types.SystemContext) (_ *storage.Image, err error) {
 	named, err := imgref.ParseNamed(name)
 	if err != nil {
@@ -253,7 +257,7 @@ func (c *Client) copyIn(ctx context.Context, src types.ImageReference, o *offer,
 	defer func() { err = errors.Join(err, done()) }()
 	_, err = c.store.Image(o.id)
 	isNew := errors.Is(err, storage.ErrImageUnknown)
-	// The layers are there; what is left to ask for is small.
+	// The store has the layers. Only small objects remain to be fetched.
 	err = answered(ctx, func(ctx context.Context) error {
 		_, err := copyImage(ctx, policy, dest, src, &copy.Options{SourceCtx: sys, DestinationCtx: sys}, nil)
 		return err
@@ -269,7 +273,8 @@ func (c *Client) copyIn(ctx context.Context, src types.ImageReference, o *offer,
 	return img, err
 }
 
-// recorded returns the image as the store has it, if that is what was offered.
+// recorded returns the image as it is in the store. It returns an error if its config or
+// its layers are not those of o.
 func (c *Client) recorded(o *offer) (*storage.Image, error) {
 	img, err := c.store.Image(o.id)
 	if err != nil {
@@ -291,7 +296,8 @@ func (c *Client) recorded(o *offer) (*storage.Image, error) {
 
 const progressInterval = 100 * time.Millisecond
 
-// copyImage is copy.Image with progress. It returns the manifest as written.
+// copyImage calls copy.Image and reports progress. It returns the manifest as it was
+// written.
 func copyImage(ctx context.Context, policy *signature.PolicyContext, dest, src types.ImageReference, opts *copy.Options, progress Progress) ([]byte, error) {
 	if progress == nil {
 		return copy.Image(ctx, policy, dest, src, opts)

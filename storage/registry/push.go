@@ -17,12 +17,17 @@ import (
 	"github.com/shale-build/shale/storage/blobs"
 )
 
-// Push writes src to dest, a complete name whose tag is latest when it has none,
-// and returns the descriptor of the manifest at the registry. Layers are streamed
-// out of the store and compressed on the way; no copies are made. Blobs that the
-// registry has are mounted or skipped, and a layer that was compressed before is
-// not compressed to find that out. Docker's schema 2 knows no zstd, so the manifest
-// becomes an OCI one then.
+// Push writes src to dest, a complete name, and returns the descriptor of the manifest or
+// index at the registry. If dest has no tag, the tag is latest.
+//
+// Layers are streamed out of the store and compressed on the way, without copies. Blobs
+// that the registry has are mounted from another repository or skipped. If a layer was
+// compressed before, its digest is known, and it is compressed again only if the registry
+// does not have it. Docker's schema 2 does not support zstd, so with Zstd the manifest is
+// always an OCI manifest. If a registry refuses the media types of OCI, Push uses those
+// of docker instead.
+//
+// Errors wrap ErrUnauthorized or ErrNotFound if the registry says so.
 func (c *Client) Push(ctx context.Context, src Source, dest string, opts PushOptions) (ocispec.Descriptor, error) {
 	named, err := parseName(dest)
 	if err != nil {
@@ -53,7 +58,7 @@ func (c *Client) Push(ctx context.Context, src Source, dest string, opts PushOpt
 	p := &pusher{client: c, to: up, form: form, progress: opts.Progress}
 	data, err := p.image(ctx, src)
 	if _, refused := errors.AsType[types.ManifestTypeRejectedError](err); refused && !src.Docker && form.Type != blobs.Zstd {
-		// A registry from before OCI: its blobs are there already.
+		// The registry does not support OCI manifests. It has the blobs already.
 		src.Docker = true
 		data, err = p.image(ctx, src)
 	}
@@ -68,7 +73,7 @@ func (c *Client) Push(ctx context.Context, src Source, dest string, opts PushOpt
 	return ocispec.Descriptor{MediaType: manifest.GuessMIMEType(data), Digest: digest.FromBytes(data), Size: int64(len(data))}, nil
 }
 
-// tag gives a manifest whose blobs are there already one more name.
+// tag adds a name to a manifest. The registry must have its blobs already.
 func (c *Client) tag(ctx context.Context, name string, data []byte) error {
 	up, err := c.Upload(ctx, name, UploadOptions{})
 	if err != nil {
@@ -89,7 +94,7 @@ func formOf(opts PushOptions) (blobs.Form, error) {
 	return form, form.Check()
 }
 
-// pusher brings images to a registry.
+// pusher writes images to a registry.
 type pusher struct {
 	client   *Client
 	to       *Upload
@@ -97,7 +102,8 @@ type pusher struct {
 	progress Progress
 }
 
-// image writes an image, or an index with its images, and returns the manifest.
+// image writes an image, or an index and its images. It returns the manifest or the
+// index.
 func (p *pusher) image(ctx context.Context, src Source) ([]byte, error) {
 	if src.Index == nil {
 		data, _, err := p.one(ctx, src)
@@ -126,7 +132,8 @@ func (p *pusher) image(ctx context.Context, src Source) ([]byte, error) {
 	return data, p.to.Manifest(ctx, data)
 }
 
-// one writes the layers and the config of an image and returns its manifest.
+// one writes the layers and the config of an image and returns its manifest and the media
+// type of the manifest.
 func (p *pusher) one(ctx context.Context, src Source) ([]byte, string, error) {
 	made, err := deliver(ctx, src.Layers, p.to, p.layer)
 	if err != nil {
@@ -143,8 +150,9 @@ func (p *pusher) one(ctx context.Context, src Source) ([]byte, string, error) {
 	return src.manifest(made)
 }
 
-// layer writes a layer: as it was published, if the registry has it so and it is of
-// the compression that is asked for, else compressed here.
+// layer writes a layer. If the layer was pulled as a blob of the requested compression,
+// and the registry has that blob, layer uses it. Otherwise the layer is delivered by a
+// Maker, which compresses it if the registry has no blob of it.
 func (p *pusher) layer(ctx context.Context, l storage.Layer) (blobs.Layer, error) {
 	if known, ok := p.client.memory().Published(l.DiffID); ok && p.form.Level == nil && known.Desc.MediaType == p.form.MediaType() {
 		if has, err := p.to.Has(ctx, known.Desc); err == nil && has {
@@ -154,7 +162,8 @@ func (p *pusher) layer(ctx context.Context, l storage.Layer) (blobs.Layer, error
 	return p.client.Maker().Deliver(ctx, blobs.Wanted{Layer: l, Form: p.form, Progress: p.progress}, p.to)
 }
 
-// deliver writes layers, as many at once as are of use; each content once.
+// deliver writes layers with one, at most to.Parallel at the same time. It writes layers
+// with the same content only once.
 func deliver(ctx context.Context, layers []storage.Layer, to blobs.Sink, one func(context.Context, storage.Layer) (blobs.Layer, error)) ([]blobs.Layer, error) {
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(to.Parallel())

@@ -14,10 +14,10 @@ import (
 	"go.podman.io/image/v5/types"
 )
 
-// PushFile sends the one image of an archive, or of a directory in OCI layout, to
-// dest, a complete name whose tag is latest when it has none. What is in a layout
-// is sent as it is; layers that only docker's own archive has are compressed. It
-// needs no store.
+// PushFile pushes the single image of an archive, or of a directory in OCI layout, to
+// dest, a complete name. If dest has no tag, the tag is latest. The blobs of an OCI
+// layout are pushed unchanged. Layers of a docker archive are compressed. No store is
+// needed. Errors wrap ErrUnauthorized or ErrNotFound if the registry says so.
 func (c *Client) PushFile(ctx context.Context, path, dest string) error {
 	named, err := parseName(dest)
 	if err != nil {
@@ -54,7 +54,8 @@ func (c *Client) pushFrom(ctx context.Context, from, to types.ImageReference) (e
 	return err
 }
 
-// openFile finds the image. remove has to be called when it is done with.
+// openFile opens the image in the file or directory path. The caller must call remove
+// when it no longer needs the image.
 func openFile(ctx context.Context, path string, sys *types.SystemContext) (_ types.ImageReference, remove func() error, err error) {
 	info, err := os.Stat(path)
 	if err != nil {
@@ -85,7 +86,7 @@ func openArchive(ctx context.Context, path, dir string, sys *types.SystemContext
 	}
 	plain := filepath.Join(dir, "archive.tar")
 	err = spool(ctx, f, plain)
-	_ = f.Close() // only read
+	_ = f.Close() // opened for reading only
 	if err != nil {
 		return nil, nil, err
 	}
@@ -114,7 +115,7 @@ func openArchive(ctx context.Context, path, dir string, sys *types.SystemContext
 	return list[0][0], archive.Close, nil
 }
 
-// firstOf takes the image of a layout, which may have several names.
+// firstOf returns the only image of a layout, which may have several names.
 func firstOf(dir string) (types.ImageReference, error) {
 	entries, err := layout.List(dir)
 	if err != nil {

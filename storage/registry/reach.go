@@ -11,8 +11,9 @@ import (
 	"go.podman.io/image/v5/pkg/sysregistriesv2"
 )
 
-// Configured lists the hosts of the registries and mirrors that registries.conf names,
-// see containers-registries.conf(5).
+// Configured returns the hosts of the registries and mirrors in registries.conf, see
+// containers-registries.conf(5), sorted and without duplicates. It omits blocked
+// registries and wildcards.
 func (c *Client) Configured() ([]string, error) {
 	registries, err := sysregistriesv2.GetRegistries(c.system())
 	if err != nil {
@@ -21,7 +22,7 @@ func (c *Client) Configured() ([]string, error) {
 	var hosts []string
 	add := func(location string) {
 		host, _, _ := strings.Cut(location, "/")
-		// A wildcard stands for hosts that are not known.
+		// The hosts that match a wildcard are not known.
 		if host != "" && !strings.HasPrefix(host, "*.") {
 			hosts = append(hosts, host)
 		}
@@ -39,9 +40,9 @@ func (c *Client) Configured() ([]string, error) {
 	return slices.Compact(hosts), nil
 }
 
-// Reach asks the registry at host whether it is there, in the way that a pull would.
-// A registry that asks for a login is. ErrPlainHTTP is wrapped for one that has no TLS
-// though it ought to.
+// Reach sends a request to the registry at host, as a pull would, and returns an error if
+// there is no such registry. A registry that requires a login is reachable. The error
+// wraps ErrPlainHTTP if the registry does not support TLS although c requires it.
 func (c *Client) Reach(ctx context.Context, host string) error {
 	err := docker.CheckAuth(ctx, c.system(), "", "", host)
 	switch {
@@ -53,7 +54,7 @@ func (c *Client) Reach(ctx context.Context, host string) error {
 	return err
 }
 
-// ErrPlainHTTP says that a registry has no TLS.
+// ErrPlainHTTP is wrapped by the error of Reach if a registry does not support TLS.
 var ErrPlainHTTP = errors.New("speaks plain HTTP")
 
 func isPlainHTTP(text string) bool {

@@ -47,7 +47,8 @@ func (b *syncBuffer) Write(p []byte) (int, error) {
 	return b.buf.Write(p)
 }
 
-// reach waits for count to get to want: a registry logs after it has answered.
+// reach waits until count returns at least want, because a registry logs after it has
+// answered.
 func (b *syncBuffer) reach(want int, parts ...string) int {
 	for range 100 {
 		if b.count(parts...) >= want {
@@ -58,7 +59,7 @@ func (b *syncBuffer) reach(want int, parts ...string) int {
 	return b.count(parts...)
 }
 
-// count tells how many requests were logged that have all the parts.
+// count returns the number of logged requests that contain all parts.
 func (b *syncBuffer) count(parts ...string) int {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -75,7 +76,7 @@ lines:
 	return n
 }
 
-// serve starts a registry; with a password user:password is asked for.
+// serve starts a registry. If password is not empty, it requires the login user:password.
 func serve(t *testing.T, password string) *server {
 	t.Helper()
 	exe, err := exec.LookPath("docker-registry")
@@ -150,7 +151,7 @@ func client(t *testing.T, s *storage.Store, change func(*registry.Options)) *reg
 	return registry.New(s, opts)
 }
 
-// source makes an image of two layers, one of them of some size.
+// source returns an image with two layers, one of which has some size.
 func source(t *testing.T, s *storage.Store, note string) registry.Source {
 	t.Helper()
 	var layers []storage.Layer
@@ -199,7 +200,7 @@ func manifestOf(t *testing.T, c *registry.Client, ref string) (registry.Resolved
 	return res, m
 }
 
-// recorder is a Progress that remembers which blobs were done.
+// recorder is a Progress that records the blobs that are done.
 type recorder struct {
 	mu   sync.Mutex
 	done map[string]bool
@@ -293,7 +294,8 @@ func checkLayers(t *testing.T, s *storage.Store, img storage.Image, want registr
 	}
 }
 
-// An image that was built here has other layer IDs than the transport gives.
+// The layers of an image that was built here have other IDs than the transport gives
+// them.
 func TestPullWhatWasBuiltHere(t *testing.T) {
 	reg := serve(t, "")
 	s := storetest.Open(t, storetest.NewRoots(t))
@@ -454,7 +456,7 @@ func TestPolicy(t *testing.T) {
 	if _, err := client(t, other, opts).Pull(t.Context(), reg.addr+"/x", registry.PullOptions{Platform: amd64}); err == nil || !strings.Contains(err.Error(), "rejected by policy") {
 		t.Errorf("error = %v", err)
 	}
-	// Also when the store has it all already.
+	// A pull also fails if the store has the whole image already.
 	if _, err := client(t, other, nil).Pull(t.Context(), reg.addr+"/x:latest", registry.PullOptions{Platform: amd64}); err != nil {
 		t.Fatal(err)
 	}
@@ -491,7 +493,7 @@ func TestCandidates(t *testing.T) {
 	}
 }
 
-// saved puts two images into a store and saves them.
+// saved adds two images to a store and saves them.
 func saved(t *testing.T, format string) ([]registry.Source, []byte) {
 	t.Helper()
 	reg := serve(t, "")
@@ -534,7 +536,7 @@ func TestSaveLoad(t *testing.T) {
 			sources, archive := saved(t, format)
 			s := storetest.Open(t, storetest.NewRoots(t))
 			c := client(t, s, nil)
-			for range 2 { // the second time all is there
+			for range 2 { // the second time the registry has everything
 				images, err := c.Load(t.Context(), bytes.NewReader(archive), registry.PullOptions{Platform: amd64})
 				if err != nil || len(images) != 2 {
 					t.Fatalf("loaded %+v, %v", images, err)
@@ -583,7 +585,7 @@ func TestLayout(t *testing.T) {
 	if err := json.Unmarshal(index, &list); err != nil {
 		t.Fatal(err)
 	}
-	// A tag, as others write it.
+	// Some tools write only a tag into this annotation.
 	list.Manifests[1].Annotations = map[string]string{ocispec.AnnotationRefName: "latest"}
 	if index, err = json.Marshal(list); err != nil {
 		t.Fatal(err)

@@ -16,11 +16,14 @@ import (
 	"go.podman.io/image/v5/types"
 )
 
-// Resolve asks the registry what ref, a complete name, stands for on a platform;
-// the zero platform is this machine's. Manifest and config are fetched and their
-// digests verified, no layers, and the signature policy is asked: a build that
-// finds the layers in its cache never pulls. An image that has one platform only is returned
-// whatever that is; from an index one must match, else the error is ErrPlatform.
+// Resolve returns the image that ref, a complete name, refers to at its registry for a
+// platform. The zero platform is that of this machine.
+//
+// Resolve fetches the manifest and the config, verifies their digests and checks the
+// signature policy. It does not fetch layers: a build that finds the layers in its cache
+// never pulls them. If ref refers to an index, it returns ErrPlatform if no entry matches
+// the platform. An image without an index is returned for any platform. Other errors wrap
+// ErrNotFound or ErrUnauthorized if the registry says so.
 func (c *Client) Resolve(ctx context.Context, ref string, platform ocispec.Platform) (Resolved, error) {
 	named, err := parseName(ref)
 	if err != nil {
@@ -43,7 +46,7 @@ func (c *Client) Resolve(ctx context.Context, ref string, platform ocispec.Platf
 	return res, nil
 }
 
-// inspect reads the manifest and config of a reference. want is as in bring.
+// inspect reads the manifest and the config of a reference. For want, see bring.
 func (c *Client) inspect(ctx context.Context, ref types.ImageReference, want digest.Digest, sys *types.SystemContext) (_ Resolved, err error) {
 	src, err := openSource(ctx, ref, sys)
 	if err != nil {
@@ -78,8 +81,8 @@ func (c *Client) inspect(ctx context.Context, ref types.ImageReference, want dig
 	return res, (&fetcher{client: c, src: src}).fill(ctx, &res, one)
 }
 
-// allowed asks the signature policy about an image and the index it was picked
-// from, which may be one and the same.
+// allowed returns an error if the signature policy rejects an image or the index that it
+// was selected from. Without an index both arguments are the same.
 func allowed(ctx context.Context, policy *signature.PolicyContext, index, img *image.UnparsedImage) error {
 	for _, unparsed := range slices.Compact([]*image.UnparsedImage{index, img}) {
 		if ok, err := policy.IsRunningImageAllowed(ctx, unparsed); !ok {
@@ -108,8 +111,8 @@ func variant(v string) string {
 	return "/" + v
 }
 
-// fill reads the manifest and the config of the platform's image. What they say of
-// each other must fit; that the layers do is seen when they are unpacked.
+// fill reads the manifest and the config of the platform's image and checks that they
+// match each other. The layers are compared with them later, while they are unpacked.
 func (f *fetcher) fill(ctx context.Context, r *Resolved, unparsed *image.UnparsedImage) error {
 	var err error
 	if r.Manifest, r.MediaType, err = readManifest(ctx, unparsed); err != nil {

@@ -7,12 +7,13 @@ import (
 	"time"
 )
 
-// retryDelay is how long the first repetition waits; each further one waits
-// twice as long as the one before.
+// retryDelay is the delay before the first repetition. Each further delay is twice as
+// long as the one before.
 const retryDelay = time.Second
 
-// retry calls do until it succeeds, at most 1 + times times. What will not be
-// there the next time either is not asked for again.
+// retry calls do until it succeeds, and repeats it at most times times. It does not
+// repeat after ctx is done, or after ErrNotFound and ErrPlatform, because the result
+// would be the same.
 func retry(ctx context.Context, times int, logger *slog.Logger, do func() error) error {
 	delay := retryDelay
 	for {

@@ -18,10 +18,13 @@ import (
 	"github.com/shale-build/shale/storage/blobs"
 )
 
-// Save writes images of the store, given by name or ID, to w as one archive. An
-// image given by name has that name in the archive, one given by ID has none.
-// Layers are streamed; where w is a pipe, those that are compressed wait beside the
-// store one by one, as an archive tells the size of a file before it.
+// Save writes images of the store, given by name or ID, to w as one archive. An image
+// that is given by name has that name in the archive. An image that is given by ID has no
+// name.
+//
+// Layers are streamed. If w is a pipe, each compressed layer is first written to a
+// temporary file next to the store, because a tar header has the size of the file that
+// follows it. The error wraps storage.ErrImageUnknown if there is no such image.
 func (c *Client) Save(ctx context.Context, w io.Writer, images []string, opts SaveOptions) error {
 	if c.store == nil {
 		return errNoStore
@@ -56,7 +59,8 @@ type saver struct {
 	progress Progress
 }
 
-// saved finds an image and the name it is to have in an archive.
+// saved returns an image and the name that it gets in an archive. The name is nil if the
+// image was given by ID.
 func (c *Client) saved(name string) (Source, imgref.NamedTagged, error) {
 	src, err := c.SourceOf(name)
 	if err != nil {
@@ -105,7 +109,8 @@ func (s *saver) saveOCI(ctx context.Context, images []string, opts SaveOptions) 
 	return errors.Join(s.to.File(ocispec.ImageIndexFile, 0o644, index), s.to.File(ocispec.ImageLayoutFile, 0o644, blobs.LayoutFile()))
 }
 
-// image writes an image, or an index with its images.
+// image writes an image, or an index and its images, and returns the descriptor of the
+// manifest or index.
 func (s *saver) image(ctx context.Context, src Source, form blobs.Form) (ocispec.Descriptor, error) {
 	if src.Index == nil {
 		return s.one(ctx, src, form)
@@ -132,7 +137,8 @@ func (s *saver) one(ctx context.Context, src Source, form blobs.Form) (ocispec.D
 	return desc, err
 }
 
-// write writes an image and describes its manifest.
+// write writes an image and returns the descriptor, the content and the media type of its
+// manifest.
 func (s *saver) write(ctx context.Context, src Source, form blobs.Form) (ocispec.Descriptor, []byte, string, error) {
 	made, err := deliver(ctx, src.Layers, s.to, func(ctx context.Context, l storage.Layer) (blobs.Layer, error) {
 		return s.client.Maker().Deliver(ctx, blobs.Wanted{Layer: l, Form: form, Progress: s.progress}, s.to)
@@ -151,7 +157,7 @@ func (s *saver) write(ctx context.Context, src Source, form blobs.Form) (ocispec
 	return desc, data, kind, s.to.Blob(desc.Digest, data)
 }
 
-// forThisMachine picks the image of an index that is for this machine.
+// forThisMachine returns the image of an index that is for the platform of this machine.
 func (c *Client) forThisMachine(index string) (Source, error) {
 	img, err := c.store.ImageFor(index, platforms.Default())
 	if err != nil {
@@ -177,7 +183,7 @@ func (s *saver) saveDocker(ctx context.Context, images []string) error {
 	for _, name := range images {
 		src, tagged, err := s.client.saved(name)
 		if err == nil && src.Index != nil {
-			// A docker archive has no form for an index.
+			// A docker archive cannot contain an index.
 			src, err = s.client.forThisMachine(name)
 		}
 		if err != nil {

@@ -17,7 +17,9 @@ import (
 	"github.com/shale-build/shale/storage/blobs"
 )
 
-// SourceOf makes a Source of an image of the store, given by name or ID.
+// SourceOf returns an image or index of the store, given by name or ID, as a Source. All
+// images of an index must be in the store. It returns storage.ErrImageUnknown if there is
+// no such image, and storage.ErrOtherLayers if its layers do not match its config.
 func (c *Client) SourceOf(nameOrID string) (Source, error) {
 	if c.store == nil {
 		return Source{}, errNoStore
@@ -51,7 +53,7 @@ func (c *Client) SourceOf(nameOrID string) (Source, error) {
 	return src, src.check()
 }
 
-// indexSource makes a Source of an index, all of whose images must be there.
+// indexSource returns the Source of an index. All its images must be in the store.
 func (c *Client) indexSource(img storage.Image) (Source, error) {
 	data, err := c.store.ImageManifest(img.ID)
 	if err != nil {
@@ -75,7 +77,7 @@ func (c *Client) indexSource(img storage.Image) (Source, error) {
 	return src, nil
 }
 
-// check compares the layers with what the config says they are.
+// check returns an error if the layers are not those of the config.
 func (s Source) check() error {
 	if s.Index != nil {
 		for _, one := range s.Images {
@@ -88,11 +90,13 @@ func (s Source) check() error {
 	return storage.CheckLayers(s.Config, s.Layers)
 }
 
-// annotationZstd is how podman, buildah and skopeo prefer an image of an index for
-// its compression (go.podman.io/image/v5, internal/manifest/oci_index.go).
+// annotationZstd marks an entry of an index for an image with zstd layers. podman,
+// buildah and skopeo prefer such an entry (go.podman.io/image/v5,
+// internal/manifest/oci_index.go).
 const annotationZstd = "io.github.containers.compression.zstd"
 
-// index lists the manifests of all images, which have just been written in a form.
+// index returns the index with the descriptors of manifests, which are the manifests of
+// all images as written in a form.
 func (s Source) index(manifests [][]byte, types []string, form blobs.Form) ([]byte, string, error) {
 	var index ocispec.Index
 	if err := json.Unmarshal(s.Index, &index); err != nil {
@@ -117,7 +121,7 @@ func (s Source) index(manifests [][]byte, types []string, form blobs.Form) ([]by
 	if err != nil || form.Type == blobs.Uncompressed {
 		return data, index.MediaType, err
 	}
-	// As the other tools of this family write one whose images were compressed.
+	// Serialize an index of compressed images as podman, buildah and skopeo do.
 	list, err := manifest.ListFromBlob(data, index.MediaType)
 	if err == nil {
 		data, err = list.Serialize()
@@ -128,7 +132,8 @@ func (s Source) index(manifests [][]byte, types []string, form blobs.Form) ([]by
 	return data, index.MediaType, nil
 }
 
-// asOCI is the same with OCI's media types. Docker's manifests have no annotations.
+// asOCI returns s with OCI's media types. It drops the annotations of docker's manifests,
+// which must not have any.
 func (s Source) asOCI() Source {
 	if s.Docker {
 		s.Docker, s.Annotations = false, nil
@@ -140,13 +145,14 @@ func (s Source) asOCI() Source {
 	return s
 }
 
-// dockerLayerTypes are docker's names for OCI's.
+// dockerLayerTypes maps OCI's media types of layers to those of docker.
 var dockerLayerTypes = map[string]string{
 	ocispec.MediaTypeImageLayer:     manifest.DockerV2SchemaLayerMediaTypeUncompressed,
 	ocispec.MediaTypeImageLayerGzip: manifest.DockerV2Schema2LayerMediaType,
 }
 
-// manifest describes the image with its layers as they have been written.
+// manifest returns the manifest of the image with the layers as they were written, and
+// its media type.
 func (s Source) manifest(layers []blobs.Layer) ([]byte, string, error) {
 	m := ocispec.Manifest{
 		Versioned: specs.Versioned{SchemaVersion: 2},
@@ -179,8 +185,8 @@ func (s Source) manifest(layers []blobs.Layer) ([]byte, string, error) {
 	return data, m.MediaType, nil
 }
 
-// likeDocker writes a manifest with its fields in the order that docker and the
-// other tools of this family have them: the digest is known to people.
+// likeDocker serializes a manifest with its fields in the order of docker, podman,
+// buildah and skopeo, so that the image has the digest that users know from these tools.
 func likeDocker(m ocispec.Manifest) ([]byte, error) {
 	describe := func(d ocispec.Descriptor) manifest.Schema2Descriptor {
 		return manifest.Schema2Descriptor{MediaType: d.MediaType, Size: d.Size, Digest: d.Digest}
@@ -192,7 +198,7 @@ func likeDocker(m ocispec.Manifest) ([]byte, error) {
 	return manifest.Schema2FromComponents(describe(m.Config), layers).Serialize()
 }
 
-// cancelReader ends when ctx does.
+// cancelReader returns the cause of ctx from Read after ctx is done.
 type cancelReader struct {
 	io.ReadCloser
 	ctx context.Context //nolint:containedctx // lives for one blob

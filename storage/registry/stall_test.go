@@ -16,8 +16,8 @@ import (
 	"github.com/shale-build/shale/internal/stall"
 )
 
-// dripping is a registry that sends a byte every five seconds and never comes to an
-// end, or, if mute is set, does not even begin.
+// dripping is a registry that sends one byte every five seconds, without end. If mute is
+// set, it sends nothing at all.
 type dripping struct {
 	types.ImageSource
 	mute bool

@@ -13,8 +13,8 @@ import (
 	"go.podman.io/image/v5/types"
 )
 
-// Digest asks the registry which manifest ref, a complete name, stands for. A name
-// that is not there gives ErrNotFound.
+// Digest returns the digest of the manifest or index that ref, a complete name, refers to
+// at its registry. The error wraps ErrNotFound if there is no such name.
 func (c *Client) Digest(ctx context.Context, ref string) (digest.Digest, error) {
 	named, err := parseName(ref)
 	if err != nil {
@@ -32,8 +32,8 @@ func (c *Client) Digest(ctx context.Context, ref string) (digest.Digest, error) 
 	if err == nil {
 		return dgst, nil
 	}
-	// Not every registry answers to HEAD or names the digest, and none says more
-	// than a number when it refuses.
+	// Some registries do not support HEAD or do not return the digest. And the response
+	// to a failed HEAD has only a status code, without a message. So get the manifest.
 	dgst, err = c.manifestDigest(ctx, from)
 	return dgst, explain("look up", named, err)
 }
@@ -51,8 +51,8 @@ func (c *Client) manifestDigest(ctx context.Context, ref types.ImageReference) (
 	return manifest.Digest(data)
 }
 
-// tagPrepared pushes src without a tag, asks opts.Check, and then gives it the tag
-// of named: between what the check saw and the tag there is one request.
+// tagPrepared pushes src without a tag, calls opts.Check and then writes the tag of
+// named. Between the check and the tag there is only one request.
 func (c *Client) tagPrepared(ctx context.Context, src Prepared, named imgref.Named, opts PreparedOptions) (err error) {
 	exact, err := imgref.WithDigest(imgref.TrimNamed(named), digest.FromBytes(src.Manifest))
 	if err != nil {

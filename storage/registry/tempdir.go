@@ -9,9 +9,9 @@ import (
 	"github.com/shale-build/shale/internal/filelock"
 )
 
-// tempDir makes a directory for an archive beside the store. It is locked
-// (flock(2)) as long as it is in use; those that a killed process left behind are
-// removed on the occasion.
+// tempDir creates a temporary directory for an archive next to the store. The directory
+// is locked with flock(2) while it is in use. The caller must call remove in the end.
+// tempDir also removes the directories that killed processes have left.
 func (c *Client) tempDir(ctx context.Context) (dir string, remove func(), err error) {
 	if c.store == nil {
 		return "", nil, errNoStore
@@ -20,7 +20,8 @@ func (c *Client) tempDir(ctx context.Context) (dir string, remove func(), err er
 	if err != nil {
 		return "", nil, err
 	}
-	// One at a time, so that nobody meets a directory that is not locked yet.
+	// Lock the parent, so that another process does not find and remove the new directory
+	// before it is locked.
 	one, err := os.Open(parent)
 	if err != nil {
 		return "", nil, fmt.Errorf("create temporary directory: %w", err)
@@ -45,6 +46,7 @@ func (c *Client) tempDir(ctx context.Context) (dir string, remove func(), err er
 	}, nil
 }
 
+// reap removes the directories below parent that are not locked.
 func (c *Client) reap(parent string) {
 	entries, err := os.ReadDir(parent)
 	if err != nil {
@@ -63,7 +65,8 @@ func (c *Client) reap(parent string) {
 	}
 }
 
-// lockDir locks a directory, nil if another process has it. Closing it unlocks.
+// lockDir locks a directory. It returns nil if another process has locked it or if it
+// cannot be opened. Closing the result releases the lock.
 func lockDir(dir string) *os.File {
 	f, err := os.Open(dir)
 	if err != nil {

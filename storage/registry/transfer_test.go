@@ -26,8 +26,8 @@ import (
 	"github.com/shale-build/shale/storage/storetest"
 )
 
-// between puts a server between a client and a registry, which answers as change
-// says: false passes a request on.
+// between starts a server between a client and a registry. It passes a request on to the
+// registry if change returns false. Otherwise change has answered the request itself.
 func between(t *testing.T, reg *server, change func(http.ResponseWriter, *http.Request) bool, respond func(*http.Response) error) string {
 	t.Helper()
 	target, err := url.Parse("http://" + reg.addr)
@@ -37,7 +37,7 @@ func between(t *testing.T, reg *server, change func(http.ResponseWriter, *http.R
 	proxy := &httputil.ReverseProxy{
 		Rewrite: func(r *httputil.ProxyRequest) {
 			r.SetURL(target)
-			r.Out.Host = r.In.Host // the registry answers with addresses: they lead back here
+			r.Out.Host = r.In.Host // the registry answers with addresses, which must lead back to this server
 		},
 		ModifyResponse: respond,
 		ErrorHandler:   func(w http.ResponseWriter, _ *http.Request, _ error) { w.WriteHeader(http.StatusBadGateway) },
@@ -91,7 +91,7 @@ func TestPullFromHostileRegistries(t *testing.T) {
 			if err := errors.Join(listErr, imagesErr); err != nil || len(layers) != 0 || len(images) != 0 {
 				t.Errorf("%d layers and %d images remain, %v", len(layers), len(images), err)
 			}
-			// The next one gets it.
+			// The next pull, from the registry itself, succeeds.
 			img, err = client(t, other, nil).Pull(t.Context(), reg.addr+"/hostile", registry.PullOptions{Platform: amd64})
 			if err != nil {
 				t.Fatal(err)
@@ -101,7 +101,7 @@ func TestPullFromHostileRegistries(t *testing.T) {
 	}
 }
 
-// The config says one thing and the layer is another.
+// The config names another layer than the manifest has.
 func TestPullRefusesOtherLayers(t *testing.T) {
 	reg := serve(t, "")
 	s := storetest.Open(t, storetest.NewRoots(t))
@@ -133,7 +133,7 @@ func TestPullRefusesOtherLayers(t *testing.T) {
 	}
 }
 
-// What came whole before a pull failed is not fetched again.
+// Layers that were complete before a pull failed are not fetched again.
 func TestPullGoesOn(t *testing.T) {
 	reg := serve(t, "")
 	s := storetest.Open(t, storetest.NewRoots(t))
@@ -163,7 +163,7 @@ func TestPullGoesOn(t *testing.T) {
 	}, nil)
 	other := storetest.Open(t, storetest.NewRoots(t))
 	c := client(t, other, nil)
-	// The first layer is recorded when it was complete by then.
+	// If the first layer is complete by then, it is recorded.
 	for range 50 {
 		if _, err := c.Pull(t.Context(), addr+"/goes-on", registry.PullOptions{Platform: amd64}); err == nil {
 			t.Fatal("a forbidden layer was pulled")
@@ -177,7 +177,7 @@ func TestPullGoesOn(t *testing.T) {
 		}
 	}
 	fail.Store(false)
-	// A request of a pull that failed may still arrive.
+	// A request of a failed pull may still arrive.
 	before := first.Load()
 	for still := 0; still < 5; still++ {
 		time.Sleep(50 * time.Millisecond)
@@ -198,8 +198,8 @@ func TestPullGoesOn(t *testing.T) {
 	}
 }
 
-// A push whose layers were compressed before reads none of them: their files can be
-// damaged, or gone.
+// A push does not read layers that it has compressed before: their files may be damaged
+// or missing.
 func TestSecondPushReadsNothing(t *testing.T) {
 	reg := serve(t, "")
 	s := storetest.Open(t, storetest.NewRoots(t))
@@ -211,18 +211,18 @@ func TestSecondPushReadsNothing(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	// Another process, which has nothing in memory.
+	// This client stands for another process, without records in memory.
 	c = client(t, s, nil)
 	if again := push(t, c, src, reg.addr+"/again:2", registry.PushOptions{}); again.Digest != first.Digest {
 		t.Errorf("pushed %s, then %s", first.Digest, again.Digest)
 	}
-	// Where the blobs are not the layers would have to be sent.
+	// If a registry does not have the blobs, the layers must be sent.
 	if _, err := c.Push(t.Context(), src, serve(t, "").addr+"/again", registry.PushOptions{}); !errors.Is(err, storage.ErrLayerUnknown) {
 		t.Errorf("error %v, want %v", err, storage.ErrLayerUnknown)
 	}
 }
 
-// Layers are pushed as their base was published, where the registry has it so.
+// Layers of a base image are pushed as they were published, if the registry has them.
 func TestPushKeepsPublishedLayers(t *testing.T) {
 	reg := serve(t, "")
 	s := storetest.Open(t, storetest.NewRoots(t))
@@ -259,8 +259,8 @@ func TestConcurrentPushes(t *testing.T) {
 				return c.Push(t.Context(), src, fmt.Sprintf("%s/side%d:1", reg.addr, i%2), registry.PushOptions{})
 			}
 			desc, err := push()
-			// The registry writes a manifest that it gets twice at a time into one
-			// file, and reads it half written.
+			// If the registry gets a manifest twice at the same time, it writes both into
+			// one file, and it may read that file while it is half written.
 			for attempt := 0; err != nil && strings.Contains(err.Error(), "digest invalid") && attempt < 5; attempt++ {
 				desc, err = push()
 			}
@@ -278,8 +278,8 @@ func TestConcurrentPushes(t *testing.T) {
 	}
 }
 
-// An upload that breaks off fails the push, names nothing and is not remembered;
-// the next push sends it all.
+// An interrupted upload makes the push fail. No tag is written and the blob is not
+// recorded, so the next push sends it again.
 func TestInterruptedUpload(t *testing.T) {
 	reg := serve(t, "")
 	for name, answer := range map[string]func(http.ResponseWriter, *http.Request){
@@ -291,7 +291,7 @@ func TestInterruptedUpload(t *testing.T) {
 			}
 		},
 		"refused": func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusInsufficientStorage) },
-		// As if all had been read.
+		// The server answers as if it had read everything.
 		"answered too early": func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Location", r.URL.Path)
 			w.WriteHeader(http.StatusAccepted)
@@ -345,7 +345,7 @@ func TestPushIsCancelled(t *testing.T) {
 	}
 }
 
-// An Upload is a sink whose Has tells nothing of blobs of another size.
+// Has of an Upload returns false for a blob that the registry has with another size.
 func TestUploadHas(t *testing.T) {
 	reg := serve(t, "")
 	c := client(t, storetest.Open(t, storetest.NewRoots(t)), nil)

@@ -11,7 +11,7 @@ import (
 	"github.com/shale-build/shale/storage/blobs"
 )
 
-// The compressions of PushOptions.
+// The compressions of PushOptions and SaveOptions.
 const (
 	Gzip         = blobs.Gzip
 	Zstd         = blobs.Zstd
@@ -25,116 +25,121 @@ const (
 )
 
 var (
-	// ErrUnauthorized is wrapped by errors that say a registry wants a login.
+	// ErrUnauthorized is wrapped by errors of requests that the registry refuses: it
+	// requires a login, rejects the credentials, or has no such repository.
 	ErrUnauthorized = errors.New("unauthorized")
-	// ErrNotFound is wrapped by errors that say a registry or layout does not
-	// have what was asked for.
+	// ErrNotFound is wrapped by errors that report that a registry or layout does not
+	// have the image, or that there is no login to remove.
 	ErrNotFound = errors.New("not found")
-	// ErrPlatform is wrapped when an image exists but not for the platform.
+	// ErrPlatform is wrapped by errors that report that an image exists, but not for the
+	// platform.
 	ErrPlatform = errors.New("no image for the platform")
 )
 
-// Options says how registries are talked to. The zero value is what podman does
-// by default.
+// Options configures the access to registries. The zero value has podman's defaults.
 type Options struct {
-	// AuthFile replaces the default places of auth.json.
+	// AuthFile replaces the default locations of auth.json. If it is empty, the
+	// environment variable REGISTRY_AUTH_FILE is used.
 	AuthFile string
-	// TLSVerify nil leaves it to registries.conf; false accepts any certificate
+	// TLSVerify overrides registries.conf if it is not nil. False accepts any certificate
 	// and plain HTTP.
 	TLSVerify *bool
-	// PullTLSVerify is TLSVerify for what is only read, nil for the same.
+	// PullTLSVerify is TLSVerify for Resolve, Pull, Holds and OpenArtifact. If it is nil,
+	// TLSVerify applies to them, too.
 	PullTLSVerify *bool
-	// CertDir replaces the default places of certs.d for every registry at
-	// once; HostCertDir replaces them, too, and has a directory HOST[:PORT] for
-	// each.
+	// CertDir replaces the default locations of certs.d with one directory for all
+	// registries. HostCertDir replaces them with a directory that contains one directory
+	// HOST[:PORT] for each registry.
 	CertDir, HostCertDir string
-	// RegistriesConf replaces the default places of registries.conf,
-	// RegistriesConfDir those of registries.conf.d, which is read on top of it.
+	// RegistriesConf replaces the default locations of registries.conf. RegistriesConfDir
+	// replaces those of registries.conf.d. Its files are read after registries.conf.
 	RegistriesConf, RegistriesConfDir string
-	// PushRetries and PullRetries are how often what failed is tried again,
-	// after a second, two, four and so on.
+	// PushRetries and PullRetries are the numbers of attempts after the first one fails.
+	// The delay is one second before the second attempt and doubles each time.
 	PushRetries, PullRetries int
-	// IgnoreImmutableTags takes a push for done when the registry refuses to
-	// move a tag that is there already.
+	// IgnoreImmutableTags treats a push as successful if the registry refuses to move a
+	// tag that exists already. A warning is logged.
 	IgnoreImmutableTags bool
-	// SignaturePolicy replaces the default places of policy.json.
+	// SignaturePolicy replaces the default locations of policy.json.
 	SignaturePolicy string
-	// UserAgent is sent with every request, "" for a default one.
+	// UserAgent is sent with each request. If it is empty, it is "shale".
 	UserAgent string
 	Logger    *slog.Logger
 }
 
-// Progress hears how blobs move.
+// Progress receives the progress of blob transfers.
 type Progress = blobs.Progress
 
-// Resolved is what a name stands for.
+// Resolved is the image that a name refers to, see Client.Resolve.
 type Resolved struct {
-	// Ref is NAME@DIGEST without a tag, pinned to Digest.
+	// Ref is NAME@DIGEST with the digest Digest and without a tag.
 	Ref string
-	// Name is the complete name that was asked for.
+	// Name is the complete name that was resolved.
 	Name string
-	// Digest is of the top object: the index of a multi-platform image, else
-	// the manifest.
+	// Digest is the digest of the top object. This is the index of a multi-platform
+	// image, or else the manifest.
 	Digest digest.Digest
-	// ManifestDigest is of the platform's manifest.
+	// ManifestDigest is the digest of the manifest for the platform.
 	ManifestDigest digest.Digest
-	// Config and Manifest are of the platform's image, MediaType the manifest's.
+	// Config and Manifest belong to the image for the platform. MediaType is the media
+	// type of Manifest.
 	Config, Manifest []byte
 	MediaType        string
 	Platform         ocispec.Platform
 }
 
-// PullOptions says what to pull.
+// PullOptions configures a pull.
 type PullOptions struct {
-	// Platform picks from a multi-platform image; zero is this machine's.
+	// Platform selects an image of a multi-platform image. The zero value is the platform
+	// of this machine.
 	Platform ocispec.Platform
-	// OnlyPlatform refuses an image that has one platform and another than that
-	// with ErrPlatform.
+	// OnlyPlatform makes a pull fail with ErrPlatform if an image without an index is for
+	// another platform.
 	OnlyPlatform bool
 	// Progress may be nil.
 	Progress Progress
 }
 
-// Source is an image to be written somewhere. It need not be recorded in the
-// store; its layers must be.
+// Source is an image to be written to a registry or an archive. It need not be recorded
+// in the store, but its layers must be.
 type Source struct {
 	Config []byte
-	// Layers are base first.
+	// Layers are ordered from the base to the top.
 	Layers []storage.Layer
-	// Docker asks for docker's schema 2 media types instead of OCI's.
+	// Docker selects the media types of docker's schema 2 instead of those of OCI.
 	Docker bool
-	// Annotations are of the manifest; docker's has none.
+	// Annotations are those of the manifest. A manifest of docker's schema 2 has none.
 	Annotations map[string]string
-	// Index is set for an index of several images, which are in Images in its
-	// order; of the above only Docker counts then.
+	// Index is set for an index of several images. Images are these images in the order
+	// of the index. If Index is set, of the fields above only Docker is used.
 	Index  []byte
 	Images []Source
 }
 
-// PushOptions says how to push.
+// PushOptions configures a push.
 type PushOptions struct {
-	// Compression is Gzip, Zstd or Uncompressed; "" is Gzip.
+	// Compression is Gzip, Zstd or Uncompressed. If it is empty, it is Gzip.
 	Compression string
-	// Level is on the compression's own scale, nil for its default.
+	// Level is a level on the own scale of the compression, or nil for its default.
 	Level *int
-	// Tags are further tags in the same repository for the same manifest.
+	// Tags are additional tags for the same manifest in the same repository.
 	Tags []string
 	// Progress may be nil.
 	Progress Progress
 }
 
-// SaveOptions says how Save writes.
+// SaveOptions configures Save.
 type SaveOptions struct {
-	// Format is FormatOCI or FormatDocker; "" is FormatOCI.
+	// Format is FormatOCI or FormatDocker. If it is empty, it is FormatOCI.
 	Format string
-	// Compression is of the layers, as in PushOptions, with "" being Gzip for an
-	// OCI archive. Layers of a docker archive are never compressed.
+	// Compression is the compression of the layers of an OCI archive, see
+	// PushOptions.Compression. Layers of a docker archive are not compressed.
 	Compression string
 	// Progress may be nil.
 	Progress Progress
 }
 
-// Login is what a user types.
+// Login holds the credentials for a registry.
 type Login struct {
 	// Registry is HOST[:PORT], optionally with /NAMESPACE.
 	Registry           string

@@ -15,16 +15,16 @@ import (
 	"github.com/shale-build/shale/storage/blobs"
 )
 
-// UploadOptions say how an Upload is made.
+// UploadOptions configures an Upload.
 type UploadOptions struct {
 	// Insecure accepts any certificate and plain HTTP.
 	Insecure bool
-	// ByDigest gives the image no tag.
+	// ByDigest pushes the image without a tag.
 	ByDigest bool
 }
 
-// Upload is a push under way: blobs are written to it as a blobs.Sink, then the
-// manifests. It is safe for concurrent use.
+// Upload is a push in progress. The caller writes the blobs to it as to a blobs.Sink and
+// then the manifests, and must call Close in the end. Upload is safe for concurrent use.
 type Upload struct {
 	client *Client
 	named  imgref.Named
@@ -34,8 +34,9 @@ type Upload struct {
 
 var _ blobs.Sink = (*Upload)(nil)
 
-// Upload begins a push to dest, a complete name whose tag is latest when it has
-// none.
+// Upload starts a push to dest, a complete name. If dest has no tag, the tag is latest.
+// Errors of Upload and of the methods of its result wrap ErrUnauthorized or ErrNotFound
+// if the registry says so.
 func (c *Client) Upload(ctx context.Context, dest string, opts UploadOptions) (*Upload, error) {
 	named, err := parseName(dest)
 	if err != nil {
@@ -60,28 +61,28 @@ func (c *Client) Upload(ctx context.Context, dest string, opts UploadOptions) (*
 	return &Upload{client: c, named: named, dest: d, known: openLocations(sys)}, nil
 }
 
-// Close ends the connection.
+// Close ends the push and releases the connection.
 func (u *Upload) Close() error {
 	u.known.close()
 	return u.dest.Close()
 }
 
-// uploads is how many blobs are sent at once. Each is compressed on several
-// processors by itself.
+// uploads is the number of blobs that are sent at the same time. The compression of each
+// blob uses several processors already.
 const uploads = 3
 
 // Parallel implements blobs.Sink.
 func (u *Upload) Parallel() int { return uploads }
 
-// Has implements blobs.Sink: it asks the registry, and lets it mount a blob that it
-// is known to have in another repository.
+// Has implements blobs.Sink. It asks the registry for the blob. If the blob is known to
+// be in another repository of the registry, it asks the registry to mount it from there.
 func (u *Upload) Has(ctx context.Context, blob ocispec.Descriptor) (bool, error) {
 	has, info, err := u.dest.TryReusingBlob(ctx, types.BlobInfo{Digest: blob.Digest, Size: blob.Size}, u.known.BlobInfoCache, false)
 	if err != nil {
 		return false, u.explain(fmt.Errorf("look for blob %s: %w", blob.Digest, err))
 	}
 	if has && info.Size >= 0 && info.Size != blob.Size {
-		// Nobody can use what is there; it will be refused or replaced.
+		// A blob of another size is not usable. The registry replaces it or refuses Put.
 		return false, nil
 	}
 	return has, nil
@@ -102,7 +103,7 @@ func (u *Upload) Put(ctx context.Context, blob ocispec.Descriptor, r io.Reader) 
 		return "", 0, u.explain(fmt.Errorf("upload blob: %w", err))
 	}
 	if blob.MediaType != "" && (blob.Digest == "" || blob.MediaType == ocispec.MediaTypeImageLayer) {
-		u.known.compressed(put.Digest, blob.MediaType) // it was made here
+		u.known.compressed(put.Digest, blob.MediaType) // it was compressed here, so its compression is known
 	}
 	if blob.Digest != "" {
 		return blob.Digest, blob.Size, nil
@@ -110,7 +111,7 @@ func (u *Upload) Put(ctx context.Context, blob ocispec.Descriptor, r io.Reader) 
 	return put.Digest, put.Size, nil
 }
 
-// watched keeps the error that reading ended with, which is not the registry's.
+// watched keeps the error of the reader, to tell it from an error of the registry.
 type watched struct {
 	r   io.Reader
 	err error
@@ -125,7 +126,9 @@ func (w *watched) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// Manifest writes the manifest or index of the image, the last part of it.
+// Manifest writes the manifest or index of the image. All blobs and instances must have
+// been written before. For a registry that refuses to move the tag, see
+// Options.IgnoreImmutableTags.
 func (u *Upload) Manifest(ctx context.Context, data []byte) error {
 	err := u.dest.PutManifest(ctx, data, nil)
 	if u.client.opts.IgnoreImmutableTags && isImmutableTag(err) {
@@ -135,13 +138,14 @@ func (u *Upload) Manifest(ctx context.Context, data []byte) error {
 	return u.explain(err)
 }
 
-// Instance writes a manifest that the index names.
+// Instance writes the manifest of an image that the index refers to.
 func (u *Upload) Instance(ctx context.Context, data []byte) error {
 	dgst := digest.FromBytes(data)
 	return u.explain(u.dest.PutManifest(ctx, data, &dgst))
 }
 
-// RetryPush repeats what pushes something as often as the client's options say.
+// RetryPush calls push until it succeeds, but repeats it at most Options.PushRetries
+// times. Errors that wrap ErrNotFound or ErrPlatform are not retried.
 func (c *Client) RetryPush(ctx context.Context, push func() error) error {
 	return retry(ctx, c.opts.PushRetries, c.logger, push)
 }
