@@ -168,7 +168,7 @@ func (x *cacheExport) compressMount(ctx context.Context, m cachemount.Mount, dir
 		return out, fmt.Errorf("make temporary file: %w", err)
 	}
 	defer func() {
-		if err := errors.Join(err, tmp.Close()); err != nil {
+		if err = errors.Join(err, tmp.Close()); err != nil {
 			_ = os.Remove(tmp.Name())
 		}
 	}()

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"sync"
+	"time"
 
 	"golang.org/x/crypto/ssh/agent"
 	"golang.org/x/sys/unix"
@@ -74,11 +75,19 @@ func (s *Socket) Chmod(mode os.FileMode) error {
 	return nil
 }
 
+// acceptPause is the time between two tries if there are no file descriptors.
+const acceptPause = 50 * time.Millisecond
+
 func (s *Socket) accept(ctx context.Context) {
 	for {
 		conn, err := s.listener.Accept()
 		if err != nil {
-			if errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ECONNABORTED) {
+			if errors.Is(err, unix.ECONNABORTED) {
+				continue
+			}
+			if errors.Is(err, unix.EMFILE) {
+				// Other connections must end first.
+				time.Sleep(acceptPause)
 				continue
 			}
 			return

@@ -61,7 +61,7 @@ func Try(f *os.File, mode Mode) (bool, error) {
 			return true, nil
 		case errors.Is(err, unix.EWOULDBLOCK):
 			return false, nil
-		case errors.Is(err, unix.ENOLCK) || errors.Is(err, unix.EBADF):
+		case errors.Is(err, unix.ENOLCK) || errors.Is(err, unix.EBADF) && isDir(f):
 			// NFS returns ENOLCK without a lock daemon, and EBADF for a directory, which
 			// is not open for writing (flock(2)). ENOTSUP already is
 			// errors.ErrUnsupported.
@@ -70,6 +70,11 @@ func Try(f *os.File, mode Mode) (bool, error) {
 			return false, &os.PathError{Op: "lock", Path: f.Name(), Err: err}
 		}
 	}
+}
+
+func isDir(f *os.File) bool {
+	info, err := f.Stat()
+	return err == nil && info.IsDir()
 }
 
 // Dir opens files. It is an *os.Root or the zero value of Host.

@@ -330,7 +330,10 @@ type below struct {
 // that lead to spared paths. It reports whether it removed the name.
 func (p *placer) clear(dir int, rel, name string, r *record) (gone bool, err error) {
 	if !r.isDir() {
-		return true, unix.Unlinkat(dir, name, 0)
+		if err := unix.Unlinkat(dir, name, 0); err != nil {
+			return true, fmt.Errorf("remove /%s: %w", rel, err)
+		}
+		return true, nil
 	}
 	fd, err := openDir(dir, name)
 	if err != nil {

@@ -51,23 +51,6 @@ func Namespaces(ctx context.Context, version string) (why, err error) {
 	return nil, nil //nolint:nilnil // nothing stands in the way
 }
 
-// Remembered returns the remembered result of the named probe (see Namespaces). If no
-// results are remembered, it runs the probes of Namespaces. If none of them has that
-// name, the Status is OK.
-func Remembered(ctx context.Context, version, name string) Result {
-	results, ok := remembered(version)
-	if !ok {
-		results = namespaces(ctx)
-		remember(version, results)
-	}
-	for _, r := range results {
-		if r.Name == name {
-			return r
-		}
-	}
-	return Result{Name: name, Status: OK}
-}
-
 // memory is the content of the file with the remembered results.
 type memory struct {
 	Key     string

@@ -25,7 +25,7 @@ func (c *Client) Blob(ctx context.Context, ref string, desc ocispec.Descriptor) 
 	if err != nil {
 		return nil, fmt.Errorf("image name %q: %w", ref, err)
 	}
-	src, err := openSource(ctx, from, c.system())
+	src, err := openSource(ctx, from, c.systemFor(ocispec.Platform{}))
 	if err != nil {
 		return nil, explain("fetch", named, err)
 	}

@@ -94,7 +94,9 @@ func (l *Layout) write(ctx context.Context, src Prepared, tag string, progress P
 			}
 		}
 		manifest := ocispec.Descriptor{Digest: digest.FromBytes(data), Size: int64(len(data))}
-		if has, err := l.to.Has(ctx, manifest); has || err != nil {
+		if has, err := l.to.Has(ctx, manifest); err != nil {
+			return err
+		} else if has {
 			continue
 		}
 		if _, _, err := l.to.Put(ctx, manifest, bytes.NewReader(data)); err != nil {

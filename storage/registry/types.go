@@ -44,7 +44,7 @@ type Options struct {
 	// TLSVerify overrides registries.conf if it is not nil. False accepts any certificate
 	// and plain HTTP.
 	TLSVerify *bool
-	// PullTLSVerify is TLSVerify for Resolve, Pull, Holds and OpenArtifact. If it is nil,
+	// PullTLSVerify is TLSVerify for Resolve, Pull, Holds, Blob and OpenArtifact. If it is nil,
 	// TLSVerify applies to them, too.
 	PullTLSVerify *bool
 	// CertDir replaces the default locations of certs.d with one directory for all
