@@ -9,20 +9,21 @@ import (
 	"github.com/shale-build/shale/builder/llb"
 )
 
-// LocalDelete is the entitlement that lets a local export delete what it did
-// not write. It is buildx's, and no step's.
+// LocalDelete is the entitlement that permits a local export to delete files that it did
+// not write. It is an entitlement of buildx. Steps cannot request it.
 const LocalDelete = "buildx.local.delete"
 
-// Allowed are the entitlements that the user granted with --allow. The zero
-// value grants none.
+// Allowed are the entitlements that the user granted with --allow. The zero value grants
+// nothing.
 type Allowed struct {
 	steps entitlements.Set
-	// LocalDelete is granted by buildx.local.delete.
+	// LocalDelete reports whether buildx.local.delete was granted.
 	LocalDelete bool
 }
 
-// ParseAllow reads docker's spelling: network.host, security.insecure,
-// device[=NAME[,alias=ALIAS]] and buildx.local.delete.
+// ParseAllow parses values of --allow in docker's syntax: network.host,
+// security.insecure, device[=NAME[,alias=ALIAS]] and buildx.local.delete. It returns an
+// error for any other value.
 func ParseAllow(values []string) (Allowed, error) {
 	var a Allowed
 	var list []entitlements.Entitlement
@@ -40,11 +41,11 @@ func ParseAllow(values []string) (Allowed, error) {
 	return a, nil
 }
 
-// DeniedError is a step that wants more than it was granted.
+// DeniedError is returned if a step requests an entitlement that was not granted.
 type DeniedError struct {
-	// Message is docker's.
+	// Message is the message that docker shows.
 	Message string
-	// Grant is the value of --allow that would grant it.
+	// Grant is the value of --allow that would grant the entitlement.
 	Grant string
 }
 
@@ -52,9 +53,9 @@ func (e *DeniedError) Error() string {
 	return fmt.Sprintf("%s; if you trust the Dockerfile, build with --allow %s", e.Message, e.Grant)
 }
 
-// Check refuses a graph of which a step wants what was not granted, before any
-// step has run. It settles which devices steps get, and empties the cache mounts
-// of steps that must run again.
+// Check checks all steps of g before any of them runs. It returns an error that wraps a
+// DeniedError if a step requests an entitlement that was not granted. It also selects the
+// devices of each step, and empties the cache mounts of steps that must run again.
 func (e *Executor) Check(g *llb.Graph) error {
 	var empty []string
 	for _, v := range g.Vertices {
@@ -87,7 +88,8 @@ func cacheIDs(v *llb.Vertex) []string {
 	return ids
 }
 
-// permit is asked again right before the step runs.
+// permit returns a DeniedError if v requests an entitlement that was not granted. It is
+// called by Check and again immediately before the step runs.
 func (e *Executor) permit(v *llb.Vertex) error {
 	for name, wanted := range map[entitlements.Entitlement]bool{
 		entitlements.EntitlementNetworkHost:      v.Exec.GetNetwork() == pb.NetMode_HOST,

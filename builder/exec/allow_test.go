@@ -50,7 +50,7 @@ func TestCheck(t *testing.T) {
 	tests := map[string]struct {
 		allow []string
 		graph *llb.Graph
-		want  string // what would grant it
+		want  string // the value of --allow that would grant it
 	}{
 		"nothing wanted":          {nil, graph(harmless), ""},
 		"host":                    {nil, graph(harmless, host), "network.host"},

@@ -7,22 +7,23 @@ import (
 	"sync/atomic"
 )
 
-// beyondRange matches what programs print when chown(2) or setgroups(2) is given an id
-// that the user namespace does not map, which is EINVAL: coreutils, busybox, tar, dpkg,
-// rpm, npm.
+// beyondRange matches the error messages of programs that call chown(2) or setgroups(2)
+// with an id that the user namespace does not map. The system calls then fail with
+// EINVAL. It matches the messages of coreutils, busybox, tar, dpkg, rpm and npm.
 var beyondRange = regexp.MustCompile(`(?i)(chown|owner|set[a-z]*[ug]id|setgroups|initgroups).*invalid argument|invalid argument.*(chown|owner)`)
 
-// beyondHint is what an ExitError of such a step ends with.
+// beyondHint is the hint of an ExitError if the output of the step matched beyondRange.
 const beyondHint = "an id may be beyond the subordinate ids of this user; build with --isolation=recorded and a store of its own (--root)"
 
-// beyondWatch passes on what a step prints and looks for lines like beyondRange.
+// beyondWatch forwards the output of a step to w and sets seen if a line matches
+// beyondRange.
 type beyondWatch struct {
 	w    io.Writer
 	line []byte
 	seen *atomic.Bool
 }
 
-// maxWatched is how much of a line is looked at, in bytes.
+// maxWatched is the number of bytes at the start of each line that are searched.
 const maxWatched = 1024
 
 // Write implements io.Writer.

@@ -19,8 +19,8 @@ import (
 	"github.com/shale-build/shale/runtime/sandbox"
 )
 
-// registry reads the descriptions of devices, once per build and only if a step
-// asks for a device.
+// registry returns the CDI device descriptions. They are read once per build, and only if
+// a step requests a device.
 func (e *Executor) registry() (*cdi.Registry, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -34,9 +34,9 @@ func (e *Executor) registry() (*cdi.Registry, error) {
 	return e.devices, nil
 }
 
-// grantDevices replaces the devices that v asks for by the complete names of
-// those that it gets, and refuses what was not granted. The names are part of
-// the step's identity: a device that was not there before runs it again.
+// grantDevices replaces the devices that v requests by the complete names of the devices
+// that it gets. It returns a DeniedError if a device was not granted. The names are part
+// of the step's cache key, so the step runs again if a new device appears.
 func (e *Executor) grantDevices(v *llb.Vertex) error {
 	wanted := v.Exec.GetCdiDevices()
 	if len(wanted) == 0 {
@@ -87,7 +87,7 @@ func (a Allowed) devices() *entitlements.DevicesConfig {
 	return &entitlements.DevicesConfig{}
 }
 
-// granted tells whether name is among what one of the grants stands for.
+// granted reports whether one of the grants includes the device name.
 func granted(r *cdi.Registry, grants *entitlements.DevicesConfig, name string) bool {
 	return slices.ContainsFunc(slices.Collect(maps.Keys(grants.Devices)), func(grant string) bool {
 		return slices.Contains(r.Find(grant), name)
@@ -101,7 +101,8 @@ func deniedDevices(names []string) error {
 	return &DeniedError{Message: fmt.Sprintf("devices %s are requested by the build but not allowed", strings.Join(names, ", ")), Grant: "device"}
 }
 
-// attachDevices adds to spec what the step's devices bring along.
+// attachDevices adds the devices, mounts, variables, groups and hooks of the step's
+// devices to spec.
 func (s *mountSet) attachDevices(ctx context.Context, spec *sandbox.Spec) error {
 	var names []string
 	for _, d := range s.vertex.Exec.GetCdiDevices() {
@@ -141,7 +142,8 @@ func (s *mountSet) attachDevices(ctx context.Context, spec *sandbox.Spec) error 
 	return ctx.Err()
 }
 
-// access is what the device cgroup is told; CDI's "none" lets nothing through.
+// access returns the permissions for the device cgroup. The cgroup has no empty set of
+// permissions, so "none" of CDI becomes "m" (mknod only).
 func access(permissions string) string {
 	if permissions == "none" {
 		return "m"
@@ -149,7 +151,8 @@ func access(permissions string) string {
 	return permissions
 }
 
-// orUser is the step's user where the description names no owner.
+// orUser returns id, or the step's user if the device description names no owner and the
+// user is not root.
 func orUser(id *uint32, user uint32) *uint32 {
 	if id == nil && user > 0 {
 		return &user
@@ -157,7 +160,7 @@ func orUser(id *uint32, user uint32) *uint32 {
 	return id
 }
 
-// hold binds a file or directory of the host to a path of our own.
+// hold bind mounts a file or directory of the host in the step's private directory.
 func (s *mountSet) hold(path string, readOnly bool) (string, error) {
 	source, err := os.Open(path)
 	if err != nil {

@@ -1,9 +1,8 @@
-// Package exec carries out RUN: it turns BuildKit's Exec operation into a
-// container over the layers before it.
+// Package exec runs RUN steps. It turns BuildKit's Exec operation into a container on top
+// of the layers before it.
 //
-// It decides what the container sees: where each mount comes from, who the
-// process is, which variables and hosts it has. The container itself is package
-// runtime/sandbox's, the file systems are package rootfs's. Every mount source
-// is found inside its own root by openat2(2) and bound from the descriptor, so
-// no symbolic link in an image leads out of it.
+// It decides which mounts, variables, hosts and user the container has. Package
+// runtime/sandbox runs the container, and package rootfs provides the file systems. Each
+// mount source is opened inside its own root with openat2(2) and bind mounted from the
+// file descriptor. So symbolic links in an image cannot lead out of its root.
 package exec

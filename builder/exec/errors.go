@@ -7,15 +7,15 @@ import (
 	"time"
 )
 
-// ErrTerminated is, for the cause of a cancelled context, a wish for an orderly end:
-// running steps get SIGTERM and some time before they are killed. After any other cause
+// ErrTerminated is a cause for cancelling a context. It requests an orderly end: running
+// steps get SIGTERM and have stepGrace to end before they are killed. For any other cause
 // they are killed at once.
 var ErrTerminated = errors.New("terminated")
 
-// stepGrace is how long a step has after SIGTERM.
+// stepGrace is the time between SIGTERM and SIGKILL.
 const stepGrace = 3 * time.Second
 
-// grace is that of sandbox.Spec.
+// grace is the Grace function of sandbox.Spec.
 func grace(cause error) time.Duration {
 	if errors.Is(cause, ErrTerminated) {
 		return stepGrace
@@ -23,18 +23,19 @@ func grace(cause error) time.Duration {
 	return 0
 }
 
-// ExitError is a RUN whose process failed.
+// ExitError is returned if the process of a RUN step failed or could not be started.
 type ExitError struct {
 	Args []string
-	// Code is the exit status, 128+n after signal n.
+	// Code is the exit status. If signal n killed the process, it is 128+n.
 	Code int
-	// Reason says why the process did not even start, "" if it did.
+	// Reason is the error because of which the process could not be started. It is "" if
+	// the process was started.
 	Reason string
-	// Hint says what may help, "" if nothing is known.
+	// Hint is advice for the user, or "".
 	Hint string
 }
 
-// Error says it in docker's words, which people search the web for.
+// Error returns the message that docker shows, because users search the web for it.
 func (e *ExitError) Error() string {
 	if e.Reason != "" {
 		return fmt.Sprintf("process %q could not be started: %s", strings.Join(e.Args, " "), e.Reason)
@@ -46,14 +47,14 @@ func (e *ExitError) Error() string {
 	return text
 }
 
-// ExitCode is what the whole build exits with.
+// ExitCode returns the exit status of the whole build.
 func (e *ExitError) ExitCode() int { return e.Code }
 
-// UnsupportedError is a part of the operation that cannot be carried out.
+// UnsupportedError is returned if a part of the operation is not supported.
 type UnsupportedError struct {
-	// What names it as the Dockerfile does: "RUN --device".
+	// What names the part as the Dockerfile does, for example "RUN --device".
 	What string
-	// Why says what to do instead, or what is missing.
+	// Why names an alternative or the missing prerequisite.
 	Why string
 }
 

@@ -30,14 +30,15 @@ import (
 	"github.com/shale-build/shale/runtime/sandbox"
 )
 
-// defaultHostname is what BuildKit gives a RUN step.
+// defaultHostname is the hostname that BuildKit gives a RUN step.
 const defaultHostname = "buildkitsandbox"
 
 // Runner runs commands in root file systems.
 type Runner interface {
-	// Run runs one command, see sandbox.Runner.
+	// Run runs one command and returns its exit status, see sandbox.Runner.
 	Run(ctx context.Context, s sandbox.Spec) (int, error)
-	// Unavailable returns those of the limits that cannot be applied, and why.
+	// Unavailable returns the names of the limits in l that cannot be applied, and the
+	// reason.
 	Unavailable(ctx context.Context, l sandbox.Limits) (names []string, why string)
 }
 
@@ -49,32 +50,35 @@ type Executor struct {
 	Network  Network
 	Allowed  Allowed
 	SingleID bool
-	// Ownership says how much steps see of owners that are recorded; those
-	// that Mounts has are used.
+	// Ownership controls how much of the recorded ownership steps see. The owners
+	// themselves come from Mounts.
 	Ownership recorded.Tier
-	// Secrets and Agents are what steps may ask for; nil for none.
+	// Secrets and Agents are the secrets and ssh agents that steps may request. They are
+	// nil if there are none.
 	Secrets *secrets.Store
 	Agents  *sshagent.Agents
 	Logger  *slog.Logger
 
 	mu     sync.Mutex
 	copies map[copyKey]func() (copied, error)
-	// noticed tells that missing limits were spoken of.
+	// noticed is set after the warning about limits that cannot be applied.
 	noticed bool
-	// devices is nil until a step asks for one.
+	// devices is nil until a step requests a device.
 	devices *cdi.Registry
 }
 
-// Prepare sets up the network of v, and says which of its limits this machine
-// does not apply. It is called before Run.
+// Prepare sets up the network of v and warns about limits of v that this machine cannot
+// apply. It must be called before Run.
 func (e *Executor) Prepare(ctx context.Context, v *llb.Vertex) error {
 	e.limits(ctx, v)
 	_, err := e.network(ctx, v.Exec.GetNetwork())
 	return err
 }
 
-// Run carries out v and returns the layer it makes on top of its root, which may
-// be a draft; what v mounts of other inputs is in the store.
+// Run runs v and returns the layer with the changes to its root. The base of the root may
+// be a draft, and so may the result. The other inputs that v mounts must be in the store.
+// Run returns an ExitError if the process failed, a DeniedError if an entitlement was not
+// granted, and an UnsupportedError if a part of v is not supported.
 func (e *Executor) Run(ctx context.Context, v *llb.Vertex, inputs []solve.Snapshot, report solve.Reporter) (*rootfs.Draft, error) {
 	if err := e.permit(v); err != nil {
 		return nil, err
@@ -120,8 +124,8 @@ func (e *Executor) step(ctx context.Context, v *llb.Vertex, inputs []solve.Snaps
 	return nil
 }
 
-// run runs the container. What it prints is shown without the secrets it got; beyond
-// becomes true if it says that an id is not mapped.
+// run runs the container and returns its exit status. The secrets of the step are masked
+// in its output. run sets beyond if the output shows that an id is not mapped.
 func (e *Executor) run(ctx context.Context, spec sandbox.Spec, mask *secrets.Mask, report solve.Reporter, beyond *atomic.Bool) (code int, err error) {
 	stdout, stderr := mask.Writer(report.Stdout()), mask.Writer(report.Stderr())
 	defer func() { err = errors.Join(err, stdout.Close(), stderr.Close()) }()
@@ -129,7 +133,8 @@ func (e *Executor) run(ctx context.Context, spec sandbox.Spec, mask *secrets.Mas
 	return e.Runner.Run(ctx, spec)
 }
 
-// foreignHint says what is missing to run programs of another platform.
+// foreignHint returns a hint if v is for another platform and no emulator for it is
+// registered.
 func foreignHint(v *llb.Vertex, message string) string {
 	if v.Platform == nil || !strings.Contains(message, "exec format error") {
 		return ""
@@ -145,7 +150,7 @@ func (e *Executor) spec(ctx context.Context, v *llb.Vertex, root string, mounts 
 	meta := v.Exec.GetMeta()
 	user, err := identity.Resolve(root, meta.GetUser())
 	if err != nil {
-		// In BuildKit's words, which people search the web for.
+		// The message is BuildKit's, because users search the web for it.
 		return sandbox.Spec{}, fmt.Errorf("process %q did not complete successfully: %w", strings.Join(meta.GetArgs(), " "), err)
 	}
 	ulimits, err := rlimits(meta.GetUlimit())
@@ -181,7 +186,7 @@ func (e *Executor) spec(ctx context.Context, v *llb.Vertex, root string, mounts 
 		Grace:          grace,
 	}
 	if e.Mounts.InPlace() && !slices.ContainsFunc(spec.Env, func(kv string) bool { return strings.HasPrefix(kv, "HOME=") }) {
-		// As libcontainer does.
+		// libcontainer sets HOME in the same way.
 		spec.Env = append(spec.Env, "HOME="+cmp.Or(user.Home, "/"))
 	}
 	if err := mounts.attachDevices(ctx, &spec); err != nil {
@@ -190,8 +195,8 @@ func (e *Executor) spec(ctx context.Context, v *llb.Vertex, root string, mounts 
 	return spec, e.connect(ctx, &spec, v.Exec, mounts.dir)
 }
 
-// proxyEnv gives every proxy variable in both spellings, as docker does: tools
-// read one or the other.
+// proxyEnv returns every proxy variable in upper case and lower case, as docker does,
+// because some tools read only one of them.
 func proxyEnv(p *pb.ProxyEnv) []string {
 	var env []string
 	for _, kv := range []struct{ name, value string }{
@@ -208,7 +213,7 @@ func proxyEnv(p *pb.ProxyEnv) []string {
 	return env
 }
 
-// rootLayer finds the layer that the step starts from.
+// rootLayer returns the layer that the step starts from.
 func rootLayer(v *llb.Vertex, inputs []solve.Snapshot) (rootfs.Base, error) {
 	for _, m := range v.Exec.GetMounts() {
 		if m.GetDest() != pb.RootMount {
@@ -225,16 +230,15 @@ func rootLayer(v *llb.Vertex, inputs []solve.Snapshot) (rootfs.Base, error) {
 	return rootfs.Base{}, errors.New("the step has no root file system")
 }
 
-// Base is snap as what a layer is made on.
+// Base converts snap to the base of a new layer.
 func Base(snap solve.Snapshot) rootfs.Base {
 	draft, _ := snap.Draft.(*rootfs.Draft)
 	return rootfs.Base{Layer: snap.Layer, Chain: snap.Chain, Draft: draft}
 }
 
-// materialize copies what selector names in a context into the build's own
-// directory, once: a step sees it as it was, with root as its owner, whatever
-// happens to the files meanwhile. It returns a directory and where in it the
-// copy is.
+// materialize copies the path selector of a build context into a private directory, once
+// per build. Steps see the copy with root as its owner, even if the context changes
+// during the build. It returns the directory and the path of the copy in it.
 func (e *Executor) materialize(ctx context.Context, tree *local.Tree, selector string) (dir, path string, err error) {
 	key := copyKey{tree: tree, selector: filepath.Clean("/" + selector)}
 	e.mu.Lock()
@@ -263,7 +267,7 @@ func (e *Executor) copyTree(ctx context.Context, key copyKey) (copied, error) {
 	if err != nil {
 		return copied{}, err
 	}
-	// A directory that a step looks into is as open as docker's.
+	// The directory has the same mode as with docker, because steps see it.
 	if err := os.Chmod(dir, 0o755); err != nil { //nolint:gosec // its parent is private
 		return copied{}, fmt.Errorf("make directory for the build context: %w", err)
 	}

@@ -15,9 +15,9 @@ import (
 	"github.com/shale-build/shale/runtime/sandbox"
 )
 
-// rlimits translates --ulimit; the names are those of docker run. Unless --ulimit core
-// is given, no core dumps are written (core(5)): they would be in the layer, with the
-// memory of a step and its secrets.
+// rlimits converts the values of --ulimit. The names are those of docker run. Core dumps
+// (core(5)) are disabled unless --ulimit core is given. Otherwise the layer could contain
+// a core dump with the memory of a step and its secrets.
 func rlimits(list []*pb.Ulimit) ([]sandbox.Rlimit, error) {
 	var out []sandbox.Rlimit
 	if !slices.ContainsFunc(list, func(u *pb.Ulimit) bool { return strings.EqualFold(u.GetName(), "core") }) {
@@ -41,8 +41,8 @@ func rlimits(list []*pb.Ulimit) ([]sandbox.Rlimit, error) {
 	return out, nil
 }
 
-// limits are those of the step's control group. What this machine cannot apply
-// is said once in a build, and the steps run without.
+// limits returns the limits of the step's cgroup. If this machine cannot apply a limit,
+// the step runs without it. A warning is logged once per build.
 func (e *Executor) limits(ctx context.Context, v *llb.Vertex) sandbox.Limits {
 	r := v.Resources
 	l := sandbox.Limits{

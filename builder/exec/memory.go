@@ -11,9 +11,10 @@ import (
 	"github.com/shale-build/shale/runtime/inplace"
 )
 
-// memory returns a directory of the step whose files are in memory only and end
-// with the step, or with this process. It is a ramfs, as a tmpfs may be written
-// to swap, and an unprivileged one cannot be told not to (tmpfs(5), noswap).
+// memory returns a directory of the step whose files exist only in memory. The directory
+// is removed when the step ends, or when this process ends. It is on a ramfs, because the
+// kernel may write a tmpfs to swap. An unprivileged process cannot forbid that (tmpfs(5),
+// noswap).
 func (s *mountSet) memory() (string, error) {
 	if s.memoryDir != "" {
 		return s.memoryDir, nil
@@ -33,8 +34,8 @@ func (s *mountSet) memory() (string, error) {
 	return dir, nil
 }
 
-// memoryInPlace makes the directory in a file system in memory that the
-// container has. Others may pass through it: what is in it has owners.
+// memoryInPlace creates the directory on a memory file system of the container. All users
+// may search the directory, because the files in it have their own owners.
 func (s *mountSet) memoryInPlace() (string, error) {
 	parent, err := inplace.Memory()
 	if err != nil {
@@ -52,7 +53,7 @@ func (s *mountSet) memoryInPlace() (string, error) {
 	return dir, nil
 }
 
-// own gives path the owner that a mount asks for.
+// own sets the owner of path to the owner that a mount requests.
 func (e *Executor) own(path string, uid, gid uint32) error {
 	if owners := e.Mounts.Owners(); owners != nil {
 		if err := owners.Chown(unix.AT_FDCWD, path, uid, gid); err != nil {

@@ -21,8 +21,8 @@ import (
 	"github.com/shale-build/shale/runtime/sandbox"
 )
 
-// mountSet are the mounts of one step. Their sources are bound to paths of our
-// own, which nothing inside the container can change.
+// mountSet is the set of mounts of one step. Their sources are bind mounted to paths in a
+// private directory, which processes in the container cannot change.
 type mountSet struct {
 	exec   *Executor
 	dir    string
@@ -31,13 +31,13 @@ type mountSet struct {
 
 	list    []sandbox.Mount
 	shmSize int64
-	// masked are the secrets that the step gets to see.
+	// masked are the secrets that the step can read.
 	masked    [][]byte
 	memoryDir string
 	undo      []func() error
 }
 
-// prepare makes the sources of all mounts but the root. The caller closes the
+// prepare prepares the sources of all mounts except the root. The caller must close the
 // set, also after an error.
 func (s *mountSet) prepare(ctx context.Context) error {
 	for i, m := range s.vertex.Exec.GetMounts() {
@@ -83,8 +83,8 @@ func (s *mountSet) tmpfs(m *pb.Mount) {
 	s.list = append(s.list, sandbox.Mount{Type: sandbox.Tmpfs, Target: m.GetDest(), Size: size})
 }
 
-// bind mounts files of another stage, an image or a context. What the step
-// writes to them is thrown away.
+// bind mounts files of another stage, an image or a build context. Changes that the step
+// makes to them are discarded.
 func (s *mountSet) bind(ctx context.Context, i int, m *pb.Mount) error {
 	if llb.HasOutput(m) {
 		return &UnsupportedError{What: "a second result of RUN", Why: "only the root file system is kept"}
@@ -108,8 +108,8 @@ func (s *mountSet) bind(ctx context.Context, i int, m *pb.Mount) error {
 	return s.attach(i, root, selector, m)
 }
 
-// source finds what m shows: the directories of its input, topmost first, and
-// the path to show inside them.
+// source returns the directories of m's input, topmost first, and the path to mount from
+// them.
 func (s *mountSet) source(ctx context.Context, m *pb.Mount) (lowers []string, selector string, err error) {
 	if m.GetInput() < 0 {
 		return nil, m.GetSelector(), nil
@@ -123,7 +123,7 @@ func (s *mountSet) source(ctx context.Context, m *pb.Mount) (lowers []string, se
 	return []string{dir}, selector, err
 }
 
-// cache mounts a directory that outlives the build.
+// cache mounts a cache directory that is kept after the build.
 func (s *mountSet) cache(ctx context.Context, i int, m *pb.Mount) error {
 	req := cachemount.Request{ID: m.GetCacheOpt().GetID()}
 	switch m.GetCacheOpt().GetSharing() {
@@ -152,14 +152,15 @@ func (s *mountSet) cache(ctx context.Context, i int, m *pb.Mount) error {
 			s.undo = append(s.undo, func() error { return owners.SaveLinks(lease.Dir, cachemount.Links(lease.Dir)) })
 		}
 	}
-	inside := "" // with a seed, it selects what the directory starts as
+	inside := "" // with a seed, the selector names the initial content instead
 	if m.GetInput() < 0 {
 		inside = m.GetSelector()
 	}
 	return s.attach(i, lease.Dir, inside, m)
 }
 
-// seed makes a cache mount start as a copy of the input's selected directory.
+// seed sets the initial content of a cache mount to a copy of the selected directory of
+// the input.
 func (s *mountSet) seed(ctx context.Context, req *cachemount.Request, m *pb.Mount) error {
 	lowers, selector, err := s.source(ctx, m)
 	if err != nil {
@@ -172,8 +173,9 @@ func (s *mountSet) seed(ctx context.Context, req *cachemount.Request, m *pb.Moun
 	snap := s.inputs[m.GetInput()]
 	req.Seed = snap.Chain.String() + strconv.Quote(m.GetSelector())
 	if in := s.vertex.Inputs[m.GetInput()].Vertex; in.File != nil && len(in.Inputs) == 0 {
-		// Directories made for the purpose (uid=, gid=, mode=): what was asked for
-		// says what they are, and, unlike their times, is the same everywhere.
+		// This input only makes directories (uid=, gid=, mode=). Its digest describes
+		// them completely. Unlike their modification times, the digest is the same on
+		// every machine.
 		req.Seed = in.Digest.String() + strconv.Quote(m.GetSelector())
 	}
 	if snap.Tree != nil {
@@ -189,8 +191,8 @@ func (s *mountSet) seed(ctx context.Context, req *cachemount.Request, m *pb.Moun
 	return nil
 }
 
-// attach binds what selector names inside root to a path of our own and adds
-// the mount.
+// attach bind mounts the path selector inside root to a private path, and adds the mount
+// to the list.
 func (s *mountSet) attach(i int, root, selector string, m *pb.Mount) error {
 	source, err := openInRoot(root, selector)
 	if err != nil {
@@ -198,7 +200,7 @@ func (s *mountSet) attach(i int, root, selector string, m *pb.Mount) error {
 	}
 	defer source.Close()
 	if s.exec.Mounts.InPlace() {
-		// Nothing runs that could change what the path leads to.
+		// No process is running that could replace a component of the path.
 		path, err := os.Readlink("/proc/self/fd/" + strconv.Itoa(int(source.Fd())))
 		if err != nil {
 			return fmt.Errorf("find the mount's source: %w", err)
@@ -218,7 +220,8 @@ func (s *mountSet) attach(i int, root, selector string, m *pb.Mount) error {
 	return nil
 }
 
-// bindOwn binds source to a path of our own, which it returns.
+// bindOwn bind mounts source to a path in the step's private directory and returns that
+// path.
 func (s *mountSet) bindOwn(name string, source *os.File, opts overlay.BindOptions) (string, error) {
 	target := filepath.Join(s.dir, name)
 	if err := mountPoint(source, target); err != nil {
@@ -231,7 +234,7 @@ func (s *mountSet) bindOwn(name string, source *os.File, opts overlay.BindOption
 	return target, nil
 }
 
-// mountPoint makes target a directory or a file, as source is.
+// mountPoint creates target as a directory or as a file, depending on source.
 func mountPoint(source *os.File, target string) error {
 	info, err := source.Stat()
 	if err != nil {
@@ -248,13 +251,14 @@ func mountPoint(source *os.File, target string) error {
 	return nil
 }
 
-// sourceError is a path that what is mounted does not have, in docker's words.
+// sourceError is returned if the source of a mount does not have the path. The message is
+// docker's.
 type sourceError struct{ path string }
 
 func (e *sourceError) Error() string { return fmt.Sprintf("%q: not found", e.path) }
 
-// openInRoot opens what path names inside root, following symbolic links as a
-// process whose root directory it is would.
+// openInRoot opens path inside root. Symbolic links are resolved as for a process with
+// root as its root directory. It returns a sourceError if the path does not exist.
 func openInRoot(root, path string) (*os.File, error) {
 	dir, err := unix.Open(root, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -271,7 +275,7 @@ func openInRoot(root, path string) (*os.File, error) {
 	return os.NewFile(uintptr(fd), path), nil
 }
 
-// close undoes everything, last first.
+// close undoes all mounts in reverse order.
 func (s *mountSet) close() error {
 	var errs []error
 	for _, v := range slices.Backward(s.undo) {

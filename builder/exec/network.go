@@ -13,16 +13,16 @@ import (
 
 // Network connects the containers of one build.
 type Network interface {
-	// Default returns the network of a step that asks for none in
-	// particular; the first call may set it up.
+	// Default returns the network of a step that does not select one. The first call may
+	// set it up.
 	Default(ctx context.Context) (sandbox.Network, error)
-	// Hosts and ResolvConf return the files that a step on net finds in
-	// /etc. extra are NAME IP pairs.
+	// Hosts and ResolvConf return the contents of /etc/hosts and /etc/resolv.conf for a
+	// step on net. Each element of extra is a name and an IP address.
 	Hosts(net sandbox.Network, hostname string, extra [][2]string) []byte
 	ResolvConf(net sandbox.Network) ([]byte, error)
 }
 
-// connect gives the container its network and the files that go with it.
+// connect sets the network of the container and writes its hosts and resolv.conf files.
 func (e *Executor) connect(ctx context.Context, spec *sandbox.Spec, op *pb.ExecOp, dir string) error {
 	net, err := e.network(ctx, op.GetNetwork())
 	if err != nil {

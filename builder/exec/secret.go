@@ -15,8 +15,8 @@ import (
 	"github.com/shale-build/shale/runtime/sandbox"
 )
 
-// secret mounts a secret as a file. An optional one that the build was not
-// given is left out, and nothing is there in its place.
+// secret mounts a secret as a file. If an optional secret was not given to the build, no
+// file is mounted.
 func (s *mountSet) secret(i int, m *pb.Mount) error {
 	opt := m.GetSecretOpt()
 	value, err := s.exec.Secrets.Get(opt.GetID())
@@ -52,8 +52,8 @@ func (s *mountSet) writeSecret(path string, value []byte, uid, gid uint32, mode 
 	return os.Chmod(path, mode)
 }
 
-// secretEnv returns the variables that hold secrets. One that the build was not
-// given is empty if it is optional, as with docker.
+// secretEnv returns the variables that hold secrets. If an optional secret was not given
+// to the build, its variable is empty, as with docker.
 func (s *mountSet) secretEnv() ([]string, error) {
 	var env []string
 	for _, v := range s.vertex.Exec.GetSecretenv() {

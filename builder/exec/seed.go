@@ -14,14 +14,14 @@ import (
 	"github.com/shale-build/shale/runtime/recorded"
 )
 
-// treeSelection is everything below path, whose links are followed.
+// treeSelection selects all files below path. It follows symbolic links in path.
 func treeSelection(path string) local.Selection {
 	return local.Selection{Path: path, FollowLinks: true}
 }
 
-// copySeed copies the content of the directory that selector names inside root
-// to dir, and the directory's own mode and owner with it: uid=, gid= and mode=
-// of a cache mount come as a seed that has them.
+// copySeed copies the content of the directory selector inside root to dir. It also
+// copies the mode and the owner of the directory itself. The options uid=, gid= and mode=
+// of a cache mount are passed as a seed directory with that owner and mode.
 func copySeed(ctx context.Context, root, selector, dir string, owners *recorded.Owners) error {
 	err := fscopy.Copy(ctx, root, "/"+selector, dir, "/", func(ci *fscopy.CopyInfo) {
 		ci.CopyDirContents = true
@@ -41,7 +41,7 @@ func copySeed(ctx context.Context, root, selector, dir string, owners *recorded.
 	}
 	give := func() error { return unix.Chown(dir, int(st.Uid), int(st.Gid)) }
 	if owners != nil {
-		// Below, the records of files and directories came along as attributes.
+		// The owners of the files and directories in dir were copied as xattrs.
 		if st.Mode&unix.S_IFMT == unix.S_IFDIR {
 			if err := copyLinks(source, dir, owners); err != nil {
 				return err
@@ -61,8 +61,9 @@ func copySeed(ctx context.Context, root, selector, dir string, owners *recorded.
 	return nil
 }
 
-// copyLinks gives the links in dir, which are copies of those in source, the same
-// owners, for this build and for those after it.
+// copyLinks copies the recorded owners that are not in xattrs from source to dir, which
+// must be a copy of source. These are the owners of symbolic links, FIFOs and sockets.
+// They are also saved for later builds.
 func copyLinks(source *os.File, dir string, owners *recorded.Owners) error {
 	if err := owners.CopyLinks("/proc/self/fd/"+strconv.Itoa(int(source.Fd())), dir); err != nil {
 		return err

@@ -12,7 +12,8 @@ import (
 	"github.com/shale-build/shale/runtime/sandbox"
 )
 
-// ssh mounts the socket of an agent that answers while the step runs.
+// ssh mounts the socket of an ssh agent. The agent answers until the step ends. If the
+// build has no agent for an optional mount, nothing is mounted.
 func (s *mountSet) ssh(ctx context.Context, i int, m *pb.Mount) error {
 	opt := m.GetSSHOpt()
 	if err := s.exec.Agents.Find(opt.GetID()); err != nil {

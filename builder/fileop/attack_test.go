@@ -17,8 +17,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestLinksStayInside plants links that lead out of the source and of the
-// destination. Nothing outside may be read or written.
+// TestLinksStayInside creates symbolic links that lead out of the source and the
+// destination. No file outside may be read or written.
 func TestLinksStayInside(t *testing.T) {
 	outside := plant(t, file{path: "secret", content: "secret"}, file{path: "dir/x", content: "x"})
 	before := list(t, outside)
@@ -48,7 +48,7 @@ func TestLinksStayInside(t *testing.T) {
 		src := plant(t, file{path: "secret", content: "evil"}, file{path: "d/in/x", content: "evil"}, file{path: "d/y", content: "evil"})
 		for _, to := range []string{"/abs/", "/abs/secret", "/up/secret", "/leaf", "/d/in/", "/cwd/", "/abs"} {
 			for _, a := range []*pb.FileActionCopy{cp("secret", to), cp("/", to), cp("d", to)} {
-				_ = run(t, op(a), src, plant(t, links...)) // some are errors: a directory over a link
+				_ = run(t, op(a), src, plant(t, links...)) // some copies fail, for example a directory onto a link
 			}
 			for _, a := range []*pb.FileAction{
 				{Action: &pb.FileAction_Mkdir{Mkdir: &pb.FileActionMkDir{Path: to + "/new", MakeParents: true, Mode: 0o755}}},
@@ -67,7 +67,7 @@ func TestLinksStayInside(t *testing.T) {
 	}
 }
 
-// TestUserDatabaseOutside looks a name up through a link to the host's file.
+// TestUserDatabaseOutside looks up a name through a symbolic link to a file of the host.
 func TestUserDatabaseOutside(t *testing.T) {
 	outside := plant(t, file{path: "passwd", content: "evil:x:77:77::/:\n"})
 	src := plant(t, file{path: "f", content: "f"})
@@ -198,7 +198,7 @@ in/there     120777 0:0 1500000000 -> /elsewhere
 `
 	for name, content := range forms {
 		t.Run(name, func(t *testing.T) {
-			// The archive's directory "there" is a link in the image.
+			// In the image, the directory "there" of the archive is a symbolic link.
 			dst := plant(t, file{path: "in/there", content: "/elsewhere", mode: os.ModeSymlink})
 			src := plant(t, file{path: "misnamed.txt", content: content})
 			must(t, run(t, op(cp("misnamed.txt", "/in", add)), src, dst))
@@ -229,7 +229,7 @@ in/there     120777 0:0 1500000000 -> /elsewhere
 		}
 	})
 	t.Run("cut off", func(t *testing.T) {
-		// In the middle of the last file's content.
+		// The archive ends in the middle of the last file's content.
 		cut := tarball(t, tar.Header{Name: "first"}, tar.Header{Name: strings.Repeat("n", 90)})[:512*3+20]
 		src, dst := plant(t, file{path: "a", content: string(cut)}), plant(t)
 		if err := run(t, op(cp("a", "/in/", add)), src, dst); err == nil {

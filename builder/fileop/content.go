@@ -9,17 +9,17 @@ import (
 
 const (
 	bufferSize = 256 << 10
-	// small is the size up to which reading and writing is as fast as letting
-	// the kernel copy.
+	// For files up to this size, read(2) and write(2) are as fast as copy_file_range(2).
 	small = 64 << 10
-	// piece is how much the kernel is asked to copy at once.
+	// piece is the maximum number of bytes of one call of copy_file_range(2).
 	piece = 1 << 30
 )
 
 var buffers = sync.Pool{New: func() any { return new([bufferSize]byte) }}
 
-// content copies what is in src, keeping holes, and shares the blocks where the
-// file system can: copy_file_range(2) clones them on btrfs and XFS.
+// content copies the content of src to dst and keeps holes. If the file system supports
+// it, the copy shares its blocks with src: copy_file_range(2) clones files on btrfs and
+// XFS.
 func (t *treeCopy) content(dst, src int, st unix.Stat_t) error {
 	if st.Blocks*512 < st.Size {
 		return t.sparse(dst, src)
@@ -30,19 +30,20 @@ func (t *treeCopy) content(dst, src int, st unix.Stat_t) error {
 		}
 	}
 	if st.Size > 0 && st.Size <= small {
-		// Its end need not be seen: who copies compares the size afterwards.
+		// Reading to EOF is not necessary, because the caller compares the size
+		// afterwards.
 		return readWrite(dst, src, st.Size)
 	}
 	return readWrite(dst, src, -1)
 }
 
-// sparse copies the data between the holes.
+// sparse copies only the data between the holes.
 func (t *treeCopy) sparse(dst, src int) error {
 	var at int64
 	for {
 		data, err := unix.Seek(src, at, unix.SEEK_DATA)
 		if errors.Is(err, unix.ENXIO) {
-			break // nothing but a hole up to the end
+			break // the rest of the file is a hole
 		}
 		if err != nil {
 			return err
@@ -75,8 +76,8 @@ func (t *treeCopy) extent(dst, src int, at, n int64) error {
 	return readWrite(dst, src, n)
 }
 
-// copyRange lets the kernel copy n bytes, or all if n is negative. It reports
-// false, with nothing copied, when the kernel cannot do it for these files.
+// copyRange copies n bytes in the kernel, or the rest of the file if n is negative. If
+// the kernel cannot do that for these files, it returns false and has copied no data.
 func (t *treeCopy) copyRange(dst, src int, n int64) (bool, error) {
 	if t.noRange.Load() {
 		return false, nil
@@ -96,7 +97,7 @@ func (t *treeCopy) copyRange(dst, src int, n int64) (bool, error) {
 		case err != nil:
 			return false, err
 		case got == 0 && first:
-			// Some file systems answer so instead of with an error.
+			// Some file systems return 0 instead of an error.
 			return false, nil
 		case got == 0:
 			return true, nil
@@ -108,7 +109,7 @@ func (t *treeCopy) copyRange(dst, src int, n int64) (bool, error) {
 	return true, nil
 }
 
-// readWrite copies n bytes, or all if n is negative.
+// readWrite copies n bytes, or the rest of the file if n is negative.
 func readWrite(dst, src int, n int64) error {
 	buf, ok := buffers.Get().(*[bufferSize]byte)
 	if !ok {

@@ -15,19 +15,19 @@ import (
 	"github.com/shale-build/shale/builder/source/local"
 )
 
-// copying is one copy action.
+// copying is the state of one copy action.
 type copying struct {
 	src    *local.Tree
 	dst    *root
-	to     string // clean, with a trailing slash or dot where it was written
+	to     string // clean, with the trailing slash or dot of the action
 	owner  *ids
-	mode   *uint32    // replaces modes when set
-	change *chmod.Set // changes modes when set
+	mode   *uint32    // replaces modes if set
+	change *chmod.Set // changes modes if set
 	a      *pb.FileActionCopy
 	logger *slog.Logger
 }
 
-// copy carries out a copy action.
+// copy runs a copy action.
 func (r *runner) copy(ctx context.Context, at *root, from int, a *pb.FileActionCopy) error {
 	src, release, err := r.source(ctx, from, at)
 	if err != nil {
@@ -48,7 +48,8 @@ func (r *runner) copy(ctx context.Context, at *root, from int, a *pb.FileActionC
 	}
 	picks, err := src.Pick(ctx, copySelection(a))
 	if missing, ok := errors.AsType[*local.NotFoundError](err); ok && from < 0 {
-		// Nobody has looked into an empty stage before, so BuildKit says it so.
+		// BuildKit does not check the path of an empty stage before it copies, so its
+		// message differs here.
 		return &fs.PathError{Op: "lstat", Path: missing.Path, Err: unix.ENOENT}
 	}
 	if err != nil {
@@ -65,8 +66,8 @@ func (r *runner) copy(ctx context.Context, at *root, from int, a *pb.FileActionC
 	return nil
 }
 
-// parseMode reads the mode of the action. A symbolic one comes first: beside it
-// the numeric field is zero, which would otherwise be a mode.
+// parseMode parses the mode of the action. A symbolic mode takes precedence: the numeric
+// field is then zero, which would also be a valid mode.
 func (c *copying) parseMode() error {
 	if s := c.a.GetModeStr(); s != "" {
 		set, err := chmod.ParseWithUmask(s, 0)
@@ -83,7 +84,7 @@ func (c *copying) parseMode() error {
 	return nil
 }
 
-// needParent checks that the directory the destination is in exists.
+// needParent returns an error if the parent directory of the destination does not exist.
 func (c *copying) needParent() error {
 	rel, err := c.dst.resolve(path.Join("/", c.a.GetDest()))
 	if err != nil {
@@ -95,7 +96,7 @@ func (c *copying) needParent() error {
 	return nil
 }
 
-// pick copies, or unpacks, one match of the source path.
+// pick copies or unpacks one match of the source path.
 func (c *copying) pick(ctx context.Context, p *local.Pick) error {
 	if c.a.GetAttemptUnpackDockerCompatibility() {
 		done, err := c.unpack(ctx, p.Entry)
@@ -117,7 +118,7 @@ func (c *copying) pick(ctx context.Context, p *local.Pick) error {
 	return c.dst.setTimesOf(append(made, more...), stamp(c.a.GetTimestamp()))
 }
 
-// parentAttrs are what directories on the way to the destination get.
+// parentAttrs returns the attributes of new parent directories of the destination.
 func (c *copying) parentAttrs() attrs {
 	mode := uint32(0o755)
 	if c.mode != nil {
@@ -126,8 +127,9 @@ func (c *copying) parentAttrs() attrs {
 	return attrs{owner: c.owner, mode: &mode}
 }
 
-// makeNamedDirs makes the directories that the destination names: all of it
-// when it ends in a slash, else all but the last component.
+// makeNamedDirs creates the directories that the destination names: the whole path if it
+// ends in a slash, otherwise all but the last component. It returns the directories that
+// it created.
 func (c *copying) makeNamedDirs() ([]string, error) {
 	name := c.to
 	if dir, last := path.Split(name); last != "" && last != "." {
@@ -140,8 +142,8 @@ func (c *copying) makeNamedDirs() ([]string, error) {
 	return c.dst.mkdirAll(rel, c.parentAttrs())
 }
 
-// place finds the path that the top of a pick is copied to, and makes the
-// directories above it.
+// place returns the path to which the top of a pick is copied. It creates the directories
+// above that path and returns them.
 func (c *copying) place(p *local.Pick) (string, []string, error) {
 	target, err := c.dst.resolve(path.Clean(c.to))
 	if err != nil {
@@ -155,8 +157,8 @@ func (c *copying) place(p *local.Pick) (string, []string, error) {
 	onDir := exists && there.Mode&unix.S_IFMT == unix.S_IFDIR
 	contents := c.a.GetDirCopyContents() && p.IsDir()
 	if (p.IsDir() && !contents && exists) || (!p.IsDir() && onDir) {
-		// The joined path is not resolved again: a link there is replaced by
-		// a file and refused for a directory.
+		// The joined path is not resolved again. A symbolic link there is replaced by a
+		// file. If a directory is copied, the link is an error.
 		target = path.Join(target, path.Base(p.Source))
 	}
 	need := path.Dir(target)

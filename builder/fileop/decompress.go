@@ -13,11 +13,11 @@ import (
 	"github.com/ulikunitz/xz"
 )
 
-// maxWindow bounds the memory an archive can make the decompressor take.
+// maxWindow limits the memory that an archive can make the decompressor use.
 const maxWindow = 512 << 20
 
-// decompress returns the content of r, which may be compressed with gzip,
-// bzip2, xz or zstd, told by its first bytes. The caller closes the result.
+// decompress returns the content of r. If the first bytes show that r is compressed with
+// gzip, bzip2, xz or zstd, the content is decompressed. The caller must close the result.
 func decompress(r io.Reader) (io.ReadCloser, error) {
 	br := bufio.NewReaderSize(r, 64<<10)
 	magic, err := br.Peek(6)
@@ -45,7 +45,8 @@ func decompress(r io.Reader) (io.ReadCloser, error) {
 	return io.NopCloser(br), nil
 }
 
-// isZstd knows data frames and the skippable frames some tools put first.
+// isZstd reports whether magic is the start of a zstd data frame or of a skippable frame.
+// Some tools write a skippable frame first.
 func isZstd(magic []byte) bool {
 	if bytes.HasPrefix(magic, []byte{0x28, 0xb5, 0x2f, 0xfd}) {
 		return true

@@ -10,7 +10,7 @@ import (
 	fscopy "github.com/tonistiigi/fsutil/copy"
 )
 
-// reference copies the way BuildKit does, with the same library.
+// reference copies files with the library that BuildKit uses.
 func reference(t *testing.T, a *pb.FileActionCopy, src, dst string) error {
 	t.Helper()
 	var owner fscopy.Chowner
@@ -82,7 +82,7 @@ var destTree = []file{
 	{path: "filelink", content: "file", mode: os.ModeSymlink},
 }
 
-// TestCopyLikeBuildKit compares with the library that BuildKit copies with.
+// TestCopyLikeBuildKit compares copies with those of BuildKit's library.
 func TestCopyLikeBuildKit(t *testing.T) {
 	mode := func(m int32) func(*pb.FileActionCopy) { return func(a *pb.FileActionCopy) { a.Mode = m } }
 	modeStr := func(s string) func(*pb.FileActionCopy) {
@@ -171,8 +171,8 @@ func TestCopyLikeBuildKit(t *testing.T) {
 		"special files":              cp("/", "/x", include("fifo", "sock", "set")),
 		"hard links":                 cp("/", "/x", include("hard*", "sub/hard3")),
 	}
-	// Where BuildKit leaves the time of a directory to chance, that of the
-	// source is taken.
+	// In BuildKit the times of some directories depend on the order of events. In these
+	// cases the copy must have the time of the source.
 	steadier := map[string]bool{
 		"include": true, "include deep": true, "exclude but": true, "exclude all but": true, "hard links": true,
 		"include with mode": true, "include dir": true, "special files": true, "include with exclude": true,

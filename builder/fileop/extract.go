@@ -21,16 +21,16 @@ import (
 	"github.com/shale-build/shale/builder/source/local/beneath"
 )
 
-// maxEntry bounds the size an archive may claim for one file. Sparse entries
-// cost nothing in the archive and would be written for ever.
+// maxEntry limits the size of one file of an archive. A sparse entry can claim any size
+// without data in the archive, and writing it would take very long.
 const maxEntry = 1 << 40
 
-// ErrBadArchive tells that an archive holds something no honest one does.
+// ErrBadArchive is returned if an archive contains an entry that is not valid.
 var ErrBadArchive = errors.New("bad archive")
 
-// extractor unpacks one archive. Names are resolved inside the directory, the
-// archive's own links included, so that neither "..", absolute names, links nor
-// hard links lead out of it.
+// extractor unpacks one archive. All names and links are resolved inside the destination
+// directory, also the links that the archive creates. So "..", absolute names, symbolic
+// links and hard links cannot lead out of it.
 type extractor struct {
 	at     *root
 	owner  *ids
@@ -38,13 +38,14 @@ type extractor struct {
 	dirs   []dirTime
 }
 
-// dirTime is the time of a directory, set when all is unpacked.
+// dirTime is the modification time of a directory. It is set after all entries are
+// unpacked.
 type dirTime struct {
 	rel   string
 	mtime time.Time
 }
 
-// xattrPrefix is how PAX records name extended attributes.
+// xattrPrefix is the prefix of extended attributes in PAX records.
 const xattrPrefix = "SCHILY.xattr."
 
 func (x *extractor) all(ctx context.Context, tr *tar.Reader) error {
@@ -79,7 +80,7 @@ func (x *extractor) entry(ctx context.Context, h *tar.Header, content io.Reader)
 		return err
 	}
 	if rel == "." {
-		// The directory that is unpacked into keeps its own metadata.
+		// The destination directory keeps its own metadata.
 		if h.Typeflag != tar.TypeDir {
 			return fmt.Errorf("%w: replaces the destination", ErrBadArchive)
 		}
@@ -100,7 +101,7 @@ func (x *extractor) entry(ctx context.Context, h *tar.Header, content io.Reader)
 	})
 }
 
-// place resolves the directory of name and makes what is missing of it.
+// place resolves the directory of name and creates its missing components.
 func (x *extractor) place(name string) (string, error) {
 	name = path.Join("/", name)
 	if name == "/" {
@@ -117,7 +118,8 @@ func (x *extractor) place(name string) (string, error) {
 	return path.Join(dir, path.Base(name)), nil
 }
 
-// makeWay removes what is at rel, but a directory where a directory comes.
+// makeWay removes the existing file at rel. A directory is kept if the new entry is also
+// a directory.
 func (x *extractor) makeWay(rel string, dirComes bool) error {
 	st, err := x.at.lstat(rel)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -132,7 +134,7 @@ func (x *extractor) makeWay(rel string, dirComes bool) error {
 	return x.at.remove(rel)
 }
 
-// make creates the entry; it reports false for what is left out.
+// make creates the entry. It returns false if the entry is skipped.
 func (x *extractor) make(ctx context.Context, h *tar.Header, content io.Reader, dir int, name string) (bool, error) {
 	switch h.Typeflag {
 	case tar.TypeDir:
@@ -160,8 +162,9 @@ func wrap(op, name string, err error) error {
 	return &os.PathError{Op: op, Path: name, Err: err}
 }
 
-// device makes a device where that is allowed. In a user namespace it is not,
-// and an archive of a root file system is of use without its /dev.
+// device creates a device. This is not allowed in a user namespace. In that case the
+// device is skipped with a warning, because an archive of a root file system is useful
+// without /dev.
 func (x *extractor) device(h *tar.Header, dir int, name string) (bool, error) {
 	kind := uint32(unix.S_IFBLK)
 	if h.Typeflag == tar.TypeChar {
@@ -183,7 +186,7 @@ func (x *extractor) device(h *tar.Header, dir int, name string) (bool, error) {
 	return true, wrap("mknod", h.Name, err)
 }
 
-// file writes a regular file, leaving holes where the content is zero.
+// file writes a regular file. Blocks of zeros become holes.
 func (x *extractor) file(ctx context.Context, h *tar.Header, content io.Reader, dir int, name string) error {
 	if h.Size > maxEntry {
 		return fmt.Errorf("%w: file of %d bytes", ErrBadArchive, h.Size)
@@ -196,7 +199,7 @@ func (x *extractor) file(ctx context.Context, h *tar.Header, content io.Reader, 
 	return errors.Join(err, f.Close())
 }
 
-// hole is the size from which zeros are not written.
+// hole is the size of a block that becomes a hole if it contains only zeros.
 const hole = 64 << 10
 
 func writeHoles(ctx context.Context, f *os.File, r io.Reader) error {
@@ -224,8 +227,8 @@ func writeHoles(ctx context.Context, f *os.File, r io.Reader) error {
 	}
 }
 
-// fillBuffer reads until buf is full. Unlike io.ReadFull it keeps the reader's
-// own error: an archive that is cut off must not look like one that ends.
+// fillBuffer reads until buf is full. Unlike io.ReadFull, it returns the reader's own
+// error, so that a truncated archive is not mistaken for a complete one.
 func fillBuffer(r io.Reader, buf []byte) (n int, err error) {
 	for n < len(buf) && err == nil {
 		var got int
@@ -244,8 +247,8 @@ func allZero(b []byte) bool {
 	return true
 }
 
-// link makes a hard link to an earlier entry or to a file that is there. A
-// link in its target's last component is not followed.
+// link creates a hard link to an earlier entry or to an existing file. If the target
+// itself is a symbolic link, it is not followed.
 func (x *extractor) link(h *tar.Header, rel string, a attrs) error {
 	target := path.Join("/", h.Linkname) //nolint:gosec // resolved inside the destination by the next line
 	dir, err := x.at.resolve(path.Dir(target))
@@ -280,7 +283,8 @@ func (x *extractor) link(h *tar.Header, rel string, a attrs) error {
 	return x.at.in(rel, func(dir int, name string) error { return x.at.apply(dir, name, rel, a) })
 }
 
-// attrs reads owner, mode and time of an entry.
+// attrs returns the owner, mode and time of an entry. Times before 1970 become
+// 1970-01-01.
 func (x *extractor) attrs(h *tar.Header) (attrs, error) {
 	owner := x.owner
 	if owner == nil {
@@ -297,8 +301,8 @@ func (x *extractor) attrs(h *tar.Header) (attrs, error) {
 	return attrs{owner: owner, mode: &mode, mtime: &mtime}, nil
 }
 
-// finish gives a new entry its metadata: attributes after the owner, whose
-// change drops file capabilities, the time at last.
+// finish sets the metadata of a new entry. The xattrs are set after the owner, because
+// chown(2) removes file capabilities. The time is set last.
 func (x *extractor) finish(h *tar.Header, dir int, name, rel string, a attrs) error {
 	mtime := *a.mtime
 	a.mtime = nil
@@ -318,8 +322,8 @@ func (x *extractor) finish(h *tar.Header, dir int, name, rel string, a attrs) er
 	return setTimes(dir, name, rel, mtime, mtime)
 }
 
-// xattrs sets the attributes that copies keep; others are dropped, whatever
-// the archive says.
+// xattrs sets the extended attributes of an entry that local.CopiesXattr accepts. It
+// ignores all others.
 func (x *extractor) xattrs(h *tar.Header, dir int, name, rel string) error {
 	var keep []string
 	for key := range h.PAXRecords {
@@ -352,7 +356,7 @@ func isRegular(flag byte) bool {
 	return false
 }
 
-// setDirTimes sets the times of directories that are still there.
+// setDirTimes sets the times of the directories that still exist.
 func (x *extractor) setDirTimes() error {
 	for _, d := range slices.Backward(x.dirs) {
 		err := x.at.in(d.rel, func(dir int, name string) error {
@@ -368,7 +372,8 @@ func (x *extractor) setDirTimes() error {
 	return nil
 }
 
-// gone tells that a later entry of the archive replaced a directory on the way.
+// gone reports whether err means that a later entry of the archive replaced a directory
+// in the path.
 func gone(err error) bool {
 	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) ||
 		errors.Is(err, unix.ELOOP) || errors.Is(err, beneath.ErrNotRegular)

@@ -10,12 +10,11 @@ import (
 	"github.com/shale-build/shale/builder/source/local"
 )
 
-// keyVersion changes when an operation's result does although the operation is
-// the same.
+// keyVersion must be changed if the same operation gets a different result.
 const keyVersion = "shale file operation 1"
 
-// Key describes op for a cache key, framed. The content of what it reads is
-// described by the digests of Selections.
+// Key returns an encoding of op for a cache key. It does not include the content of the
+// inputs, which is covered by the digests of Selections.
 func Key(op *pb.FileOp) ([]byte, error) {
 	key := frame(nil, []byte(keyVersion))
 	for i, a := range op.GetActions() {
@@ -32,9 +31,10 @@ func frame(key, data []byte) []byte {
 	return append(binary.AppendUvarint(key, uint64(len(data))), data...)
 }
 
-// Selections tells what op reads of one of its inputs: sources of copies, and
-// the user databases when an owner is given by name. Of an input that is the
-// base of the result it is everything.
+// Selections returns the files of one input that op reads: the sources of copies, and the
+// user databases if an owner is given by name. If the input is the base of the result,
+// the whole input is selected. It returns an error if an owner's name would have to be
+// looked up in an empty image.
 func Selections(op *pb.FileOp, input int) ([]local.Selection, error) {
 	var sel []local.Selection
 	base := false
@@ -83,7 +83,7 @@ func ownerSelections(o *pb.ChownOpt, input int) ([]local.Selection, error) {
 	return sel, nil
 }
 
-// owner returns the owner that an action gives, nil for none.
+// owner returns the owner that an action sets, or nil if it sets none.
 func owner(a *pb.FileAction) *pb.ChownOpt {
 	switch act := a.GetAction().(type) {
 	case *pb.FileAction_Copy:

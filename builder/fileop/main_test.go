@@ -8,10 +8,10 @@ import (
 	"testing"
 )
 
-// inNamespace marks the second start of the test binary.
+// inNamespace is set for the test binary that runs in the user namespace.
 const inNamespace = "FILEOP_TEST_IN_USERNS"
 
-// TestMain gives the tests more than one user id: as root they have them, any
+// TestMain runs the tests with more than one user id. As root, all ids are available. Any
 // other user gets a user namespace with the ids of /etc/subuid.
 func TestMain(m *testing.M) {
 	if os.Geteuid() == 0 || os.Getenv(inNamespace) != "" {

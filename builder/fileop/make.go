@@ -14,10 +14,10 @@ import (
 	"github.com/shale-build/shale/builder/source/local"
 )
 
-// perm is the part of a mode that mkdir and mkfile take.
+// perm is the mask for the modes of mkdir and mkfile.
 const perm = 0o777
 
-// mkdir makes a directory. One that exists keeps its owner, mode and time.
+// mkdir creates a directory. An existing directory keeps its owner, mode and time.
 func (r *runner) mkdir(at *root, a *pb.FileActionMkDir) error {
 	who, err := r.owner(a.GetOwner())
 	if err != nil {
@@ -40,11 +40,11 @@ func (r *runner) mkdir(at *root, a *pb.FileActionMkDir) error {
 	if err != nil || len(made) == 0 {
 		return err
 	}
-	// The directory in which the first was made is in the layer too.
+	// The parent of the first new directory is also part of the layer.
 	return at.setTimesOf(append(made, path.Dir(made[0])), with.mtime)
 }
 
-// mkfile writes a file. What is in its place is replaced, not written through.
+// mkfile writes a file. An existing file or symbolic link at the path is replaced.
 func (r *runner) mkfile(at *root, a *pb.FileActionMkFile) error {
 	who, err := r.owner(a.GetOwner())
 	if err != nil {
@@ -74,7 +74,7 @@ func (r *runner) mkfile(at *root, a *pb.FileActionMkFile) error {
 	})
 }
 
-// createAt makes a regular file that does not exist yet.
+// createAt creates a regular file. It returns an error if the name exists.
 func createAt(dir int, name, rel string) (*os.File, error) {
 	fd, err := unix.Openat(dir, name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
 	if err != nil {
@@ -83,7 +83,7 @@ func createAt(dir int, name, rel string) (*os.File, error) {
 	return os.NewFile(uintptr(fd), "/"+rel), nil
 }
 
-// symlink makes a symbolic link.
+// symlink creates a symbolic link.
 func (r *runner) symlink(at *root, a *pb.FileActionSymlink) error {
 	who, err := r.owner(a.GetOwner())
 	if err != nil {
@@ -101,7 +101,7 @@ func (r *runner) symlink(at *root, a *pb.FileActionSymlink) error {
 	})
 }
 
-// rm removes files. The last component of a path is not followed.
+// rm removes files. It does not follow a symbolic link in the last component of the path.
 func (r *runner) rm(ctx context.Context, at *root, a *pb.FileActionRm) error {
 	names := []string{path.Join("/", a.GetPath())}
 	if a.GetAllowWildcard() {

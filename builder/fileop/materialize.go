@@ -11,10 +11,10 @@ import (
 	"github.com/shale-build/shale/builder/source/local"
 )
 
-// Materialize copies what name means inside tree to dst, an empty directory,
-// and returns the path it then has there: dst itself for a directory, a file in
-// dst otherwise. Owners, modes, times, attributes and hard links are the
-// tree's. Of opts only Chown and Logger count.
+// Materialize copies the file or directory name of tree to dst, which must be an empty
+// directory. It returns the path of the copy: dst for a directory, otherwise a file in
+// dst. The copy keeps the owners, modes, times, xattrs and hard links of the tree. Only
+// Chown and Logger of opts are used.
 func Materialize(ctx context.Context, tree *local.Tree, name, dst string, opts Options) (_ string, err error) {
 	if opts.Logger == nil {
 		opts.Logger = slog.New(slog.DiscardHandler)
@@ -40,7 +40,7 @@ func Materialize(ctx context.Context, tree *local.Tree, name, dst string, opts O
 	if !p.IsDir() {
 		return path.Join(dst, path.Base(p.Source)), nil
 	}
-	// The top of a copy keeps its mode when it was there before; here it
-	// stands for the source.
+	// The top directory of a copy keeps its mode if it existed before. Here it must get
+	// the mode of the source.
 	return dst, at.apply(at.fd(), ".", ".", c.attrs(p))
 }

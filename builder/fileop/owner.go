@@ -8,9 +8,9 @@ import (
 	"github.com/shale-build/shale/builder/identity"
 )
 
-// owner finds the ids that an action's owner means, nil when it gives none. A
-// name that is unknown means 0, as it does to docker. A user without a group
-// brings the user's primary group, a number without a group stands for both.
+// owner returns the ids of an action's owner, or nil if the action sets no owner. An
+// unknown name means 0, as with docker. A user name without a group also selects the
+// user's primary group. A user id without a group is used for both.
 func (r *runner) owner(o *pb.ChownOpt) (*ids, error) {
 	if o == nil {
 		return nil, nil //nolint:nilnil // no owner is an answer
@@ -49,7 +49,7 @@ func (r *runner) owner(o *pb.ChownOpt) (*ids, error) {
 	return &found, nil
 }
 
-// databases returns the directory whose passwd and group know a name.
+// databases returns the root directory with the passwd and group files for a name.
 func (r *runner) databases(n *pb.NamedUserOpt) (string, error) {
 	i := int(n.GetInput())
 	if i < 0 || i >= len(r.opts.Inputs)+len(r.results) {
@@ -68,8 +68,8 @@ func (r *runner) databases(n *pb.NamedUserOpt) (string, error) {
 	return dir, nil
 }
 
-// noUsersError is about a name in FROM scratch or --link, where BuildKit knows no
-// more than an "invalid user index -1".
+// noUsersError is the error for a name in FROM scratch or with --link. BuildKit reports
+// "invalid user index -1" in this case.
 func noUsersError(n *pb.NamedUserOpt) error {
 	return fmt.Errorf("user or group %q cannot be looked up in an empty image; use a number", n.GetName())
 }

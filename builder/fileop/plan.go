@@ -6,12 +6,13 @@ import (
 	"github.com/moby/buildkit/solver/pb"
 )
 
-// plan tells which actions work on the destination. The others make
-// intermediate results in directories of their own.
+// plan records which actions change the destination. The other actions make intermediate
+// results in directories of their own.
 type plan struct{ onDest []bool }
 
-// newPlan checks how the actions of op hang together. Numbers below inputs mean
-// inputs, those from there on the results of actions.
+// newPlan checks the dependencies between the actions of op. In an action, numbers below
+// inputs are inputs. Higher numbers are the results of earlier actions. It returns
+// ErrUnsupported if the actions cannot be run.
 func newPlan(op *pb.FileOp, inputs int) (plan, error) {
 	actions := op.GetActions()
 	p := plan{onDest: make([]bool, len(actions))}
@@ -46,9 +47,9 @@ func checkIndexes(a *pb.FileAction, i, inputs int) error {
 	return nil
 }
 
-// checkUses refuses what directories that are changed in place cannot do: a
-// result that is changed in two ways, or read after it was changed, and an
-// intermediate result that starts as a copy of an input.
+// checkUses rejects operations that cannot be run because results are changed in place. A
+// result must not be changed by two actions, or read after it was changed. An
+// intermediate result must not start as a copy of an input.
 func checkUses(actions []*pb.FileAction, p plan, inputs int) error {
 	changedBy := make([]int, len(actions))
 	for i, a := range actions {

@@ -13,7 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// dice makes trees and actions from few names, so that they clash.
+// dice makes trees and actions with few different names, so that they collide.
 type dice struct{ *rand.Rand }
 
 func (d dice) one(of ...string) string { return of[d.IntN(len(of))] }
@@ -40,7 +40,7 @@ func (d dice) link() string {
 	return d.path(2)
 }
 
-// tree never puts anything below what is no directory.
+// tree returns files. It never creates an entry below a file that is not a directory.
 func (d dice) tree(size int) []file {
 	kinds := map[string]os.FileMode{}
 	var files []file
@@ -106,9 +106,9 @@ func (d dice) action() *pb.FileActionCopy {
 	})
 }
 
-// TestRandomCopiesLikeBuildKit compares with the library that BuildKit copies
-// with, for whatever the dice say. Times of directories are left out: there
-// BuildKit leaves some to chance.
+// TestRandomCopiesLikeBuildKit compares random copies with those of BuildKit's library.
+// Times of directories are not compared, because in BuildKit some of them depend on the
+// order of events.
 func TestRandomCopiesLikeBuildKit(t *testing.T) {
 	for seed := range uint64(60) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
@@ -118,7 +118,7 @@ func TestRandomCopiesLikeBuildKit(t *testing.T) {
 			wantErr := reference(t, a, src, want)
 			gotErr := run(t, op(a), src, got)
 			if len(a.IncludePatterns) > 0 && errors.Is(wantErr, unix.ENOTDIR) {
-				return // BuildKit looks at destinations of what is not included too
+				return // BuildKit also checks destinations of excluded files
 			}
 			if (wantErr == nil) != (gotErr == nil) {
 				t.Fatalf("%v\nfrom:\n%s\nBuildKit: %v\nhere: %v", a, list(t, src), wantErr, gotErr)

@@ -15,23 +15,23 @@ import (
 	"github.com/shale-build/shale/internal/rmtree"
 )
 
-// root is a directory that is written to. Paths named rel are clean, relative
-// and free of links, as resolve returns them.
+// root is a directory that is changed by actions. Paths called rel are relative, clean
+// and free of symbolic links, as resolve returns them.
 type root struct {
 	dir string
 	f   *os.File
-	// chown gives an entry its owner without following links.
+	// chown sets the owner of an entry without following symbolic links.
 	chown func(dir int, name string, uid, gid uint32) error
-	// mknod makes a special file; nil is mknodat(2).
+	// mknod creates a special file. If it is nil, mknodat(2) is used.
 	mknod func(dir int, name string, mode uint32, dev uint64) error
-	// part is as in Options, and made are the inodes of several names that the
-	// operation made itself.
+	// part is Options.Part. made are the inodes with several names that this operation
+	// created itself.
 	part func(dir int, name string) error
 	made map[inode]bool
 }
 
-// note says that the operation made the inode of rel, which has several names or
-// will have.
+// note records that this operation created the inode of rel. The inode has or will have
+// several names.
 func (r *root) note(rel string) error {
 	if r.part == nil {
 		return nil
@@ -44,8 +44,8 @@ func (r *root) note(rel string) error {
 	return nil
 }
 
-// own gives rel an inode that nothing outside of the root has, before it is linked
-// or its metadata changes.
+// own calls part for rel, unless the operation created its inode. It must be called
+// before rel is linked or its metadata is changed.
 func (r *root) own(rel string, st *unix.Stat_t) error {
 	if r.part == nil || st.Nlink <= 1 || st.Mode&unix.S_IFMT == unix.S_IFDIR || r.made[inode{st.Dev, st.Ino}] {
 		return nil
@@ -58,7 +58,7 @@ func (r *root) own(rel string, st *unix.Stat_t) error {
 	})
 }
 
-// makeNode makes a special file.
+// makeNode creates a special file.
 func (r *root) makeNode(dir int, name string, mode uint32, dev uint64) error {
 	if r.mknod != nil {
 		return r.mknod(dir, name, mode, dev)
@@ -78,12 +78,12 @@ func (r *root) close() error { return r.f.Close() }
 
 func (r *root) fd() int { return int(r.f.Fd()) }
 
-// resolve returns where name leads inside the root.
+// resolve resolves name inside the root.
 func (r *root) resolve(name string) (string, error) {
 	return beneath.Resolve(r.fd(), name, true)
 }
 
-// lstat describes rel; the error for nothing there is fs.ErrNotExist.
+// lstat returns the metadata of rel. It returns fs.ErrNotExist if rel does not exist.
 func (r *root) lstat(rel string) (unix.Stat_t, error) {
 	var st unix.Stat_t
 	fd, err := beneath.Open(r.fd(), rel, unix.O_PATH|unix.O_NOFOLLOW, 0)
@@ -102,7 +102,7 @@ func (r *root) openDir(rel string) (int, error) {
 	return beneath.Open(r.fd(), rel, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
 }
 
-// in calls fn with the directory of rel open and the name of rel in it.
+// in calls fn with the open parent directory of rel and the last component of rel.
 func (r *root) in(rel string, fn func(dir int, name string) error) error {
 	dir, err := r.openDir(path.Dir(rel))
 	if err != nil {
@@ -112,19 +112,19 @@ func (r *root) in(rel string, fn func(dir int, name string) error) error {
 	return fn(dir, path.Base(rel))
 }
 
-// attrs are what a new entry gets; nil fields are left as the kernel makes
-// them.
+// attrs are the attributes of a new entry. For nil fields, the kernel's defaults are
+// kept.
 type attrs struct {
 	owner *ids
 	mode  *uint32 // permission bits
 	mtime *time.Time
 }
 
-// ids are a user and a group.
+// ids are a user id and a group id.
 type ids struct{ uid, gid uint32 }
 
-// mkdirAll makes rel and what is missing above it and returns the directories
-// it made, outermost first.
+// mkdirAll creates the directory rel and its missing parents. It returns the directories
+// that it created, outermost first.
 func (r *root) mkdirAll(rel string, a attrs) ([]string, error) {
 	st, err := r.lstat(rel)
 	if err == nil {
@@ -146,7 +146,7 @@ func (r *root) mkdirAll(rel string, a attrs) ([]string, error) {
 	return append(made, rel), nil
 }
 
-// mkdir makes one directory.
+// mkdir creates one directory.
 func (r *root) mkdir(rel string, a attrs) error {
 	return r.in(rel, func(dir int, name string) error {
 		if err := unix.Mkdirat(dir, name, 0o700); err != nil {
@@ -156,7 +156,8 @@ func (r *root) mkdir(rel string, a attrs) error {
 	})
 }
 
-// apply sets owner, then mode, because chown(2) clears set-id bits, then time.
+// apply sets the owner, then the mode, because chown(2) clears the set-id bits, and then
+// the time.
 func (r *root) apply(dir int, name, rel string, a attrs) error {
 	if a.owner != nil {
 		if err := r.setOwner(dir, name, rel, *a.owner); err != nil {
@@ -174,8 +175,8 @@ func (r *root) apply(dir int, name, rel string, a attrs) error {
 	return nil
 }
 
-// missing leaves out of a what the file that was just made as fd has already,
-// which is everything most of the time.
+// missing removes from a the attributes that the new file fd already has. In most cases
+// this is all of them.
 func (r *root) missing(fd int, a attrs) attrs {
 	var st unix.Stat_t
 	if r.chown != nil || unix.Fstat(fd, &st) != nil {
@@ -184,7 +185,7 @@ func (r *root) missing(fd int, a attrs) attrs {
 	if a.owner != nil && *a.owner == (ids{st.Uid, st.Gid}) {
 		a.owner = nil
 	}
-	// A change of owner would clear the bits that mode may set.
+	// If the owner must change, set the mode again: chown(2) clears set-id bits.
 	if a.owner == nil && a.mode != nil && *a.mode == st.Mode&0o7777 {
 		a.mode = nil
 	}
@@ -225,8 +226,8 @@ func setTimes(dir int, name, rel string, atime, mtime time.Time) error {
 	return nil
 }
 
-// setTimesOf sets the modification time of directories that were made, after
-// the last thing was put into them.
+// setTimesOf sets the modification time of new directories. It must be called after the
+// last entry was created in them.
 func (r *root) setTimesOf(dirs []string, t *time.Time) error {
 	if t == nil {
 		return nil
@@ -240,7 +241,7 @@ func (r *root) setTimesOf(dirs []string, t *time.Time) error {
 	return nil
 }
 
-// remove removes rel with all below it; nothing there is fine.
+// remove removes rel and all files below it. It is not an error if rel does not exist.
 func (r *root) remove(rel string) error {
 	err := r.in(rel, func(dir int, name string) error { return rmtree.At(dir, name) })
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -249,8 +250,8 @@ func (r *root) remove(rel string) error {
 	return nil
 }
 
-// makeWay removes what is at name so that a file can be put there. A directory
-// is in the way for good.
+// makeWay removes name so that a file can be created there. It returns an error if name
+// is a directory.
 func makeWay(dir int, name, rel string) error {
 	err := unix.Unlinkat(dir, name, 0)
 	switch {
@@ -267,8 +268,8 @@ func isDirAt(dir int, name string) bool {
 	return unix.Fstatat(dir, name, &st, unix.AT_SYMLINK_NOFOLLOW) == nil && st.Mode&unix.S_IFMT == unix.S_IFDIR
 }
 
-// clean makes a path absolute and clean but keeps a trailing "/" or "/.", which
-// say that a directory is meant.
+// clean returns the absolute, clean form of a path. It keeps a trailing "/" or "/.",
+// because these require a directory.
 func clean(name string) string {
 	c := path.Join("/", name)
 	if c == "/" {
@@ -283,7 +284,7 @@ func clean(name string) string {
 	return c
 }
 
-// stamp converts a timestamp of an action, -1 being none.
+// stamp converts a timestamp of an action. It returns nil for -1.
 func stamp(ns int64) *time.Time {
 	if ns == -1 {
 		return nil

@@ -14,51 +14,52 @@ import (
 	"github.com/shale-build/shale/internal/rmtree"
 )
 
-// Input is one input of an operation. With neither field set it is the
-// destination itself.
+// Input is one input of an operation. If neither field is set, it is the destination
+// itself.
 type Input struct {
 	// Root is a mounted root file system.
 	Root string
-	// Tree is a view of a directory. It stays the caller's.
+	// Tree is a view of a directory. The caller remains its owner and must close it.
 	Tree *local.Tree
 }
 
-// Options say where an operation works.
+// Options are the directories of an operation and the functions that change files.
 type Options struct {
-	// Dest is the directory that holds the base and receives output 0.
+	// Dest is the directory with the base. It becomes output 0.
 	Dest string
-	// Inputs are the inputs of the operation by index. That of the base may
-	// be empty; a read-only view of the base is better where the operation
-	// reads from it too.
+	// Inputs are the inputs of the operation by index. The input that is the base may be
+	// empty. If the operation also reads from the base, it should be a read-only view of
+	// it.
 	Inputs []Input
-	// TempDir takes the directories of intermediate results, which are
-	// removed again. "" is the system's.
+	// TempDir is the parent of the directories of intermediate results, which Run
+	// removes. If it is "", the system's temporary directory is used.
 	TempDir string
-	// Chown gives an entry its owner; nil is fchownat(2). It must not follow
-	// links and may be called concurrently.
+	// Chown sets the owner of an entry. If it is nil, fchownat(2) is used. It must not
+	// follow symbolic links, and may be called concurrently.
 	Chown func(dir int, name string, uid, gid uint32) error
-	// Mknod makes devices and FIFOs; nil is mknodat(2). It may be called
+	// Mknod creates devices and FIFOs. If it is nil, mknodat(2) is used. It may be called
 	// concurrently.
 	Mknod func(dir int, name string, mode uint32, dev uint64) error
-	// Part gives an entry of Dest an inode of its own; nil where a change of its
-	// metadata reaches no name outside of Dest.
+	// Part gives an entry of Dest an inode of its own. It is nil if changing the metadata
+	// of an entry does not affect names outside of Dest.
 	Part func(dir int, name string) error
-	// OwnerOf reads the owner of entries of inputs given by Root, see
+	// OwnerOf returns the owner of entries of inputs that are given by Root, see
 	// local.Options.
 	OwnerOf func(dir int, name string, st *unix.Stat_t) (uid, gid uint32, err error)
-	// Logger hears about what could not be kept: attributes the file system
-	// refuses, devices that a user namespace may not make. nil discards.
+	// Logger reports metadata that could not be kept: xattrs that the file system
+	// rejects, and devices that cannot be created in a user namespace. If it is nil,
+	// these messages are discarded.
 	Logger *slog.Logger
 }
 
-// ErrUnsupported tells that an operation asks for something that is not done.
+// ErrUnsupported is returned if an operation uses a feature that is not supported.
 var ErrUnsupported = errors.New("unsupported file operation")
 
 // scratch is the index of an empty file system.
 const scratch = -1
 
-// Run carries out op. On an error Dest is left as it is and must be thrown
-// away.
+// Run runs op. After an error, Dest contains a partial result, and the caller must
+// discard it.
 func Run(ctx context.Context, op *pb.FileOp, opts Options) (err error) {
 	plan, err := newPlan(op, len(opts.Inputs))
 	if err != nil {
@@ -89,7 +90,7 @@ type runner struct {
 	opts    Options
 	plan    plan
 	dest    *root
-	results []*root // by action; an action on the result of another shares it
+	results []*root // by action; an action on the result of another action shares its root
 	temps   []*root
 }
 
@@ -125,13 +126,13 @@ func (r *runner) target(i, input int) (*root, error) {
 	return r.temp()
 }
 
-// temp makes an empty root.
+// temp creates an empty root.
 func (r *runner) temp() (*root, error) {
 	dir, err := os.MkdirTemp(r.opts.TempDir, "fileop-")
 	if err != nil {
 		return nil, fmt.Errorf("make directory for intermediate result: %w", err)
 	}
-	// MkdirTemp gives 0700, which would show as the mode of the root.
+	// MkdirTemp uses the mode 0700, which would become the mode of the copied root.
 	if err := os.Chmod(dir, 0o755); err != nil { //nolint:gosec // the root of a file system is world-readable
 		return nil, errors.Join(err, os.Remove(dir))
 	}
@@ -144,8 +145,8 @@ func (r *runner) temp() (*root, error) {
 	return at, nil
 }
 
-// source opens what index means for reading while at is written to; the caller
-// calls release.
+// source opens the files of input or result index for reading, while at is being changed.
+// The caller must call release.
 func (r *runner) source(ctx context.Context, index int, at *root) (t *local.Tree, release func(), err error) {
 	dir, tree, err := r.where(index)
 	if err != nil {
@@ -161,7 +162,7 @@ func (r *runner) source(ctx context.Context, index int, at *root) (t *local.Tree
 	return t, func() { _ = t.Close() }, nil
 }
 
-// where returns the directory, or the tree, that index means.
+// where returns the directory or the tree of input or result index.
 func (r *runner) where(index int) (string, *local.Tree, error) {
 	if index < 0 {
 		empty, err := r.temp()

@@ -58,8 +58,8 @@ func TestOwnerByName(t *testing.T) {
 	})
 }
 
-// TestContext copies from a view of a directory: owners are root's and what the
-// ignore file hides is not there.
+// TestContext copies from a view of a directory. The copies are owned by root, and files
+// that the ignore file excludes do not exist.
 func TestContext(t *testing.T) {
 	dir := plant(t, append(sourceTree, file{path: "secret", content: "s"})...)
 	tree := openTree(t, local.Options{Dir: dir, ExcludePatterns: []string{"secret", "sub/dir1", "!sub/dir1/foo", "sock"}})
@@ -79,8 +79,8 @@ func TestContext(t *testing.T) {
 	}
 }
 
-// TestHeredoc runs the operation of COPY <<EOF: a file in an empty file system
-// that is then copied onto the base.
+// TestHeredoc runs the operation of COPY <<EOF: it creates a file in an empty file system
+// and copies it to the base.
 func TestHeredoc(t *testing.T) {
 	c := cp("/EOT", "/x/")
 	o := &pb.FileOp{Actions: []*pb.FileAction{
@@ -98,7 +98,7 @@ func TestHeredoc(t *testing.T) {
 	}
 }
 
-// TestFromScratch copies from a stage that is empty.
+// TestFromScratch copies from an empty stage.
 func TestFromScratch(t *testing.T) {
 	from := func(c *pb.FileActionCopy) *pb.FileOp {
 		return &pb.FileOp{Actions: []*pb.FileAction{{SecondaryInput: -1, Action: &pb.FileAction_Copy{Copy: c}}}}
@@ -115,8 +115,8 @@ func TestFromScratch(t *testing.T) {
 	}
 }
 
-// TestMalformedPattern differs from the library that BuildKit copies with,
-// which finds nothing: BuildKit itself fails before it comes to copying.
+// TestMalformedPattern expects an error. BuildKit's copy library only finds no files, but
+// BuildKit itself fails before it calls the library.
 func TestMalformedPattern(t *testing.T) {
 	for _, src := range []string{"[x", "foo/[", "*/[b"} {
 		err := run(t, op(cp(src, "/w/")), plant(t, file{path: "[x"}, file{path: "foo", mode: os.ModeDir | 0o755}), plant(t))
@@ -211,7 +211,7 @@ func TestSparse(t *testing.T) {
 }
 
 func TestSelfCopy(t *testing.T) {
-	// COPY --from=base / /sub, with the base as its own source.
+	// This is COPY --from=base / /sub, with the base as its own source.
 	dst := plant(t, file{path: "a", content: "a"}, file{path: "d/b", content: "b"})
 	o := op(cp("/", "/sub"))
 	o.Actions[0].SecondaryInput = 0
@@ -282,7 +282,7 @@ func TestKey(t *testing.T) {
 	}
 }
 
-// BenchmarkCopy compares 20,000 small files with cp -a.
+// BenchmarkCopy compares a copy of 20,000 small files with cp -a.
 func BenchmarkCopy(b *testing.B) {
 	src := b.TempDir()
 	for d := range 200 {
@@ -304,8 +304,8 @@ func BenchmarkCopy(b *testing.B) {
 	})
 }
 
-// TestCopyFromNothing copies from an empty file system, as COPY --from= a stage
-// without content does.
+// TestCopyFromNothing copies from an empty file system, as COPY --from does for a stage
+// without content.
 func TestCopyFromNothing(t *testing.T) {
 	dst := plant(t)
 	o := op(cp("/", "/all"))

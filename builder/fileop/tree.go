@@ -16,37 +16,36 @@ import (
 	"github.com/shale-build/shale/builder/source/local"
 )
 
-// treeCopy copies one pick with all below it. One goroutine walks; it makes
-// directories, links and special files and hands regular files to others.
+// treeCopy copies one pick and everything below it. One goroutine walks the tree and
+// creates directories, links and special files. Other goroutines copy the regular files.
 type treeCopy struct {
 	*copying
 	files *errgroup.Group
-	// links maps files with several names to the first of them that was
-	// made. It holds for one pick only: another may replace what it names.
+	// links maps each file with several names to its first copy. It is valid for one pick
+	// only, because another pick may replace the copy.
 	links map[inode]string
-	// noRange is set once the kernel refused to copy between the two file
-	// systems by itself.
+	// noRange is set if copy_file_range(2) fails between the two file systems.
 	noRange atomic.Bool
 }
 
-// inode identifies a file across its hard links.
+// inode identifies a file with several names.
 type inode struct{ dev, ino uint64 }
 
-// openDir is a directory that is being filled. It is closed, and gets its
-// metadata, when the last thing below it is done.
+// openDir is a directory that is being filled. When all its entries are complete, it gets
+// its metadata and is closed.
 type openDir struct {
 	fd     int
 	rel    string
-	fresh  bool // was made by this copy, so nothing can be in the way
+	fresh  bool // created by this copy, so it has no other entries
 	up     *openDir
 	left   atomic.Int64
 	finish func() error
 }
 
-// enter notes one more thing to be done in d.
+// enter adds one pending entry to d.
 func (d *openDir) enter() { d.left.Add(1) }
 
-// leave is called once for every enter.
+// leave removes one pending entry. It must be called once for every enter.
 func (d *openDir) leave(ok bool) error {
 	if d.left.Add(-1) > 0 {
 		return nil
@@ -77,12 +76,12 @@ func (c *copying) tree(ctx context.Context, p *local.Pick, target string) error 
 	fileErr := g.Wait()
 	leaveErr := base.leave(walkErr == nil && fileErr == nil)
 	if fileErr != nil {
-		return fileErr // the walk then saw only the cancelled context
+		return fileErr // the walk then returned only the cancellation
 	}
 	return errors.Join(walkErr, leaveErr)
 }
 
-// entry copies p into the directory at as name.
+// entry copies p to name in the directory at.
 func (t *treeCopy) entry(ctx context.Context, p *local.Pick, at *openDir, name string, top bool) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -120,8 +119,8 @@ func (t *treeCopy) entry(ctx context.Context, p *local.Pick, at *openDir, name s
 	return t.special(p, at, name)
 }
 
-// replace removes what is in the way when the action asks for it: all but
-// directories that are merged.
+// replace removes the existing file at name if the action requires that. Existing
+// directories are merged with new directories.
 func (t *treeCopy) replace(p *local.Pick, at *openDir, name string) error {
 	if !t.a.GetAlwaysReplaceExistingDestPaths() || !p.Direct || at.fresh {
 		return nil
@@ -137,7 +136,7 @@ func (t *treeCopy) replace(p *local.Pick, at *openDir, name string) error {
 	return t.dst.remove(path.Join(at.rel, name))
 }
 
-// dir makes or merges a directory and copies what is below it.
+// dir creates or merges a directory and copies the entries below it.
 func (t *treeCopy) dir(ctx context.Context, p *local.Pick, at *openDir, name string, top bool) error {
 	rel := path.Join(at.rel, name)
 	made, err := makeDir(at, name, rel)
@@ -183,9 +182,9 @@ func makeDir(at *openDir, name, rel string) (made bool, err error) {
 	return false, nil
 }
 
-// finishDir gives a directory its metadata. The top of a copy, if it was there
-// before, keeps its own but for the time; one that is there only for what is
-// below it then takes the mode alone.
+// finishDir sets the metadata of a directory. If the top directory of a copy existed
+// before, only its time is set. If a directory is copied only because of an entry below
+// it, and it existed before, only its mode is set.
 func (t *treeCopy) finishDir(p *local.Pick, d *openDir, name string, top bool) error {
 	mtime := t.mtime(p)
 	switch {
@@ -208,7 +207,8 @@ func (t *treeCopy) finishDir(p *local.Pick, d *openDir, name string, top bool) e
 	return setTimes(d.up.fd, name, d.rel, mtime, mtime)
 }
 
-// linked copies a file that has several names: once, and links after that.
+// linked copies a file with several names. The first name is copied, and the others
+// become hard links.
 func (t *treeCopy) linked(p *local.Pick, at *openDir, name string) error {
 	st := p.Stat()
 	id := inode{st.Dev, st.Ino}
@@ -247,8 +247,8 @@ func (t *treeCopy) symlink(p *local.Pick, at *openDir, name string) error {
 	return t.dst.apply(at.fd, name, rel, a)
 }
 
-// special copies devices and FIFOs. A socket becomes an empty file: nobody
-// listens to the copy.
+// special copies devices and FIFOs. A socket becomes an empty file, because no process
+// listens on the copy.
 func (t *treeCopy) special(p *local.Pick, at *openDir, name string) error {
 	rel := path.Join(at.rel, name)
 	st := p.Stat()
@@ -270,7 +270,7 @@ func (t *treeCopy) special(p *local.Pick, at *openDir, name string) error {
 // file copies a regular file.
 func (t *treeCopy) file(p *local.Pick, at *openDir, name string) error {
 	rel := path.Join(at.rel, name)
-	// The source is opened first: it may be what is in the way.
+	// The source must be opened first: it may be the file that makeWay removes.
 	src, err := p.OpenFD()
 	if err != nil {
 		return err
@@ -296,8 +296,8 @@ func (t *treeCopy) file(p *local.Pick, at *openDir, name string) error {
 	return nil
 }
 
-// fill copies content and metadata: file capabilities after the owner, whose
-// change would drop them, and the time at last.
+// fill copies content and metadata. The xattrs are set after the owner, because chown(2)
+// removes file capabilities. The time is set last.
 func (t *treeCopy) fill(dst, src int, p *local.Pick, a attrs, dir int, name, rel string) error {
 	if err := t.content(dst, src, p.Stat()); err != nil {
 		return fmt.Errorf("copy %s to /%s: %w", p.Path(), rel, err)
@@ -318,7 +318,7 @@ func (t *treeCopy) fill(dst, src int, p *local.Pick, a attrs, dir int, name, rel
 	return setTimes(dir, name, rel, *mtime, *mtime)
 }
 
-// attrs returns what a copy of p gets.
+// attrs returns the attributes of a copy of p.
 func (c *copying) attrs(p *local.Pick) attrs {
 	st := p.Stat()
 	owner := ids{st.Uid, st.Gid}
@@ -343,7 +343,7 @@ func (c *copying) mtime(p *local.Pick) time.Time {
 	return p.ModTime()
 }
 
-// permissions converts the permission bits of a mode to the kernel's.
+// permissions converts the permission bits of a mode to st_mode.
 func permissions(m os.FileMode) uint32 {
 	mode := uint32(m.Perm())
 	for bit, kernel := range map[os.FileMode]uint32{
@@ -356,7 +356,8 @@ func permissions(m os.FileMode) uint32 {
 	return mode
 }
 
-// setXattrs sets attributes as far as the file system takes them.
+// setXattrs sets extended attributes. It logs and ignores errors, because the file system
+// may not support them.
 func (c *copying) setXattrs(fd int, rel string, xattrs []local.Xattr) {
 	for _, x := range xattrs {
 		if err := unix.Fsetxattr(fd, x.Name, x.Value, 0); err != nil {

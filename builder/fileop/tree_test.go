@@ -18,20 +18,20 @@ import (
 	"github.com/shale-build/shale/builder/source/local"
 )
 
-// stampOld is the time of files in test trees.
+// stampOld is the modification time of files in test trees.
 var stampOld = time.Unix(1_500_000_000, 123_000_000)
 
-// file describes an entry of a test tree: content, or a kind.
+// file describes an entry of a test tree: a regular file with content, or another type.
 type file struct {
 	path    string
-	mode    fs.FileMode // with type bits; 0 is 0644
-	content string      // or a link's target
+	mode    fs.FileMode // with type bits; 0 means 0644
+	content string      // or the target of a link
 	uid     int
 	gid     int
-	hard    string // path of the entry this is a hard link to
+	hard    string // path of the entry that this is a hard link to
 }
 
-// plant makes a tree in a new directory.
+// plant creates a tree in a new directory.
 func plant(t testing.TB, files ...file) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -71,7 +71,7 @@ func grow(t testing.TB, dir string, files ...file) {
 			must(t, os.Chmod(p, mode))
 		}
 	}
-	// Deepest first, so that times of directories stay.
+	// Set the deepest first, so that the times of directories stay.
 	var all []string
 	must(t, filepath.WalkDir(dir, func(p string, _ fs.DirEntry, err error) error {
 		all = append(all, p)
@@ -90,8 +90,8 @@ func must(t testing.TB, err error) {
 	}
 }
 
-// list describes everything below dir, one line each. Times that are not the
-// trees' own are shown as "now".
+// list returns a line for every entry below dir. Times other than those of the test trees
+// are shown as "now".
 func list(t testing.TB, dir string) string {
 	t.Helper()
 	var b strings.Builder
@@ -136,7 +136,7 @@ func list(t testing.TB, dir string) string {
 	return b.String()
 }
 
-// cp returns the copy action that COPY makes.
+// cp returns the copy action of a COPY instruction.
 func cp(src, dst string, change ...func(*pb.FileActionCopy)) *pb.FileActionCopy {
 	a := &pb.FileActionCopy{
 		Src: src, Dest: dst, Mode: -1, Timestamp: -1, FollowSymlink: true, DirCopyContents: true,
@@ -148,7 +148,7 @@ func cp(src, dst string, change ...func(*pb.FileActionCopy)) *pb.FileActionCopy 
 	return a
 }
 
-// op makes an operation of copies from input 1 on top of input 0.
+// op returns an operation that copies from input 1 to a result on top of input 0.
 func op(copies ...*pb.FileActionCopy) *pb.FileOp {
 	o := &pb.FileOp{}
 	for i, c := range copies {
@@ -180,7 +180,8 @@ func byID(uid uint32) *pb.ChownOpt {
 	return &pb.ChownOpt{User: &pb.UserOpt{User: &pb.UserOpt_ByID{ByID: uid}}}
 }
 
-// tarball packs headers; regular files hold their name as content.
+// tarball returns an archive with these headers. The content of a regular file is its
+// name.
 func tarball(t testing.TB, headers ...tar.Header) []byte {
 	t.Helper()
 	var b bytes.Buffer
@@ -214,7 +215,7 @@ func openTree(t testing.TB, o local.Options) *local.Tree {
 	return tree
 }
 
-// withoutDirTimes blanks the times of directories in a listing.
+// withoutDirTimes removes the times of directories from a listing.
 func withoutDirTimes(listing string) string {
 	lines := strings.Split(listing, "\n")
 	for i, l := range lines {

@@ -14,8 +14,8 @@ import (
 	"github.com/shale-build/shale/builder/source/local"
 )
 
-// unpack extracts e below the destination if it is a tar archive, compressed
-// or not, and reports whether it is. The content tells, not the name.
+// unpack unpacks e to the destination if it is a tar archive, compressed or not. It
+// reports whether e is an archive. The content decides, not the file name.
 func (c *copying) unpack(ctx context.Context, e *local.Entry) (bool, error) {
 	st := e.Stat()
 	if st.Mode&unix.S_IFMT != unix.S_IFREG {
@@ -35,7 +35,7 @@ func (c *copying) unpack(ctx context.Context, e *local.Entry) (bool, error) {
 	return true, c.extract(ctx, f, e.Path())
 }
 
-// isArchive reports whether a first tar header can be read from r.
+// isArchive reports whether r starts with a tar header.
 func isArchive(r io.Reader) bool {
 	content, err := decompress(r)
 	if err != nil {
@@ -46,9 +46,9 @@ func isArchive(r io.Reader) bool {
 	return err == nil || errors.Is(err, tar.ErrInsecurePath)
 }
 
-// extract makes the destination a directory and unpacks the archive there. The
-// destination, not the root file system, is what the archive's paths and links
-// are resolved in.
+// extract creates the destination directory and unpacks the archive there. The paths and
+// links of the archive are resolved inside the destination, not inside the root file
+// system.
 func (c *copying) extract(ctx context.Context, f *os.File, name string) (err error) {
 	rel, err := c.dst.resolve(c.to)
 	if err != nil {

@@ -12,9 +12,9 @@ import (
 	"github.com/shale-build/shale/overlay/plain"
 )
 
-// TestViewOfLayer changes all that a view of hard links shows, in each way there
-// is. The layer whose files they are stays as it is, and what comes of it is what
-// comes of a copy.
+// TestViewOfLayer changes all files of a hard link view of a layer, in every possible
+// way. The files of the layer must not change. The result must equal that of a copy of
+// the layer.
 func TestViewOfLayer(t *testing.T) {
 	layer := []file{
 		{path: "bin/busybox", content: "busybox", mode: 0o755},

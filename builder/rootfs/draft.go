@@ -16,8 +16,8 @@ import (
 	"github.com/shale-build/shale/storage"
 )
 
-// Base is what a layer is made on: a layer of the store, a draft, or, as the zero
-// value, nothing.
+// Base is the base of a new layer: a layer of the store, a draft, or, as the zero value,
+// an empty file system.
 type Base struct {
 	// Layer and Chain are the ID and the chainID of a layer of the store.
 	Layer string
@@ -26,34 +26,36 @@ type Base struct {
 	Draft *Draft
 }
 
-// Draft is a layer whose files are complete. In the background it is packed, which
-// tells its digest, and recorded in the store, after its base. Meanwhile others
-// build on its files: what recording does to their directory, a rename, is not
-// seen by an overlay that is mounted over it.
+// Draft is a layer that is not committed yet, but its files are complete. In the
+// background it is packed, which computes its digest, and then committed to the store
+// after its base. Meanwhile, other layers can be built on its files. Committing renames
+// their directory, which does not affect an overlay that is mounted on it. A draft is
+// settled when it is committed or has failed.
 type Draft struct {
 	mounts *Mounter
 	base   Base
 	staged *storage.Staged
 
-	// What each stage gives is there when it is over.
+	// The result of a stage is valid after its end.
 	filled  stage
-	packed  stage // chain
-	settled stage // layer, or the reason why there is none
+	packed  stage // sets chain
+	settled stage // sets layer, or the error
 	chain   digest.Digest
 	layer   storage.Layer
 
 	mu sync.Mutex
-	// upper leads to the files wherever they are.
+	// upper is the open directory of the files. It stays valid when the directory is
+	// renamed.
 	upper *os.File
-	// users have the files mounted or open. None comes any more when the
-	// draft is settled; the last one then closes idle.
+	// users is the number of drafts that have the files mounted or open. A settled draft
+	// gets no new users, and its last user closes idle.
 	users int
 	idle  chan struct{}
-	// dirs are the directories of the layer and of those below it.
+	// dirs are the directories of the layer and of its parents, topmost first.
 	dirs []string
 }
 
-// stage ends once.
+// stage is a phase of making a draft. It ends once, possibly with an error.
 type stage struct {
 	done chan struct{}
 	err  error
@@ -82,9 +84,10 @@ func (s *stage) wait(ctx context.Context) error {
 	}
 }
 
-// Create makes a layer on base out of what fill does to root. It returns as soon
-// as the files are complete; the rest follows in the background, whatever becomes
-// of ctx by then. When fill fails no layer is made and its error is returned.
+// Create makes a layer on base. fill writes the changes to the directory root. Create
+// returns when the files are complete. The layer is packed and committed in the
+// background, even if ctx is cancelled by then. If fill returns an error, no layer is
+// made and Create returns that error.
 func (m *Mounter) Create(ctx context.Context, base Base, fill func(ctx context.Context, root string) error) (*Draft, error) {
 	if m.plain != nil {
 		return m.createPlain(ctx, base, func(parent string, lower []string) (storage.Layer, error) {
@@ -109,9 +112,9 @@ func (m *Mounter) Create(ctx context.Context, base Base, fill func(ctx context.C
 	return d, nil
 }
 
-// CreateFiles is Create for a fill that writes to no file that is there, but
-// replaces it. paths are those that it looks at, with what is below them; none
-// means all.
+// CreateFiles is like Create, for a fill that replaces existing files but never writes to
+// them. fill may read only the paths and the files below them. If paths is empty, it may
+// read everything.
 func (m *Mounter) CreateFiles(ctx context.Context, base Base, paths []string, fill func(ctx context.Context, root string) error) (*Draft, error) {
 	if m.plain != nil {
 		return m.createPlain(ctx, base, func(parent string, lower []string) (storage.Layer, error) {
@@ -121,8 +124,8 @@ func (m *Mounter) CreateFiles(ctx context.Context, base Base, paths []string, fi
 	return m.Create(ctx, base, fill)
 }
 
-// make carries a draft from its beginning to its end. What follows fill belongs to
-// the build, not to the step.
+// make takes a draft from fill to its end. After fill, it uses the context of the build,
+// not of the step.
 func (d *Draft) make(below *stack, fill func(st storage.Staging) error) {
 	m := d.mounts
 	staged, err := m.store.Stage(m.ctx, func(ctx context.Context, st storage.Staging) (storage.Diff, error) {
@@ -131,7 +134,7 @@ func (d *Draft) make(below *stack, fill func(st storage.Staging) error) {
 		}
 		packed, err := d.unmountAndPack(ctx, below.dirs, st)
 		if err != nil {
-			// Once this returns, the files are gone.
+			// The files are removed when this function returns.
 			d.packed.end(err)
 			d.settle(storage.Layer{}, nil, err)
 			<-d.idle
@@ -159,8 +162,8 @@ func (d *Draft) make(below *stack, fill func(st storage.Staging) error) {
 	}
 }
 
-// fill has fill write into an overlay over the staging directory, which stays
-// mounted unless there is an error.
+// fill mounts an overlay on the staging directory and calls the function fill for it. If
+// there is no error, the overlay stays mounted.
 func (d *Draft) fill(ctx context.Context, lower []string, st storage.Staging, fill func(ctx context.Context, root string) error) error {
 	if err := context.Cause(ctx); err != nil {
 		return err
@@ -178,10 +181,10 @@ func (d *Draft) fill(ctx context.Context, lower []string, st storage.Staging, fi
 	return nil
 }
 
-// unmountAndPack does both at once: nobody writes any more, and unmounting takes
-// the kernel the longer the more files there are. Others may build on the files
-// when they are unmounted; an upper directory that is somebody else's lower one
-// makes the kernel complain.
+// unmountAndPack unmounts the overlay and packs the upper directory in parallel. This is
+// safe because fill has ended. The time of unmounting grows with the number of files.
+// Other layers can be built on the files only after they are unmounted, because the
+// kernel warns if an upper directory is also the lower directory of another overlay.
 func (d *Draft) unmountAndPack(ctx context.Context, lower []string, st storage.Staging) (storage.Diff, error) {
 	unmounted := make(chan error, 1)
 	go func() {
@@ -195,7 +198,7 @@ func (d *Draft) unmountAndPack(ctx context.Context, lower []string, st storage.S
 	return packed, errors.Join(err, <-unmounted)
 }
 
-// chainOn is the chainID of a layer with diffID on the base: image-spec, config.md.
+// chainOn returns the chainID of a layer with diffID on the base (image-spec, config.md).
 func (d *Draft) chainOn(ctx context.Context, diffID digest.Digest) (digest.Digest, error) {
 	below := d.base.Chain
 	if d.base.Draft != nil {
@@ -210,7 +213,7 @@ func (d *Draft) chainOn(ctx context.Context, diffID digest.Digest) (digest.Diges
 	return identity.ChainID([]digest.Digest{below, diffID}), nil
 }
 
-// Chain waits for the chainID of the layer.
+// Chain waits until the layer is packed and returns its chainID.
 func (d *Draft) Chain(ctx context.Context) (digest.Digest, error) {
 	err := d.packed.wait(ctx)
 	if err != nil {
@@ -219,7 +222,7 @@ func (d *Draft) Chain(ctx context.Context) (digest.Digest, error) {
 	return d.chain, nil
 }
 
-// Layer waits until the layer is in the store and returns its ID.
+// Layer waits until the layer is committed and returns its ID.
 func (d *Draft) Layer(ctx context.Context) (string, error) {
 	err := d.settled.wait(ctx)
 	if err != nil {
@@ -228,7 +231,8 @@ func (d *Draft) Layer(ctx context.Context) (string, error) {
 	return d.layer.ID, nil
 }
 
-// Failed returns why there will be no layer, nil as long as there may be.
+// Failed returns the error that prevented the commit of the layer. It returns nil while
+// the layer may still be committed.
 func (d *Draft) Failed() error {
 	if !d.settled.over() {
 		return nil
@@ -236,8 +240,8 @@ func (d *Draft) Failed() error {
 	return d.settled.err
 }
 
-// settle says what became of the draft. dirs are the directories of the layer and
-// of those below it; they take the place of the draft's own.
+// settle sets the result of the draft. dirs are the directories of the layer and of its
+// parents. They replace the draft's own directory.
 func (d *Draft) settle(layer storage.Layer, dirs []string, err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -248,8 +252,8 @@ func (d *Draft) settle(layer storage.Layer, dirs []string, err error) {
 	}
 }
 
-// hold returns the directories of the draft. As long as it is not settled that is
-// one, which stays there until release.
+// hold returns the directories of the draft. While the draft is not settled, this is one
+// directory, which is kept until release, and held is true.
 func (d *Draft) hold() (dirs []string, held bool, err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -268,8 +272,8 @@ func (d *Draft) release() {
 	}
 }
 
-// drop waits for those who build on the files of a settled draft. Then it removes
-// what did not become a layer: the draft failed, or its layer was there before.
+// drop waits until a settled draft has no users. Then it removes the files if they did
+// not become a layer: if the draft failed, or if the same layer already existed.
 func (d *Draft) drop() error {
 	<-d.idle
 	var err error
@@ -282,13 +286,13 @@ func (d *Draft) drop() error {
 	return err
 }
 
-// stack are the directories that a layer is made on, topmost first.
+// stack is the list of directories below a new layer, topmost first.
 type stack struct {
 	dirs []string
 	held []*Draft
 }
 
-// stack finds the directories of base. They stay where they are until release.
+// stack returns the directories of base. They are not moved until release.
 func (m *Mounter) stack(ctx context.Context, base Base) (*stack, error) {
 	s := &stack{}
 	for base.Draft != nil {

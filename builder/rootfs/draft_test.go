@@ -22,7 +22,7 @@ import (
 
 func TestMain(m *testing.M) { os.Exit(storetest.Main(m, nil)) }
 
-// making are the layers of one build in a store of its own.
+// making is a Mounter for one build with its own store.
 type making struct {
 	*rootfs.Mounter
 	t     *testing.T
@@ -39,7 +39,7 @@ func newMaking(ctx context.Context, t *testing.T) *making {
 	return &making{Mounter: rootfs.New(ctx, store, dir, nil, nil), t: t, store: store}
 }
 
-// finish ends the build and looks for what it left.
+// finish ends the build and checks that no files are left.
 func (m *making) finish() {
 	m.t.Helper()
 	if err := m.Close(); err != nil {
@@ -98,8 +98,8 @@ func want(root, name, content string) error {
 	return err
 }
 
-// round is step i of a chain that reads, changes and removes what those before
-// it made.
+// round is step i of a chain of steps. It reads, changes and removes files of earlier
+// steps.
 func round(i int, root string) error {
 	if i > 0 {
 		if err := errors.Join(want(root, "log", strings.Repeat(".", i)), want(root, fmt.Sprint("only", i-1), "x")); err != nil {
@@ -144,7 +144,7 @@ func TestStepsBuildOnDrafts(t *testing.T) {
 	if len(atOnce) != steps {
 		t.Fatalf("%d layers", len(atOnce))
 	}
-	// The layer below becomes one, by rename, while it is mounted.
+	// The draft below is committed, by a rename, while it is mounted.
 	moved := chain(func(_ *making, before *rootfs.Draft) error {
 		_, err := before.Layer(t.Context())
 		return err
@@ -172,8 +172,8 @@ func TestChainIsKnownBeforeTheLayer(t *testing.T) {
 	m.finish()
 }
 
-// A draft whose layer is there already has to go, but not before those that are
-// built on its files.
+// If the layer of a draft already exists, the draft must be removed, but only after the
+// drafts that are built on its files.
 func TestKnownLayerStaysWhileUsed(t *testing.T) {
 	m := newMaking(t.Context(), t)
 	fill := func(_ context.Context, root string) error { return write(root, "a", "1") }
@@ -213,7 +213,7 @@ func TestDraftThatCannotBePacked(t *testing.T) {
 			t.Errorf("what is built on it: %v, want %v", err, diff.ErrReservedName)
 		}
 	default:
-		// It was known to have failed by then.
+		// The draft had already failed at that time.
 		if !errors.Is(err, diff.ErrReservedName) {
 			t.Errorf("error is %v, want %v", err, diff.ErrReservedName)
 		}
@@ -241,7 +241,7 @@ func TestStepsThatFail(t *testing.T) {
 	if !errors.Is(err, context.Canceled) {
 		t.Errorf("error is %v, want %v", err, context.Canceled)
 	}
-	// That a step was stopped does not undo what it was built on.
+	// Cancelling a step must not affect its base.
 	m.layer(base)
 	m.finish()
 }

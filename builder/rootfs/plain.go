@@ -14,35 +14,36 @@ import (
 	"github.com/shale-build/shale/storage"
 )
 
-// Place is a directory in which steps run one after the other, and which has
-// other uses in between. See runtime/inplace.Root.
+// Place is the container's root directory. It is used by one step at a time. Between
+// steps it holds the container's own files. It is implemented by runtime/inplace.Root.
 type Place interface {
-	// Dir is the directory; Spared are the paths below it, without leading
-	// slash, that stay as they are, and Protected those of them in which an
-	// image may not have files either.
+	// Dir returns the directory. Spared returns the paths in it that stay in place while
+	// steps run. Protected returns those of them in which an image must not have files
+	// either. These paths have no leading slash.
 	Dir() string
 	Spared() ([]string, error)
 	Protected() []string
-	// Nursery is a directory on the same mount, in which directories are made
-	// that are moved to Dir then.
+	// Nursery returns a directory on the same mount. New directories are created in it
+	// and then moved to Dir.
 	Nursery() string
-	// Begin makes the files of the steps those that are in the directory.
+	// Begin moves the files of the steps into the directory. End allows the container's
+	// own files to return.
 	Begin() error
 	End()
-	// Leave, between Begin and End, says that no step follows; Discard says so
-	// after End.
+	// Leave and Discard announce that no further step follows. Leave must be called
+	// between Begin and End, and Discard after End.
 	Leave() error
 	Discard()
 }
 
-// directories does without mounts: views are made of hard links, and what
-// commands run in are copies. See package overlay/plain.
+// directories implements the native way without mounts: views are made of hard links, and
+// commands run in copies. See package overlay/plain.
 type directories struct {
-	// place is nil where every tree can be a directory of its own.
+	// place is nil if each step runs in a directory of its own.
 	place Place
-	// owners is nil where each file has its owner.
+	// owners is nil if files have their owners in the inode.
 	owners plain.Owners
-	// steps are those that may follow, see Mounter.Expect.
+	// steps is the number of steps that may follow, see Mounter.Expect.
 	steps atomic.Int64
 
 	mu       sync.Mutex
@@ -51,9 +52,9 @@ type directories struct {
 	all      []*plain.Tree
 }
 
-// MountNothing has m make everything of ordinary directories. With a place,
-// steps run there one at a time; else in copies of their own. It is called before
-// m is used.
+// MountNothing switches m to ordinary directories without mounts. If place is set, steps
+// run there, one at a time. Otherwise each step runs in its own copy. It must be called
+// before m is used.
 func (m *Mounter) MountNothing(place Place) {
 	m.plain = &directories{place: place, listings: map[string]func() (*plain.Listing, error){}}
 	if m.owners != nil {
@@ -61,9 +62,9 @@ func (m *Mounter) MountNothing(place Place) {
 	}
 }
 
-// Part returns what gives an entry of a root that CreateFiles hands out an inode of
-// its own, apart from that of the layer below; nil where an overlay does so by
-// itself.
+// Part returns a function that gives a file an inode of its own, separate from the inode
+// in the lower layer. The file must be in a root that CreateFiles passes to fill. Part
+// returns nil for overlay mounts, because the kernel copies such files itself.
 func (m *Mounter) Part() func(dir int, name string) error {
 	if m.plain == nil {
 		return nil
@@ -71,8 +72,8 @@ func (m *Mounter) Part() func(dir int, name string) error {
 	return func(dir int, name string) error { return plain.Part(m.plain.owners, dir, name) }
 }
 
-// Expect says how often Create will be called at most. Then it is known after the
-// last step that nobody needs its files but as a layer.
+// Expect sets the maximum number of calls of Create that follow. It lets Create give up
+// the place after the last step, because then no step needs the files.
 func (m *Mounter) Expect(steps int) {
 	if m.plain != nil {
 		m.plain.steps.Store(int64(steps))
@@ -81,8 +82,8 @@ func (m *Mounter) Expect(steps int) {
 
 type fillFunc = func(ctx context.Context, root string) error
 
-// createPlain makes a layer on base, which it waits for, and returns it as a
-// draft that is settled.
+// createPlain waits for base, makes a layer on it, and returns the layer as a settled
+// draft.
 func (m *Mounter) createPlain(ctx context.Context, base Base, create func(parent string, lower []string) (storage.Layer, error)) (*Draft, error) {
 	parent := base.Layer
 	if base.Draft != nil {
@@ -111,11 +112,11 @@ func (m *Mounter) createPlain(ctx context.Context, base Base, create func(parent
 	return d, err
 }
 
-// InPlace tells that steps run in the root directory of the container around,
-// where nothing can be mounted.
+// InPlace reports whether steps run in the container's own root directory, where no file
+// system can be mounted.
 func (m *Mounter) InPlace() bool { return m.plain != nil && m.plain.place != nil }
 
-// listing is what the layer directories show, topmost first.
+// listing returns the merged content of the layer directories, topmost first.
 func (d *directories) listing(lower []string) (*plain.Listing, error) {
 	if len(lower) == 0 {
 		return plain.EmptyOf(d.owners), nil
@@ -148,7 +149,7 @@ func (d *directories) view(target string, lower, paths []string) error {
 	return l.Link(target, paths...)
 }
 
-// fill copies what lower shows to dir.
+// fill copies the merged content of lower to dir.
 func (d *directories) fill(ctx context.Context, dir string, lower []string) (err error) {
 	l, err := d.listing(lower)
 	if err != nil {
@@ -162,8 +163,8 @@ func (d *directories) fill(ctx context.Context, dir string, lower []string) (err
 	return t.Become(ctx, l)
 }
 
-// createLinked makes a layer of what fill does to files that it may replace, but
-// not write to. paths are those that it looks at; none means all.
+// createLinked makes a layer from the changes of fill. fill may replace files but must
+// not write to them. It may read only paths. If paths is empty, it may read everything.
 func (m *Mounter) createLinked(ctx context.Context, base string, lower, paths []string, fill fillFunc) (storage.Layer, error) {
 	l, err := m.plain.listing(lower)
 	if err != nil {
@@ -193,7 +194,7 @@ func (m *Mounter) createLinked(ctx context.Context, base string, lower, paths []
 	})
 }
 
-// createInTree makes a layer of what a step does in a tree of its own.
+// createInTree makes a layer from the changes that a step makes in its own tree.
 func (m *Mounter) createInTree(ctx context.Context, base string, lower []string, fill fillFunc) (_ storage.Layer, err error) {
 	d := m.plain
 	l, err := d.listing(lower)
@@ -223,8 +224,8 @@ func (m *Mounter) createInTree(ctx context.Context, base string, lower []string,
 			return storage.Diff{}, err
 		}
 		if last {
-			// Before the files are on the disk for good, so that they need not
-			// get there, and beside the packing.
+			// The image's files in the tree are not needed any more. They are removed in
+			// parallel with packing, before the kernel writes them to disk.
 			if err := d.place.Leave(); err != nil {
 				return storage.Diff{}, err
 			}
@@ -249,8 +250,8 @@ func (m *Mounter) createInTree(ctx context.Context, base string, lower []string,
 	return layer, nil
 }
 
-// special adds the directories that a container leaves in images without them,
-// which in place are the container's own mounts.
+// special adds the empty directories that a container creates in an image without them.
+// In place, these paths are mounts of the container itself.
 func (d *directories) special(l *plain.Listing, upper string) error {
 	if d.place == nil {
 		return nil
@@ -266,7 +267,7 @@ func (d *directories) special(l *plain.Listing, upper string) error {
 	return nil
 }
 
-// takeTree returns a tree that nobody else uses before release.
+// takeTree returns a tree that is reserved for the caller until release.
 func (m *Mounter) takeTree(l *plain.Listing) (*plain.Tree, func(), error) {
 	d := m.plain
 	if d.place == nil {
@@ -298,7 +299,7 @@ func (m *Mounter) takeTree(l *plain.Listing) (*plain.Tree, func(), error) {
 	return d.all[0], d.place.End, nil
 }
 
-// ownTree returns a free tree, or a new one.
+// ownTree returns a free tree or makes a new one.
 func (m *Mounter) ownTree() (*plain.Tree, func(), error) {
 	d := m.plain
 	d.mu.Lock()

@@ -8,18 +8,18 @@ import (
 	"github.com/shale-build/shale/storage"
 )
 
-// recorder makes layers of drafts that are packed, as many at a time as are ready:
-// the first one takes along those that came meanwhile.
+// recorder commits packed drafts. One call commits all drafts that are ready at that
+// time.
 type recorder struct {
 	mounts *Mounter
-	// turn is held by who records.
+	// turn is held during a commit.
 	turn sync.Mutex
 
 	mu    sync.Mutex
 	ready []*Draft
 }
 
-// record returns when d is settled.
+// record commits d and returns when d is settled.
 func (r *recorder) record(ctx context.Context, d *Draft) {
 	r.mu.Lock()
 	r.ready = append(r.ready, d)
@@ -33,13 +33,13 @@ func (r *recorder) record(ctx context.Context, d *Draft) {
 		if d.settled.over() {
 			return
 		}
-		// Its base is being packed, and will take it along.
+		// The base of d is still being packed. Its commit includes d.
 		<-d.base.Draft.settled.done
 	}
 }
 
-// take returns the drafts that are ready and whose bases are settled or among
-// them, each after its base.
+// take removes and returns the drafts that are ready to be committed. The base of each
+// draft is settled or comes before it in the result.
 func (r *recorder) take() []*Draft {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -58,7 +58,7 @@ func (r *recorder) take() []*Draft {
 	return batch
 }
 
-// recordAll settles all of batch.
+// recordAll settles all drafts of batch.
 func (r *recorder) recordAll(ctx context.Context, batch []*Draft) {
 	if len(batch) == 0 {
 		return
@@ -97,6 +97,7 @@ func (r *recorder) recordOne(ctx context.Context, records *storage.Records, d *D
 		return layer, nil, err
 	}
 	dirs = slices.Concat([]string{dir}, below)
-	// The layer may have been there before: its links are others than the draft's.
+	// If the same layer already existed, its symbolic links are other inodes than those
+	// of the draft. Load their owners.
 	return layer, dirs, r.mounts.loadOwners(layer.ID, dirs)
 }

@@ -1,11 +1,11 @@
 // Package rootfs turns layers into directories and directories into layers.
 //
-// A layer chain is seen through an overlay mount: read-only for those who copy
-// or bind from it, writable over a staging directory of the store for the step
-// that makes the next layer, or writable over a directory that is thrown away.
-// All mounts live in the private mount namespace of the build and in its own
-// temporary directory; Close takes them down. How an overlay is mounted and an
-// upper directory is packed is left to packages overlay and overlay/diff.
+// Layers are shown by an overlay mount. The mount is read-only for copies and bind
+// mounts. It is writable over a staging directory of the store for a step that makes the
+// next layer. It can also be writable over a directory that is discarded. All mounts are
+// in the private mount namespace and the temporary directory of the build, and Close
+// unmounts them. Package overlay mounts the overlays, and package overlay/diff packs
+// upper directories.
 package rootfs
 
 import (
@@ -28,7 +28,7 @@ import (
 	"github.com/shale-build/shale/storage"
 )
 
-// Mounter hands out directories for layers. It is safe for concurrent use.
+// Mounter provides directories for layers. It is safe for concurrent use.
 type Mounter struct {
 	ctx      context.Context //nolint:containedctx // see New
 	store    *storage.Store
@@ -37,30 +37,31 @@ type Mounter struct {
 	drafts   sync.WaitGroup
 	recorder recorder
 	owners   *recorded.Owners
-	// plain is set where nothing is mounted.
+	// plain is set if no file systems are mounted.
 	plain *directories
 
 	mu    sync.Mutex
 	next  int
-	upper map[string]string // by the directory that shows it
+	upper map[string]string // by the merged directory
 	views map[string]*view
-	// lowers are the directories of layers that were asked for.
+	// lowers caches the results of Lowers.
 	lowers map[string][]string
 }
 
-// view is a read-only mount shared by all who ask for the same layer.
+// view is a read-only mount. It is shared by all callers that request the same layer.
 type view struct {
 	once sync.Once
 	path string
 	err  error
 }
 
-// New mounts below dir, which must be empty, private to the build and on a
-// file system that can hold an overlay's upper directory. ctx ends what goes on in
-// the background: it is that of the caller who wants the layers, not of a step. logger may be nil.
+// New returns a Mounter that creates its directories in dir. dir must be empty, private
+// to the build, and on a file system that supports upper directories of an overlay. ctx
+// cancels the work in the background. It must be the context of the build, not of a step.
+// logger may be nil.
 //
-// owners knows whose files are that are root's for want of ids, nil where each
-// file has its owner.
+// owners holds the recorded owners of files that are owned by root because only one id is
+// mapped. It is nil if each file has its own owner.
 func New(ctx context.Context, store *storage.Store, dir string, owners *recorded.Owners, logger *slog.Logger) *Mounter {
 	if logger == nil {
 		logger = slog.New(slog.DiscardHandler)
@@ -70,10 +71,10 @@ func New(ctx context.Context, store *storage.Store, dir string, owners *recorded
 	return m
 }
 
-// Owners are those that New was given.
+// Owners returns the recorded owners that were passed to New.
 func (m *Mounter) Owners() *recorded.Owners { return m.owners }
 
-// Lowers returns the directories that layer consists of, topmost first.
+// Lowers returns the directories of layer and its parents, topmost first.
 func (m *Mounter) Lowers(layer string) ([]string, error) {
 	m.mu.Lock()
 	known, ok := m.lowers[layer]
@@ -94,8 +95,8 @@ func (m *Mounter) Lowers(layer string) ([]string, error) {
 	return lower, nil
 }
 
-// Removed returns an error that wraps storage.ErrRemoved when another program
-// removed the store, or a layer that was built on.
+// Removed returns an error that wraps storage.ErrRemoved if another program removed the
+// store, or a layer that this build uses.
 func (m *Mounter) Removed() error {
 	var dirs []string
 	m.mu.Lock()
@@ -107,8 +108,8 @@ func (m *Mounter) Removed() error {
 	return m.store.Removed(slices.Compact(dirs))
 }
 
-// lowersOver is Lowers for a layer of which the directories below it, topmost
-// first, are known: asking the store for a whole chain takes it two locks a layer.
+// lowersOver is like Lowers for a layer with known lower directories, topmost first. It
+// avoids two locks per layer that the store takes to find a whole chain.
 func (m *Mounter) lowersOver(layer string, below []string) ([]string, error) {
 	if m.owners != nil {
 		return m.Lowers(layer)
@@ -130,8 +131,8 @@ func (m *Mounter) lowersOver(layer string, below []string) ([]string, error) {
 	return lower, nil
 }
 
-// loadOwners makes known the owners in a chain of layers that are not in attributes of
-// files. The directories of the layers are given topmost first.
+// loadOwners loads the recorded owners of a chain of layers that are not stored in xattrs
+// of the files. lower are the directories of the layers, topmost first.
 func (m *Mounter) loadOwners(layer string, lower []string) error {
 	if m.owners == nil || len(lower) == 0 {
 		return nil
@@ -156,9 +157,9 @@ func (m *Mounter) loadOwners(layer string, lower []string) error {
 	return nil
 }
 
-// View returns a directory that shows layer read-only, "" being an empty one.
-// It stays until Close. paths are those that the caller looks at, with what is
-// below them, and all that it may find there; none means all.
+// View returns a directory that shows layer read-only. The layer "" is empty. The
+// directory exists until Close. The caller may read only the paths and the files below
+// them. If paths is empty, it may read everything.
 func (m *Mounter) View(layer string, paths ...string) (string, error) {
 	lower, err := m.Lowers(layer)
 	if err != nil {
@@ -167,11 +168,11 @@ func (m *Mounter) View(layer string, paths ...string) (string, error) {
 	return m.ViewOf(lower, paths...)
 }
 
-// ViewOf returns a directory that shows the lower directories, topmost first,
-// read-only. It stays until Close. For paths see View.
+// ViewOf returns a directory that shows the lower directories read-only. They are given
+// topmost first. The directory exists until Close. For paths see View.
 func (m *Mounter) ViewOf(lower []string, paths ...string) (string, error) {
 	if m.plain == nil {
-		paths = nil // a mount costs the same whatever it shows
+		paths = nil // a mount has the same cost for any paths
 	}
 	key := strings.Join(lower, "\x00") + "\x00\x00" + strings.Join(paths, "\x00")
 	m.mu.Lock()
@@ -200,8 +201,8 @@ func (m *Mounter) mountView(lower, paths []string) (string, error) {
 	return target, nil
 }
 
-// ScratchOf returns a writable directory that starts as the lower directories
-// show it and is thrown away by release.
+// ScratchOf returns a writable directory with the content of the lower directories.
+// release removes it with all changes.
 func (m *Mounter) ScratchOf(ctx context.Context, lower []string) (path string, release func() error, err error) {
 	dir, err := m.NewDir("scratch")
 	if err != nil {
@@ -230,7 +231,7 @@ func (m *Mounter) ScratchOf(ctx context.Context, lower []string) (path string, r
 	}, nil
 }
 
-// Graft makes a layer on base with the very content of layer from.
+// Graft makes a layer on base with exactly the content of the layer from.
 func (m *Mounter) Graft(ctx context.Context, base, from string) (storage.Layer, error) {
 	dirs, err := m.Lowers(from)
 	if err != nil {
@@ -241,13 +242,14 @@ func (m *Mounter) Graft(ctx context.Context, base, from string) (storage.Layer, 
 			return storage.Diff{}, err
 		}
 		if m.owners != nil {
-			// What could not be linked to is a copy.
+			// Files that could not be hard linked were copied. Copy their recorded
+			// owners.
 			if err := m.owners.CopyLinks(dirs[0], st.Upper); err != nil {
 				return storage.Diff{}, err
 			}
 		}
-		// Packed without lowers: the content of the graft must not depend
-		// on where it is put, or its digest would.
+		// The lower directories are not passed, because the digest of the graft must not
+		// depend on its base.
 		return m.pack(ctx, nil, st.Upper)
 	})
 }
@@ -266,23 +268,23 @@ func (m *Mounter) mountOver(lower []string, st storage.Staging) error {
 	return mount.Mount()
 }
 
-// Upper is the directory that takes the changes to a root that Create or ScratchOf
-// handed out.
+// Upper returns the upper directory of a root that Create or ScratchOf returned. It
+// returns "" if nothing is mounted at root.
 func (m *Mounter) Upper(root string) string {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.upper[root]
 }
 
-// flushAfter is how long packing takes when there is much to be written to disk.
+// flushAfter is the time after which pack starts to write the data to disk.
 const flushAfter = 50 * time.Millisecond
 
-// pack describes upper. What is large is written to disk beside it, so that
-// recording need not wait for that.
+// pack computes the layer that upper contains. If packing takes longer than flushAfter,
+// the data is written to disk in parallel, so that the commit waits less.
 func (m *Mounter) pack(ctx context.Context, lower []string, upper string) (storage.Diff, error) {
 	flush := time.AfterFunc(flushAfter, func() {
 		if err := m.store.Sync(); err != nil {
-			m.logger.Debug("writing to disk early", "error", err) // recording tells
+			m.logger.Debug("writing to disk early", "error", err) // the commit reports the error
 		}
 	})
 	defer flush.Stop()
@@ -299,7 +301,7 @@ func (m *Mounter) pack(ctx context.Context, lower []string, upper string) (stora
 	}, nil
 }
 
-// NewDir makes an empty directory for the build's own use.
+// NewDir creates an empty directory for the build. kind is the first part of its name.
 func (m *Mounter) NewDir(kind string) (string, error) {
 	m.mu.Lock()
 	m.next++
@@ -312,7 +314,7 @@ func (m *Mounter) NewDir(kind string) (string, error) {
 	return dir, nil
 }
 
-// Close waits for the layers that are being made, and unmounts every view.
+// Close waits for the layers that are still being made and unmounts all views.
 func (m *Mounter) Close() error {
 	m.drafts.Wait()
 	m.mu.Lock()
@@ -331,15 +333,15 @@ func (m *Mounter) Close() error {
 	return errors.Join(errs...)
 }
 
-// openRoot gives the root of a step's file system the mode that BuildKit gives it. Where
-// the store is the driver's, which makes directories of layers with mode 0555, the
-// layer gets that of the layer below it when it is recorded.
+// openRoot gives the root of a step's file system the mode 0755, as BuildKit does. The
+// driver of containers/storage creates layer directories with mode 0555. In its stores,
+// the layer gets the mode of its parent when it is committed.
 func openRoot(upper string) error {
 	info, err := os.Stat(upper)
 	if err != nil {
 		return fmt.Errorf("mount an overlay: %w", err)
 	}
-	// Another mode is one that the driver was told to use (force_mask).
+	// Any other mode comes from the driver's option force_mask.
 	if info.Mode().Perm() != 0o555 {
 		return nil
 	}

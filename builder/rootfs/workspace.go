@@ -11,17 +11,17 @@ import (
 	"github.com/shale-build/shale/internal/rmtree"
 )
 
-// Workspace is a build's, or a container's, own directory in the store's file
-// system. A lock on it (flock(2)) tells others that it is in use; one that
-// nobody holds was left by a process that was killed, and is removed by the next.
+// Workspace is the private directory of a build or a container, on the file system of the
+// store. Its owner holds a lock (flock(2)) while it is in use. If a process is killed,
+// its workspace has no lock any more, and the next OpenWorkspace removes it.
 type Workspace struct {
-	// Dir is private and empty at first.
+	// Dir is empty at first and accessible only to this user.
 	Dir  string
 	lock *os.File
 }
 
-// OpenWorkspace makes a workspace below parent, which must exist, after
-// removing those that were left behind.
+// OpenWorkspace creates a workspace in parent, which must exist. Before that, it removes
+// workspaces that are not locked. The caller must call Remove.
 func OpenWorkspace(ctx context.Context, parent string) (*Workspace, error) {
 	if err := sweep(parent); err != nil {
 		return nil, err
@@ -30,7 +30,8 @@ func OpenWorkspace(ctx context.Context, parent string) (*Workspace, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make the build's directory: %w", err)
 	}
-	// Waits for a sweep that has just found the file, which then is gone.
+	// The sweep of another process may have locked the new file. It removes the file, so
+	// retry if the file does not exist after the lock is acquired.
 	if err := filelock.Lock(ctx, lock, filelock.Exclusive); err != nil {
 		return nil, errors.Join(fmt.Errorf("lock the build's directory: %w", err), lock.Close())
 	}
@@ -47,7 +48,7 @@ func OpenWorkspace(ctx context.Context, parent string) (*Workspace, error) {
 
 func dirOf(lock string) string { return lock[:len(lock)-len(".lock")] }
 
-// sweep removes the workspaces whose lock nobody holds.
+// sweep removes the workspaces that are not locked.
 func sweep(parent string) error {
 	locks, err := filepath.Glob(filepath.Join(parent, "build-*.lock"))
 	if err != nil {
@@ -56,14 +57,14 @@ func sweep(parent string) error {
 	for _, path := range locks {
 		lock, err := os.OpenFile(path, os.O_RDWR, 0)
 		if err != nil {
-			continue // gone, or another user's
+			continue // it was removed, or belongs to another user
 		}
 		if locked, err := filelock.Try(lock, filelock.Exclusive); !locked || err != nil {
 			_ = lock.Close() // in use
 			continue
 		}
 		left := Workspace{Dir: dirOf(path), lock: lock}
-		// Another sweep may have been faster.
+		// Another sweep may have removed it first.
 		if err := left.Remove(); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return fmt.Errorf("remove what a killed build left: %w", err)
 		}
@@ -71,8 +72,8 @@ func sweep(parent string) error {
 	return nil
 }
 
-// Remove deletes the workspace. The caller has unmounted all that was mounted
-// in it.
+// Remove deletes the workspace and releases its lock. The caller must unmount all file
+// systems in it first.
 func (w *Workspace) Remove() error {
 	err := rmtree.Remove(w.Dir)
 	if err == nil {

@@ -20,7 +20,8 @@ func TestWorkspace(t *testing.T) {
 	if a.Dir == b.Dir {
 		t.Fatal("two builds share a directory")
 	}
-	// A build that was killed: its lock went with it, its directory did not.
+	// This is the state after a build was killed: the lock is released, but the directory
+	// exists.
 	if err := os.WriteFile(filepath.Join(a.Dir, "file"), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}

@@ -5,16 +5,16 @@ import (
 	"strings"
 )
 
-// longestWord is how long a word of an error may be, a path most of the time;
-// keptStart and keptEnd are what stays of a longer one.
+// longestWord is the maximum length in bytes of a path in an error message. A longer path
+// is cut to its first keptStart and its last keptEnd bytes.
 const (
 	longestWord = 1024
 	keptStart   = 200
 	keptEnd     = 100
 )
 
-// brief returns err with long paths cut: a step can make one of any length by mkdir
-// and chdir, and each function on the way up may add it.
+// brief returns err with long paths in its message cut. A step can create a path of any
+// length with mkdir and chdir, and each function on the way up may add the path again.
 func brief(err error) error {
 	text := err.Error()
 	cut := cutWords(text)

@@ -13,19 +13,19 @@ import (
 	"github.com/shale-build/shale/builder/source/local"
 )
 
-// visitor is given everything that the result of an operation depends on, in an order
-// that never changes: the cache key is a hash of it, and --explain compares it with what
-// it was. There is one walk for both, so that they cannot disagree.
+// visitor receives all values that the result of an operation depends on, always in the
+// same order. The cache key is a hash of these values, and --explain compares them with
+// those of the previous build. Both use the same walk, so that they cannot disagree.
 type visitor interface {
-	// part is a part of the operation itself. Its kind and name are for people; what
-	// follows from other parts has no kind.
+	// part receives one part of the operation itself. Its kind and name are shown to the
+	// user. The kind is empty if the part follows from other parts, for example a count.
 	part(kind explain.Kind, name string, fields ...field)
-	// input is an input that the operation builds on or reads, by which part, and of
-	// which paths.
+	// input receives input number i of the operation, the kind and name of the part that
+	// uses it, and the paths that the operation reads of it.
 	input(i int, kind explain.Kind, name string, reads []local.Selection) error
 }
 
-// field is a value in the encoding of cache keys.
+// field writes one value in the encoding of cache keys.
 type field func(*cache.Hasher)
 
 func text(s string) field         { return func(h *cache.Hasher) { h.String(s) } }
@@ -39,10 +39,11 @@ type integer interface {
 	~int | ~int32 | ~int64 | ~uint32
 }
 
-// noInput stands for an input that there is not.
+// noInput stands for an input that is not set.
 var noInput = text("none")
 
-// kindOf names the kind of operation that v is, "" for one without a key of its own.
+// kindOf returns the kind of the operation of v, or "" if the operation has no key of its
+// own.
 func kindOf(v *llb.Vertex) string {
 	switch {
 	case v.Exec != nil:
@@ -55,7 +56,7 @@ func kindOf(v *llb.Vertex) string {
 	return ""
 }
 
-// describe shows an operation to to.
+// describe passes all parts and inputs of the operation of v to the visitor to.
 func describe(v *llb.Vertex, to visitor) error {
 	d := description{vertex: v, to: to}
 	switch {
@@ -74,9 +75,9 @@ type description struct {
 	to     visitor
 }
 
-// exec leaves out what must not count: the values of proxy variables, the
-// addresses of extra hosts, resource limits, and the place and content of
-// cache mounts. (BuildKit's solver/llbsolver/ops/exec.go draws the same line.)
+// exec leaves out the values that must not be part of the key: the values of proxy
+// variables, the addresses of extra hosts, resource limits, and the location and content
+// of cache mounts. BuildKit leaves out the same values (solver/llbsolver/ops/exec.go).
 func (d description) exec() error {
 	op := d.vertex.Exec
 	meta := op.GetMeta()

@@ -18,7 +18,8 @@ import (
 	"github.com/shale-build/shale/builder/source/local"
 )
 
-// Keys do not change from one version to the next without need: caches would be lost.
+// Cache keys must not change between versions without need, because all caches would be
+// lost.
 func TestKeysStay(t *testing.T) {
 	want := map[string]cache.Key{
 		"exec":  "sha256:320c5c76aa7238e25faf99dc113d443a6323545adce8996378692682ef932531",
@@ -56,7 +57,8 @@ func factsOf(t *testing.T, v *llb.Vertex) *explain.Facts {
 	return c.out
 }
 
-// What does not count, though the operation has it.
+// uncounted are the fields of an operation that are not part of its key, each with the
+// reason.
 var uncounted = map[string]string{
 	"exec.meta.proxy_env":                 "only the network needs it",
 	"exec.meta.extraHosts.IP":             "an address is no content",
@@ -71,8 +73,9 @@ var uncounted = map[string]string{
 	"exec.mounts.contentCache":            "not in Dockerfiles",
 }
 
-// Every part of an operation changes its key and its facts, or neither: then it is one
-// that is known not to count. A field that BuildKit adds must be decided on.
+// Every field of an operation changes both its key and its facts, or neither. In the
+// second case it must be listed in uncounted. A new field of BuildKit fails this test
+// until it is handled.
 func TestKeyAndFactsAgree(t *testing.T) {
 	unused := maps.Clone(uncounted)
 	for kind, v := range sampleOperations() {
@@ -99,7 +102,7 @@ func TestKeyAndFactsAgree(t *testing.T) {
 			}
 			delete(unused, path)
 		})
-		// A place or a user that is not what it was.
+		// Another platform or another user.
 		v.Platform = &ocispec.Platform{OS: "linux", Architecture: "riscv64"}
 		if kind != "merge" && (keyOf(t, v) == key || len(explain.Compare(facts, factsOf(t, v))) == 0) {
 			t.Errorf("the platform of %s does not count", kind)
@@ -110,8 +113,8 @@ func TestKeyAndFactsAgree(t *testing.T) {
 	}
 }
 
-// alter calls try once for each field of m and of the messages in it, as long as it has
-// another value.
+// alter calls try once for each field of m and of the messages in it. During the call,
+// the field has another value.
 func alter(m protoreflect.Message, path string, try func(path string)) {
 	fields := m.Descriptor().Fields()
 	for i := range fields.Len() {
@@ -160,8 +163,8 @@ func alter(m protoreflect.Message, path string, try func(path string)) {
 	}
 }
 
-// idle reports whether a field means nothing in m: an option of mounts of another type, or
-// an input of mounts that have none.
+// idle reports whether the field f has no meaning in m: an option for another type of
+// mount, or an input of a mount type without inputs.
 func idle(m protoreflect.Message, f protoreflect.FieldDescriptor) bool {
 	mount, ok := m.Interface().(*pb.Mount)
 	if !ok {
@@ -241,7 +244,7 @@ func sampleOperations() map[string]*llb.Vertex {
 	}
 }
 
-// anotherInput returns another number, which is that of one of two inputs.
+// anotherInput returns an input number other than v. The number is valid for two inputs.
 func anotherInput(v protoreflect.Value) int64 {
 	if v.Int() < 1 {
 		return 1

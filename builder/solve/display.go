@@ -13,8 +13,8 @@ import (
 	"github.com/shale-build/shale/builder/progress"
 )
 
-// display tells a sink about one vertex. A vertex is started and completed at
-// most once; nothing but a failure to keep its result is shown after that.
+// display reports one vertex to a sink. A vertex is started and completed at most once.
+// After that, only an error is reported, if the result cannot be kept.
 type display struct {
 	sink progress.Sink
 
@@ -42,8 +42,8 @@ func (d *display) start() {
 	})
 }
 
-// decide notes whether the vertex has to run and why. The first decision counts;
-// it is shown with the vertex's next change.
+// decide records whether the vertex has to run and why. Only the first decision counts.
+// It is reported with the next change of the vertex.
 func (d *display) decide(decision, reason string) {
 	d.update(func(v *progress.Vertex) bool {
 		if v.Decision == "" {
@@ -53,7 +53,7 @@ func (d *display) decide(decision, reason string) {
 	})
 }
 
-// complete ends the vertex; a vertex that had not started takes no time.
+// complete ends the vertex. If the vertex was not started, it starts at the same time.
 func (d *display) complete(cached bool) {
 	d.update(func(v *progress.Vertex) bool {
 		if v.Completed != nil {
@@ -95,8 +95,8 @@ func (d *display) fail(err error) {
 	})
 }
 
-// failure is how a failed vertex is labelled; buildx takes "context canceled"
-// for a step that was stopped because another one failed.
+// failure returns the error text of a failed vertex. Buildx expects exactly "context
+// canceled" for a step that was stopped because another step failed.
 func failure(err error) string {
 	if errors.Is(err, context.Canceled) {
 		return context.Canceled.Error()
@@ -112,17 +112,17 @@ func (d *display) update(change func(*progress.Vertex) bool) {
 	}
 }
 
-// Status shows an activity of the vertex.
+// Status reports an activity of the vertex.
 func (d *display) Status(st progress.Status) {
 	st.Vertex = d.vertex.Digest
 	st.Timestamp = time.Now()
 	d.sink.Status(st)
 }
 
-// Stdout shows what is written to it as output of the vertex.
+// Stdout returns a writer for the standard output of the vertex.
 func (d *display) Stdout() io.Writer { return stream{d: d, number: 1} }
 
-// Stderr shows what is written to it as error output of the vertex.
+// Stderr returns a writer for the error output of the vertex.
 func (d *display) Stderr() io.Writer { return stream{d: d, number: 2} }
 
 type stream struct {

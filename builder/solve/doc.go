@@ -1,23 +1,24 @@
-// Package solve walks a graph of operations and yields the snapshot of its
-// target.
+// Package solve walks a graph of operations and returns the snapshot of its target.
 //
-// Every vertex has two cache keys. The definition key follows from the
-// operation and the definition keys of its inputs, and so is known before
-// anything has run: a hit at the target ends the build without looking at the
-// steps below it. The content key follows from the operation and the chainIDs
-// of its inputs, and is known once those exist: when a step was run again and
-// gave the same bytes, the steps after it are found by it (early cut-off).
-// Files of a build context have no definition; wherever they are read, the
-// digest of exactly what is read stands in both keys. So it does for a checkout
-// or a download, but only in the content key: the definition key has the commit
-// or the checksum, and when it is found nothing is fetched.
+// Every vertex has two cache keys:
 //
-// Vertices run in parallel as soon as their inputs exist, each once per build.
-// Inputs exist when their files are complete: packing them, which tells their
-// chainIDs, and recording them goes on beside the steps that build on them. Where
-// early cut-off could follow, the chainIDs are waited for: that is where the index
-// has the operation key of the vertex, what it does whatever on. A step that was
-// never carried out starts at once.
+//   - The definition key is computed from the operation and the definition keys of its
+//     inputs. It is known before any step has run. If the definition key of the target
+//     is in the cache, the build ends without looking at the steps below the target.
+//   - The content key is computed from the operation and the chainIDs of its inputs. It
+//     is known when the inputs exist. If a step runs again and its result has the same
+//     bytes, the steps after it are found by their content keys (early cut-off).
 //
-// What a vertex does when it has to run is left to an Executor.
+// Files of a build context have no definition. Both keys contain the digest of exactly
+// the files that the operation reads. For a git checkout or a download, only the content
+// key contains that digest. Its definition key contains the commit or the checksum, and
+// if this key is in the cache, nothing is fetched.
+//
+// Vertices run in parallel, each once per build. A vertex can run as soon as the files of
+// its inputs are complete. The inputs are packed and recorded in the cache while the next
+// steps run. Packing computes their chainIDs. A vertex waits for these chainIDs only if
+// early cut-off is possible, that is, if the cache has a record of the same operation on
+// any inputs (its operation key). A step without such a record starts at once.
+//
+// An Executor runs the operations themselves.
 package solve

@@ -13,11 +13,12 @@ import (
 	"github.com/shale-build/shale/builder/source/local"
 )
 
-// place matches the beginning of a step's name, "[build 2/4] ": its stage and
-// its number there. How many follow it does not tell it from others.
+// place matches the beginning of a step's name, for example "[build 2/4] ": the stage and
+// the number of the step. The total number of steps is not part of a step's slot.
 var place = regexp.MustCompile(`^\[(.*?)(\d+)/\d+\] `)
 
-// slot names the place of v in its Dockerfile, whatever stands there.
+// slot names the position of v in its Dockerfile. It does not depend on the instruction
+// at that position.
 func slot(v *llb.Vertex) string {
 	where := v.Name
 	if m := place.FindStringSubmatch(v.Name); m != nil {
@@ -29,8 +30,9 @@ func slot(v *llb.Vertex) string {
 	return where
 }
 
-// tellWhy tells why n runs, beside the packing of its inputs or, with settled,
-// after it. A build is not the worse for it when that fails.
+// tellWhy reports why n runs. If settled is false, inputs may still be being packed, and
+// their previous values are assumed. An error is only logged, because it does not affect
+// the build.
 func (s *Solver) tellWhy(ctx context.Context, n *node, inputs []Snapshot, settled bool) {
 	if s.trail == nil {
 		return
@@ -57,7 +59,7 @@ func (s *Solver) tellWhy(ctx context.Context, n *node, inputs []Snapshot, settle
 	n.display.decide(decidedRan, why(n, was, now))
 }
 
-// saveFacts keeps what n was made of. Its inputs are in the store.
+// saveFacts saves the facts of n for the next build. All inputs must be settled.
 func (s *Solver) saveFacts(ctx context.Context, n *node, inputs []Snapshot) {
 	if s.trail == nil {
 		return
@@ -71,9 +73,10 @@ func (s *Solver) saveFacts(ctx context.Context, n *node, inputs []Snapshot) {
 	}
 }
 
-// facts are what the key of n depends on, one by one, with inputs as they turned
-// out to be. One that is still being packed is taken from assumed, unless that is
-// nil: then it is waited for. They are for people: the key alone decides.
+// facts returns the values that the key of n depends on, one by one. Each input counts
+// with its actual content. If an input is still being packed, its facts are copied from
+// assumed; if assumed is nil, facts waits for the input. Facts are only shown to the
+// user: cache hits depend on the key alone.
 func (s *Solver) facts(ctx context.Context, n *node, inputs []Snapshot, assumed *explain.Facts) (*explain.Facts, error) {
 	trees, salts, err := s.trees(ctx, n)
 	if err != nil {
@@ -94,8 +97,8 @@ type collector struct {
 	out     *explain.Facts
 }
 
-// part makes a fact of what has a kind. The rest, such as how many variables there are,
-// follows from the facts.
+// part adds a fact if the part has a kind. A part without a kind, for example the number
+// of variables, follows from the other facts.
 func (c collector) part(kind explain.Kind, name string, fields ...field) {
 	if kind == "" {
 		return
@@ -114,8 +117,8 @@ func (c collector) input(i int, kind explain.Kind, name string, reads []local.Se
 	return c.content(i, reads)
 }
 
-// content makes facts of what an input is, and of each file that is read of one outside
-// the store.
+// content adds the facts of an input. If the input lies outside the store, each file that
+// is read becomes a fact of its own.
 func (c collector) content(i int, reads []local.Selection) error {
 	tree := c.trees[i]
 	name := c.v.Inputs[i].Vertex.Name
@@ -142,14 +145,14 @@ func (c collector) content(i int, reads []local.Selection) error {
 	return nil
 }
 
-// Decisions about a step, as progress shows them.
+// Decisions about a step, as the progress output shows them.
 const (
 	decidedCached = "cached"
 	decidedRan    = "ran"
 )
 
-// why says why n has to run, for people. was is nil when nothing is known of
-// earlier times.
+// why returns the reason why n has to run, for the user. was is nil if no earlier build
+// recorded n.
 func why(n *node, was, now *explain.Facts) string {
 	if n.v.IgnoreCache {
 		return "asked to run again"

@@ -9,14 +9,14 @@ import (
 	"github.com/shale-build/shale/builder/source/local"
 )
 
-// keys are all under which a result is recorded; "" for what there is not.
+// keys are the keys under which a result is recorded. A key that does not exist is "".
 type keys struct {
-	// operation is what the vertex does, whatever on. Nothing is taken from
-	// the cache by it: it tells that there may be something to take.
+	// operation identifies the operation without its inputs. It never gives a result from
+	// the cache. It only shows that the cache may have a result of this operation.
 	operation, definition, content, read cache.Key
 }
 
-// operationKey is the key of what v does, whatever its inputs are.
+// operationKey returns the key of the operation of v. It does not depend on the inputs.
 func operationKey(ctx context.Context, v *llb.Vertex) (cache.Key, error) {
 	any, err := key(ctx, v, make([]*local.Tree, len(v.Inputs)), make([]string, len(v.Inputs)), func(int) (string, error) {
 		return "any", nil
@@ -27,9 +27,9 @@ func operationKey(ctx context.Context, v *llb.Vertex) (cache.Key, error) {
 	return cache.NewHasher("operation").String(any.String()).Key(), nil
 }
 
-// mayBeKnown tells whether it pays to find out what the inputs turned out to be
-// before n runs. When they are still being packed it does not if the operation was
-// never carried out, on whatever: n runs beside that.
+// mayBeKnown reports whether n waits for the digests of its inputs before it runs. While
+// inputs are still being packed, waiting pays off only if the cache has a record of this
+// operation on any other input.
 func (s *Solver) mayBeKnown(n *node, k keys, inputs []Snapshot) bool {
 	if !slices.ContainsFunc(inputs, func(in Snapshot) bool { return in.Draft != nil }) {
 		return true
@@ -41,7 +41,8 @@ func (s *Solver) mayBeKnown(n *node, k keys, inputs []Snapshot) bool {
 	return here || s.imports != nil && s.imports.Has(k.operation)
 }
 
-// cutOff looks for the result of n by what its inputs turned out to be.
+// cutOff looks for the result of n under the keys that depend on the content of its
+// inputs. It stores these keys in k.
 func (s *Solver) cutOff(ctx context.Context, n *node, inputs []Snapshot, k *keys) (snap Snapshot, ok bool, err error) {
 	if k.content, err = s.contentKey(ctx, n, inputs); err != nil {
 		return Snapshot{}, false, err
@@ -55,8 +56,9 @@ func (s *Solver) cutOff(ctx context.Context, n *node, inputs []Snapshot, k *keys
 	return snap, ok, nil
 }
 
-// keep waits until what n gave is in the store, and records it in the cache with
-// what it was made of.
+// keep waits until the result of n is in the store. Then it records the result in the
+// cache and saves the facts of n. If a file of a build context changed while n read it,
+// nothing is recorded.
 func (s *Solver) keep(ctx context.Context, n *node, snap Snapshot, inputs []Snapshot, k keys) error {
 	snap, err := snap.Settled(ctx)
 	if err != nil {
@@ -77,7 +79,7 @@ func (s *Solver) keep(ctx context.Context, n *node, snap Snapshot, inputs []Snap
 	return nil
 }
 
-// keptAll waits for what is still to be done for steps that were carried out.
+// keptAll waits until keep has returned for every step that ran.
 func (s *Solver) keptAll() {
 	s.mu.Lock()
 	var kept []chan struct{}

@@ -12,8 +12,8 @@ import (
 	"github.com/shale-build/shale/builder/source/local"
 )
 
-// onlyRead tells whether v reads input i and does not pass it on: what is copied
-// from, or mounted read-only.
+// onlyRead reports whether v only reads input i, so that input i is not part of its
+// result. This is true for the source of a copy and for a bind mount without an output.
 func onlyRead(v *llb.Vertex, i int) bool {
 	if v.File != nil {
 		return !slices.ContainsFunc(v.File.GetActions(), func(a *pb.FileAction) bool { return int(a.GetInput()) == i })
@@ -23,7 +23,7 @@ func onlyRead(v *llb.Vertex, i int) bool {
 		if int(m.GetInput()) != i {
 			continue
 		}
-		// What is written to a mount without an output is thrown away.
+		// Changes in a bind mount without an output are discarded.
 		if m.GetOutput() >= 0 || m.GetMountType() != pb.MountType_BIND {
 			return false
 		}
@@ -32,12 +32,12 @@ func onlyRead(v *llb.Vertex, i int) bool {
 	return used
 }
 
-// identify gives the identity of a vertex's input number i for a key: its
-// definition key or its chainID. It is not asked about inputs that are trees.
+// identify returns the identity of input number i of a vertex for a key: its definition
+// key or its chainID. It is not called for inputs that are trees.
 type identify func(i int) (string, error)
 
-// key hashes an operation with the identities of its inputs. Where an input is
-// a tree, the digest of what the operation reads of it is used instead.
+// key returns the hash of an operation and the identities of its inputs. If an input is a
+// tree, its identity is the digest of the files that the operation reads.
 func key(ctx context.Context, v *llb.Vertex, trees []*local.Tree, salts []string, id identify) (cache.Key, error) {
 	k := keying{ctx: ctx, v: v, trees: trees, salts: salts, id: id, hash: cache.NewHasher(kindOf(v))}
 	if err := describe(v, k); err != nil {
@@ -46,7 +46,7 @@ func key(ctx context.Context, v *llb.Vertex, trees []*local.Tree, salts []string
 	return k.hash.Key(), nil
 }
 
-// keying is the visitor that makes a key.
+// keying is the visitor that computes a key.
 type keying struct {
 	ctx   context.Context //nolint:containedctx // lives for one call of key
 	v     *llb.Vertex
@@ -62,8 +62,8 @@ func (k keying) part(_ explain.Kind, _ string, fields ...field) {
 	}
 }
 
-// input adds one input: a tree by the content of what is read of it, anything
-// else by its identity and the paths that are read.
+// input adds one input to the key. A tree counts with the content of the files that are
+// read. Any other input counts with its identity and the paths that are read.
 func (k keying) input(i int, _ explain.Kind, _ string, reads []local.Selection) error {
 	h := k.hash
 	if tree := k.trees[i]; tree != nil {

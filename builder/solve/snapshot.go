@@ -12,36 +12,40 @@ import (
 	"github.com/shale-build/shale/builder/source/local"
 )
 
-// Snapshot is the file tree that a vertex yields: a chain of layers, or files
-// outside the store (a build context, a download).
+// Snapshot is the file tree that a vertex returns: a chain of layers, or files outside
+// the store (a build context or a download).
 type Snapshot struct {
-	// Layer is the ID of the topmost layer; "" with neither Tree nor Draft is
-	// an empty file system.
+	// Layer is the ID of the topmost layer. If it is "" and neither Tree nor Draft is
+	// set, the snapshot is an empty file system.
 	Layer string
-	// Chain is the chainID of Layer, "" for an empty file system.
+	// Chain is the chainID of Layer, or "" for an empty file system.
 	Chain digest.Digest
-	// Draft is set, and Layer and Chain are not, while the topmost layer is
-	// on its way into the store.
+	// Draft is set while the topmost layer is not in the store yet. Layer and Chain are
+	// then empty.
 	Draft Draft
-	// Tree is set for files outside the store; it is a view of Dir.
+	// Tree is set for files outside the store. It is a view of the directory Dir.
 	Tree *local.Tree
 	Dir  string
-	// Salt is what else the identity of files outside the store depends on,
-	// beside the content of Tree.
+	// Salt is part of the identity of files outside the store, in addition to the content
+	// of Tree.
 	Salt string
 }
 
-// Draft is a layer whose files are complete and can be built on.
+// Draft is a layer that is not committed yet. Its files are complete, and other steps can
+// build on it.
 type Draft interface {
-	// Chain waits for the layer's chainID.
+	// Chain waits for the layer's chainID and returns it.
 	Chain(ctx context.Context) (digest.Digest, error)
 	// Layer waits until the layer is in the store and returns its ID.
 	Layer(ctx context.Context) (string, error)
-	// Failed returns why there will be no layer, nil as long as there may be.
+	// Failed returns the error that prevented the commit of the layer. It returns nil
+	// while the layer may still be committed.
 	Failed() error
 }
 
-// Settled waits until the snapshot is in the store, or lies outside it.
+// Settled waits until the snapshot is in the store and returns it with Layer and Chain
+// set. It returns a snapshot that is not a draft unchanged. An error means that the layer
+// could not be packed or committed, or that ctx was cancelled.
 func (s Snapshot) Settled(ctx context.Context) (Snapshot, error) {
 	if s.Draft == nil {
 		return s, nil
@@ -54,7 +58,7 @@ func (s Snapshot) Settled(ctx context.Context) (Snapshot, error) {
 	return Snapshot{Layer: layer, Chain: chain}, err
 }
 
-// chain waits for the chainID.
+// chain waits for the chainID and returns it.
 func (s Snapshot) chain(ctx context.Context) (digest.Digest, error) {
 	if s.Draft == nil {
 		return s.Chain, nil
@@ -62,58 +66,58 @@ func (s Snapshot) chain(ctx context.Context) (digest.Digest, error) {
 	return s.Draft.Chain(ctx)
 }
 
-// Source is a vertex without inputs, identified but perhaps not fetched.
+// Source is the identity of a vertex without inputs. Its files may not be fetched yet.
 type Source struct {
 	// Chain is the chainID of an image's topmost layer.
 	Chain digest.Digest
-	// Tree is set for files outside the store; it is a view of Dir.
+	// Tree is set for files outside the store. It is a view of the directory Dir.
 	Tree *local.Tree
 	Dir  string
-	// Salt is what else the vertex's identity depends on, beside the
-	// content of Tree.
+	// Salt is part of the vertex's identity, in addition to the content of Tree.
 	Salt string
-	// Identity names files outside the store that have not been fetched: a
-	// commit, a checksum. They are when a step has to read them, by Open;
-	// its Snapshot has a Tree.
+	// Identity names files outside the store that are not fetched yet, by a commit or a
+	// checksum. Open fetches them when a step must read them. The Snapshot that Open
+	// returns has a Tree.
 	Identity string
 	Open     func(ctx context.Context, report Reporter) (Snapshot, error)
-	// Fetch brings the image's layers into the store and returns the
-	// topmost one's ID. It is nil when Tree or Open is set.
+	// Fetch fetches the image's layers into the store and returns the ID of the topmost
+	// layer. It is nil if Tree or Open is set.
 	Fetch func(ctx context.Context, report Reporter) (layer string, err error)
 }
 
-// Reporter takes what a running vertex has to tell.
+// Reporter receives the output and the activities of a running vertex.
 type Reporter interface {
-	// Stdout and Stderr take the output of the step.
+	// Stdout and Stderr return writers for the output of the step.
 	Stdout() io.Writer
 	Stderr() io.Writer
-	// Status reports an activity; its Vertex and Timestamp are filled in.
+	// Status reports an activity. It sets the Vertex and Timestamp of its argument.
 	Status(progress.Status)
 }
 
-// Imports are results that were made elsewhere.
+// Imports are results of other builds that can be fetched, for example from a registry.
 type Imports interface {
-	// Find looks a key up and brings its layers into the store. What cannot
-	// be had is not found.
+	// Find looks up a key and fetches its layers into the store. It returns false if the
+	// key is not known or if its layers cannot be fetched.
 	Find(ctx context.Context, key cache.Key) (cache.Record, bool)
-	// Has tells whether there is something to find.
+	// Has reports whether Find may find key.
 	Has(key cache.Key) bool
 }
 
-// Executor carries out single operations.
+// Executor runs single operations.
 type Executor interface {
-	// Source identifies a source vertex, fetching as little as it can.
+	// Source returns the identity of a source vertex. It fetches as little as possible.
 	Source(ctx context.Context, v *llb.Vertex, report Reporter) (Source, error)
-	// Prepare gets ready what a vertex needs of the machine, before it is shown
-	// as running: what is missing is said by then.
+	// Prepare sets up the resources of the machine that the vertex needs. It is called
+	// before the vertex is shown as running, and warns about limits that the machine
+	// cannot apply.
 	Prepare(ctx context.Context, v *llb.Vertex) error
-	// Run carries out an Exec, File or Merge vertex on the snapshots of its
-	// inputs. Both these and the result may be drafts.
+	// Run runs an Exec, File or Merge vertex on the snapshots of its inputs. The inputs
+	// and the result may be drafts.
 	Run(ctx context.Context, v *llb.Vertex, inputs []Snapshot, report Reporter) (Snapshot, error)
-	// View shows the files of a snapshot that lies in the store, which is input
-	// number i of v: those at least that v looks at. The caller closes the tree.
+	// View opens the files of snap, which is input number i of v. snap must be in the
+	// store. The tree has at least the files that v reads. The caller must close the
+	// tree.
 	View(ctx context.Context, v *llb.Vertex, i int, snap Snapshot) (*local.Tree, error)
-	// LayerExists tells whether a layer found in the cache is still in the
-	// store.
+	// LayerExists reports whether a layer from a cache record is still in the store.
 	LayerExists(id string) bool
 }

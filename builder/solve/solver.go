@@ -18,8 +18,8 @@ import (
 	"github.com/shale-build/shale/builder/source/local"
 )
 
-// Solver solves the graphs of one build. Graphs that share vertices share
-// their results. It is safe for concurrent use.
+// Solver solves the graphs of one build. If graphs have common vertices, these run only
+// once. It is safe for concurrent use.
 type Solver struct {
 	build   context.Context //nolint:containedctx // see New
 	exec    Executor
@@ -34,19 +34,19 @@ type Solver struct {
 	nodes map[digest.Digest]*node
 }
 
-// New makes a Solver that takes hits from index and tells sink what happens.
-// When a vertex fails it calls abort, which must cancel the context that Solve
-// is called with, so that steps running in parallel stop. What was carried out by
-// then is kept all the same, as long as build lasts.
+// New returns a Solver that looks up results in index and reports progress to sink. If a
+// vertex fails, the Solver calls abort. abort must cancel the context that Solve is
+// called with, so that parallel steps stop. Results that are complete at that time are
+// still committed and recorded. This ends when build is cancelled.
 func New(build context.Context, exec Executor, index *cache.Index, sink progress.Sink, logger *slog.Logger, abort context.CancelCauseFunc) *Solver {
 	return &Solver{build: build, exec: exec, index: index, sink: sink, logger: logger, abort: abort, nodes: map[digest.Digest]*node{}}
 }
 
-// Explain makes the Solver keep in trail what steps were made of, and say of each
-// why it ran. It is called before Solve.
+// Explain makes the Solver save the facts of each step in trail and report why each step
+// runs. It must be called before Solve.
 func (s *Solver) Explain(trail *explain.Store) { s.trail = trail }
 
-// node is what a build knows about one vertex. Each of its steps is taken once.
+// node is the state of one vertex in a build. Each of its functions is evaluated once.
 type node struct {
 	v *llb.Vertex
 
@@ -56,15 +56,16 @@ type node struct {
 	result      func() (Snapshot, error)
 	display     *display
 
-	// kept is nil unless the vertex has run. It is closed when what came of
-	// it is in the store and in the cache, or is known to come to nothing.
+	// kept is nil until the vertex has run. It is closed when the result is in the store
+	// and in the cache, or if that failed.
 	kept  chan struct{}
 	draft Draft
 }
 
-// Solve yields the snapshot of g's target, in the store. The first vertex that
-// fails stops the others, and its error is the one returned. Steps that were
-// carried out by then are in the cache.
+// Solve solves g and returns the snapshot of its target. The snapshot is in the store. If
+// a vertex fails, the others are stopped, and Solve returns the error of that vertex.
+// Results of steps that were complete by then are in the cache. If ctx is cancelled,
+// Solve returns the cause of the cancellation.
 func (s *Solver) Solve(ctx context.Context, g *llb.Graph) (Snapshot, error) {
 	if g.Target.Vertex == nil {
 		return Snapshot{}, nil
@@ -83,9 +84,9 @@ func (s *Solver) Solve(ctx context.Context, g *llb.Graph) (Snapshot, error) {
 	return snap, err
 }
 
-// fail ends n with an error that points at its line in the Dockerfile, and
-// stops the other vertices. An error that another vertex has ended with
-// already passes through unchanged.
+// fail ends n with an error that points at its line in the Dockerfile, and stops the
+// other vertices. If err is already the error of another vertex, fail returns it
+// unchanged.
 func (s *Solver) fail(n *node, err error) error {
 	if _, ok := errors.AsType[*vertexError](err); ok {
 		return err
@@ -100,8 +101,8 @@ func (s *Solver) fail(n *node, err error) error {
 	return err
 }
 
-// failedInput returns an input of n whose layer came to nothing after n had begun
-// to build on it, and why.
+// failedInput returns an input of n whose draft failed after n had started to build on
+// it, and the error of that draft. It returns nil if no input failed.
 func (s *Solver) failedInput(n *node) (*node, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -115,14 +116,14 @@ func (s *Solver) failedInput(n *node) (*node, error) {
 	return nil, nil //nolint:nilnil // there may be none
 }
 
-// vertexError marks an error that a vertex has ended with.
+// vertexError marks the error of a vertex that fail has ended.
 type vertexError struct{ err error }
 
 func (e *vertexError) Error() string { return e.err.Error() }
 func (e *vertexError) Unwrap() error { return e.err }
 
-// node returns the one node of v. The context of the first caller governs it:
-// all graphs of a build are solved under the build's own context.
+// node returns the node of v and creates it if necessary. It uses the context of the
+// first caller, because all graphs of a build are solved with the same context.
 func (s *Solver) node(ctx context.Context, v *llb.Vertex) *node {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -153,8 +154,8 @@ func (s *Solver) identify(ctx context.Context, n *node) (Source, error) {
 	return src, nil
 }
 
-// definitionKey is the key under which the result of n is found without
-// looking at its inputs' results.
+// definitionKey returns the key under which the result of n can be found without the
+// results of its inputs.
 func (s *Solver) definitionKey(ctx context.Context, n *node) (cache.Key, error) {
 	if n.v.Source != nil {
 		src, err := n.source()
@@ -177,15 +178,15 @@ func (s *Solver) definitionKey(ctx context.Context, n *node) (cache.Key, error) 
 	return dgst, nil
 }
 
-// foreseeable tells whether the definition key says what n gives: not so when
-// n, or a step it builds on, must run again.
+// foreseeable reports whether the definition key of v identifies its result. This is
+// false if v, or any step below it, must run again.
 func (s *Solver) foreseeable(ctx context.Context, v *llb.Vertex) bool {
 	return !v.IgnoreCache && !slices.ContainsFunc(v.Inputs, func(in llb.Output) bool {
 		return !s.node(ctx, in.Vertex).foreseeable()
 	})
 }
 
-// contentKey is the key that follows from what the inputs turned out to be.
+// contentKey returns the key that depends on the content of the inputs.
 func (s *Solver) contentKey(ctx context.Context, n *node, inputs []Snapshot) (cache.Key, error) {
 	trees, salts := treesOf(inputs)
 	dgst, err := key(ctx, n.v, trees, salts, chainOf(ctx, inputs))
@@ -195,7 +196,7 @@ func (s *Solver) contentKey(ctx context.Context, n *node, inputs []Snapshot) (ca
 	return dgst, nil
 }
 
-// chainOf identifies inputs by what they turned out to be.
+// chainOf identifies inputs by their chainIDs. It waits for inputs that are being packed.
 func chainOf(ctx context.Context, inputs []Snapshot) identify {
 	return func(i int) (string, error) {
 		chain, err := inputs[i].chain(ctx)
@@ -203,7 +204,7 @@ func chainOf(ctx context.Context, inputs []Snapshot) identify {
 	}
 }
 
-// treesOf returns the inputs that lie outside the store, nil for others.
+// treesOf returns the trees of the inputs outside the store, and nil for other inputs.
 func treesOf(inputs []Snapshot) (trees []*local.Tree, salts []string) {
 	for _, in := range inputs {
 		trees, salts = append(trees, in.Tree), append(salts, in.Salt)
@@ -211,10 +212,11 @@ func treesOf(inputs []Snapshot) (trees []*local.Tree, salts []string) {
 	return trees, salts
 }
 
-// readKey is the key that follows from the content of what n only reads of its
-// inputs, whatever else is in them and whenever it was written: a stage that gives
-// the same file again does not run what copies it. It is "" when there is nothing
-// to gain, or when n will have to say what is wrong.
+// readKey returns a key that depends only on the content of the files that n reads, for
+// each input that n only reads. Other files of these inputs and modification times do not
+// count. For example, if a stage writes the same file again, the step that copies it does
+// not run again. readKey returns "" if n has no such input. It also returns "" after an
+// error, because the same error occurs again when n runs.
 func (s *Solver) readKey(ctx context.Context, n *node, inputs []Snapshot) cache.Key {
 	trees, salts := treesOf(inputs)
 	opened := false
@@ -243,8 +245,8 @@ func (s *Solver) readKey(ctx context.Context, n *node, inputs []Snapshot) cache.
 	return dgst
 }
 
-// trees returns the inputs of n that lie outside the store and are at hand, nil
-// for others.
+// trees returns the trees of those inputs of n that lie outside the store and need no
+// fetch. For other inputs the tree is nil.
 func (s *Solver) trees(ctx context.Context, n *node) ([]*local.Tree, []string, error) {
 	trees := make([]*local.Tree, len(n.v.Inputs))
 	salts := make([]string, len(n.v.Inputs))
@@ -261,7 +263,7 @@ func (s *Solver) trees(ctx context.Context, n *node) ([]*local.Tree, []string, e
 	return trees, salts, nil
 }
 
-// evaluate finds or makes the result of n.
+// evaluate returns the result of n from the cache, or runs n.
 func (s *Solver) evaluate(ctx context.Context, n *node) (Snapshot, error) {
 	if err := context.Cause(ctx); err != nil {
 		return Snapshot{}, err
@@ -295,8 +297,8 @@ func (s *Solver) evaluate(ctx context.Context, n *node) (Snapshot, error) {
 	return s.run(ctx, n, inputs, k)
 }
 
-// find looks for the result of n under one of its keys and, when it is there,
-// records it under all.
+// find looks for the result of n under the key one. If the result is there, find records
+// it under all keys of k.
 func (s *Solver) find(ctx context.Context, n *node, one cache.Key, k keys) (Snapshot, bool) {
 	if n.v.IgnoreCache {
 		return Snapshot{}, false
@@ -310,8 +312,8 @@ func (s *Solver) find(ctx context.Context, n *node, one cache.Key, k keys) (Snap
 	return snap, ok
 }
 
-// run carries n out. Its result may be a draft: what is left to do for it is done
-// beside what follows.
+// run executes n. Its result may be a draft. A draft is committed and recorded while the
+// next steps run.
 func (s *Solver) run(ctx context.Context, n *node, inputs []Snapshot, k keys) (Snapshot, error) {
 	s.tellWhy(ctx, n, inputs, k.content != "")
 	if err := s.exec.Prepare(ctx, n.v); err != nil {
@@ -332,14 +334,14 @@ func (s *Solver) run(ctx context.Context, n *node, inputs []Snapshot, k keys) (S
 	}
 	go func() {
 		defer close(n.kept)
-		_ = s.keep(s.build, n, snap, inputs, k) // told by fail
+		_ = s.keep(s.build, n, snap, inputs, k) // fail has reported the error
 	}()
 	return snap, nil
 }
 
-// changedInput names a file of a context that was not the same when it was
-// copied as when its digest was taken: the keys of n do not describe its
-// result then.
+// changedInput returns the name of a file in a build context that changed between the
+// computation of its digest and its copy. In that case, the keys of n do not describe its
+// result. It returns "" if there is no such file.
 func (s *Solver) changedInput(ctx context.Context, n *node) (string, error) {
 	trees, _, err := s.trees(ctx, n)
 	if err != nil {
@@ -370,7 +372,7 @@ func (s *Solver) inputs(ctx context.Context, n *node) ([]Snapshot, error) {
 	return snaps, group.Wait()
 }
 
-// fetch makes a source's files available.
+// fetch makes the files of a source available.
 func (s *Solver) fetch(ctx context.Context, n *node) (Snapshot, error) {
 	src, err := n.source()
 	if err != nil {
@@ -395,8 +397,8 @@ func (s *Solver) fetch(ctx context.Context, n *node) (Snapshot, error) {
 	return Snapshot{Layer: layer, Chain: src.Chain}, nil
 }
 
-// lookup finds a result in the index, or else in what is imported; from there on
-// it is in the index as well.
+// lookup looks for a result in the index and then in the imports. A result from the
+// imports is recorded in the index.
 func (s *Solver) lookup(ctx context.Context, k cache.Key) (Snapshot, bool) {
 	rec, ok := s.index.Get(k)
 	if ok && (rec.Layer == "" || s.exec.LayerExists(rec.Layer)) {
@@ -414,12 +416,12 @@ func (s *Solver) lookup(ctx context.Context, k cache.Key) (Snapshot, bool) {
 	return Snapshot{Layer: rec.Layer, Chain: rec.Chain}, true
 }
 
-// Import makes the Solver look in imports for what the index does not have. It is
-// called before Solve.
+// Import makes the Solver look in imports for results that are not in the index. It must
+// be called before Solve.
 func (s *Solver) Import(imports Imports) { s.imports = imports }
 
-// Results returns the topmost layers of all steps of g whose results are known,
-// each once. It is called after Solve.
+// Results returns the topmost layer of each step of g whose result is known, without
+// duplicates. It must be called after Solve.
 func (s *Solver) Results(ctx context.Context, g *llb.Graph) []string {
 	var layers []string
 	for _, v := range g.Vertices {
@@ -430,9 +432,11 @@ func (s *Solver) Results(ctx context.Context, g *llb.Graph) []string {
 	return layers
 }
 
-// Reached returns the topmost layer that is known of those that the target of g is made
-// of, or would have been; "" for none. below names the input that a vertex makes its
-// layer on, -1 for none. It is called after Solve.
+// Reached returns a layer of the target of g, for a build that may have failed. It starts
+// at the target and follows the input that each vertex builds its layer on, until it
+// finds a step with a known result. It returns the topmost layer of that step, or "" if
+// there is none. below returns the number of the input that v builds on, or -1 if there
+// is none. Reached must be called after Solve.
 func (s *Solver) Reached(ctx context.Context, g *llb.Graph, below func(v *llb.Vertex) int) string {
 	for v := g.Target.Vertex; v != nil; {
 		if layer := s.known(ctx, v); layer != "" {
@@ -447,7 +451,7 @@ func (s *Solver) Reached(ctx context.Context, g *llb.Graph, below func(v *llb.Ve
 	return ""
 }
 
-// known returns the topmost layer that the step v gave in this build, "" for none.
+// known returns the topmost layer of the step v in this build, or "" if it is not known.
 func (s *Solver) known(ctx context.Context, v *llb.Vertex) string {
 	n := s.node(ctx, v)
 	if v.Source != nil || !n.display.succeeded() {
@@ -464,8 +468,9 @@ func (s *Solver) known(ctx context.Context, v *llb.Vertex) string {
 	return rec.Layer
 }
 
-// remember records a result under its keys. A cache that cannot be written
-// makes the next build slower, not this one wrong.
+// remember records a result under all its keys. If the cache cannot be written, only a
+// warning is logged, because this makes the next build slower but the result is still
+// correct.
 func (s *Solver) remember(n *node, snap Snapshot, k keys) {
 	rec := cache.Record{Layer: snap.Layer, Chain: snap.Chain, Created: time.Now().UTC(), Description: n.v.Name}
 	for _, one := range []cache.Key{k.operation, k.definition, k.content, k.read} {
@@ -478,8 +483,8 @@ func (s *Solver) remember(n *node, snap Snapshot, k keys) {
 	}
 }
 
-// showCached tells that n came from the cache, and with it all below it that
-// nobody had to look at.
+// showCached reports that n came from the cache, and also all steps below n that were not
+// evaluated.
 func (s *Solver) showCached(ctx context.Context, n *node) {
 	if n.display.completed() {
 		return

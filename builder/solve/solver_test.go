@@ -25,23 +25,24 @@ import (
 	"github.com/shale-build/shale/builder/source/local"
 )
 
-// world is an executor whose steps give layers named after what they run.
+// world is an executor. Each step returns a layer whose name contains the command of the
+// step.
 type world struct {
 	mu     sync.Mutex
 	ran    []string
 	layers map[string]bool
-	// content is what a step gives; by default its arguments on top of its
-	// inputs' chains.
+	// content is the content that a command produces. The default is its arguments and
+	// the chains of its inputs.
 	content map[string]string
-	// view is what every snapshot shows of its files.
+	// view is the file content that every snapshot shows.
 	view string
-	// before is called as a step starts.
+	// before is called when a step starts.
 	before map[string]func(ctx context.Context) error
-	// packing is called as the result of a step is packed.
+	// packing is called when the result of a step is packed.
 	packing map[string]func() error
 }
 
-// draft is the result of a step: packed and recorded in the background.
+// draft is the result of a step. It is packed and recorded in the background.
 type draft struct {
 	chain digest.Digest
 	done  chan struct{}
@@ -142,7 +143,7 @@ func (w *world) note(what string) {
 	w.ran = append(w.ran, what)
 }
 
-// took returns what ran since the last call.
+// took returns the steps that ran since the last call.
 func (w *world) took() []string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -158,8 +159,8 @@ func image(ref string) *llb.Vertex {
 	}
 }
 
-// run is a step named by what it runs, on the root of its first input; further
-// inputs are mounted read-only.
+// run returns a step with the command cmd, which is also its name. Its root is the first
+// input. Further inputs are mounted read-only.
 func run(cmd string, inputs ...*llb.Vertex) *llb.Vertex {
 	op := &pb.ExecOp{Meta: &pb.Meta{Args: []string{cmd}, Cwd: "/"}}
 	v := &llb.Vertex{Name: cmd, Exec: op}
@@ -182,7 +183,7 @@ type fixture struct {
 	dir   string
 	world *world
 	sink  *sink
-	// reached is what the last build has of its target.
+	// reached is the return value of Reached after the last build.
 	reached string
 }
 
@@ -192,7 +193,7 @@ func newFixture(t *testing.T) *fixture {
 	return f
 }
 
-// build solves for target as a build of its own and returns what ran.
+// build solves target in a new build and returns the steps that ran.
 func (f *fixture) build(target *llb.Vertex) ([]string, error) {
 	f.t.Helper()
 	ctx, cancel := context.WithCancelCause(f.t.Context())
@@ -265,7 +266,7 @@ func TestEarlyCutOff(t *testing.T) {
 	f.world.content["A"] = "same bytes"
 	f.want(run("b", run("a", image("base"))), "fetch docker-image://base", "a", "b")
 	f.want(run("b", run("A", image("base"))), "fetch docker-image://base", "A")
-	// The detour is remembered.
+	// The result is also recorded under the definition key.
 	f.want(run("b", run("A", image("base"))))
 }
 
@@ -280,7 +281,7 @@ func TestSameFilesReadRunNothing(t *testing.T) {
 	reads := func(cmd string) *llb.Vertex { return run("reader", base, run(cmd, base)) }
 	write("one")
 	f.want(reads("a"), "fetch docker-image://base", "a", "reader")
-	// Another layer with the same files.
+	// This is another layer with the same files.
 	f.want(reads("b"), "fetch docker-image://base", "b")
 	f.want(reads("b"))
 	write("two")
@@ -303,7 +304,7 @@ func TestIgnoreCache(t *testing.T) {
 		return run("b", a)
 	}
 	f.want(graph(false), "fetch docker-image://base", "a", "b")
-	// a runs again; its bytes are the same, so b is still known.
+	// a runs again. Its bytes are the same, so the result of b is found.
 	f.want(graph(true), "fetch docker-image://base", "a")
 	f.want(graph(false))
 }
@@ -327,7 +328,7 @@ func TestSharedVertexRunsOnce(t *testing.T) {
 
 func TestIndependentStepsRunTogether(t *testing.T) {
 	f := newFixture(t)
-	// Each waits for the other: they only end when both run at once.
+	// Each step waits for the other, so the build only ends if both run in parallel.
 	var met sync.WaitGroup
 	met.Add(2)
 	meet := func(ctx context.Context) error {
@@ -374,7 +375,7 @@ func TestFailureStopsOthers(t *testing.T) {
 
 func TestStepRunsBesidePacking(t *testing.T) {
 	f := newFixture(t)
-	// The first is packed only once the second has started.
+	// a is packed only after b has started.
 	started := make(chan struct{})
 	f.world.packing["a"] = func() error { <-started; return nil }
 	f.world.before["b"] = func(context.Context) error { close(started); return nil }
@@ -385,7 +386,7 @@ func TestStepRunsBesidePacking(t *testing.T) {
 func TestKnownOperationWaitsForPacking(t *testing.T) {
 	f := newFixture(t)
 	f.want(run("c", run("b", run("a", image("base")))), "fetch docker-image://base", "a", "b", "c")
-	// b and c ran before, so what A gives is looked at before they do again.
+	// b and c ran before. So they wait for the digest of A before they run again.
 	f.world.content["A"] = "a"
 	var packed atomic.Bool
 	f.world.packing["A"] = func() error { time.Sleep(20 * time.Millisecond); packed.Store(true); return nil }
@@ -452,7 +453,7 @@ func TestPackingFails(t *testing.T) {
 	f.want(target, "fetch docker-image://base", "a", "b")
 }
 
-// What builds on a draft that fails may be the first to say so.
+// If a draft fails, a step that builds on it may be the first to report the error.
 func TestPackingFailsForThoseOnTop(t *testing.T) {
 	f := newFixture(t)
 	boom := errors.New("boom")
@@ -469,8 +470,8 @@ func TestPackingFailsForThoseOnTop(t *testing.T) {
 
 func TestDeepGraph(t *testing.T) {
 	f := newFixture(t)
-	// Every step uses the one before it twice: a walk that visits shared
-	// vertices again and again would not end.
+	// Every step uses the step before it twice. A walk that visits shared vertices more
+	// than once would take exponential time.
 	v := run("0", image("base"))
 	for i := 1; i < 300; i++ {
 		v = run(fmt.Sprint(i), v, v)
@@ -482,7 +483,7 @@ func TestDeepGraph(t *testing.T) {
 }
 
 func TestKeysDiffer(t *testing.T) {
-	// Each changes one thing that must count.
+	// Each variant changes one field that must change the key.
 	variants := map[string]func(op *pb.ExecOp){
 		"nothing":     func(*pb.ExecOp) {},
 		"args":        func(op *pb.ExecOp) { op.Meta.Args = []string{"a", "b"} },
@@ -500,7 +501,7 @@ func TestKeysDiffer(t *testing.T) {
 			op.Mounts = append(op.Mounts, &pb.Mount{Input: -1, Dest: "/t", MountType: pb.MountType_CACHE, Output: -1})
 		},
 	}
-	// Each changes one thing that must not count.
+	// Each variant changes one field that must not change the key.
 	same := map[string]func(op *pb.ExecOp){
 		"proxy":   func(op *pb.ExecOp) { op.Meta.ProxyEnv = &pb.ProxyEnv{HttpProxy: "p"} },
 		"ulimit":  func(op *pb.ExecOp) { op.Meta.Ulimit = []*pb.Ulimit{{Name: "nofile", Soft: 1, Hard: 1}} },

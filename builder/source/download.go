@@ -16,9 +16,10 @@ import (
 	"github.com/shale-build/shale/builder/source/local"
 )
 
-// download identifies a file behind a URL: by the checksum that it must have,
-// and then it is only downloaded when a step reads it, or by its content. Its
-// address is no part of its identity, its time is: it becomes the file's.
+// download returns the identity of a downloaded file. If its checksum is given, the file
+// is only downloaded when a step reads it. Otherwise it is downloaded and identified by
+// its content. The URL is not part of the identity. The modification time is, because the
+// file in the layer gets the same time.
 func (s *Sources) download(ctx context.Context, op *pb.SourceOp, report solve.Reporter) (solve.Source, error) {
 	if op.GetIdentifier() == frontend.StdinURL {
 		return s.archive(ctx, op)
@@ -55,7 +56,7 @@ func number(n *uint32) string {
 	return fmt.Sprint(*n)
 }
 
-// opened downloads, if need be, and opens.
+// opened downloads the file if the cache does not have it, and opens it.
 func (s *Sources) opened(ctx context.Context, op *pb.SourceOp, opts http.Options, report solve.Reporter) (solve.Source, error) {
 	start := time.Now()
 	d, err := s.get(ctx, op, opts)
@@ -68,7 +69,7 @@ func (s *Sources) opened(ctx context.Context, op *pb.SourceOp, opts http.Options
 	return s.tree(ctx, salt, local.Options{Dir: d.Dir, Index: s.Index, KeepOwners: opts.UID != nil || opts.GID != nil})
 }
 
-// get asks a host once for each file of a build, however often it is wanted.
+// get asks the host only once per build for each file and its attributes.
 func (s *Sources) get(ctx context.Context, op *pb.SourceOp, opts http.Options) (http.Download, error) {
 	key := op.GetIdentifier() + "\x00" + fmt.Sprint(op.GetAttrs())
 	return s.fetched.Get(key, func() (http.Download, error) {
@@ -79,7 +80,7 @@ func (s *Sources) get(ctx context.Context, op *pb.SourceOp, opts http.Options) (
 	})
 }
 
-// archive is the context that was read from standard input.
+// archive opens the build context that was read from standard input.
 func (s *Sources) archive(ctx context.Context, op *pb.SourceOp) (solve.Source, error) {
 	opts, err := http.ParseAttrs(op.GetAttrs())
 	if err != nil {
@@ -98,8 +99,8 @@ func (s *Sources) archive(ctx context.Context, op *pb.SourceOp) (solve.Source, e
 
 var _ frontend.HTTP = (*Sources)(nil)
 
-// LastModified implements frontend.HTTP. A file with a checksum is not asked
-// for: it may never have to be.
+// LastModified implements frontend.HTTP. It returns nil for a file with a checksum, so
+// that the host is not asked for a file that may not be needed.
 func (s *Sources) LastModified(ctx context.Context, op *pb.SourceOp) (*time.Time, error) {
 	opts, err := http.ParseAttrs(op.GetAttrs())
 	if err != nil || opts.Checksum != "" {

@@ -21,54 +21,57 @@ import (
 	"github.com/shale-build/shale/storage/registry"
 )
 
-// Images finds base images. It is safe for concurrent use.
+// Images resolves base images. It is safe for concurrent use.
 type Images struct {
 	store    *storage.Store
 	registry *registry.Client
 	keeper   Keeper
 	logger   *slog.Logger
 
-	// naming keeps platforms of one build from taking a tag from each other.
+	// naming serializes changes of tags, so that two platforms of one build do not take a
+	// tag from each other.
 	naming sync.Mutex
 
 	mu    sync.Mutex
 	known map[string]base
 }
 
-// base is an image whose config is known.
+// base is an image with a known config.
 type base struct {
-	// imageID and top, its topmost layer, are set for an image in the store.
+	// imageID and top are set for an image in the store. top is its topmost layer.
 	imageID, top string
-	// name and pinned are what to pull otherwise.
+	// name is the name to pull. pinned is the name with a digest.
 	name, pinned string
 	platform     ocispec.Platform
 	chain        digest.Digest
 	config       []byte
 	dgst         digest.Digest
-	// manifest is of a base in a registry.
+	// manifest is set for an image in a registry.
 	manifest []byte
 }
 
-// localPrefix begins the names of images that were built here without a
-// registry in their tag; it is none to pull from.
+// localPrefix is the prefix of images that were built here with a tag without a registry.
+// No registry is asked for these names.
 const localPrefix = "localhost/"
 
-// Keeper keeps layers in the store as long as a build needs them.
+// Keeper keeps layers in the store while a build needs them.
 type Keeper interface {
-	// Layer keeps a layer, "" being none, and reports whether it is there.
+	// Layer keeps a layer and reports whether it is in the store. The id "" means no
+	// layer.
 	Layer(id string) (there bool, err error)
 }
 
-// NewImages returns a source that looks in store, then asks reg, and gives the layers
-// of the images that it finds to keeper.
+// NewImages returns an Images that looks in store first and then asks reg. The layers of
+// all images that it uses are passed to keeper.
 func NewImages(store *storage.Store, reg *registry.Client, keeper Keeper, logger *slog.Logger) *Images {
 	return &Images{store: store, registry: reg, keeper: keeper, logger: logger, known: map[string]base{}}
 }
 
-// Resolve returns the config of the image that ref names for a platform, nil
-// being this machine's, and its complete name pinned to a digest. A name without a
-// registry means an image that was built here, if there is one (candidates). With
-// pull a registry is asked even when the store has an image of that name.
+// Resolve returns the image that ref names for a platform: its complete name with a
+// digest, the digest, and the config. If platform is nil, it is the platform of this
+// machine. A name without a registry may refer to an image that was built here, see
+// candidates. If pull is set, a registry is asked even if the store has an image with
+// that name.
 func (im *Images) Resolve(ctx context.Context, ref string, platform *ocispec.Platform, pull bool) (string, digest.Digest, []byte, error) {
 	b, err := im.resolve(ctx, ref, wanted(platform), pull)
 	if err != nil {
@@ -108,7 +111,7 @@ func (im *Images) resolve(ctx context.Context, ref string, platform ocispec.Plat
 	im.mu.Lock()
 	defer im.mu.Unlock()
 	im.known[key] = b
-	// The graph will ask for the pinned name.
+	// The graph uses the pinned name.
 	im.known[cacheKey(b.pinned, platform)] = b
 	return b, nil
 }
@@ -125,7 +128,7 @@ func (im *Images) find(ctx context.Context, named reference.Named, bare bool, pl
 	}
 	var unusable []error
 	for _, name := range names {
-		// What was built here can be had from nowhere else.
+		// An image that was built here is not in a registry.
 		if pull && !strings.HasPrefix(name, localPrefix) {
 			continue
 		}
@@ -155,15 +158,16 @@ func (im *Images) find(ctx context.Context, named reference.Named, bare bool, pl
 		}
 	}
 	if len(errs) > 1 || len(unusable) > 0 {
-		errs = errs[1:] // what the registries said is more to the point
+		errs = errs[1:] // the errors of the registries are more specific
 	}
 	return base{}, errors.Join(append(unusable, errs...)...)
 }
 
-// candidates returns the complete names that one without a registry may stand for, in
-// order: that of an image built here, which begins with localhost, then what
-// registries.conf says about short names, docker.io where it says nothing. An error
-// about registries.conf comes with the first of them.
+// candidates returns the complete names for a name without a registry, in the order in
+// which they are tried. The first is the name of an image that was built here, which
+// starts with localhost. The short names of registries.conf follow, or docker.io if it
+// has none. If registries.conf is not valid, candidates returns the first name and the
+// error.
 func (im *Images) candidates(named reference.Named) ([]string, error) {
 	familiar := reference.FamiliarString(named)
 	local := []string{localPrefix + familiar}
@@ -174,11 +178,11 @@ func (im *Images) candidates(named reference.Named) ([]string, error) {
 	return append(local, names...), nil
 }
 
-// errNotHere says that the store has no image of that name and platform.
+// errNotHere is returned if the store has no image with the name and platform.
 var errNotHere = errors.New("image is not in the store")
 
-// local finds an image of that name and platform in the store; it may be one of
-// an index that was built here.
+// local finds an image with the name and platform in the store. It may be part of an
+// index that was built here.
 func (im *Images) local(name string, platform ocispec.Platform) (base, error) {
 	img, err := im.hold(name, platform)
 	if err != nil {
@@ -195,7 +199,7 @@ func (im *Images) local(name string, platform ocispec.Platform) (base, error) {
 	return b, nil
 }
 
-// hold finds an image in the store and keeps it there.
+// hold finds an image in the store and locks it there.
 func (im *Images) hold(name string, platform ocispec.Platform) (storage.Image, error) {
 	for {
 		img, err := im.store.ImageFor(name, platforms.OnlyStrict(platform))
@@ -205,8 +209,8 @@ func (im *Images) hold(name string, platform ocispec.Platform) (storage.Image, e
 		if err := im.store.Hold(img.ID); err != nil {
 			return storage.Image{}, err
 		}
-		// It may have been removed until now. The name is that of another one then,
-		// or of none.
+		// The image may have been removed before it was locked. In that case the name
+		// belongs to another image or does not exist.
 		img, err = im.store.Image(img.ID)
 		if errors.Is(err, storage.ErrImageUnknown) {
 			continue
@@ -225,9 +229,10 @@ func (im *Images) hold(name string, platform ocispec.Platform) (storage.Image, e
 	}
 }
 
-// base describes an image of the store. Its chain is that of its layers, whose
-// digests were computed when they were unpacked: another tool may have recorded an
-// image whose config names others.
+// base returns the base for an image in the store. Its chainID is computed from its
+// layers, whose digests were computed when they were unpacked. The config is not used for
+// that, because another tool may have recorded an image with a config that does not match
+// its layers.
 func (im *Images) base(name string, img storage.Image, platform ocispec.Platform) (base, error) {
 	config, err := im.store.ImageConfig(img.ID)
 	if err != nil {
@@ -248,8 +253,8 @@ func (im *Images) base(name string, img storage.Image, platform ocispec.Platform
 	}, nil
 }
 
-// remote asks the registry for an image. Its chain is what its config claims until
-// it is fetched: fetch refuses other layers.
+// remote asks the registry for an image. Its chainID comes from the config and is not
+// verified yet. fetch returns an error if the layers do not match it.
 func (im *Images) remote(ctx context.Context, name string, platform ocispec.Platform) (base, error) {
 	res, err := im.registry.Resolve(ctx, name, platform)
 	if err != nil {
@@ -264,10 +269,11 @@ func (im *Images) remote(ctx context.Context, name string, platform ocispec.Plat
 	}, nil
 }
 
-// errOtherPlatform says that an image is for another platform than asked for.
+// errOtherPlatform is returned if an image is for another platform.
 var errOtherPlatform = errors.New("image is for another platform")
 
-// isFor reports an error unless a config is for a platform, or for none.
+// isFor returns an error if a config is for another platform. A config without a platform
+// is accepted.
 func isFor(config []byte, platform ocispec.Platform) error {
 	var of ocispec.Platform
 	if err := json.Unmarshal(config, &of); err != nil {
@@ -287,7 +293,7 @@ func pin(name string, dgst digest.Digest) string {
 	if _, ok := named.(reference.Digested); ok {
 		return named.String()
 	}
-	// The tag stays, for people to read: name:tag@digest.
+	// Keep the tag for the user: name:tag@digest.
 	pinned, err := reference.WithDigest(named, dgst)
 	if err != nil {
 		return name
@@ -295,14 +301,14 @@ func pin(name string, dgst digest.Digest) string {
 	return pinned.String()
 }
 
-// claimedChain computes the chainID of the topmost layer that a config names, ""
-// for none.
+// claimedChain returns the chainID of the topmost layer in a config, or "" if it has no
+// layers.
 func claimedChain(config []byte) (digest.Digest, error) {
 	ids, err := storage.DiffIDs(config)
 	return identity.ChainID(ids), err
 }
 
-// chainOf computes the chainID of the topmost of layers, "" for none.
+// chainOf returns the chainID of the topmost layer, or "" if there are no layers.
 func chainOf(layers []storage.Layer) digest.Digest {
 	ids := make([]digest.Digest, len(layers))
 	for i, l := range layers {
@@ -311,9 +317,11 @@ func chainOf(layers []storage.Layer) digest.Digest {
 	return identity.ChainID(ids)
 }
 
-// unpacked returns the topmost layer of an image that was fetched, if its layers
-// are those of a chain. Nothing may be recorded in the cache under a chain that was
-// only claimed.
+// unpacked keeps the layers of a fetched image and returns its topmost layer. If owners
+// are recorded, this may be another layer with the same content, see storage.Store.Adopt.
+// It returns storage.ErrOtherLayers if the layers do not have the chainID chain. This
+// check is necessary, because a chainID that is not verified must not be recorded in the
+// cache.
 func (im *Images) unpacked(ctx context.Context, top string, chain digest.Digest) (string, error) {
 	if _, err := im.keeper.Layer(top); err != nil {
 		return "", err
@@ -333,13 +341,13 @@ func (im *Images) unpacked(ctx context.Context, top string, chain digest.Digest)
 	return own, err
 }
 
-// fetch brings b's layers into the store and returns the topmost one.
+// fetch fetches the layers of b into the store and returns the topmost layer.
 func (im *Images) fetch(ctx context.Context, b base, progress registry.Progress) (string, error) {
 	if b.chain == "" {
 		return "", nil
 	}
 	if b.imageID != "" {
-		// The image may have been removed, its layers are kept.
+		// The image may have been removed, but its layers are kept.
 		return im.unpacked(ctx, b.top, b.chain)
 	}
 	named, err := reference.ParseNormalizedNamed(b.name)
@@ -372,8 +380,9 @@ func (im *Images) fetch(ctx context.Context, b base, progress registry.Progress)
 	return top, nil
 }
 
-// dropDigest takes the name with a digest, by which an image was pulled, from one that
-// was asked for by its tag: it would outlast the tag, and keep the image.
+// dropDigest removes the name with a digest from an image that was requested by its tag.
+// It was pulled by that name. The name would keep the image after its tag is moved or
+// removed.
 func (im *Images) dropDigest(id string, named reference.Named, exact string) error {
 	if _, digested := named.(reference.Digested); digested {
 		return nil
@@ -382,14 +391,14 @@ func (im *Images) dropDigest(id string, named reference.Named, exact string) err
 	defer im.naming.Unlock()
 	img, err := im.store.Image(id)
 	if err != nil || len(img.Names) < 2 {
-		return nil // it has been removed, its layers are kept
+		return nil // it was removed, its layers are kept
 	}
 	return im.store.RemoveNames(id, exact)
 }
 
-// name gives an image that was pulled for a platform the tag it was asked for
-// by, or else a name of its own: that with the digest of the index is any other
-// platform's, too.
+// name gives a pulled image the tag by which it was requested. If another platform has
+// the tag, the image gets a name with the digest of its own manifest instead. The digest
+// of the index is not sufficient, because it is the same for all platforms.
 func (im *Images) name(img storage.Image, named reference.Named, platform ocispec.Platform) error {
 	if _, tagged := named.(reference.Tagged); !tagged {
 		return nil
@@ -402,12 +411,12 @@ func (im *Images) name(img storage.Image, named reference.Named, platform ocispe
 	if err := im.keepName(img, named); err != nil {
 		return err
 	}
-	// What the tag pointed to when the build began is what it used.
+	// The tag gets the image that it referred to when the build started.
 	return im.store.AddNames(img.ID, named.String())
 }
 
-// keepName gives the image that is about to lose the tag to one for another
-// platform a name of its own.
+// keepName gives a name with a digest to the image that loses the tag to an image for
+// another platform.
 func (im *Images) keepName(img storage.Image, named reference.Named) error {
 	holder, err := im.store.Image(named.String())
 	if err != nil || holder.ID == img.ID || im.isNative(holder) {
@@ -424,9 +433,9 @@ func (im *Images) nameByDigest(img storage.Image, named reference.Named) error {
 	return im.store.AddNames(img.ID, own.String())
 }
 
-// mayName tells whether the image for a platform may have a tag. It is that of
-// the image for this machine, if there is one: it would go back and forth
-// between the platforms of one build otherwise.
+// mayName reports whether the image for a platform may get a tag. If the store has the
+// image of this machine's platform under that tag, it keeps the tag. Otherwise the tag
+// would alternate between the platforms of one build.
 func (im *Images) mayName(name string, platform ocispec.Platform) bool {
 	if platforms.Default().Match(platform) {
 		return true
@@ -435,7 +444,7 @@ func (im *Images) mayName(name string, platform ocispec.Platform) bool {
 	return err != nil || !im.isNative(img)
 }
 
-// isNative tells whether an image is for this machine.
+// isNative reports whether an image is for the platform of this machine.
 func (im *Images) isNative(img storage.Image) bool {
 	config, err := im.store.ImageConfig(img.ID)
 	if err != nil {

@@ -15,21 +15,21 @@ import (
 	"github.com/shale-build/shale/storage"
 )
 
-// Origin is a layer as the registry has it that its image came from.
+// Origin is a layer in the registry that its image was pulled from.
 type Origin struct {
 	Desc ocispec.Descriptor
 	ref  string
 	from *Images
 }
 
-// Open fetches the layer. The caller verifies it.
+// Open fetches the layer's blob. The caller must verify its digest and close it.
 func (o Origin) Open(ctx context.Context) (io.ReadCloser, error) {
 	return o.from.registry.Blob(ctx, o.ref, o.Desc)
 }
 
-// Origin finds the published form of a layer of one of the base images that
-// this build resolved. Only a blob that has the layer, by what was computed here,
-// is one: two images may name the same layer and have different blobs for it.
+// Origin returns the published blob of a layer, if one of the base images of this build
+// has it. Two images may list the same diffID with different blobs. So the blob is only
+// used if it was verified on this machine that it contains the layer.
 func (im *Images) Origin(ctx context.Context, diffID digest.Digest) (Origin, bool) {
 	for _, o := range im.claimed(diffID) {
 		if err := im.registry.Holds(ctx, o.ref, o.Desc, diffID); ctx.Err() != nil {
@@ -43,8 +43,8 @@ func (im *Images) Origin(ctx context.Context, diffID digest.Digest) (Origin, boo
 	return Origin{}, false
 }
 
-// claimed lists the blobs that the base images name for a layer, each once and in
-// the order of the images' names.
+// claimed returns the blobs that the base images list for a layer, without duplicates,
+// sorted by the names of the images.
 func (im *Images) claimed(diffID digest.Digest) []Origin {
 	im.mu.Lock()
 	defer im.mu.Unlock()
@@ -89,7 +89,7 @@ func (im *Images) originIn(b base, diffID digest.Digest) (Origin, bool) {
 		if id != diffID || desc.Digest.Validate() != nil || desc.Size < 0 {
 			continue
 		}
-		// What was built here and never published is not compressed.
+		// If the blob is not compressed, the layer was built here and not published.
 		if b.imageID == "" || desc.Digest != diffID {
 			return Origin{Desc: desc, ref: exact.String(), from: im}, true
 		}

@@ -9,7 +9,7 @@ import (
 	"github.com/shale-build/shale/storage/registry"
 )
 
-// blobProgress shows the blobs of a pull as activities of the step.
+// blobProgress reports the blobs of a pull as activities of the step.
 type blobProgress struct {
 	report solve.Reporter
 

@@ -11,7 +11,7 @@ import (
 	"github.com/shale-build/shale/builder/source/local"
 )
 
-// repository identifies files of a git repository by their commit.
+// repository returns the identity of files in a git repository, which is their commit.
 func (s *Sources) repository(ctx context.Context, op *pb.SourceOp) (solve.Source, error) {
 	spec, err := git.ParseSource(op)
 	if err != nil {
@@ -24,7 +24,7 @@ func (s *Sources) repository(ctx context.Context, op *pb.SourceOp) (solve.Source
 	id := git.Key(spec, commit)
 	salt := ""
 	if spec.CommitTimes {
-		salt = id // the commit's time becomes that of the files
+		salt = id // the files get the time of the commit
 	}
 	return solve.Source{
 		Identity: id,

@@ -22,23 +22,23 @@ import (
 	"github.com/shale-build/shale/storage/registry"
 )
 
-// Sources identifies the source vertices of one build.
+// Sources provides the source vertices of one build.
 type Sources struct {
 	Images *Images
-	// Index remembers the content of local files between builds.
+	// Index caches the digests of local files between builds.
 	Index *local.Index
-	// Locals are the directories of local sources by name.
+	// Locals maps the names of local sources to directories.
 	Locals map[string]string
-	// Layouts are the OCI layouts of oci-layout sources by store id.
+	// Layouts maps the store ids of oci-layout sources to OCI layouts.
 	Layouts map[string]frontend.Layout
-	// Archive is the file that stands for frontend.StdinURL.
+	// Archive is the path of the file for frontend.StdinURL.
 	Archive string
-	// Mounts gives directories for downloads and checkouts.
+	// Mounts creates directories for downloads and checkouts.
 	Mounts *rootfs.Mounter
-	// Git and Downloads bring repositories and files.
+	// Git and Downloads fetch repositories and files.
 	Git       *git.Repositories
 	Downloads *http.Cache
-	// Secret returns a secret by its ID and whether there is one.
+	// Secret returns a secret by its ID and reports whether it exists.
 	Secret func(id string) ([]byte, bool, error)
 
 	fetched memo.Memo[http.Download]
@@ -144,7 +144,7 @@ func (s *Sources) tree(ctx context.Context, salt string, opts local.Options) (so
 	return solve.Source{Tree: t, Dir: opts.Dir, Salt: salt}, nil
 }
 
-// Close closes the trees that Source opened and lets go of downloads.
+// Close closes the trees that Source opened and releases the downloads.
 func (s *Sources) Close() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -1,10 +1,11 @@
-// Package squash joins layers into one: the tar that it writes, unpacked on the
-// layers below, gives what the layers gave one after the other.
+// Package squash joins layers into one. The new layer, unpacked on the layers below,
+// gives the same files as all the original layers, unpacked one after the other.
 //
-// Nothing is unpacked. Layers are read twice, from the uppermost down to find out
-// what of each is still there, and from the lowest up to write it; memory grows
-// with the number of names. What the layers delete of those below stays deleted;
-// a directory that took the place of something else is opaque.
+// No layer is unpacked. Each of the joined layers is read twice: first from the topmost
+// layer to the lowest, to find the entries that are still visible, and then from the
+// lowest to the topmost, to write them. The memory use grows with the number of names.
+// The new layer keeps the whiteouts that delete files of the layers below. If a directory
+// replaced another file or directory, it is opaque.
 package squash
 
 import (
@@ -19,18 +20,19 @@ import (
 	"strings"
 )
 
-// Names by which layers delete (OCI image specification, layer.md).
+// Names of whiteouts and opaque directories (OCI image specification, layer.md).
 const (
 	whiteoutPrefix = ".wh."
 	opaqueName     = ".wh..wh..opq"
 )
 
-// Layer opens the uncompressed tar of a layer.
+// Layer opens the uncompressed tar of a layer. The caller must close it.
 type Layer func() (io.ReadCloser, error)
 
-// Join writes one layer for own, lowest first, to w. Below are the layers under
-// them, lowest first; they are read only for a hard link to a file that is no
-// longer what it was.
+// Join joins the layers own and writes the result to w as one tar. below are the layers
+// under them. Both lists start with the lowest layer. The layers below are read once for
+// their names. They are read again only if a hard link refers to a file that later layers
+// replaced or deleted.
 func Join(ctx context.Context, w io.Writer, below, own []Layer) error {
 	j, err := surveyed(ctx, own)
 	if err != nil {
@@ -53,7 +55,7 @@ func Join(ctx context.Context, w io.Writer, below, own []Layer) error {
 	return nil
 }
 
-// surveyed finds out what is left of layers, and whose it is.
+// surveyed finds the entries of layers that are still visible after the topmost layer.
 func surveyed(ctx context.Context, layers []Layer) (*join, error) {
 	j := &join{ctx: ctx, own: layers, nodes: map[string]*node{}, kept: make([]map[int]bool, len(layers))}
 	for i := range slices.Backward(layers) {
@@ -64,7 +66,7 @@ func surveyed(ctx context.Context, layers []Layer) (*join, error) {
 	return j, nil
 }
 
-// names are those that the layers leave, with the directories above them.
+// names returns the names that exist after the last layer, with their parent directories.
 func (j *join) names() map[string]bool {
 	names := map[string]bool{}
 	for name, n := range j.nodes {
@@ -75,7 +77,7 @@ func (j *join) names() map[string]bool {
 	return names
 }
 
-// kind is what a name is in the end.
+// kind is the type of a name after the last layer.
 type kind int
 
 const (
@@ -84,19 +86,21 @@ const (
 	other
 )
 
-// node is what is known of a name from the layers surveyed so far.
+// node is the state of a name after the layers surveyed so far.
 type node struct {
 	kind kind
-	// opaque hides what the layers below have in a directory; marked tells that
-	// this was written.
+	// opaque is set if the directory hides the layers below. marked is set after its
+	// opaque entry was written.
 	opaque, marked bool
-	// header is of a directory, layer where the name has it from.
+	// header is the header of a directory. layer is the number of the layer that the name
+	// comes from.
 	header  *tar.Header
 	layer   int
 	written bool
 }
 
-// place is an entry of a layer; own layers count from 0, those below from -1 down.
+// place is the position of an entry. The own layers are numbered from 0 up, the layers
+// below from -1 down.
 type place struct{ layer, index int }
 
 type join struct {
@@ -104,17 +108,19 @@ type join struct {
 	below, own []Layer
 	nodes      map[string]*node
 	kept       []map[int]bool
-	// there are the names in the layers below. Only they may be deleted: what
-	// deletes a name in a directory of this layer alone is a file to overlayfs.
+	// there are the names in the layers below. Only these names get a whiteout. In a
+	// directory that exists only in the new layer, overlayfs would show the whiteout as a
+	// file.
 	there map[string]bool
-	// moved are files that only had names that are gone, by the name they got.
+	// moved are files of which only hard links remain. Each has the name under which it
+	// is written.
 	moved map[place]string
 }
 
-// clean is the name of an entry without what tells nothing.
+// clean returns the canonical form of an entry's name: relative and without "." and "..".
 func clean(name string) string { return strings.TrimPrefix(path.Clean("/"+name), "/") }
 
-// hidden tells whether something above p leaves nothing of the layers below it.
+// hidden reports whether an entry above p hides everything at p in the lower layers.
 func (j *join) hidden(p string) bool {
 	for dir := path.Dir(p); dir != "."; dir = path.Dir(dir) {
 		if n := j.nodes[dir]; n != nil && (n.kind != directory || n.opaque) {
@@ -124,7 +130,8 @@ func (j *join) hidden(p string) bool {
 	return false
 }
 
-// each calls visit with every entry of a layer. Returning io.EOF ends it.
+// each calls visit for every entry of a layer. If visit returns io.EOF, each stops and
+// returns nil.
 func (j *join) each(l Layer, visit func(index int, h *tar.Header, r io.Reader) error) (err error) {
 	r, err := l()
 	if err != nil {
@@ -143,7 +150,8 @@ func (j *join) each(l Layer, visit func(index int, h *tar.Header, r io.Reader) e
 				return nil
 			}
 		} else if errors.Is(err, io.EOF) {
-			// Padding, behind which the layer checks its digest.
+			// Read the padding after the last entry: a layer may verify its digest at
+			// EOF.
 			_, err = io.Copy(io.Discard, r)
 			return err
 		}
@@ -153,7 +161,8 @@ func (j *join) each(l Layer, visit func(index int, h *tar.Header, r io.Reader) e
 	}
 }
 
-// survey decides what of a layer stays, those above it being known.
+// survey finds the entries of layer i that remain. The layers above it must have been
+// surveyed.
 func (j *join) survey(i int) error {
 	kept, fresh, opaque := map[int]bool{}, map[string]*node{}, map[string]bool{}
 	err := j.each(j.own[i], func(index int, h *tar.Header, _ io.Reader) error {
@@ -176,7 +185,7 @@ func (j *join) survey(i int) error {
 			if above == nil {
 				kept[index], fresh[name] = true, &node{kind: gone, layer: i}
 			} else if above.kind == directory {
-				opaque[name] = true // it was made anew
+				opaque[name] = true // it was deleted and created again
 			}
 		case h.Typeflag == tar.TypeDir:
 			if above == nil {
@@ -191,7 +200,7 @@ func (j *join) survey(i int) error {
 		}
 		return nil
 	})
-	// What a layer says counts for those below it.
+	// Entries of a layer affect only the layers below it, so add them at the end.
 	maps.Copy(j.nodes, fresh)
 	for name := range opaque {
 		if j.nodes[name] == nil {
@@ -203,8 +212,8 @@ func (j *join) survey(i int) error {
 	return err
 }
 
-// write writes what stays of a layer. Directories are written where they come
-// first, as they are in the end.
+// write writes the remaining entries of layer i. A directory is written at its first
+// occurrence, with its final metadata.
 func (j *join) write(tw *tar.Writer, i int) error {
 	return j.each(j.own[i], func(index int, h *tar.Header, r io.Reader) error {
 		name := clean(h.Name)
@@ -237,7 +246,7 @@ func (j *join) write(tw *tar.Writer, i int) error {
 	})
 }
 
-// writeOpaque says, once, that nothing of the layers below is in a directory.
+// writeOpaque marks a directory as opaque, at most once.
 func (j *join) writeOpaque(tw *tar.Writer, name string) error {
 	n := j.nodes[name]
 	if n == nil || n.kind != directory || !n.opaque || n.marked || !j.there[name] || n.header != nil && !n.written {
@@ -255,8 +264,8 @@ func writeFile(tw *tar.Writer, h *tar.Header, r io.Reader) error {
 	return err
 }
 
-// writeLink writes a hard link of layer i. If its target is another file by now,
-// or none, the link becomes the file that it was made to.
+// writeLink writes a hard link of layer i. If its target was replaced or deleted, the
+// first such link is written as a regular file with the original content.
 func (j *join) writeLink(tw *tar.Writer, i int, h *tar.Header) error {
 	target := clean(h.Linkname)
 	n := j.nodes[target]
@@ -293,7 +302,8 @@ func (j *join) layer(i int) Layer {
 	return j.below[len(j.below)+i]
 }
 
-// find finds the file that a name was in layer i or, if not there, below it.
+// find returns the position of the file name, as it was in layer i. If layer i does not
+// have it, find looks in the layers below.
 func (j *join) find(name string, i int) (place, error) {
 	for ; i >= -len(j.below); i-- {
 		found, link := place{index: -1}, ""
@@ -319,7 +329,7 @@ func (j *join) find(name string, i int) (place, error) {
 	return place{}, fmt.Errorf("no layer has its target %s", name)
 }
 
-// Layers makes what Join reads of layers and how each is opened.
+// Layers converts a list to layers. open opens one element of the list.
 func Layers[T any](list []T, open func(T) (io.ReadCloser, error)) []Layer {
 	return slices.Collect(func(yield func(Layer) bool) {
 		for _, l := range list {

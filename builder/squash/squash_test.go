@@ -16,7 +16,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// inode is a file of a tree; names of one inode are hard links.
+// inode is a file of a tree. Names with the same inode are hard links.
 type inode struct {
 	dir     bool
 	content string
@@ -29,7 +29,7 @@ func (t tree) remove(name string) {
 	maps.DeleteFunc(t, func(n string, _ *inode) bool { return n == name || strings.HasPrefix(n, name+"/") })
 }
 
-// unpack applies a layer as docker does: what it deletes is of the layers below.
+// unpack applies a layer as docker does: whiteouts affect only the layers below.
 func (t tree) unpack(data []byte) error {
 	unpacked := map[string]bool{}
 	tr := tar.NewReader(bytes.NewReader(data))
@@ -74,7 +74,7 @@ func (t tree) unpack(data []byte) error {
 	}
 }
 
-// pack writes the layer that makes after of before.
+// pack returns the layer that turns before into after.
 func pack(t *testing.T, before, after tree, opaque bool) []byte {
 	t.Helper()
 	var out bytes.Buffer
@@ -91,10 +91,10 @@ func pack(t *testing.T, before, after tree, opaque bool) []byte {
 	written := map[*inode]string{}
 	for name, n := range before {
 		if after[name] == n {
-			written[n] = name // a link may lead to a layer below
+			written[n] = name // a link may refer to a lower layer
 		}
 	}
-	fresh := map[string]bool{} // directories that took the place of others
+	fresh := map[string]bool{} // directories that replaced other files or directories
 	for _, name := range slices.Sorted(maps.Keys(after)) {
 		n := after[name]
 		old := before[name]
@@ -127,7 +127,7 @@ func pack(t *testing.T, before, after tree, opaque bool) []byte {
 	return out.Bytes()
 }
 
-// change does something to a tree, as a step would.
+// change changes a tree at random, as a step would.
 func change(r *rand.Rand, t tree) {
 	var dirs, files []string
 	for _, name := range slices.Sorted(maps.Keys(t)) {
@@ -176,7 +176,7 @@ func flat(t tree) map[string]inode {
 	return out
 }
 
-// TestJoinIsTheSame makes layers at random: joined, they give the same tree.
+// TestJoinIsTheSame joins random layers. The result must give the same tree.
 func TestJoinIsTheSame(t *testing.T) {
 	for seed := range uint64(3000) {
 		r := rand.New(rand.NewPCG(seed, 1))
@@ -187,8 +187,8 @@ func TestJoinIsTheSame(t *testing.T) {
 			for range 1 + r.IntN(5) {
 				change(r, state)
 			}
-			// A directory whose mode changed is one made anew only when opaque
-			// says so; the tree does not tell them apart.
+			// A directory with another mode was created again only if opaque is set. The
+			// tree does not show this difference.
 			list = append(list, pack(t, before, state, false))
 		}
 		base := 1 + r.IntN(len(list)-1)
@@ -222,7 +222,8 @@ func TestJoinIsTheSame(t *testing.T) {
 	}
 }
 
-// strayWhiteout returns a name that deletes nothing of the tree below, "" for none.
+// strayWhiteout returns a name that has a whiteout but does not exist in the tree below.
+// It returns "" if there is none.
 func strayWhiteout(data []byte, below tree) string {
 	tr := tar.NewReader(bytes.NewReader(data))
 	for {
@@ -241,7 +242,7 @@ func strayWhiteout(data []byte, below tree) string {
 	}
 }
 
-// entry is a line of a layer for the cases below.
+// entry is one entry of a layer in the test cases below.
 type entry struct {
 	name, link, content string
 }

@@ -8,9 +8,9 @@ import (
 	"strings"
 )
 
-// withAuthorization lets git send the Authorization header that the secrets,
-// or else the address, ask for. Git would send it to whatever the server
-// redirects to, so it must follow no redirect.
+// withAuthorization adds an Authorization header to c. The value comes from the secrets
+// of s, or from the credentials in its address. Redirects are disabled, because git would
+// also send the header to the host that it is redirected to.
 func (r *Repositories) withAuthorization(c command, s Spec) (command, error) {
 	if s.scheme != "http" && s.scheme != "https" {
 		return c, nil
@@ -29,8 +29,8 @@ func (r *Repositories) withAuthorization(c command, s Spec) (command, error) {
 	), nil
 }
 
-// authorization returns the value of the header and the secret inside it.
-// Secrets for the host come before those for all hosts.
+// authorization returns the value of the header and the secret in it. A secret for the
+// host takes precedence over a secret for all hosts.
 func (r *Repositories) authorization(s Spec) (value, secret string, err error) {
 	for _, id := range []struct {
 		name  string
@@ -89,8 +89,9 @@ func basic(user, password string) string {
 	return "basic " + base64.StdEncoding.EncodeToString([]byte(user+":"+password))
 }
 
-// scope is where the header is sent: to the repository, and on GitHub to all
-// repositories, so that private submodules can be had with the same token.
+// scope returns the URL prefix for which git sends the header. This is the repository
+// itself. On GitHub it is all repositories, so that private submodules can be fetched
+// with the same token.
 func scope(remote string) string {
 	for _, all := range []string{"https://github.com/", "https://www.github.com/"} {
 		if strings.HasPrefix(remote, all) {

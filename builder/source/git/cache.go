@@ -14,17 +14,17 @@ import (
 	"github.com/shale-build/shale/internal/filelock"
 )
 
-// bounds are looked at after a fetch.
+// bounds are the limits of the cache. They are applied after a fetch.
 var bounds = shelf.Policy{KeepEntries: 64, KeepBytes: 8 << 30}
 
-// bare is a cached repository, locked. A shared lock allows reading, an
-// exclusive one fetching and removing.
+// bare is a locked repository of the cache. A shared lock permits reading. An exclusive
+// lock also permits fetching and removing.
 type bare struct {
 	*shelf.Entry
-	path string // of the repository
+	path string // path of the repository
 }
 
-// open locks the entry of a remote, which may not have a repository yet.
+// open locks the cache entry of a remote. The entry may not have a repository yet.
 func (r *Repositories) open(ctx context.Context, remote string, how filelock.Mode) (*bare, error) {
 	sum := sha256.Sum256([]byte(remote))
 	e, err := shelf.Shelf(r.opts.Dir).Take(ctx, hex.EncodeToString(sum[:16]), how)
@@ -36,7 +36,8 @@ func (r *Repositories) open(ctx context.Context, remote string, how filelock.Mod
 
 func (b *bare) close() { _ = b.Close() }
 
-// prepare makes the repository, or removes what a killed fetch left in it.
+// prepare creates the repository. If it already exists, prepare removes the files that a
+// killed fetch left in it.
 func (b *bare) prepare(ctx context.Context, g command, object string) error {
 	if _, err := os.Lstat(b.path); err == nil {
 		return b.tidy()
@@ -51,7 +52,7 @@ func (b *bare) prepare(ctx context.Context, g command, object string) error {
 	if _, err := g.run(ctx, "init", "--quiet", "--bare", objectFormat(object)); err != nil {
 		return err
 	}
-	// For the fetch from here into a checkout.
+	// This configuration is for the fetch from this repository into a checkout.
 	for _, v := range [][]string{{"uploadpack.allowAnySHA1InWant", "true"}, {"gc.auto", "0"}} {
 		if _, err := g.run(ctx, append([]string{"config"}, v...)...); err != nil {
 			return err
@@ -67,8 +68,8 @@ func objectFormat(object string) string {
 	return "--object-format=sha1"
 }
 
-// tidy removes lock files and half-written packs. The exclusive lock tells that
-// no git is at work here.
+// tidy removes lock files and partial packs. The caller's exclusive lock guarantees that
+// no git process uses the repository.
 func (b *bare) tidy() error {
 	return filepath.WalkDir(b.path, func(path string, d fs.DirEntry, err error) error {
 		if err != nil {

@@ -13,9 +13,9 @@ import (
 	"time"
 )
 
-// Checkout makes the files of c below dir, which must be empty, and returns
-// the directory that holds them: dir, or the wanted subdirectory of it. What
-// git has to tell goes to stderr.
+// Checkout writes the files of c to a directory in dir, which must be empty. It returns
+// that directory, or the subdirectory s.Subdir of it. Messages of git are written to
+// stderr. If the cache does not have c, it is fetched first.
 func (r *Repositories) Checkout(ctx context.Context, s Spec, c Commit, dir string, stderr io.Writer) (string, error) {
 	b, g, err := r.ensure(ctx, s, c, stderr)
 	if err != nil {
@@ -37,7 +37,7 @@ func (r *Repositories) Checkout(ctx context.Context, s Spec, c Commit, dir strin
 	return subdirectory(w.dir, s.Subdir)
 }
 
-// worktree is a checkout in the making.
+// worktree is a checkout that is being made.
 type worktree struct {
 	repos  *Repositories
 	spec   Spec
@@ -85,14 +85,14 @@ func (w *worktree) fill(ctx context.Context, g command, stderr io.Writer) error 
 	return nil
 }
 
-// borrow reads the objects where they are.
+// borrow uses the objects in the cached repository without copying them.
 func (w *worktree) borrow(ctx context.Context, g command) error {
 	objects := filepath.Join(w.bare.path, "objects")
 	info := filepath.Join(w.gitDir, "objects", "info")
 	if err := os.MkdirAll(info, 0o700); err != nil {
 		return err
 	}
-	// A quoted path may hold any character.
+	// git accepts any character in a quoted path.
 	line := strconv.Quote(objects) + "\n"
 	if err := os.WriteFile(filepath.Join(info, "alternates"), []byte(line), 0o600); err != nil {
 		return err
@@ -101,14 +101,14 @@ func (w *worktree) borrow(ctx context.Context, g command) error {
 	return err
 }
 
-// own makes a repository that can stand for itself.
+// own creates a complete repository with its own objects.
 func (w *worktree) own(ctx context.Context, g command) error {
 	refspec := kept(w.commit.Object)
 	if w.commit.Ref != "" {
 		refspec = "+" + refspec + ":" + w.commit.Ref
 	}
-	// Over a transport, even here: a clone by path would take hard links and
-	// follow what a damaged repository says.
+	// Fetch with the file transport, also on this machine. A clone by path would use hard
+	// links and trust a damaged repository.
 	args := []string{"fetch", "--quiet", "--update-head-ok", "--depth=1", "--no-tags", "file://" + w.bare.path, refspec}
 	if _, err := g.run(ctx, args...); err != nil {
 		return err
@@ -117,8 +117,8 @@ func (w *worktree) own(ctx context.Context, g command) error {
 	return err
 }
 
-// submodules fetches submodules into the checkout. Their addresses come from
-// the repository: they get no other transports than it has itself.
+// submodules fetches submodules into the checkout. The repository controls their
+// addresses, so only the remote transports are allowed for them.
 func (w *worktree) submodules(ctx context.Context, g command, stderr io.Writer) error {
 	if _, err := os.Lstat(filepath.Join(w.dir, ".gitmodules")); errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -143,8 +143,8 @@ func (w *worktree) submodules(ctx context.Context, g command, stderr io.Writer) 
 	return removeLinks(w.dir)
 }
 
-// removeLinks removes the files called .git by which submodules find their
-// repositories, which do not come along.
+// removeLinks removes the files called .git in submodules. They refer to repositories
+// that are not part of the checkout.
 func removeLinks(dir string) error {
 	return filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
 		if err != nil || d.Name() != ".git" {
@@ -157,7 +157,8 @@ func removeLinks(dir string) error {
 	})
 }
 
-// settle removes from .git what differs from one checkout to the next.
+// settle removes data from .git that would differ between two checkouts of the same
+// commit.
 func (w *worktree) settle(ctx context.Context, g command) error {
 	var repos []string
 	err := filepath.WalkDir(w.gitDir, func(path string, d fs.DirEntry, err error) error {
@@ -178,7 +179,7 @@ func (w *worktree) settle(ctx context.Context, g command) error {
 				return err
 			}
 		}
-		// An index without times and inode numbers of this machine.
+		// Write the index again, without the times and inode numbers of this machine.
 		if err := os.Remove(filepath.Join(repo, "index")); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
@@ -203,8 +204,8 @@ func commitTime(ctx context.Context, g command, commit string) (time.Time, error
 	return time.Unix(sec, 0), nil
 }
 
-// subdirectory returns the directory name below dir. Links on the way are
-// refused: they may lead out.
+// subdirectory returns the path of the directory name in dir. It returns an error for
+// symbolic links in name, because they may lead out of dir.
 func subdirectory(dir, name string) (string, error) {
 	root, err := os.OpenRoot(dir)
 	if err != nil {

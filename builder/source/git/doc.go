@@ -1,16 +1,16 @@
-// Package git brings commits of git repositories: contexts, named contexts and
-// ADD of a repository.
+// Package git provides commits of git repositories: for build contexts, for named
+// contexts and for ADD of a repository.
 //
-// A Spec says what is wanted. Resolve asks the remote what a branch or tag means
-// right now, and gives a Commit, which names the content for good; Checkout
-// makes its files. Between the two stands a cache of bare repositories, one for
-// each remote, so that a commit that was fetched once is not fetched again. The
-// cache is bounded, is shared by builds that run side by side, and what a killed
-// build leaves in it is cleaned up by the next.
+// A Spec names a repository and the files that are needed of it. Resolve asks the remote
+// for the commit of a branch or a tag and returns a Commit, which identifies the content
+// permanently. Checkout writes its files. A cache of bare repositories, one for each
+// remote, ensures that a commit is fetched only once. The cache has a size limit and can
+// be used by parallel builds. If a build is killed, the next build removes the files that
+// it left in the cache.
 //
-// The work is done by the git program. It reads no configuration but ours,
-// runs no hook, filter or credential helper, and speaks http(s), ssh and git
-// only. Neither a repository nor the text of a URL can change that. Secrets are
-// handed to it in its environment: they stand in no argument, no file and no
-// message. Where secrets and ssh agents come from is left to the caller.
+// The git program does the work. It reads no configuration except the one that this
+// package sets. It runs no hooks, filters or credential helpers, and uses only the
+// transports http(s), ssh and git. Neither a repository nor the text of a URL can change
+// that. Secrets are passed in its environment, so they never appear in an argument, a
+// file or a message. The caller provides the secrets and the ssh agents.
 package git

@@ -12,11 +12,12 @@ import (
 	"github.com/shale-build/shale/builder/source/shelf"
 )
 
-// kept is the reference that tells that a commit was fetched completely.
+// kept returns the name of the reference that marks a completely fetched commit.
 func kept(object string) string { return "refs/shale/" + object }
 
-// ensure returns the cached repository with c in it, under a shared lock, and
-// git to work in it. What is missing is fetched; stderr is told.
+// ensure returns the cached repository with the commit c, under a shared lock, and a git
+// command that works in it. If the commit is missing, it is fetched, and messages of git
+// are written to stderr.
 func (r *Repositories) ensure(ctx context.Context, s Spec, c Commit, stderr io.Writer) (*bare, command, error) {
 	g, err := r.local()
 	if err != nil {
@@ -50,7 +51,7 @@ func (b *bare) has(ctx context.Context, g command, object string) bool {
 	return err == nil
 }
 
-// fetch brings c into the cache.
+// fetch fetches c into the cache.
 func (r *Repositories) fetch(ctx context.Context, s Spec, c Commit, stderr io.Writer) error {
 	b, err := r.open(ctx, s.Remote, shelf.Exclusive)
 	if err != nil {
@@ -65,8 +66,8 @@ func (r *Repositories) fetch(ctx context.Context, s Spec, c Commit, stderr io.Wr
 	g.stderr = stderr
 	err = b.fill(ctx, g, c)
 	if err != nil && ctx.Err() == nil && !errors.Is(err, errMoved) {
-		// What is in the way may be the cache itself: references that were
-		// renamed on the other side, a repository of another hash, damage.
+		// The cache itself may be the cause: the remote may have renamed its references
+		// or changed its hash algorithm, or the cached repository may be damaged.
 		r.opts.Logger.Debug("fetch into a fresh repository", "remote", s.shown(), "error", err)
 		if err := b.Empty(); err != nil {
 			return err
@@ -82,10 +83,10 @@ func (r *Repositories) fetch(ctx context.Context, s Spec, c Commit, stderr io.Wr
 	return nil
 }
 
-// errMoved tells that the remote no longer has what it named.
+// errMoved is returned if the remote no longer has the commit that it named before.
 var errMoved = errors.New("the repository no longer has this commit")
 
-// fill fetches c, as little as the server allows.
+// fill fetches c and as little else as the server supports.
 func (b *bare) fill(ctx context.Context, g command, c Commit) error {
 	local := g
 	local.protocols, local.config, local.stderr = localProtocol, nil, nil
@@ -101,7 +102,7 @@ func (b *bare) fill(ctx context.Context, g command, c Commit) error {
 		if b.has(ctx, local, c.Object) {
 			return nil
 		}
-		// The reference has moved since it was resolved.
+		// The reference has changed since it was resolved.
 		if _, err := local.run(ctx, "update-ref", "-d", kept(c.Object)); err != nil {
 			return err
 		}
@@ -116,7 +117,8 @@ func (b *bare) fill(ctx context.Context, g command, c Commit) error {
 	return b.fetchAll(ctx, g, local, c)
 }
 
-// fetchAll is for servers that give commits by their reference only.
+// fetchAll fetches all branches and tags. It is used for servers that send commits only
+// by the name of a reference.
 func (b *bare) fetchAll(ctx context.Context, g, local command, c Commit) error {
 	args := []string{"fetch", "--quiet", "--no-tags", "--force"}
 	if _, err := os.Lstat(filepath.Join(b.path, "shallow")); err == nil {
@@ -133,7 +135,7 @@ func (b *bare) fetchAll(ctx context.Context, g, local command, c Commit) error {
 	return err
 }
 
-// fetchRef fetches one reference without its history, if the server can.
+// fetchRef fetches one reference. If the server supports it, the history is not fetched.
 func (b *bare) fetchRef(ctx context.Context, g command, refspec string) error {
 	args := []string{"fetch", "--quiet", "--no-tags", "--force", "--depth=1", "origin", refspec}
 	_, err := g.run(ctx, args...)
@@ -143,7 +145,7 @@ func (b *bare) fetchRef(ctx context.Context, g command, refspec string) error {
 	return err
 }
 
-// withoutDepth tells that a server has whole histories only.
+// withoutDepth reports whether a server cannot send a commit without its history.
 func withoutDepth(e *Error) bool {
 	return strings.Contains(e.Stderr, "shallow") || strings.Contains(e.Stderr, "--depth")
 }

@@ -23,8 +23,8 @@ import (
 	"github.com/shale-build/shale/builder/source/git/gittest"
 )
 
-// history makes the repository that the reference's own tests of addresses
-// use, with a submodule, an annotated tag, an executable and a link besides.
+// history creates the repository of BuildKit's own tests of addresses. It adds a
+// submodule, an annotated tag, an executable file and a symbolic link.
 const history = `
 git init -q
 echo base >foo
@@ -64,7 +64,7 @@ type site struct {
 	secret map[string]string
 }
 
-// counter counts requests by what they ask of git.
+// counter counts the requests to a git server by type.
 type counter struct {
 	mu    sync.Mutex
 	packs int
@@ -140,7 +140,7 @@ func rev(t *testing.T, dir, name string) string {
 	return strings.TrimSpace(string(out))
 }
 
-// spec converts an address the way the front end does for a context.
+// spec converts the address of a build context as the front end does.
 func spec(t *testing.T, url string) (git.Spec, error) {
 	t.Helper()
 	st, ok, err := dockerui.DetectGitContext(url, nil)
@@ -167,7 +167,7 @@ func spec(t *testing.T, url string) (git.Spec, error) {
 	return git.Spec{}, nil
 }
 
-// get resolves and checks out.
+// get resolves an address and checks it out.
 func get(t *testing.T, r *git.Repositories, url string) (string, error) {
 	t.Helper()
 	s, err := spec(t, url)
@@ -194,8 +194,8 @@ func read(t *testing.T, dir, name string) string {
 	return string(data)
 }
 
-// TestAddresses has the 27 cases of BuildKit's testGitQueryString, over both
-// protocols, with the results stated there.
+// TestAddresses has the 27 cases of BuildKit's testGitQueryString for both protocols,
+// with the same expected results.
 func TestAddresses(t *testing.T) {
 	t.Parallel()
 	for _, kind := range []string{"smart sha1", "dumb sha1", "smart sha256"} {
@@ -253,7 +253,7 @@ func TestAddresses(t *testing.T) {
 				{name: "unknown query", query: "?depth=3", fails: "unexpected query"},
 			} {
 				if kind != "smart sha1" && !strings.Contains(tt.name, "git") && !strings.Contains(tt.name, "commit") {
-					continue // neither hash nor protocol make a difference
+					continue // hash algorithm and protocol make no difference
 				}
 				t.Run(tt.name, func(t *testing.T) {
 					dir, err := get(t, s.repositories(), s.url+"/main/.git"+tt.query)
@@ -279,7 +279,7 @@ func TestAddresses(t *testing.T) {
 	}
 }
 
-// TestFiles looks at what a checkout holds beside contents.
+// TestFiles checks the modes, times and types of files in a checkout.
 func TestFiles(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, "sha1", false)
@@ -316,7 +316,7 @@ func TestFiles(t *testing.T) {
 	}
 }
 
-// TestKept looks into a .git directory that is kept.
+// TestKept checks the content of a .git directory that is kept.
 func TestKept(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, "sha1", false)
@@ -352,7 +352,7 @@ func TestKept(t *testing.T) {
 	}
 }
 
-// noText fails when a file below dir has text in it.
+// noText reports an error if a file below dir contains text.
 func noText(t *testing.T, dir, text string) {
 	t.Helper()
 	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
@@ -370,8 +370,7 @@ func noText(t *testing.T, dir, text string) {
 	}
 }
 
-// TestSame checks that two checkouts with .git on two caches have the same
-// bytes.
+// TestSame checks that two checkouts with .git from two caches have the same bytes.
 func TestSame(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, "sha1", false)
@@ -395,7 +394,7 @@ func TestSame(t *testing.T) {
 	}
 }
 
-// TestCached checks that a commit that is here is not fetched again.
+// TestCached checks that a commit in the cache is not fetched again.
 func TestCached(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, "sha1", false)
@@ -420,7 +419,7 @@ func TestCached(t *testing.T) {
 	if s.fetch.lists != lists {
 		t.Error("the remote was asked about a commit that is here")
 	}
-	// A branch that moves is noticed, and its new name may be below the old.
+	// A changed branch is detected. Its new name may be below the old name.
 	script(t, filepath.Join(s.root, "main"), `
 git checkout -q --detach; git branch -D base feature; git branch base/x v0.0.2
 echo moved >foo; git commit -qam moved; git branch -f master; git tag -f latest`)
@@ -435,7 +434,7 @@ echo moved >foo; git commit -qam moved; git branch -f master; git tag -f latest`
 	}
 }
 
-// TestMoved moves the branch between Resolve and Checkout.
+// TestMoved changes the branch between Resolve and Checkout.
 func TestMoved(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, "sha1", false)
@@ -458,7 +457,7 @@ func TestMoved(t *testing.T) {
 	}
 }
 
-// TestDamage puts into the cache what a killed git may leave.
+// TestDamage adds files to the cache that a killed git process may leave.
 func TestDamage(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, "sha1", false)
@@ -481,7 +480,7 @@ func TestDamage(t *testing.T) {
 	if _, err := os.Lstat(filepath.Join(repos[0], "objects/pack/tmp_pack_x")); err == nil {
 		t.Error("a half-written pack was left")
 	}
-	// No repository at all any more.
+	// The cached repository is not valid any more.
 	if err := os.RemoveAll(filepath.Join(repos[0], "objects")); err != nil {
 		t.Fatal(err)
 	}
@@ -490,7 +489,7 @@ func TestDamage(t *testing.T) {
 	}
 }
 
-// TestParallel checks out side by side from one cold cache.
+// TestParallel runs parallel checkouts with one empty cache.
 func TestParallel(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, "sha1", false)
@@ -506,7 +505,7 @@ func TestParallel(t *testing.T) {
 	group.Wait()
 }
 
-// TestKey tells what makes a checkout another one.
+// TestKey checks which options change the key of a checkout.
 func TestKey(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, "sha1", false)
@@ -541,7 +540,7 @@ func TestKey(t *testing.T) {
 	}
 }
 
-// TestObjects returns what the date of a context is read from.
+// TestObjects reads the object that contains the date of a context.
 func TestObjects(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, "sha1", false)

@@ -16,8 +16,8 @@ import (
 	"github.com/shale-build/shale/builder/source/git"
 )
 
-// TestHostileRepository has repositories that would have git run programs, read
-// files of this machine, or write outside the checkout.
+// TestHostileRepository uses repositories that try to make git run programs, read files
+// of this machine, or write outside of the checkout.
 func TestHostileRepository(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
@@ -109,8 +109,7 @@ git update-ref refs/heads/master $(git commit-tree -m x $t); exit 0`,
 	}
 }
 
-// TestHostileAddress has addresses and attributes that git could take for
-// options.
+// TestHostileAddress uses addresses and attributes that git could mistake for options.
 func TestHostileAddress(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
@@ -146,8 +145,8 @@ func TestHostileAddress(t *testing.T) {
 	}
 }
 
-// TestUserConfiguration puts a configuration and variables in place that would
-// send git elsewhere or have it run programs.
+// TestUserConfiguration sets a configuration and variables that would redirect git or
+// make it run programs.
 func TestUserConfiguration(t *testing.T) { //nolint:paralleltest // sets variables
 	s := newSite(t, "sha1", false)
 	home := t.TempDir()
@@ -189,7 +188,7 @@ func TestUserConfiguration(t *testing.T) { //nolint:paralleltest // sets variabl
 	}
 }
 
-// TestNoGit says what is missing.
+// TestNoGit checks the error for a missing or unusable git program.
 func TestNoGit(t *testing.T) { //nolint:paralleltest // sets a variable
 	for _, tt := range []struct{ name, program, fails string }{
 		{name: "none", fails: "not in PATH"},
@@ -213,7 +212,7 @@ func TestNoGit(t *testing.T) { //nolint:paralleltest // sets a variable
 	}
 }
 
-// TestCancelled ends a fetch from a server that never answers.
+// TestCancelled cancels a fetch from a server that never answers.
 func TestCancelled(t *testing.T) {
 	t.Parallel()
 	block := make(chan struct{})

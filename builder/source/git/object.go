@@ -5,16 +5,17 @@ import (
 	"io"
 )
 
-// Objects are the raw objects behind a Commit.
+// Objects are the raw git objects of a Commit.
 type Objects struct {
-	// Commit is the hash of the commit, Raw its object.
+	// Commit is the hash of the commit. Raw is the commit object.
 	Commit string
 	Raw    []byte
-	// Tag is the object of the annotated tag, nil for none.
+	// Tag is the object of the annotated tag, or nil.
 	Tag []byte
 }
 
-// Objects fetches c and returns its objects.
+// Objects returns the objects of c. It fetches c if the cache does not have it. Messages
+// of git are written to stderr.
 func (r *Repositories) Objects(ctx context.Context, s Spec, c Commit, stderr io.Writer) (Objects, error) {
 	b, g, err := r.ensure(ctx, s, c, stderr)
 	if err != nil {

@@ -20,17 +20,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ErrNoGit tells that there is no usable git program.
+// ErrNoGit is returned if there is no git program, or if it is too old.
 var ErrNoGit = errors.New("git repositories need the git program")
 
-// oldest is the first version that takes its whole configuration from the
-// environment (GIT_CONFIG_COUNT, GIT_CONFIG_GLOBAL). An older one would ignore
-// it, and with it what keeps a hostile repository harmless.
+// oldest is the first version that can take its whole configuration from the environment
+// (GIT_CONFIG_COUNT, GIT_CONFIG_GLOBAL). An older version would ignore the settings that
+// protect against hostile repositories.
 var oldest = [2]int{2, 32}
 
 var versionText = regexp.MustCompile(`^git version (\d+)\.(\d+)`)
 
-// program is the git program.
+// program finds the git program. It searches only once.
 type program struct {
 	once sync.Once
 	path string
@@ -79,8 +79,8 @@ var hardened = []config{
 	{"credential.helper", ""},
 	{"gc.auto", "0"},
 	{"maintenance.auto", "false"},
-	{"fetch.unpackLimit", "1"}, // a pack appears whole or not at all
-	{"pack.threads", "1"},      // and its bytes do not depend on the machine
+	{"fetch.unpackLimit", "1"}, // a pack is stored completely or not at all
+	{"pack.threads", "1"},      // the bytes of a pack do not depend on the machine
 	{"init.defaultBranch", "master"},
 	{"advice.detachedHead", "false"},
 	{"submodule.recurse", "false"},
@@ -88,20 +88,20 @@ var hardened = []config{
 	{"http.lowSpeedTime", "60"},
 }
 
-// passed are the variables of our environment that git gets to see.
+// passed are the environment variables of this process that git receives.
 var passed = []string{
 	"HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY",
 	"http_proxy", "https_proxy", "no_proxy", "all_proxy",
 	"GIT_SSL_CAINFO", "GIT_SSL_CAPATH", "GIT_SSL_NO_VERIFY", "SSL_CERT_FILE", "SSL_CERT_DIR", "TMPDIR",
 }
 
-// The transports of GIT_ALLOW_PROTOCOL.
+// Values of GIT_ALLOW_PROTOCOL.
 const (
 	remoteProtocols = "http:https:ssh:git"
 	localProtocol   = "file"
 )
 
-// command is how git is called.
+// command is a git command without its arguments.
 type command struct {
 	bin       string
 	dir       string // working directory
@@ -110,10 +110,10 @@ type command struct {
 	protocols string
 	config    []config
 	env       []string
-	// secrets are taken out of what git prints.
+	// secrets are replaced in the output of git.
 	secrets []string
-	// stderr gets what git has to tell when it succeeds, nil for nobody;
-	// otherwise the error has it.
+	// stderr receives the messages of git if the command succeeds. It may be nil. If the
+	// command fails, the messages are part of the error.
 	stderr io.Writer
 }
 
@@ -122,7 +122,8 @@ func (c command) with(more ...config) command {
 	return c
 }
 
-// Error is a git command that failed.
+// Error is returned if a git command failed. Stderr holds the end of its messages,
+// without secrets.
 type Error struct {
 	Command string
 	Stderr  string
@@ -142,7 +143,7 @@ func (e *Error) Error() string {
 
 func (e *Error) Unwrap() error { return e.Err }
 
-// hint tells what may help.
+// hint returns advice for a known message, or "".
 func hint(stderr string) string {
 	for _, h := range []struct{ sign, advice string }{
 		{"could not read Username", "a private repository needs a token: --secret id=GIT_AUTH_TOKEN"},
@@ -160,13 +161,14 @@ func hint(stderr string) string {
 	return ""
 }
 
-// Bounds of what is kept of git's output.
+// Limits for the output of git that is kept, in bytes.
 const (
 	maxOutput = 16 << 20
 	maxStderr = 8 << 10
 )
 
-// run runs git and returns what it prints.
+// run runs git and returns its standard output. It returns an *Error if git fails or
+// prints more than maxOutput bytes. If ctx is cancelled, it returns the cause.
 func (c command) run(ctx context.Context, args ...string) ([]byte, error) {
 	cmd := exec.CommandContext(ctx, c.bin, args...)
 	cmd.Dir = c.dir
@@ -174,12 +176,13 @@ func (c command) run(ctx context.Context, args ...string) ([]byte, error) {
 	stdout := &capped{max: maxOutput}
 	stderr := &capped{max: maxStderr, tail: true}
 	cmd.Stdout, cmd.Stderr = stdout, stderr
-	// Git's helpers would outlive it: they are ended as a group.
+	// Git's helper processes could outlive it, so the whole process group is killed.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: unix.SIGTERM}
 	cmd.Cancel = func() error { return unix.Kill(-cmd.Process.Pid, unix.SIGTERM) }
 	cmd.WaitDelay = 5 * time.Second
 
-	// The signal of Pdeathsig comes when the thread ends that started it.
+	// The kernel sends the Pdeathsig signal when the thread ends that started the
+	// process.
 	runtime.LockOSThread()
 	err := cmd.Start()
 	if err == nil {
@@ -205,7 +208,7 @@ func (c command) run(ctx context.Context, args ...string) ([]byte, error) {
 	return stdout.Bytes(), nil
 }
 
-// line is run for commands that print one line.
+// line runs a command that prints one line, and returns that line.
 func (c command) line(ctx context.Context, args ...string) (string, error) {
 	out, err := c.run(ctx, args...)
 	return strings.TrimSpace(string(out)), err
@@ -218,7 +221,7 @@ func (c command) redact(text string) string {
 	return text
 }
 
-// environ is the whole environment of the command.
+// environ returns the complete environment of the command.
 func (c command) environ() []string {
 	env := []string{
 		"PATH=" + os.Getenv("PATH"),
@@ -257,7 +260,8 @@ func (c command) environ() []string {
 	return append(env, "GIT_CONFIG_COUNT="+strconv.Itoa(n))
 }
 
-// capped keeps the beginning, or the end, of what is written to it.
+// capped keeps the first max bytes that are written to it. If tail is set, it keeps the
+// last ones.
 type capped struct {
 	bytes.Buffer
 	max  int

@@ -9,34 +9,33 @@ import (
 	"github.com/shale-build/shale/builder/source/memo"
 )
 
-// Options describe Repositories.
+// Options are the options of Repositories.
 type Options struct {
-	// Dir is where bare repositories are kept between builds.
+	// Dir is the directory in which bare repositories are cached between builds.
 	Dir string
 	// WorkDir is an empty directory of this build.
 	WorkDir string
-	// Secret returns a secret by its ID and whether there is one; nil for
-	// no secrets.
+	// Secret returns a secret by its ID and reports whether it exists. It is nil if the
+	// build has no secrets.
 	Secret func(id string) ([]byte, bool, error)
-	// Agent serves the ssh agent with the ID on a socket at path until it is
-	// closed; nil for no agents.
+	// Agent serves the ssh agent id on a socket at path until the result is closed. It is
+	// nil if the build has no agents.
 	Agent func(ctx context.Context, id, path string) (io.Closer, error)
-	// KnownHosts are the files of the user's known_hosts(5).
+	// KnownHosts are the paths of the user's known_hosts(5) files.
 	KnownHosts []string
-	// Logger is told of what does no harm; nil for nobody.
+	// Logger reports harmless problems. It may be nil.
 	Logger *slog.Logger
 }
 
-// Repositories resolves and checks out for one build. It is safe for
-// concurrent use.
+// Repositories resolves and checks out commits for one build. It is safe for concurrent
+// use.
 type Repositories struct {
 	opts     Options
 	git      program
 	resolved memo.Memo[Commit]
 }
 
-// New makes Repositories. Whether there is a git program is looked up when it
-// is first needed.
+// New returns a Repositories. The git program is searched when it is first used.
 func New(opts Options) *Repositories {
 	if opts.Logger == nil {
 		opts.Logger = slog.New(slog.DiscardHandler)
@@ -44,7 +43,7 @@ func New(opts Options) *Repositories {
 	return &Repositories{opts: opts}
 }
 
-// local is git for work that asks nobody.
+// local returns a git command that uses no network.
 func (r *Repositories) local() (command, error) {
 	bin, err := r.git.find()
 	if err != nil {
@@ -56,8 +55,8 @@ func (r *Repositories) local() (command, error) {
 	}, nil
 }
 
-// remote is git with s.Remote as origin, and with what the remote wants to
-// see. The caller calls release.
+// remote returns a git command with s.Remote as the remote "origin", and with the
+// credentials for it. The caller must call release.
 func (r *Repositories) remote(ctx context.Context, s Spec) (c command, release func(), err error) {
 	c, err = r.local()
 	if err != nil {

@@ -8,15 +8,15 @@ import (
 	"strings"
 )
 
-// Commit is what a Spec's Ref meant when the remote was asked.
+// Commit is the result of resolving the Ref of a Spec.
 type Commit struct {
-	// Ref is the full name of the reference, "" for a commit that was given
-	// by its hash.
+	// Ref is the full name of the reference. It is "" if the commit was given by its
+	// hash.
 	Ref string
-	// Object is the hash of what the reference names: a commit, or the
-	// object of an annotated tag.
+	// Object is the hash of the object that the reference names: a commit or an annotated
+	// tag.
 	Object string
-	// Peeled is the commit that an annotated tag names, "" otherwise.
+	// Peeled is the commit of an annotated tag. It is "" if Object is a commit.
 	Peeled string
 }
 
@@ -25,8 +25,8 @@ var (
 	headHash      = regexp.MustCompile(`(?m)^([0-9a-f]+)\tHEAD$`)
 )
 
-// Resolve finds out which commit s means. The remote is asked once for each
-// reference, however often it is called.
+// Resolve returns the commit of s. The remote is asked only once for each reference. It
+// returns an error if the commit does not match s.Checksum.
 func (r *Repositories) Resolve(ctx context.Context, s Spec) (Commit, error) {
 	if isHash(s.Ref) {
 		if !strings.HasPrefix(s.Ref, s.Checksum) {
@@ -69,7 +69,7 @@ func checkSum(s Spec, c Commit) error {
 	return fmt.Errorf("expected checksum to match %s, got %s", s.Checksum, got)
 }
 
-// ask asks the remote.
+// ask asks the remote for s.Ref.
 func (r *Repositories) ask(ctx context.Context, s Spec) (Commit, error) {
 	g, release, err := r.remote(ctx, s)
 	if err != nil {
@@ -91,7 +91,7 @@ func (r *Repositories) ask(ctx context.Context, s Spec) (Commit, error) {
 	return c, nil
 }
 
-// head asks for the default branch.
+// head asks the remote for its default branch.
 func head(ctx context.Context, g command, s Spec) (Commit, error) {
 	out, err := g.run(ctx, "ls-remote", "--symref", "origin", "HEAD")
 	if err != nil {
@@ -105,8 +105,8 @@ func head(ctx context.Context, g command, s Spec) (Commit, error) {
 	return c, checkRef(c.Ref)
 }
 
-// match finds ref in the output of ls-remote. A full name comes first, then a
-// branch, then a tag.
+// match finds ref in the output of ls-remote. A full reference name takes precedence over
+// a branch, and a branch over a tag.
 func match(ref, list string) (Commit, bool) {
 	hashes := map[string]string{}
 	for line := range strings.SplitSeq(list, "\n") {
@@ -127,11 +127,11 @@ func match(ref, list string) (Commit, bool) {
 	return Commit{}, false
 }
 
-// Key identifies the files that Checkout makes of c.
+// Key returns an identifier of the files that Checkout writes for c.
 func Key(s Spec, c Commit) string {
 	at := c.Object
 	if c.Peeled != "" && !s.KeepGitDir {
-		at = c.Peeled // the same files by whichever name
+		at = c.Peeled // the files do not depend on the tag object
 	}
 	parts := []string{"git checkout 1", at, s.Subdir}
 	if s.KeepGitDir {

@@ -25,12 +25,12 @@ import (
 
 const token = "tok3n-of-the-test"
 
-// private is a site that wants a header, and looks at how git is called.
+// private is a site that requires a header. It also checks the command lines of git.
 type private struct {
 	*site
 	mu   sync.Mutex
-	seen []string // requests that had the header, by path
-	argv string   // command line that had the token in it
+	seen []string // paths of the requests with the header
+	argv string   // a command line that contained the token
 }
 
 func newPrivate(t *testing.T, want string) *private {
@@ -54,7 +54,7 @@ func newPrivate(t *testing.T, want string) *private {
 	return p
 }
 
-// withToken looks for the token in the arguments of all processes.
+// withToken searches for the token in the arguments of all processes.
 func withToken(t *testing.T) string {
 	t.Helper()
 	lines, err := filepath.Glob("/proc/[0-9]*/cmdline")
@@ -151,8 +151,8 @@ func TestToken(t *testing.T) {
 	}
 }
 
-// TestTokenStays lets the server redirect to another host, and has a submodule
-// on it.
+// TestTokenStays redirects to another host. The repository also has a submodule on that
+// host.
 func TestTokenStays(t *testing.T) {
 	t.Parallel()
 	p := newPrivate(t, "Bearer "+token)
@@ -185,7 +185,7 @@ func TestTokenStays(t *testing.T) {
 	}
 }
 
-// keyring is an agent with one key.
+// keyring returns an agent with one key.
 func keyring(t *testing.T) (agent.Agent, ssh.PublicKey) {
 	t.Helper()
 	public, private, err := ed25519.GenerateKey(rand.Reader)
@@ -203,7 +203,7 @@ func keyring(t *testing.T) (agent.Agent, ssh.PublicKey) {
 	return keys, pub
 }
 
-// listen serves keys at path, which may be longer than a socket's name.
+// listen serves keys at path, which may be too long for the address of a socket.
 func listen(keys agent.Agent, path string) (io.Closer, error) {
 	dir, err := os.Open(filepath.Dir(path))
 	if err != nil {
@@ -214,7 +214,7 @@ func listen(keys agent.Agent, path string) (io.Closer, error) {
 	if err != nil {
 		return nil, err
 	}
-	// By then the number may lead to the directory of another one.
+	// When the socket is closed, the number may belong to another directory.
 	l.(*net.UnixListener).SetUnlinkOnClose(false)
 	go func() {
 		for {

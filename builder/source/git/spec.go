@@ -12,37 +12,34 @@ import (
 	"github.com/moby/buildkit/util/gitutil"
 )
 
-// Spec says which files of which repository are wanted.
+// Spec names a repository and the files that are needed of it.
 type Spec struct {
 	// Remote is the address of the repository, without credentials.
 	Remote string
-	// Ref is a branch, a tag, a full reference name or a commit; "" is the
-	// remote's default branch.
+	// Ref is a branch, a tag, a full reference name or a commit. It is "" for the default
+	// branch of the remote.
 	Ref string
-	// Subdir is the directory whose content is wanted, clean and relative,
-	// "" for the root.
+	// Subdir is the directory whose content is needed, clean and relative. It is "" for
+	// the root of the repository.
 	Subdir string
-	// Checksum is the beginning of the hash that Ref must have, "" for any.
+	// Checksum is a prefix of the hash that Ref must have. It is "" for any hash.
 	Checksum string
-	// FetchByCommit takes Checksum for the commit without asking the remote
-	// what Ref is.
+	// FetchByCommit uses Checksum as the commit without asking the remote for Ref.
 	FetchByCommit bool
-	// KeepGitDir keeps the .git directory, if Subdir is "".
+	// KeepGitDir keeps the .git directory. It requires that Subdir is "".
 	KeepGitDir bool
 	// SkipSubmodules leaves the directories of submodules empty.
 	SkipSubmodules bool
-	// CommitTimes gives all files the time of the commit.
+	// CommitTimes sets the modification time of all files to the time of the commit.
 	CommitTimes bool
-	// HeaderSecret and TokenSecret are the IDs of secrets that a server may
-	// want, "" for none.
+	// HeaderSecret and TokenSecret are the IDs of secrets for the server, or "".
 	HeaderSecret, TokenSecret string
-	// Agent is the ID of the ssh agent to use, "" for none.
+	// Agent is the ID of the ssh agent, or "" for none.
 	Agent string
-	// KnownHosts are lines of known_hosts(5) that were found out for this
-	// repository.
+	// KnownHosts are known_hosts(5) lines that were scanned for this repository.
 	KnownHosts string
 
-	// user are the credentials of the address.
+	// user holds the credentials of the address.
 	user *url.Userinfo
 	// scheme and host are those of Remote.
 	scheme, host string
@@ -53,7 +50,8 @@ var schemes = map[string]bool{"http": true, "https": true, "ssh": true, "git": t
 
 var hexDigits = regexp.MustCompile(`^[a-fA-F0-9]+$`)
 
-// ParseSource reads a source operation of the front end.
+// ParseSource parses a source operation of the front end. It returns an error for unknown
+// attributes and for values that git could mistake for options.
 func ParseSource(op *pb.SourceOp) (Spec, error) {
 	id, err := parseURL(strings.TrimPrefix(op.GetIdentifier(), "git://"))
 	if err != nil {
@@ -87,7 +85,7 @@ func ParseSource(op *pb.SourceOp) (Spec, error) {
 		case pb.AttrGitFetchByCommit:
 			s.FetchByCommit = value == "true"
 		case pb.AttrGitAdvice:
-			// Whether git's hints are printed: they are not.
+			// It controls whether git prints its hints. They are never printed.
 		default:
 			err = errors.New("unknown attribute")
 		}
@@ -111,8 +109,8 @@ func commitTimes(value string) (bool, error) {
 	return false, fmt.Errorf("%q is neither checkout nor commit", value)
 }
 
-// parseURL reads an address; without a transport it is taken for https, as
-// the front end does.
+// parseURL parses an address. An address without a transport is used with https, as in
+// the front end.
 func parseURL(s string) (*gitutil.GitURL, error) {
 	if !gitutil.IsGitTransport(s) {
 		if strings.Contains(s, "://") {
@@ -122,13 +120,13 @@ func parseURL(s string) (*gitutil.GitURL, error) {
 	}
 	u, err := gitutil.ParseURL(s)
 	if err != nil {
-		return nil, errors.New("the address of the git repository is malformed") // the error would quote credentials
+		return nil, errors.New("the address of the git repository is malformed") // gitutil's error would contain credentials
 	}
 	return u, nil
 }
 
-// setRemote takes the credentials out of the address: git would show them to
-// whoever lists processes, and keep them in .git/config.
+// setRemote removes the credentials from the address. Otherwise git would show them in
+// the list of processes and store them in .git/config.
 func (s *Spec) setRemote(u *gitutil.GitURL) error {
 	s.scheme, s.host = strings.ToLower(u.Scheme), u.Host
 	if !schemes[s.scheme] {
@@ -138,7 +136,7 @@ func (s *Spec) setRemote(u *gitutil.GitURL) error {
 		return fmt.Errorf("git repository on the host %q", u.Host)
 	}
 	if s.scheme == "ssh" && !strings.Contains(u.Remote, "://") {
-		s.Remote = u.Remote // user@host:path; there is no place for a password
+		s.Remote = u.Remote // user@host:path; this form cannot have a password
 		return nil
 	}
 	at := url.URL{Scheme: s.scheme, Host: u.Host, Path: u.Path}
@@ -155,7 +153,7 @@ func (s *Spec) setRemote(u *gitutil.GitURL) error {
 func (s *Spec) check() error {
 	s.Subdir = strings.TrimPrefix(path.Clean("/"+s.Subdir), "/")
 	if s.Subdir != "" {
-		// There would be nothing that it belongs to. (BuildKit agrees.)
+		// A part of the checkout has no .git directory. BuildKit does the same.
 		s.KeepGitDir = false
 	}
 	if err := checkRef(s.Ref); err != nil {
@@ -175,7 +173,7 @@ func (s *Spec) check() error {
 	return nil
 }
 
-// checkRef refuses what git could take for an option or for more than one
+// checkRef rejects names that git could mistake for an option or for more than one
 // reference.
 func checkRef(ref string) error {
 	if strings.HasPrefix(ref, "-") || strings.ContainsAny(ref, " ~^:?*[\\\x7f") || strings.Contains(ref, "..") ||
@@ -185,9 +183,8 @@ func checkRef(ref string) error {
 	return nil
 }
 
-// isHash tells whether s is a whole object name of a SHA-1 or SHA-256
-// repository.
+// isHash reports whether s is a complete object name of a SHA-1 or SHA-256 repository.
 func isHash(s string) bool { return gitutil.IsCommitSHA(s) }
 
-// shown is the address for messages.
+// shown returns the address for messages.
 func (s *Spec) shown() string { return s.Remote }

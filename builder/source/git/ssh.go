@@ -14,10 +14,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// withSSH lets git use ssh with the one agent and with known hosts only.
+// withSSH makes git use ssh with only the given agent and known hosts.
 //
-// Files and the agent's socket are named by descriptors of this process: there
-// is nothing to leave behind, to quote, or to be too long for a socket.
+// Files and the agent's socket are passed as /proc/PID/fd paths of this process. So no
+// file is left after a crash, no path needs quoting, and the path of the socket is never
+// too long.
 func (r *Repositories) withSSH(ctx context.Context, c command, s Spec) (_ command, release func(), err error) {
 	var open []io.Closer
 	closeAll := func() {
@@ -61,8 +62,8 @@ func (r *Repositories) withSSH(ctx context.Context, c command, s Spec) (_ comman
 	return c, closeAll, nil
 }
 
-// sshCommand reads no configuration, asks nobody, and offers no key but the
-// agent's.
+// sshCommand returns an ssh command that reads no configuration, asks no questions, and
+// offers only the keys of the agent.
 func sshCommand(knownHosts []string) string {
 	if len(knownHosts) == 0 {
 		knownHosts = []string{"/dev/null"}
@@ -78,7 +79,7 @@ func sshCommand(knownHosts []string) string {
 
 const socketName = "agent"
 
-// listen serves an agent in a directory of its own.
+// listen serves an agent on a socket in a new directory.
 func (r *Repositories) listen(ctx context.Context, id string) (socket io.Closer, dir *os.File, err error) {
 	if r.opts.Agent == nil {
 		return nil, nil, fmt.Errorf("no SSH key %q forwarded from the client: give one with --ssh %s", id, id)
@@ -96,7 +97,7 @@ func (r *Repositories) listen(ctx context.Context, id string) (socket io.Closer,
 	return socket, dir, nil
 }
 
-// ofProcess names a file of ours for our children.
+// ofProcess returns the path of an open file for child processes.
 func ofProcess(f *os.File) string {
 	return fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), f.Fd())
 }
@@ -113,8 +114,8 @@ func memory(content string) (*os.File, error) {
 	return f, nil
 }
 
-// isKnown tells whether a file of known hosts has a key of the host. What the
-// user has once accepted counts then, not what a scan has just found.
+// isKnown reports whether a known_hosts file has a key of the host. In that case the key
+// that the user accepted counts, not a scanned key.
 func isKnown(host, file string) bool {
 	if name, port, err := net.SplitHostPort(host); err == nil {
 		host = name

@@ -10,8 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// setTimes gives all below dir, and dir, the time at. Directories come after
-// what is in them.
+// setTimes sets the times of dir and all files below it. A directory is set after its
+// entries.
 func setTimes(dir string, at time.Time) error {
 	var paths []string
 	err := filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {

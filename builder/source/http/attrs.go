@@ -9,8 +9,8 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// ParseAttrs reads the attributes of a source operation. One that is not known
-// is an error, lest a build ignore what it was asked for.
+// ParseAttrs parses the attributes of a source operation. It returns an error for an
+// unknown attribute, so that no option is ignored.
 func ParseAttrs(attrs map[string]string) (Options, error) {
 	var o Options
 	for key, value := range attrs {
@@ -43,7 +43,7 @@ func ParseAttrs(attrs map[string]string) (Options, error) {
 	return o, nil
 }
 
-// number parses a number in the base its prefix tells.
+// number parses a number. Its prefix selects the base.
 func number(s string, limit uint64) (*uint32, error) {
 	n, err := strconv.ParseUint(s, 0, 32)
 	if err != nil {

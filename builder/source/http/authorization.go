@@ -8,14 +8,16 @@ import (
 	"strings"
 )
 
-// The IDs of secrets begin so; the host's name follows.
+// Prefixes of secret IDs. The host name follows.
 const (
 	headerSecret = "HTTP_AUTH_HEADER_" //nolint:gosec // the name of one
 	tokenSecret  = "HTTP_AUTH_TOKEN_"  //nolint:gosec // the name of one
 )
 
-// Authorize adds the Authorization header for the URL, if secret knows one: the
-// secret o.AuthSecret, or else that of the host, a whole header or a token.
+// Authorize sets the Authorization header for rawURL if a secret is available. If
+// o.AuthSecret is set, that secret must exist, and it is the whole header. Otherwise a
+// token or a whole header for the host is used. secret returns a secret by its ID and
+// reports whether it exists.
 func (o *Options) Authorize(rawURL string, secret func(id string) ([]byte, bool, error)) error {
 	u, err := url.Parse(rawURL)
 	if err != nil || secret == nil {

@@ -18,15 +18,15 @@ import (
 	"github.com/shale-build/shale/internal/stall"
 )
 
-// bounds are looked at after a download.
+// bounds are the limits of the cache. They are applied after a download.
 var bounds = shelf.Policy{KeepEntries: 256, KeepBytes: 4 << 30}
 
-// recordName is the file beside a download that describes it.
+// recordName is the name of the file that describes a download.
 const recordName = "record"
 
-// Cache keeps downloads between builds. What is in it is used again when the
-// host says that it is still the same, or when its checksum is the one asked
-// for. A file in use is neither replaced nor removed.
+// Cache keeps downloads between builds. A download is used again if the host reports that
+// it has not changed, or if it has the requested checksum. A file in use is neither
+// replaced nor removed.
 type Cache struct {
 	dir string
 
@@ -34,23 +34,24 @@ type Cache struct {
 	held []*shelf.Entry
 }
 
-// OpenCache keeps downloads below dir.
+// OpenCache returns a cache that keeps downloads below dir.
 func OpenCache(dir string) *Cache { return &Cache{dir: dir} }
 
-// Download is a file in the cache. It stays until the cache is closed.
+// Download is a file in the cache. It exists until the cache is closed.
 type Download struct {
-	// Dir holds the file, called Name, and nothing else.
+	// Dir contains only the file Name.
 	Dir, Name string
 	Meta
 }
 
-// record describes an entry, in a file beside it.
+// record describes an entry. It is stored in a file of the entry.
 type record struct {
 	Dir, Name string
 	Meta      Meta
 }
 
-// Get returns the file behind rawURL, downloading it when it must.
+// Get returns the file of rawURL. It downloads the file if the cache does not have the
+// current version. The file is kept until Close.
 func (c *Cache) Get(ctx context.Context, rawURL string, opts Options) (Download, error) {
 	base, err := c.hold(ctx, entryName(rawURL, opts))
 	if err != nil {
@@ -80,7 +81,7 @@ func (c *Cache) Get(ctx context.Context, rawURL string, opts Options) (Download,
 	return d, err
 }
 
-// entryName is another for everything that makes the file another.
+// entryName returns a name that depends on all inputs that can change the file.
 func entryName(rawURL string, opts Options) string {
 	id := func(n *uint32) string {
 		if n == nil {
@@ -95,8 +96,8 @@ func entryName(rawURL string, opts Options) string {
 	return digest.FromString(strings.Join(parts, "\x00")).Encoded()[:32]
 }
 
-// hold keeps others from removing the entry, and removes what killed downloads
-// and earlier versions left in it.
+// hold locks the entry so that it is not removed. If no other process uses the entry,
+// hold removes old versions and the files of killed downloads.
 func (c *Cache) hold(ctx context.Context, name string) (string, error) {
 	e, err := shelf.Shelf(c.dir).Take(ctx, name, shelf.Shared)
 	if err != nil {
@@ -114,7 +115,7 @@ func (c *Cache) hold(ctx context.Context, name string) (string, error) {
 	return e.Dir, nil
 }
 
-// Close lets go of the downloads.
+// Close releases the downloads. They may then be removed from the cache.
 func (c *Cache) Close() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -140,8 +141,9 @@ func (r record) download(base string) Download {
 	return Download{Dir: filepath.Join(base, r.Dir), Name: r.Name, Meta: r.Meta}
 }
 
-// unchanged asks by HEAD whether the ETag still holds: there are servers that
-// send one and do not know If-None-Match. It reports false when in doubt.
+// unchanged sends a HEAD request and reports whether the ETag is still the same. Some
+// servers send an ETag but do not support If-None-Match. It returns false if the answer
+// is not clear.
 func unchanged(ctx context.Context, rawURL string, opts Options) (bool, error) {
 	u, err := url.Parse(rawURL)
 	if err != nil || opts.ETag == "" {
@@ -160,10 +162,11 @@ func unchanged(ctx context.Context, rawURL string, opts Options) (bool, error) {
 	return strong(resp.Header.Get("ETag")) == strong(opts.ETag), nil
 }
 
-// strong compares ETags as BuildKit does: a weak one will do.
+// strong returns an ETag without the mark of a weak ETag. BuildKit also accepts weak
+// ETags.
 func strong(etag string) string { return strings.TrimPrefix(etag, "W/") }
 
-// fetch downloads into a new directory and makes it the entry's.
+// fetch downloads to a new directory and records it as the current version of the entry.
 func (c *Cache) fetch(ctx context.Context, rawURL string, opts Options, base string) (_ Download, err error) {
 	dir, err := os.MkdirTemp(base, "file-")
 	if err != nil {

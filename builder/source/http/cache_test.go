@@ -17,14 +17,14 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// host is a server whose one file changes.
+// host is a server with one file that can change.
 type host struct {
 	mu       sync.Mutex
 	content  string
 	etag     string
 	modified time.Time
 	noHead   bool
-	blind    bool // knows no If-None-Match
+	blind    bool // ignores If-None-Match
 	asked    []string
 }
 
@@ -126,8 +126,8 @@ func TestCache(t *testing.T) {
 	}
 }
 
-// TestCacheLeftovers removes what a killed download left and versions that are
-// no longer current, but not while another build uses them.
+// TestCacheLeftovers checks that old versions and the files of killed downloads are
+// removed, but not while another build uses them.
 func TestCacheLeftovers(t *testing.T) {
 	t.Parallel()
 	h := &host{content: "one", etag: `"1"`}
@@ -166,7 +166,7 @@ func TestCacheLeftovers(t *testing.T) {
 	}
 }
 
-// TestCacheDamage downloads again what is no longer what it was.
+// TestCacheDamage checks that a damaged file is downloaded again.
 func TestCacheDamage(t *testing.T) {
 	t.Parallel()
 	h := &host{content: "content", etag: `"1"`}
@@ -231,8 +231,8 @@ func TestAuthorize(t *testing.T) {
 	}
 }
 
-// TestEncoding unpacks what was compressed for the way, and leaves alone what is
-// an archive.
+// TestEncoding checks that a compressed transfer is decompressed, and that an archive is
+// not.
 func TestEncoding(t *testing.T) {
 	t.Parallel()
 	var packed bytes.Buffer
@@ -257,7 +257,7 @@ func TestEncoding(t *testing.T) {
 	}
 }
 
-// TestEntryName tells what makes a download another one.
+// TestEntryName checks which options change the name of an entry.
 func TestEntryName(t *testing.T) {
 	t.Parallel()
 	perm, id := uint32(0o644), uint32(0)

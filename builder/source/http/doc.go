@@ -1,9 +1,8 @@
-// Package http downloads single files: ADD of a URL and remote contexts.
+// Package http downloads single files, for ADD of a URL and for remote contexts.
 //
-// A download is a request, with a limit on redirects and sizes and without
-// handing credentials on to another host, that ends as a file with the mode,
-// owner and time the build asks for. A URL may also be spooled, which stands
-// for a file that is already here, such as an archive read from standard input.
-// What the file is used for, and whether the host may be asked at all, is left
-// to the caller and its transport.
+// Redirects and sizes are limited, and credentials are not sent to another host. The
+// result of a download is a file with the requested mode, owner and time. A URL may also
+// be spooled: it then stands for a local file, for example an archive that was read from
+// standard input. The caller decides about the use of the file. The transport that the
+// caller provides decides which hosts may be asked.
 package http

@@ -19,63 +19,65 @@ import (
 	"github.com/shale-build/shale/internal/stall"
 )
 
-// Options describe a download. The zero value is a plain one.
+// Options are the options of a download. The zero value is valid.
 type Options struct {
-	// Checksum must be the digest of the content, "" for any.
+	// Checksum is the digest that the content must have. It is "" for any content.
 	Checksum digest.Digest
-	// Filename is the name of the file, "" to take it from the URL.
+	// Filename is the name of the file. If it is "", the name comes from the URL.
 	Filename string
-	// Perm is the mode, nil for 0600.
+	// Perm is the mode. If it is nil, the mode is 0600.
 	Perm *uint32
-	// UID and GID own the file, nil for the caller's.
+	// UID and GID are the owner of the file. A nil id is that of the current user.
 	UID, GID *uint32
-	// Header is sent to the host of the URL, but not to another host that
-	// it redirects to.
+	// Header is sent to the host of the URL. It is not sent to another host after a
+	// redirect.
 	Header http.Header
-	// ETag is that of an earlier download, Since the time it bore; when they
-	// still hold the result is ErrNotModified.
+	// ETag is the ETag of an earlier download, and Since is its modification time. If the
+	// file has not changed since, the result is ErrNotModified.
 	ETag  string
 	Since time.Time
-	// AuthSecret is the ID of the secret to authorize with, "" to choose by
-	// the host.
+	// AuthSecret is the ID of the secret for authorization. If it is "", the secret is
+	// selected by the host.
 	AuthSecret string
-	// MaxSize bounds the content in bytes, 0 is no bound.
+	// MaxSize is the maximum size of the content in bytes. If it is 0, there is no limit.
 	MaxSize int64
-	// Transport carries the requests, nil for one with the system's proxies.
+	// Transport sends the requests. If it is nil, http.DefaultTransport with the system's
+	// proxies is used.
 	Transport http.RoundTripper
-	// Spooled are URLs that stand for files already here, by path.
+	// Spooled maps URLs to local files with their content.
 	Spooled map[string]string
 }
 
-// Meta describes what was downloaded.
+// Meta describes a downloaded file.
 type Meta struct {
 	Digest digest.Digest
-	// LastModified is the Unix epoch when the host does not say, and Dated is
-	// false then.
+	// LastModified is the time that the host sent. If the host did not send one, it is
+	// the Unix epoch, and Dated is false.
 	LastModified time.Time
 	Dated        bool
-	// Steady tells that LastModified was old enough when it was asked for
-	// that another content would have another time.
+	// Steady reports whether LastModified was at least one minute old at the time of the
+	// answer. Only then does every later change of the content get another time.
 	Steady bool
 	ETag   string
 	Size   int64
 }
 
 var (
-	// ErrNotModified tells that Options.ETag still holds.
+	// ErrNotModified is returned if the file has not changed since Options.ETag or
+	// Options.Since.
 	ErrNotModified = errors.New("not modified")
-	// ErrTooLarge tells that the content exceeds Options.MaxSize.
+	// ErrTooLarge is returned if the content exceeds Options.MaxSize.
 	ErrTooLarge = errors.New("content too large")
 )
 
-// StatusError is an answer that is not a success.
+// StatusError is returned if the status code of the answer is not 2xx.
 type StatusError struct{ Code int }
 
 func (e *StatusError) Error() string {
 	return fmt.Sprintf("invalid response status %d", e.Code)
 }
 
-// ChecksumError tells that the content is not what was asked for.
+// ChecksumError is returned if the content does not have the requested digest.
 type ChecksumError struct{ Got, Want digest.Digest }
 
 func (e *ChecksumError) Error() string {
@@ -84,19 +86,20 @@ func (e *ChecksumError) Error() string {
 
 const (
 	maxRedirects = 10
-	// unnamed is the file's name when neither the build nor the URL has one.
+	// unnamed is the file's name if neither the options nor the URL have one.
 	unnamed = "download"
 )
 
-// Fetch downloads rawURL to a file in dir and returns its path. On an error
-// there is no file.
+// Fetch downloads rawURL to a file in dir and returns its path. If it returns an error,
+// no file is left in dir. The errors are ErrNotModified, ErrTooLarge, *StatusError,
+// *ChecksumError, or errors of the transport and the file system.
 func Fetch(ctx context.Context, rawURL string, opts Options, dir string) (string, Meta, error) {
 	if file, ok := opts.Spooled[rawURL]; ok {
 		return fetchSpooled(file, rawURL, opts, dir)
 	}
 	u, err := url.Parse(rawURL)
 	if err != nil {
-		return "", Meta{}, errors.New("parse URL: malformed") // the error would quote credentials
+		return "", Meta{}, errors.New("parse URL: malformed") // url.Parse's error would contain credentials
 	}
 	file, meta, err := fetch(ctx, u, opts, dir)
 	if err != nil {
@@ -129,13 +132,13 @@ func fetch(ctx context.Context, u *url.URL, opts Options, dir string) (_ string,
 	return file, meta, err
 }
 
-// steady tells that a time is a strong validator (RFC 9110, 8.8.2.2).
+// steady reports whether a modification time is a strong validator (RFC 9110, 8.8.2.2).
 func steady(modified time.Time, date string) bool {
 	now, err := http.ParseTime(date)
 	return err == nil && now.Sub(modified) >= time.Minute
 }
 
-// fetchSpooled copies a file that is already here.
+// fetchSpooled copies a local file instead of downloading it.
 func fetchSpooled(file, rawURL string, opts Options, dir string) (_ string, _ Meta, err error) {
 	name := "context"
 	if opts.Filename != "" || !strings.HasSuffix(rawURL, "/") {
@@ -156,7 +159,7 @@ func fetchSpooled(file, rawURL string, opts Options, dir string) (_ string, _ Me
 	return out, meta, nil
 }
 
-// request sends a request and checks the answer.
+// request sends a request and checks the status of the answer.
 func request(ctx context.Context, method string, u *url.URL, opts Options) (*http.Response, error) {
 	if u.Scheme != "http" && u.Scheme != "https" {
 		return nil, fmt.Errorf("unsupported scheme %q", u.Scheme)
@@ -171,8 +174,8 @@ func request(ctx context.Context, method string, u *url.URL, opts Options) (*htt
 	if req.Header.Get("User-Agent") == "" {
 		req.Header.Set("User-Agent", "shale")
 	}
-	// What a server compresses for the way alone is unpacked by the
-	// transport, which asks for it, but not in a HEAD; the ETag may differ.
+	// For other methods the transport requests compression itself and decompresses the
+	// answer. A HEAD request must ask for it too, because the ETag may depend on it.
 	if method == http.MethodHead {
 		req.Header.Set("Accept-Encoding", "gzip")
 	}
@@ -199,8 +202,9 @@ func request(ctx context.Context, method string, u *url.URL, opts Options) (*htt
 	return resp, nil
 }
 
-// redirects follows a few redirects. What was meant for the first host's eyes
-// is not shown to another one, nor sent in the clear after TLS.
+// redirects returns a function that follows at most maxRedirects redirects. Headers for
+// the first host are not sent to another host or with another scheme, for example over
+// http after https.
 func redirects(first *url.URL, secret http.Header) func(*http.Request, []*http.Request) error {
 	return func(req *http.Request, via []*http.Request) error {
 		if len(via) > maxRedirects {
@@ -222,7 +226,7 @@ func redirects(first *url.URL, secret http.Header) func(*http.Request, []*http.R
 	}
 }
 
-// withoutURL takes the URL, which may hold credentials, out of an error.
+// withoutURL removes the URL from an error, because it may contain credentials.
 func withoutURL(err error) error {
 	if e, ok := errors.AsType[*url.Error](err); ok {
 		return e.Err
@@ -230,7 +234,7 @@ func withoutURL(err error) error {
 	return err
 }
 
-// save writes r to dir/name and completes meta.
+// save writes r to dir/name and sets the size and the digest in meta.
 func save(r io.Reader, name string, opts Options, dir string, meta *Meta) (_ string, err error) {
 	algorithm := digest.Canonical
 	if opts.Checksum != "" {
@@ -278,7 +282,8 @@ func copyLimited(w io.Writer, r io.Reader, limit int64) (int64, error) {
 	return n, err
 }
 
-// finish sets owner, mode and time, in the order in which they last.
+// finish sets the owner, then the mode and then the time. Each step would change the ones
+// after it.
 func finish(f *os.File, opts Options, mtime time.Time) error {
 	if opts.UID != nil || opts.GID != nil {
 		if err := f.Chown(idOr(opts.UID), idOr(opts.GID)); err != nil {
@@ -302,8 +307,8 @@ func idOr(id *uint32) int {
 	return int(*id)
 }
 
-// fileName returns the name to save under: what the build asks for, which must
-// be a name and not a path, or the last component of the URL's path.
+// fileName returns the name of the file: asked, which must be a name and not a path, or
+// the last component of the URL's path.
 func fileName(asked string, u *url.URL) (string, error) {
 	if asked != "" {
 		if !isName(asked) {
@@ -314,7 +319,7 @@ func fileName(asked string, u *url.URL) (string, error) {
 	if strings.HasSuffix(u.Path, "/") {
 		return unnamed, nil
 	}
-	// The path is decoded: %2f is a slash here, and all before it goes.
+	// u.Path is decoded, so %2f is a slash here, and the part before it is dropped.
 	if name := path.Base(u.Path); isName(name) {
 		return name, nil
 	}

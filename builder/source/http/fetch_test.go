@@ -115,7 +115,7 @@ func TestRefused(t *testing.T) {
 	}
 }
 
-// TestCredentials redirects to another host, and back.
+// TestCredentials redirects to another host and back.
 func TestCredentials(t *testing.T) {
 	var atOther, back http.Header
 	var first *httptest.Server

@@ -7,9 +7,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Describe calls visit for every entry that an operation with this selection
-// would read, with the entry's path in the tree and a digest of what Digest
-// takes of it. Digest has been asked for the same selection before.
+// Describe calls visit for every entry that an operation with the selection sel reads.
+// sum is a digest of the same data that Digest uses. Digest must have been called with
+// the same selection before, because it computes the digests of the files.
 func (t *Tree) Describe(ctx context.Context, sel Selection, visit func(path string, sum []byte)) error {
 	picks, err := t.Pick(ctx, sel)
 	if err != nil {

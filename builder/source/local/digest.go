@@ -16,17 +16,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// digestVersion is part of every digest; it changes with what is hashed.
+// digestVersion is part of every digest. It must be changed if other data is hashed.
 const digestVersion = "shale tree digest 2"
 
-// sums are the hashes of a regular file: of its content and of its attributes,
-// the latter zero when it has none.
+// sums are the hashes of a regular file: of its content and of its xattrs. The second
+// hash is zero if the file has no xattrs.
 type sums struct{ content, xattrs [sha256.Size]byte }
 
-// Digest hashes what an operation with this selection would read: for every
-// picked entry its name, type, mode, owner, link target, device number,
-// attributes and content, and which entries are links of one another; not
-// times. All fields are framed by their lengths.
+// Digest returns a digest of all data that an operation with the selection sel reads. For
+// every picked entry this is its name, type, mode, owner, link target, device number,
+// xattrs and content, and which entries are hard links of each other. Times are not
+// included. Fields of variable length are preceded by their lengths.
 func (t *Tree) Digest(ctx context.Context, sel Selection) (digest.Digest, error) {
 	picks, err := t.Pick(ctx, sel)
 	if err != nil {
@@ -42,13 +42,13 @@ func (t *Tree) Digest(ctx context.Context, sel Selection) (digest.Digest, error)
 	return digest.NewDigest(digest.SHA256, f.h), nil
 }
 
-// inode identifies a file across its hard links.
+// inode identifies a file with several names.
 type inode struct{ dev, ino uint64 }
 
-// treeDigest hashes picks, each with all below it.
+// treeDigest hashes picks, each with all entries below it.
 type treeDigest struct {
 	*framer
-	links map[inode]string // of the pick that is being hashed
+	links map[inode]string // of the current pick
 }
 
 func (d *treeDigest) add(s scanned) error {
@@ -98,8 +98,8 @@ func (d *treeDigest) file(p *Pick) {
 	d.bytes(s.xattrs[:])
 }
 
-// remembered looks the entry up in the index, which knows contents but no
-// attributes.
+// remembered looks for the entry in the index. If KeepOwners is set, the index is not
+// used, because it contains no xattrs.
 func (t *Tree) remembered(e *Entry) bool {
 	if t.opts.Index == nil || t.opts.KeepOwners {
 		return false
@@ -113,8 +113,8 @@ func (t *Tree) remembered(e *Entry) bool {
 
 var buffers = sync.Pool{New: func() any { b := make([]byte, 256<<10); return &b }}
 
-// hash reads the file. A file that changes meanwhile marks the tree as changed
-// and is not remembered.
+// hash reads and hashes the file. If the file changes meanwhile, the tree is marked as
+// changed and the hash is not stored in the index.
 func (e *Entry) hash(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -147,10 +147,10 @@ func (e *Entry) hash(ctx context.Context) error {
 	return nil
 }
 
-// hashContent reads size bytes, or what there is of them. It reads in pieces so
-// that a large file can be cancelled. Whoever calls it compares the size
-// afterwards, so there is no need to see the end of the file; but some file
-// systems say 0 of what they make up when it is read.
+// hashContent hashes size bytes, or fewer if the file is shorter. It reads in pieces, so
+// that a large file can be cancelled. It does not read to EOF, because the caller
+// compares the size afterwards. But some file systems report the size 0 for files with
+// generated content. In that case it reads to EOF.
 func hashContent(ctx context.Context, h hash.Hash, fd int, size int64) error {
 	buf, ok := buffers.Get().(*[]byte)
 	if !ok {
@@ -180,7 +180,7 @@ func hashContent(ctx context.Context, h hash.Hash, fd int, size int64) error {
 	return nil
 }
 
-// hashXattrs returns zero for no attributes.
+// hashXattrs returns the hash of attrs, or zero if there are none.
 func hashXattrs(attrs []Xattr) (sum [sha256.Size]byte) {
 	if len(attrs) == 0 {
 		return sum
@@ -194,7 +194,8 @@ func hashXattrs(attrs []Xattr) (sum [sha256.Size]byte) {
 	return sum
 }
 
-// framer hashes fields so that their borders count.
+// framer hashes fields with their lengths, so that the borders between fields are part of
+// the hash.
 type framer struct{ h hash.Hash }
 
 func (f *framer) number(n uint64) {

@@ -14,27 +14,28 @@ import (
 	"github.com/shale-build/shale/builder/source/local/beneath"
 )
 
-// Entry is a file of a Tree as its directory's listing showed it.
+// Entry is a file of a Tree, with its metadata from the time when its directory was
+// listed.
 type Entry struct {
 	tree   *Tree
 	parent *Entry
 	name   string
 	st     unix.Stat_t
 	link   string
-	dir    *directory // of a directory
-	// kept tells that the listing the entry is in stays in memory.
+	dir    *directory // for directories
+	// kept reports whether the listing with this entry stays in memory.
 	kept bool
 
-	sum atomic.Pointer[sums] // of a regular file, once hashed
+	sum atomic.Pointer[sums] // for regular files, after they are hashed
 }
 
-// Name returns the last component of the entry's path, "." for the root.
+// Name returns the last component of the entry's path. It is "." for the root.
 func (e *Entry) Name() string { return e.name }
 
 // Path returns the entry's absolute path inside the tree.
 func (e *Entry) Path() string { return path.Join("/", e.rel()) }
 
-// rel is the clean path below the root, "." for the root.
+// rel returns the clean path below the root. It is "." for the root.
 func (e *Entry) rel() string {
 	if e.parent == nil || e.parent.parent == nil {
 		return e.name
@@ -45,23 +46,23 @@ func (e *Entry) rel() string {
 // IsDir reports whether the entry is a directory.
 func (e *Entry) IsDir() bool { return e.kind() == unix.S_IFDIR }
 
-// Stat returns what the kernel told about the entry, owner and root mode
-// replaced as the tree's options ask.
+// Stat returns the entry's metadata from the kernel. The options of the tree may replace
+// the owner, and the mode of the root.
 func (e *Entry) Stat() unix.Stat_t { return e.st }
 
 // Link returns the target of a symbolic link.
 func (e *Entry) Link() string { return e.link }
 
-// Mode returns type and permissions the way package os has them.
+// Mode returns the type and the permissions in the format of package os.
 func (e *Entry) Mode() fs.FileMode { return fileMode(e.st.Mode) }
 
-// ModTime returns the time of the last change of content.
+// ModTime returns the modification time.
 func (e *Entry) ModTime() time.Time { return time.Unix(e.st.Mtim.Unix()) }
 
 func (e *Entry) kind() uint32 { return e.st.Mode & unix.S_IFMT }
 
-// Open opens a regular file for reading. When it is no longer the file that
-// the listing showed the tree is marked as changed.
+// Open opens a regular file for reading. If the file differs from the listing, the tree
+// is marked as changed. Open returns beneath.ErrNotRegular for other types of files.
 func (e *Entry) Open() (*os.File, error) {
 	fd, err := e.OpenFD()
 	if err != nil {
@@ -70,7 +71,7 @@ func (e *Entry) Open() (*os.File, error) {
 	return os.NewFile(uintptr(fd), e.Path()), nil
 }
 
-// OpenFD is Open for callers that want the descriptor, which they close.
+// OpenFD is like Open but returns a file descriptor. The caller must close it.
 func (e *Entry) OpenFD() (int, error) {
 	if e.kind() != unix.S_IFREG {
 		return -1, fmt.Errorf("open %s: %w", e.Path(), beneath.ErrNotRegular)
@@ -92,8 +93,8 @@ func (e *Entry) OpenFD() (int, error) {
 	return fd, nil
 }
 
-// Recheck marks the tree as changed when the file that Open or OpenFD opened as
-// fd has changed since. Who copies a file asks after reading it.
+// Recheck marks the tree as changed if the open file fd of this entry has changed. It
+// must be called after a copy of the file is complete.
 func (e *Entry) Recheck(fd int) error {
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
@@ -103,7 +104,7 @@ func (e *Entry) Recheck(fd int) error {
 	return nil
 }
 
-// compare marks the tree as changed when st is not what the listing showed.
+// compare marks the tree as changed if st differs from the listing.
 func (e *Entry) compare(st *unix.Stat_t) {
 	if !e.same(st) {
 		e.tree.setChanged(e.Path())
@@ -115,9 +116,9 @@ func (e *Entry) same(st *unix.Stat_t) bool {
 		st.Mtim == e.st.Mtim && st.Ctim == e.st.Ctim
 }
 
-// Xattrs returns the attributes that copies of e, open as fd, keep. Files of
-// somebody's machine have none: what a browser or a desktop noted about them
-// belongs into no image.
+// Xattrs returns the xattrs of e that copies keep. fd must be the open file e. It returns
+// nil if KeepOwners is not set: the files of a user may have xattrs of a browser or a
+// desktop, which must not become part of an image.
 func (e *Entry) Xattrs(fd int) ([]Xattr, error) {
 	if !e.tree.opts.KeepOwners {
 		return nil, nil
@@ -125,7 +126,7 @@ func (e *Entry) Xattrs(fd int) ([]Xattr, error) {
 	return readXattrs(fd)
 }
 
-// read fills in what the entry called name in the directory dir is.
+// read reads the metadata of the entry name in the directory dir.
 func (e *Entry) read(dir int, name string) error {
 	if err := unix.Fstatat(dir, name, &e.st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
 		return &os.PathError{Op: "stat", Path: e.Path(), Err: err}
@@ -161,7 +162,7 @@ func (e *Entry) setOwner(dir int, name string) error {
 	return nil
 }
 
-// stat converts the entry for fsutil.
+// stat converts the entry to the type of fsutil.
 func (e *Entry) stat() *types.Stat {
 	st := &types.Stat{
 		Path: e.rel(), Mode: uint32(e.Mode() &^ fs.ModeSocket), Uid: e.st.Uid, Gid: e.st.Gid,

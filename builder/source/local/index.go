@@ -14,25 +14,24 @@ import (
 	"github.com/shale-build/shale/internal/filelock"
 )
 
-// settle is how old a file's last change must be for its hash to be
-// remembered. A change within the same tick of a coarse clock leaves all times
-// as they are, so a younger file may differ from what was hashed and look the
-// same.
+// settle is the minimum age of a file's last change for its hash to be stored. Within one
+// tick of a coarse clock, a second change does not change the times. So a younger file
+// may differ from the hashed content although its metadata is the same.
 const settle = 2 * time.Second
 
 const (
-	// maxRecords bounds the index to 166 MB; what was not used for longest is
-	// dropped.
+	// maxRecords limits the index to 166 MB. The records that were not used for the
+	// longest time are removed.
 	maxRecords = 1 << 21
-	// maxFresh is how many new records are held in memory before they are
-	// merged into the file.
+	// maxFresh is the number of new records in memory after which they are merged into
+	// the file.
 	maxFresh = 1 << 16
 )
 
-// Index remembers the hashes of files' contents by device, inode, size and times
-// of change, in one file. Processes may share the file: it is replaced as a whole
-// and additions are merged into what others wrote. What is damaged is not there.
-// It is safe for concurrent use.
+// Index caches the hashes of file contents in one file. The key is device, inode, size
+// and the times mtime and ctime. Processes may share the file. It is always replaced as a
+// whole, and new records are merged with the records of other processes. Damaged records
+// are ignored. Index is safe for concurrent use.
 type Index struct {
 	path     string
 	max      int
@@ -43,11 +42,11 @@ type Index struct {
 	saved  *indexFile
 	fresh  map[inode]record
 	today  uint32
-	err    error // of writing in between, told by Close
+	err    error // of earlier writes, returned by Close
 }
 
-// OpenIndex returns the index kept at path, which need not exist. The file is
-// looked at when the first hash is asked for. The caller closes the index.
+// OpenIndex returns the index at path, which need not exist. The file is opened for the
+// first lookup. The caller must close the index.
 func OpenIndex(path string) *Index {
 	return &Index{
 		path: path, max: maxRecords, maxFresh: maxFresh,
@@ -55,8 +54,7 @@ func OpenIndex(path string) *Index {
 	}
 }
 
-// record is what the index knows of one inode. Times are in nanoseconds since
-// the epoch.
+// record is the index entry of one inode. Times are in nanoseconds since the epoch.
 type record struct {
 	id           inode
 	ctime, mtime int64
@@ -67,7 +65,7 @@ type record struct {
 
 func day(t time.Time) uint32 { return uint32(t.Unix() / (24 * 60 * 60)) } // #nosec G115 -- good for millennia
 
-// lookup returns the hash of the content of a file that looks like st.
+// lookup returns the content hash of a file with the metadata st.
 func (x *Index) lookup(st *unix.Stat_t) (content [sha256.Size]byte, ok bool) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -89,8 +87,8 @@ func (x *Index) lookup(st *unix.Stat_t) (content [sha256.Size]byte, ok bool) {
 	return r.content, true
 }
 
-// store remembers content for a file that looked like st, hashed at now, unless
-// the file is too young to be told from a changed one.
+// store records the content hash of a file with the metadata st, which was hashed at the
+// time now. It does nothing if a later change of the file might not change its times.
 func (x *Index) store(st *unix.Stat_t, content [sha256.Size]byte, now time.Time) {
 	border := now.Add(-settle)
 	if !time.Unix(st.Ctim.Unix()).Before(border) || !time.Unix(st.Mtim.Unix()).Before(border) {
@@ -112,7 +110,8 @@ func (x *Index) add(r record) {
 	}
 }
 
-// Close writes what was added. Losing it costs time, never correctness.
+// Close writes the new records. An error means that later builds are slower, but their
+// results are correct.
 func (x *Index) Close() error {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -130,7 +129,8 @@ func (x *Index) flush() error {
 		return fmt.Errorf("make directory of file index: %w", err)
 	}
 	lock, err := filelock.TryOpen(filelock.Host{}, x.path+".lock", filelock.Exclusive)
-	// Others write it within milliseconds. One that does not is not waited for.
+	// Other processes hold the lock for some milliseconds. After one second, flush
+	// returns an error instead of waiting longer.
 	for tries := 0; lock == nil && err == nil && tries < 50; tries++ {
 		time.Sleep(20 * time.Millisecond)
 		lock, err = filelock.TryOpen(filelock.Host{}, x.path+".lock", filelock.Exclusive)
@@ -140,7 +140,7 @@ func (x *Index) flush() error {
 	}
 	defer lock.Close()
 	x.saved.close()
-	x.saved = openIndexFile(x.path) // others may have added to it
+	x.saved = openIndexFile(x.path) // with the records that other processes added
 	if err := writeIndex(x.path, merge(x.saved, x.fresh, x.max)); err != nil {
 		return fmt.Errorf("write file index: %w", err)
 	}

@@ -14,7 +14,7 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// aged waits until files just written are old enough to be remembered.
+// aged waits until new files are old enough for the index.
 func aged(t testing.TB) {
 	t.Helper()
 	time.Sleep(settle + 50*time.Millisecond)
@@ -50,7 +50,7 @@ func TestIndex(t *testing.T) {
 	if n := len(recordsOf(t, index)); n != 2 {
 		t.Fatalf("%d records, want 2", n)
 	}
-	// Every file is remembered now, so none is opened.
+	// All files are in the index, so no file is opened.
 	x := OpenIndex(index)
 	tree := open(t, Options{Dir: dir, Index: x})
 	for _, p := range []string{"a", "sub/b"} {
@@ -153,7 +153,8 @@ func TestMergeBounds(t *testing.T) {
 	}
 }
 
-// TestIndexInParts writes in between what does not fit into memory.
+// TestIndexInParts writes the records in several parts, because they exceed the limit in
+// memory.
 func TestIndexInParts(t *testing.T) {
 	t.Parallel()
 	names := make([]string, 30)
@@ -204,8 +205,8 @@ func FuzzIndexFile(f *testing.F) {
 	})
 }
 
-// BenchmarkDigest hashes 20,000 unchanged files that the index knows, also
-// with an ignore file of twenty lines that none of them matches.
+// BenchmarkDigest hashes 20,000 unchanged files that are in the index. It also runs with
+// an ignore file of twenty lines that match none of the files.
 func BenchmarkDigest(b *testing.B) {
 	dir := b.TempDir()
 	for i := range 20000 {

@@ -17,13 +17,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The file of an index is a header and blocks of one size, each with a checksum,
-// a count and as many records, all of them sorted by inode. Looking a record up
-// touches, and checks, one block and the beginnings of a few; so a large index
-// costs a small build nothing, and none of it is copied into memory.
+// The index file has a header and blocks of equal size. Each block contains a checksum, a
+// count and its records. All records are sorted by inode. A lookup reads and checks only
+// one block and the first records of a few others. The file is not copied into memory, so
+// even with a large index a small build is fast.
 const (
 	blockSize   = 4096
-	blockHeader = 8 // checksum of what follows, count
+	blockHeader = 8 // checksum of the rest of the block, count
 	recordSize  = 2*8 + 3*8 + 4 + sha256.Size
 	perBlock    = (blockSize - blockHeader) / recordSize
 )
@@ -33,15 +33,15 @@ var (
 	castagnoli = crc32.MakeTable(crc32.Castagnoli)
 )
 
-// indexFile is the file as it was when it was opened, mapped into memory; files
-// are replaced, never written to. nil is one without records.
+// indexFile is an index file, mapped into memory. Files are replaced and never changed,
+// so the content stays the same. A nil indexFile has no records.
 type indexFile struct {
 	data   []byte
 	blocks int
-	good   []uint64 // bits of blocks that were found to be undamaged
+	good   []uint64 // bits of the blocks with a verified checksum
 }
 
-// openIndexFile returns nil when the file is missing or is no index.
+// openIndexFile returns nil if the file does not exist or is not an index.
 func openIndexFile(path string) *indexFile {
 	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
 	if err != nil {
@@ -77,7 +77,7 @@ func (x *indexFile) close() {
 	}
 }
 
-// block returns the records of a block, none if it is damaged.
+// block returns the records of a block. It returns none if the block is damaged.
 func (x *indexFile) block(i int) []byte {
 	b := x.data[(i+1)*blockSize:][:blockSize]
 	if x.good[i/64]>>(i%64)&1 == 0 {
@@ -90,13 +90,13 @@ func (x *indexFile) block(i int) []byte {
 	return b[blockHeader:][:n*recordSize]
 }
 
-// find searches for a record.
+// find returns the record of id.
 func (x *indexFile) find(id inode) (record, bool) {
 	if x == nil {
 		return record{}, false
 	}
-	// The first block that begins behind the record, and in the one before it
-	// the first record that does.
+	// Find the first block that starts after the record. The block before it contains the
+	// record, if any block does.
 	i := sort.Search(x.blocks, func(i int) bool {
 		return recordID(x.data[(i+1)*blockSize+blockHeader:]).compare(id) > 0
 	})
@@ -114,7 +114,7 @@ func (x *indexFile) find(id inode) (record, bool) {
 	return r, r.id == id
 }
 
-// all yields the undamaged records in order.
+// all returns the undamaged records in order.
 func (x *indexFile) all() iter.Seq[record] {
 	return func(yield func(record) bool) {
 		if x == nil {
@@ -134,8 +134,9 @@ func (a inode) compare(b inode) int {
 	return cmp.Or(cmp.Compare(a.dev, b.dev), cmp.Compare(a.ino, b.ino))
 }
 
-// merge yields, in order, the saved records and the fresh ones, which replace
-// them, of all no more than the limit most lately used.
+// merge returns the saved records and the fresh ones in order. A fresh record replaces a
+// saved one. If there are more than limit records, it returns the most recently used
+// ones.
 func merge(saved *indexFile, fresh map[inode]record, limit int) iter.Seq[record] {
 	added := make([]record, 0, len(fresh))
 	for _, r := range fresh {
@@ -158,7 +159,7 @@ func joined(saved *indexFile, added []record) iter.Seq[record] {
 			}
 			replaced := len(rest) > 0 && rest[0].id == r.id
 			if replaced || r.id.compare(last) <= 0 && last != (inode{}) {
-				continue // out of order: not what we wrote
+				continue // replaced, or out of order and thus not written by shale
 			}
 			last = r.id
 			if !yield(r) {
@@ -173,7 +174,7 @@ func joined(saved *indexFile, added []record) iter.Seq[record] {
 	}
 }
 
-// bounded leaves out what was not used for longest.
+// bounded removes the records that were not used for the longest time.
 func bounded(all iter.Seq[record], limit int) iter.Seq[record] {
 	total, byDay := 0, map[uint32]int{}
 	for r := range all {
@@ -226,7 +227,7 @@ func recordID(b []byte) inode {
 	return inode{binary.LittleEndian.Uint64(b), binary.LittleEndian.Uint64(b[8:])}
 }
 
-// decode reads the record at the start of b, which is long enough.
+// decode decodes the record at the start of b. b must be long enough.
 func decode(b []byte) (r record) {
 	le := binary.LittleEndian
 	r.id = recordID(b)
@@ -236,8 +237,8 @@ func decode(b []byte) (r record) {
 	return r
 }
 
-// writeIndex replaces the file at path. There is no fsync: blocks torn by a
-// crash fail their checksums.
+// writeIndex replaces the file at path. It does not call fsync, because blocks that a
+// crash damages fail their checksums.
 func writeIndex(path string, records iter.Seq[record]) (err error) {
 	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*")
 	if err != nil {

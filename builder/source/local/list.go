@@ -17,23 +17,22 @@ import (
 	"github.com/shale-build/shale/builder/source/local/beneath"
 )
 
-// maxKept bounds the entries that a tree keeps in memory, some 300 bytes each.
-// A tree with more of them reads directories again when they are asked for
-// again.
+// maxKept limits the entries that a tree keeps in memory, with about 300 bytes each. A
+// tree with more entries reads directories again when they are needed again.
 const maxKept = 1 << 15
 
-// directory is what is known of a directory once it was listed.
+// directory is the state of a directory.
 type directory struct {
-	within matched // what its path told about the view's patterns
+	within matched // result of its path for the patterns of the view
 
 	mu      sync.Mutex
 	listed  bool
 	xattrs  []Xattr
-	entries []*Entry // sorted by name, hidden ones included; nil unless kept
-	shown   []*Entry // those that the view shows; nil unless kept and asked for
+	entries []*Entry // sorted by name, with hidden entries; nil unless kept
+	shown   []*Entry // the entries in the view; nil unless kept and requested
 }
 
-// list reads a directory; what is none has nothing in it.
+// list returns the entries of a directory, and nil for any other file.
 func (e *Entry) list() ([]*Entry, error) {
 	d := e.dir
 	if d == nil {
@@ -60,7 +59,8 @@ func (e *Entry) list() ([]*Entry, error) {
 	return entries, nil
 }
 
-// Children lists a directory, sorted by name, without what the view hides.
+// Children returns the entries of a directory, sorted by name, without the entries that
+// the view hides. It returns nil for any other file.
 func (e *Entry) Children() ([]*Entry, error) {
 	all, err := e.list()
 	if err != nil || e.tree.view == nil || len(all) == 0 {
@@ -90,8 +90,8 @@ func (e *Entry) Children() ([]*Entry, error) {
 	return shown, nil
 }
 
-// shows tells whether the view shows an entry of the directory e. A directory
-// that the patterns do not pick is there for what they pick below it.
+// shows reports whether the entry c of the directory e is part of the view. A directory
+// that no pattern matches is part of the view if an entry below it is.
 func (e *Entry) shows(c *Entry) (bool, error) {
 	e.dir.mu.Lock()
 	within := e.dir.within
@@ -108,7 +108,7 @@ func (e *Entry) shows(c *Entry) (bool, error) {
 	}
 	all, err := c.list()
 	if errors.Is(err, fs.ErrPermission) || errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) {
-		return false, nil // nobody asked for the directory itself
+		return false, nil // the directory itself was not requested
 	}
 	if err != nil {
 		return false, err
@@ -121,8 +121,8 @@ func (e *Entry) shows(c *Entry) (bool, error) {
 	return false, nil
 }
 
-// child returns the entry called name of a directory, nil if it has none, is
-// none, or cannot be listed.
+// child returns the entry name of a directory. It returns nil if there is no such entry,
+// if e is not a directory, or if it cannot be listed.
 func (e *Entry) child(name string) *Entry {
 	children, err := e.Children()
 	if err != nil {
@@ -131,7 +131,7 @@ func (e *Entry) child(name string) *Entry {
 	return find(children, name)
 }
 
-// find returns the entry called name among sorted ones, nil if it is not there.
+// find returns the entry name of a sorted list, or nil if it is not there.
 func find(entries []*Entry, name string) *Entry {
 	i, ok := sort.Find(len(entries), func(i int) int { return strings.Compare(name, entries[i].name) })
 	if !ok {
@@ -140,7 +140,8 @@ func find(entries []*Entry, name string) *Entry {
 	return entries[i]
 }
 
-// DirXattrs returns the attributes of a directory that copies keep.
+// DirXattrs returns the xattrs of a directory that copies keep, and nil for any other
+// file.
 func (e *Entry) DirXattrs() ([]Xattr, error) {
 	if e.dir == nil {
 		return nil, nil
@@ -191,8 +192,8 @@ func (e *Entry) readDir() ([]*Entry, error) {
 	return entries, nil
 }
 
-// compareListing marks the tree as changed when a directory that is read again
-// is not what it was before.
+// compareListing marks the tree as changed if a directory is read again and differs from
+// the last time.
 func (t *Tree) compareListing(e *Entry, entries []*Entry) {
 	var h maphash.Hash
 	h.SetSeed(t.seed)

@@ -23,8 +23,8 @@ func must(t testing.TB, err error) {
 	}
 }
 
-// plant makes files with their paths as content; a path with " -> " is a link
-// and one that ends in a slash a directory.
+// plant creates files with their paths as content. A path with " -> " is a symbolic link,
+// and a path that ends in a slash is a directory.
 func plant(t testing.TB, paths ...string) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -64,7 +64,7 @@ func open(t testing.TB, o Options) *Tree {
 	return openKeeping(t, maxKept, o)
 }
 
-// openKeeping opens a tree that keeps no more than so many entries.
+// openKeeping opens a tree that keeps at most kept entries in memory.
 func openKeeping(t testing.TB, kept int64, o Options) *Tree {
 	t.Helper()
 	tree, err := openTree(t.Context(), o, kept)
@@ -84,7 +84,7 @@ func paths(t testing.TB, view fsutil.FS) []string {
 	return got
 }
 
-// TestViewLikeBuildKit compares the view with fsutil's on a plain directory.
+// TestViewLikeBuildKit compares the view with fsutil's view of a plain directory.
 func TestViewLikeBuildKit(t *testing.T) {
 	dir := plant(t, "a", "b.md", "sub/c", "sub/d.md", "sub/deep/e", "sub/deep/f.md", "other/g", "empty/",
 		"link -> sub/deep", "sub/up -> ../other/g", "abs -> /other", "dangling -> nowhere", "out -> /etc/passwd",
@@ -129,7 +129,7 @@ func TestViewLikeBuildKit(t *testing.T) {
 	}
 }
 
-// TestDigest changes a tree and tells whether the digest has to notice.
+// TestDigest changes a tree and checks whether the digest changes.
 func TestDigest(t *testing.T) {
 	initial := []string{"a/x", "a/y", "a/deep/z", "b1", "b2", "l -> a/x", "ld -> a", "exe"}
 	rm := func(t *testing.T, dir, name string) { must(t, os.RemoveAll(filepath.Join(dir, name))) }
@@ -208,8 +208,8 @@ func TestDigest(t *testing.T) {
 	})
 }
 
-// TestAttributes looks at a tree that stands for an image: there attributes are
-// part of the content, but for those that steer storage.
+// TestAttributes checks a tree of an image. Its xattrs are part of the content, except
+// for xattrs that control a storage driver.
 func TestAttributes(t *testing.T) {
 	digest := func(name, attr string) string {
 		dir := plant(t, "a/x", "a/deep/z")
@@ -293,7 +293,8 @@ func TestRecheck(t *testing.T) {
 	}
 }
 
-// TestChangedBetween changes what a tree too large to be kept has shown before.
+// TestChangedBetween changes files of a tree that is too large for memory, after they
+// were read.
 func TestChangedBetween(t *testing.T) {
 	for name, change := range map[string]func(dir string){
 		"content":  func(dir string) { write(t, dir, "sub/a", "longer than before") },
@@ -323,7 +324,7 @@ func TestChangedBetween(t *testing.T) {
 	}
 }
 
-// TestWhole does not look again at what is written to.
+// TestWhole checks that a whole tree is not read again after changes.
 func TestWhole(t *testing.T) {
 	dir := plant(t, "sub/a")
 	tree := open(t, Options{Dir: dir, Whole: true})
@@ -333,8 +334,8 @@ func TestWhole(t *testing.T) {
 	}
 }
 
-// TestScanEnds tells the errors of listing, hashing and visiting, and leaves
-// nothing running.
+// TestScanEnds checks the errors of listing, hashing and visiting, and that no goroutine
+// keeps running.
 func TestScanEnds(t *testing.T) {
 	names := make([]string, 3000)
 	for i := range names {
@@ -360,7 +361,7 @@ func TestScanEnds(t *testing.T) {
 	if _, err := tree.Digest(ctx, Selection{}); !errors.Is(err, context.Canceled) {
 		t.Errorf("cancelled: %v", err)
 	}
-	// A file that is gone between listing and hashing.
+	// A file is removed between listing and hashing.
 	kept := open(t, Options{Dir: dir})
 	paths(t, kept.FS())
 	must(t, os.Remove(filepath.Join(dir, "d3/f3")))

@@ -8,24 +8,24 @@ import (
 	"github.com/moby/patternmatcher"
 )
 
-// patterns tell which paths are picked: those that an include pattern matches,
-// if there are any, and that no exclude pattern matches. It is safe for
+// patterns select paths. A path is picked if it matches an include pattern, or if there
+// are no include patterns, and if no exclude pattern matches it. It is safe for
 // concurrent use.
 type patterns struct {
 	include, exclude *patternmatcher.PatternMatcher
-	// plainIncludes and plainExceptions tell that no include pattern, or no
-	// exception to the exclude patterns, has wildcards but for trailing ones:
-	// their beginning says which directories they can match in.
+	// plainIncludes reports that no include pattern has wildcards except trailing ones.
+	// plainExceptions reports the same for the exceptions to the exclude patterns. The
+	// start of such a pattern then shows which directories can contain its matches.
 	plainIncludes, plainExceptions bool
 
-	mu sync.Mutex // matching compiles patterns when it first needs them
+	mu sync.Mutex // matching compiles the patterns on first use
 }
 
-// matched is what a directory's path told about the patterns. The zero value is
-// for the directory that the patterns are relative to.
+// matched is the result of matching a directory's path. The zero value is for the
+// directory that the patterns are relative to.
 type matched struct{ include, exclude patternmatcher.MatchInfo }
 
-// newPatterns returns nil when there are none.
+// newPatterns returns nil if there are no patterns.
 func newPatterns(include, exclude []string) (*patterns, error) {
 	if len(include) == 0 && len(exclude) == 0 {
 		return nil, nil
@@ -60,8 +60,8 @@ func withoutGlob(p *patternmatcher.Pattern) string {
 	return strings.TrimSuffix(strings.TrimSuffix(p.String(), "/**"), "/*")
 }
 
-// test tells whether rel is picked, whether anything below it can be, and what
-// to pass for what is directly below it.
+// test reports whether rel is picked, and whether any path below it can be picked. m must
+// be passed as up for the entries of rel.
 func (p *patterns) test(rel string, up matched) (picked, below bool, m matched, err error) {
 	if p == nil {
 		return true, true, matched{}, nil
@@ -92,8 +92,8 @@ func (p *patterns) test(rel string, up matched) (picked, below bool, m matched, 
 	return picked, below, m, nil
 }
 
-// reachInto tells whether one of the patterns, or of the exceptions, begins
-// with the directory rel.
+// reachInto reports whether one of the patterns, or of the exceptions, starts with the
+// directory rel.
 func reachInto(m *patternmatcher.PatternMatcher, exceptions bool, rel string) bool {
 	for _, p := range m.Patterns() {
 		if p.Exclusion() == exceptions && strings.HasPrefix(withoutGlob(p)+"/", rel+"/") {

@@ -9,28 +9,28 @@ import (
 )
 
 const (
-	// batchSize is how many entries are handed on at once.
+	// batchSize is the number of entries in a batch.
 	batchSize = 256
-	// A part of the files to hash goes to one goroutine when it has this many
-	// files or bytes.
+	// partFiles and partBytes limit the files that one goroutine hashes. A part is hashed
+	// when it reaches one of these limits.
 	partFiles, partBytes = 32, 1 << 20
 )
 
-// scanned is an entry on its way to whoever looks at a tree.
+// scanned is an entry that a scan passes to its visitor.
 type scanned struct {
 	*Pick
-	children int // picked, of a directory
+	children int // number of picked entries of a directory
 }
 
-// batch is a piece of the walk. It is ready when its files are hashed.
+// batch is a part of the walk. It is ready when its files are hashed.
 type batch struct {
 	entries []scanned
 	hashing *errgroup.Group
 }
 
-// scan walks picks, each followed by what is below it in the order of names, and
-// hands them to visit with the sums of files filled in. Listing, hashing and
-// visiting go on at the same time; no more than a few batches are in memory.
+// scan walks picks and the entries below them in the order of their names. It calls visit
+// for each entry after the sums of the files are set. Listing, hashing and visiting run
+// in parallel, and at most a few batches are in memory.
 func (t *Tree) scan(ctx context.Context, picks []*Pick, visit func(scanned) error) error {
 	group, ctx := errgroup.WithContext(ctx)
 	w := &scanner{tree: t, out: make(chan *batch, 8), slots: make(chan struct{}, max(2, min(runtime.GOMAXPROCS(0), 8)))}
@@ -47,19 +47,19 @@ func (t *Tree) scan(ctx context.Context, picks []*Pick, visit func(scanned) erro
 	return group.Wait()
 }
 
-// scanner is the walking side of a scan.
+// scanner is the state of the walk of a scan.
 type scanner struct {
 	tree  *Tree
 	out   chan *batch
-	slots chan struct{} // of goroutines that hash
+	slots chan struct{} // limits the goroutines that hash
 
 	batch *batch
 	part  []*Entry
 	bytes int64
 }
 
-// visit hands the batches to the visitor, and after an error waits for those
-// that are left: nothing of a scan outlives it.
+// visit calls visit for the entries of all batches. After an error it waits for the
+// remaining batches, so that no goroutine of the scan outlives it.
 func (w *scanner) visit(visit func(scanned) error) (err error) {
 	defer func() {
 		for b := range w.out {
@@ -79,7 +79,7 @@ func (w *scanner) visit(visit func(scanned) error) (err error) {
 	return nil
 }
 
-// close ends the walk. A batch is left when it ended early.
+// close ends the walk. If the walk ended early, it waits for the last batch.
 func (w *scanner) close() {
 	if w.batch != nil {
 		_ = w.batch.hashing.Wait()
@@ -127,7 +127,7 @@ func (w *scanner) add(ctx context.Context, s scanned) error {
 	return w.flush(ctx)
 }
 
-// hash has the files of the part hashed.
+// hash starts a goroutine that hashes the files of the current part.
 func (w *scanner) hash(ctx context.Context) error {
 	if len(w.part) == 0 {
 		return nil
@@ -151,7 +151,7 @@ func (w *scanner) hash(ctx context.Context) error {
 	return nil
 }
 
-// flush hands the batch on.
+// flush passes the current batch to visit.
 func (w *scanner) flush(ctx context.Context) error {
 	if w.batch == nil {
 		return ctx.Err()

@@ -12,25 +12,26 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Selection says what an operation reads of a tree.
+// Selection names the files that an operation reads from a tree.
 type Selection struct {
-	// Path is what is read, inside the tree; "" is the root.
+	// Path is the path of the files inside the tree. "" is the root.
 	Path string
-	// Wildcard expands *, ? and [] in Path.
+	// Wildcard enables the wildcards *, ? and [] in Path.
 	Wildcard bool
-	// FollowLinks follows a link that Path, or what it matches, is. Links in
-	// the middle of Path are always followed.
+	// FollowLinks follows a symbolic link in the last component of Path or of a match.
+	// Links in the other components are always followed.
 	FollowLinks bool
 	// IncludePatterns and ExcludePatterns are relative to Path.
 	IncludePatterns []string
 	ExcludePatterns []string
-	// RequiredPaths must be among what is read. They are absolute.
+	// RequiredPaths must be among the selected files. They are absolute.
 	RequiredPaths []string
-	// Optional makes it no error that Path does not exist.
+	// Optional means that it is not an error if Path does not exist.
 	Optional bool
 }
 
-// String is unambiguous, so that it can be part of a cache key.
+// String returns a text that is different for different selections, so that it can be
+// part of a cache key.
 func (s Selection) String() string {
 	var b strings.Builder
 	b.WriteString(strconv.Quote(s.Path))
@@ -53,25 +54,24 @@ func (s Selection) String() string {
 	return b.String()
 }
 
-// Pick is an entry that a Selection selects.
+// Pick is an entry that is selected by a Selection.
 type Pick struct {
 	*Entry
-	// Source is the path by which the pick was found: what Path matched for
-	// the top of a pick, the entry's name below it. It differs from the
-	// entry's own where a link was followed.
+	// Source is the path of the pick. For the top of a pick, this is the path that
+	// matched Path. Below the top it is the entry's name. If a symbolic link was
+	// followed, it differs from the entry's own path.
 	Source string
-	// Direct is false for a directory that is there only because of
-	// something below it.
+	// Direct is false if a directory is only picked because of an entry below it.
 	Direct bool
 
 	filter *patterns
-	within matched // what its path told about the filter
+	within matched // result of its path for the filter
 	up     *Pick   // nil for the top
 }
 
-// Pick finds what sel selects, one pick for each match of its path, in the
-// order of names. A path without wildcards that does not exist is a
-// NotFoundError, and so is a required path that is not among the picks.
+// Pick returns the entries that sel selects, one pick for each match of its path, in the
+// order of their names. It returns a NotFoundError if a path without wildcards does not
+// exist, or if a required path is not among the picks.
 func (t *Tree) Pick(ctx context.Context, sel Selection) ([]*Pick, error) {
 	tops, err := t.tops(sel)
 	if len(sel.RequiredPaths) > 0 && isNotFound(err) {
@@ -101,15 +101,15 @@ func (t *Tree) Pick(ctx context.Context, sel Selection) ([]*Pick, error) {
 	return tops, ctx.Err()
 }
 
-// tops finds the matches of the selection's path.
+// tops returns the matches of the selection's path.
 func (t *Tree) tops(sel Selection) ([]*Pick, error) {
 	if sel.Wildcard && hasWildcards(sel.Path) {
 		return t.glob(sel)
 	}
 	name := path.Join("/", sel.Path)
 	if sel.Path != name && (strings.HasSuffix(sel.Path, "/") || strings.HasSuffix(sel.Path, "/.")) {
-		// The slash says nothing about the source but that a link is
-		// followed, which Lookup takes from it.
+		// The trailing slash only means that a symbolic link is followed. Lookup does
+		// that.
 		name += "/"
 	}
 	e, err := t.Lookup(name, sel.FollowLinks)
@@ -127,8 +127,8 @@ func isNotFound(err error) bool {
 	return ok
 }
 
-// glob expands wildcards. Links are followed before the first wildcard and,
-// when the selection says so, in what matches; not between.
+// glob expands wildcards. Symbolic links before the first wildcard are followed. Links in
+// the last component are followed if FollowLinks is set. Other links are not followed.
 func (t *Tree) glob(sel Selection) ([]*Pick, error) {
 	var literal, wild []string
 	for _, c := range split(path.Join("/", sel.Path)) {
@@ -173,7 +173,7 @@ func match(e *Entry, name string, wild []string, found func(*Entry, string) erro
 	}
 	for _, c := range children {
 		if ok, err := path.Match(wild[0], c.Name()); err != nil || !ok {
-			continue // glob has refused malformed patterns
+			continue // glob has rejected malformed patterns
 		}
 		p := path.Join(name, c.Name())
 		if len(wild) == 1 {
@@ -188,7 +188,7 @@ func match(e *Entry, name string, wild []string, found func(*Entry, string) erro
 	return nil
 }
 
-// hasWildcards reports whether an unescaped wildcard is in name.
+// hasWildcards reports whether name contains an unescaped wildcard.
 func hasWildcards(name string) bool {
 	for i := 0; i < len(name); i++ {
 		switch name[i] {
@@ -201,7 +201,7 @@ func hasWildcards(name string) bool {
 	return false
 }
 
-// rel is the path below the top, "" for the top itself.
+// rel returns the path below the top. It is "" for the top itself.
 func (p *Pick) rel() string {
 	if p.up == nil {
 		return ""
@@ -209,8 +209,8 @@ func (p *Pick) rel() string {
 	return path.Join(p.up.rel(), p.Source)
 }
 
-// Below lists the picked children of a directory, sorted by name. They are found
-// anew at every call.
+// Below returns the picked entries of a directory, sorted by name. Each call finds them
+// again.
 func (p *Pick) Below() ([]*Pick, error) {
 	if !p.IsDir() {
 		return nil, nil
@@ -233,7 +233,7 @@ func (p *Pick) Below() ([]*Pick, error) {
 	return picks, nil
 }
 
-// child fills in the pick for a child of p, false when it is not picked.
+// child sets pick to the pick of p's entry c. It reports whether c is picked.
 func (p *Pick) child(pick *Pick, c *Entry) (bool, error) {
 	*pick = Pick{Entry: c, Source: c.name, Direct: true, filter: p.filter, up: p}
 	if p.filter == nil {
@@ -250,7 +250,7 @@ func (p *Pick) child(pick *Pick, c *Entry) (bool, error) {
 	return pick.any()
 }
 
-// any tells whether anything is picked below p.
+// any reports whether any entry below p is picked.
 func (p *Pick) any() (bool, error) {
 	children, err := p.Children()
 	if err != nil {
@@ -264,7 +264,7 @@ func (p *Pick) any() (bool, error) {
 	return false, nil
 }
 
-// contains reports whether a directly picked path starts with required.
+// contains reports whether a directly picked path is required or is below it.
 func contains(ctx context.Context, picks []*Pick, required string) (bool, error) {
 	for _, p := range picks {
 		if ok, err := reaches(ctx, p, path.Clean(p.Source), path.Clean(required)); ok || err != nil {
@@ -293,10 +293,10 @@ func reaches(ctx context.Context, p *Pick, name, required string) (bool, error) 
 	return false, nil
 }
 
-// inside reports whether name is dir or below it.
+// inside reports whether name is dir or is below it.
 func inside(name, dir string) bool {
 	return name == dir || dir == "/" || strings.HasPrefix(name, dir+"/")
 }
 
-// Mode returns type and permissions of the picked entry.
+// Mode returns the type and permissions of the picked entry.
 func (p *Pick) Mode() fs.FileMode { return p.Entry.Mode() }

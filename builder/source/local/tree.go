@@ -19,30 +19,29 @@ import (
 	"github.com/shale-build/shale/builder/source/local/beneath"
 )
 
-// Options describe a Tree.
+// Options are the options of a Tree.
 type Options struct {
-	// Dir is the directory; its own path may contain links.
+	// Dir is the directory. Its own path may contain symbolic links.
 	Dir string
-	// FollowPaths, when not empty, narrows the tree to these patterns and to
-	// what the links in them lead to.
+	// FollowPaths limits the tree to files that match these patterns, and to the targets
+	// of symbolic links among them. If it is empty, the tree is not limited.
 	FollowPaths []string
 	// ExcludePatterns are the patterns of an ignore file.
 	ExcludePatterns []string
-	// Index remembers hashes between builds; nil for none. Only trees that
-	// stay where they are should use one: overlay mounts reuse device
+	// Index caches hashes between builds. It may be nil. It should only be used for
+	// directories that stay in the same place, because overlay mounts reuse device
 	// numbers.
 	Index *Index
-	// KeepOwners keeps owners and the root's mode as they are on disk, as
-	// is right for the root file system of an image. Otherwise everything is
-	// owned by 0:0 and the root has mode 0755, as is right for files of
-	// somebody's machine; extended attributes are then left out.
+	// KeepOwners keeps the owners and xattrs, and the mode of the root. It must be set
+	// for the root file system of an image. Otherwise, as for the files of a user, all
+	// files are owned by 0:0, the root has mode 0755, and xattrs are ignored.
 	KeepOwners bool
-	// OwnerOf replaces the owner of an entry where owners are recorded
-	// elsewhere than in the inode. dir and name are as for fstatat(2). It is
-	// asked only with KeepOwners and may be called concurrently.
+	// OwnerOf returns the owner of an entry if owners are not recorded in the inode. dir
+	// and name are used as for fstatat(2). It is only called if KeepOwners is set, and
+	// may be called concurrently.
 	OwnerOf func(dir int, name string, st *unix.Stat_t) (uid, gid uint32, err error)
-	// Whole reads all directories at once and keeps what they showed: for
-	// one that is changed by what is read from it.
+	// Whole reads all directories at once and keeps their listings in memory. It must be
+	// set if the directory is changed by copies from itself.
 	Whole bool
 }
 
@@ -51,20 +50,20 @@ type Tree struct {
 	opts    Options
 	root    *os.File
 	top     *Entry
-	view    *patterns // nil shows everything
+	view    *patterns // nil shows all files
 	changed atomic.Pointer[string]
 
 	maxKept int64
-	kept    atomic.Int64 // entries
+	kept    atomic.Int64 // number of entries in memory
 
-	// listings are hashes of the listings that were not kept.
+	// listings are the hashes of the listings that are not in memory.
 	mu       sync.Mutex
 	seed     maphash.Seed
 	listings map[inode]uint64
 }
 
-// Open opens a view of opts.Dir. Directories are listed when they are first
-// looked at. The caller closes the tree.
+// Open opens a view of opts.Dir. Directories are listed on first use. The caller must
+// close the tree.
 func Open(ctx context.Context, opts Options) (*Tree, error) {
 	keep := int64(maxKept)
 	if opts.Whole {
@@ -110,7 +109,7 @@ func (t *Tree) narrow(ctx context.Context) error {
 	var follow []string
 	if len(t.opts.FollowPaths) > 0 {
 		var err error
-		// The links are looked for in everything, what is excluded included.
+		// The links are resolved in the whole directory, including excluded files.
 		if follow, err = fsutil.FollowLinks(walker{t}, t.opts.FollowPaths); err != nil {
 			return fmt.Errorf("select files of the source directory: %w", err)
 		}
@@ -141,15 +140,15 @@ func listAll(ctx context.Context, e *Entry) error {
 	return ctx.Err()
 }
 
-// Close closes the directory. Entries can no longer be opened.
+// Close closes the directory. After that, entries cannot be opened.
 func (t *Tree) Close() error { return t.root.Close() }
 
 // Root returns the entry of the directory itself.
 func (t *Tree) Root() *Entry { return t.top }
 
-// Changed returns a file that was seen to differ from what its directory
-// listing or its digest said, "" when there is none. The result of an
-// operation on such a tree must not be remembered under the tree's digest.
+// Changed returns a file that differs from its listing or from its digest, or "" if there
+// is none. The result of an operation on a changed tree must not be cached under the
+// tree's digest.
 func (t *Tree) Changed() string {
 	if p := t.changed.Load(); p != nil {
 		return *p
@@ -161,8 +160,8 @@ func (t *Tree) setChanged(rel string) { t.changed.CompareAndSwap(nil, &rel) }
 
 func (t *Tree) fd() int { return int(t.root.Fd()) }
 
-// at returns the entry at a clean relative path, nil if there is none. Links
-// are not followed.
+// at returns the entry at a clean relative path, or nil if there is none. It does not
+// follow symbolic links.
 func (t *Tree) at(rel string) *Entry {
 	e := t.top
 	for c := range strings.SplitSeq(rel, "/") {
@@ -176,9 +175,10 @@ func (t *Tree) at(rel string) *Entry {
 	return e
 }
 
-// Lookup returns the entry that name means inside the tree, links followed as
-// if the tree were a root file system; with follow false a link that is the
-// last component is returned itself. What does not exist is a NotFoundError.
+// Lookup returns the entry of the path name inside the tree. Symbolic links are followed
+// as if the tree were a root file system. If follow is false, a link in the last
+// component is returned itself, unless name ends in "/" or "/.". Lookup returns a
+// *NotFoundError if the path does not exist.
 func (t *Tree) Lookup(name string, follow bool) (*Entry, error) {
 	if strings.HasSuffix(name, "/") || strings.HasSuffix(name, "/.") {
 		follow = true
@@ -195,7 +195,7 @@ func (t *Tree) Lookup(name string, follow bool) (*Entry, error) {
 	return l.at, nil
 }
 
-// lookup walks entries, following links.
+// lookup is the state of a Lookup.
 type lookup struct {
 	at    *Entry
 	rest  []string
@@ -236,7 +236,7 @@ func (l *lookup) step(follow bool) error {
 	return nil
 }
 
-// maxLinks bounds the links followed for one path.
+// maxLinks limits the symbolic links that are followed for one path.
 const maxLinks = 255
 
 func split(name string) []string {
@@ -249,20 +249,20 @@ func split(name string) []string {
 	return parts
 }
 
-// NotFoundError tells that the tree has nothing at Path.
+// NotFoundError is returned if the tree has no file at Path.
 type NotFoundError struct{ Path string }
 
-// Error gives the wording users know from docker.
+// Error returns the message of docker, because users know it.
 func (e *NotFoundError) Error() string { return fmt.Sprintf("%q: not found", e.Path) }
 
-// Unwrap makes the error an fs.ErrNotExist.
+// Unwrap returns fs.ErrNotExist.
 func (e *NotFoundError) Unwrap() error { return fs.ErrNotExist }
 
-// ErrTooLarge tells that a file is larger than the reader allows.
+// ErrTooLarge is returned if a file is larger than the limit of ReadFile.
 var ErrTooLarge = errors.New("file too large")
 
-// ReadFile reads the regular file that name means inside the tree. More than
-// limit bytes are refused with ErrTooLarge.
+// ReadFile returns the content of the regular file name inside the tree. It returns
+// ErrTooLarge if the file is larger than limit bytes.
 func (t *Tree) ReadFile(name string, limit int64) ([]byte, error) {
 	e, err := t.Lookup(name, true)
 	if err != nil {

@@ -12,11 +12,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// walker shows a tree to fsutil. It knows no links: fsutil follows those that
-// it has to by itself.
+// walker implements fsutil.FS for a tree. It does not follow symbolic links, because
+// fsutil follows them itself if necessary.
 type walker struct{ t *Tree }
 
-// FS returns the view for fsutil.
+// FS returns the view as an fsutil.FS.
 func (t *Tree) FS() fsutil.FS { return walker{t} }
 
 // Open opens a file of the view by its path.
@@ -28,8 +28,8 @@ func (w walker) Open(p string) (io.ReadCloser, error) {
 	return e.Open()
 }
 
-// Walk calls fn for what is at target and below it, in the order of names, the
-// root itself left out.
+// Walk calls fn for target and all entries below it, in the order of their names. It does
+// not call fn for the root itself.
 func (w walker) Walk(ctx context.Context, target string, fn fs.WalkDirFunc) error {
 	target = path.Clean(path.Join("/", target))[1:]
 	e := w.t.at(target)
@@ -63,7 +63,7 @@ func (w walker) walk(ctx context.Context, e *Entry, fn fs.WalkDirFunc) error {
 	}
 	for _, c := range children {
 		if err := w.walk(ctx, c, fn); errors.Is(err, fs.SkipDir) {
-			return nil // a file asked to skip the rest of its directory
+			return nil // fn skips the rest of this directory
 		} else if err != nil {
 			return err
 		}
@@ -71,7 +71,7 @@ func (w walker) walk(ctx context.Context, e *Entry, fn fs.WalkDirFunc) error {
 	return nil
 }
 
-// vanishing makes a file that went away one that is skipped.
+// vanishing returns fs.SkipDir if err means that the file was removed during the walk.
 func vanishing(err error) error {
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) {
 		return fs.SkipDir
@@ -79,7 +79,7 @@ func vanishing(err error) error {
 	return err
 }
 
-// skipDir ends a request to skip a directory at that directory.
+// skipDir ends a fs.SkipDir at the directory that it refers to.
 func skipDir(err error, isDir bool) error {
 	if isDir && errors.Is(err, fs.SkipDir) {
 		return nil

@@ -15,15 +15,15 @@ type Xattr struct {
 	Value []byte
 }
 
-// reservedXattrs are prefixes of attributes that steer a storage driver or a
-// builder. Somebody else's values of them would forge owners or whiteouts.
+// reservedXattrs are the prefixes of xattrs that control a storage driver or a builder.
+// If an image could set them, it could forge owners or whiteouts.
 var reservedXattrs = []string{
 	"user.overlay.", "user.containers.", "user.rootlesscontainers", "user.shale.", "user.fuseoverlayfs.",
 }
 
-// CopiesXattr reports whether an attribute is part of a file's content for a
-// build: file capabilities and the user's own, but nothing that describes the
-// machine (labels, ACLs) or is reserved.
+// CopiesXattr reports whether copies keep the extended attribute name. Copies keep file
+// capabilities and the names that start with "user.", except reserved names. Labels and
+// ACLs describe the machine, so copies do not keep them.
 func CopiesXattr(name string) bool {
 	if name == "security.capability" {
 		return true
@@ -34,8 +34,8 @@ func CopiesXattr(name string) bool {
 	return !slices.ContainsFunc(reservedXattrs, func(p string) bool { return strings.HasPrefix(name, p) })
 }
 
-// readXattrs returns the attributes of an open file that copies keep, sorted
-// by name. A file system without attributes has none.
+// readXattrs returns the xattrs of an open file that copies keep, sorted by name. It
+// returns nil if the file system does not support xattrs.
 func readXattrs(fd int) ([]Xattr, error) {
 	names, err := listXattrs(fd)
 	if err != nil {
@@ -74,7 +74,7 @@ func getXattr(fd int, name string) ([]byte, error) {
 	return grow(func(buf []byte) (int, error) { return unix.Fgetxattr(fd, name, buf) })
 }
 
-// grow calls read with a buffer that is large enough.
+// grow calls read with larger buffers until the result fits.
 func grow(read func([]byte) (int, error)) ([]byte, error) {
 	var stack [256]byte
 	buf := stack[:]

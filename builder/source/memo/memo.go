@@ -1,9 +1,10 @@
-// Package memo calls functions once for each key.
+// Package memo caches the results of functions by key.
 package memo
 
 import "sync"
 
-// Memo calls a function once for each key; failures are not kept.
+// Memo calls a function once for each key and caches the result. Errors are not cached.
+// The zero value is ready for use, and it is safe for concurrent use.
 type Memo[T any] struct {
 	mu    sync.Mutex
 	cells map[string]*cell[T]
@@ -14,8 +15,9 @@ type cell[T any] struct {
 	value *T
 }
 
-// Get returns what make gave for key, and calls it if it has not yet. Callers with
-// the same key wait for each other.
+// Get returns the cached value for key. If there is none, it calls make and caches the
+// value unless make returns an error. Parallel calls with the same key wait for each
+// other.
 func (m *Memo[T]) Get(key string, make func() (T, error)) (T, error) {
 	m.mu.Lock()
 	if m.cells == nil {

@@ -1,10 +1,10 @@
-// Package shelf keeps what was fetched in directories, one for each address,
-// that builds running side by side share.
+// Package shelf caches fetched data in directories, one for each address. Parallel builds
+// share them.
 //
-// An entry is locked while it is used (flock(2), so the lock ends with its
-// process): shared to read, exclusive to change. Trim removes what was used
-// longest ago and is not in use. What an entry holds is the business of those
-// who fetch.
+// An entry is locked while it is used: shared to read it, exclusive to change it. The
+// lock is flock(2), so the kernel releases it when the process ends. Trim removes the
+// entries that were not used for the longest time and are not in use. The callers define
+// the content of an entry.
 package shelf
 
 import (
@@ -21,28 +21,28 @@ import (
 	"github.com/shale-build/shale/internal/rmtree"
 )
 
-// lockName is the file that is locked. It stays when an entry is removed:
-// whoever waits for it must find the same one.
+// lockName is the name of the lock file. It stays when an entry is removed, because other
+// processes may already wait for its lock.
 const lockName = "lock"
 
-// How an entry is locked.
+// Modes of locking an entry.
 const (
 	Shared    = filelock.Shared
 	Exclusive = filelock.Exclusive
 )
 
-// Shelf is a directory of entries.
+// Shelf is the path of a directory with entries.
 type Shelf string
 
-// Entry is an entry in use.
+// Entry is a locked entry.
 type Entry struct {
 	// Dir is the entry's directory.
 	Dir  string
 	lock *os.File
 }
 
-// Take locks the entry called name, making an empty one if there is none. It
-// waits until ctx ends.
+// Take locks the entry name and marks it as used. It creates an empty entry if necessary.
+// It waits for the lock until ctx is cancelled. The caller must close the entry.
 func (s Shelf) Take(ctx context.Context, name string, how filelock.Mode) (*Entry, error) {
 	dir := filepath.Join(string(s), name)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -63,22 +63,24 @@ func (s Shelf) Take(ctx context.Context, name string, how filelock.Mode) (*Entry
 	return e, nil
 }
 
-// Lock changes how the entry is locked. In between it may not be locked at all.
+// Lock changes the mode of the lock. The entry may be unlocked for a moment in between,
+// so its content may change.
 func (e *Entry) Lock(ctx context.Context, how filelock.Mode) error {
 	return filelock.Lock(ctx, e.lock, how)
 }
 
-// TryLock locks the entry exclusively unless somebody else uses it.
+// TryLock locks the entry exclusively if no other process or caller uses it. It reports
+// whether it has the lock.
 func (e *Entry) TryLock() bool {
 	locked, err := filelock.Try(e.lock, Exclusive)
 	return locked && err == nil
 }
 
-// Close lets others in.
+// Close releases the lock.
 func (e *Entry) Close() error { return e.lock.Close() }
 
-// Empty removes all that is in the entry but what is called one of keep. The
-// lock must be exclusive.
+// Empty removes all files of the entry except the names in keep. The caller must hold an
+// exclusive lock.
 func (e *Entry) Empty(keep ...string) error {
 	names, err := os.ReadDir(e.Dir)
 	if err != nil {
@@ -95,14 +97,14 @@ func (e *Entry) Empty(keep ...string) error {
 	return nil
 }
 
-// Usage is what an entry takes.
+// Usage is the size and the last use of an entry.
 type Usage struct {
 	Name string
 	Used time.Time
 	Size int64
 }
 
-// List lists the entries that are not empty, the most recently used first.
+// List returns the entries that are not empty, the most recently used first.
 func (s Shelf) List() ([]Usage, error) {
 	names, err := os.ReadDir(string(s))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -147,18 +149,20 @@ func size(dir string) (int64, error) {
 	return total, err
 }
 
-// Policy says what Trim leaves.
+// Policy controls which entries Trim keeps.
 type Policy struct {
-	// KeepBytes and KeepEntries may stay, the most recently used ones.
+	// KeepBytes and KeepEntries are the size and the number of entries that are kept. The
+	// most recently used entries are kept first.
 	KeepBytes   int64
 	KeepEntries int
-	// Until spares what was used after it; zero spares nothing.
+	// Until keeps all entries that were used after it. The zero time has no effect.
 	Until time.Time
-	// DryRun removes nothing.
+	// DryRun makes Trim return the entries without removing them.
 	DryRun bool
 }
 
-// Trim removes what the policy does not keep and nobody uses, and returns it.
+// Trim removes the entries that the policy does not keep and that are not in use. It
+// returns these entries.
 func (s Shelf) Trim(p Policy) ([]Usage, error) {
 	list, err := s.List()
 	if err != nil {

@@ -1,4 +1,4 @@
-// Package gittest serves git repositories on loopback, for tests: over smart
-// HTTP with and without a token, as plain files (the "dumb" protocol), and over
-// ssh. Scripts make the repositories.
+// Package gittest serves git repositories on the loopback interface, for tests. It
+// supports smart HTTP with and without a token, plain files (the "dumb" protocol) and
+// ssh. Scripts create the repositories.
 package gittest

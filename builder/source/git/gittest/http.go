@@ -9,7 +9,7 @@ import (
 	"strings"
 )
 
-// Smart serves the repositories below root with git http-backend.
+// Smart returns a handler that serves the repositories below root with git http-backend.
 func Smart(root string) (http.Handler, error) {
 	out, err := exec.Command("git", "--exec-path").Output() //nolint:noctx // asks nobody
 	if err != nil {
@@ -25,17 +25,17 @@ func Smart(root string) (http.Handler, error) {
 	}, nil
 }
 
-// config trusts repositories of whoever made them.
+// config writes a git configuration that trusts the repositories of all users.
 func config(root string) string {
 	name := filepath.Join(root, ".gitconfig")
 	_ = os.WriteFile(name, []byte("[safe]\n\tdirectory = *\n[uploadpack]\n\tallowFilter = true\n"), 0o644) //nolint:gosec // a test's
 	return name
 }
 
-// Dumb serves the files below root.
+// Dumb returns a handler that serves the files below root.
 func Dumb(root string) http.Handler { return http.FileServer(http.Dir(root)) }
 
-// Authorized asks for an Authorization header of this value.
+// Authorized returns a handler that requires this value in the Authorization header.
 func Authorized(value string, h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		if req.Header.Get("Authorization") != value {

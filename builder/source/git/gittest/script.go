@@ -6,8 +6,9 @@ import (
 	"os/exec"
 )
 
-// Script runs lines of a shell in dir, which it makes, as an author whose
-// commits are the same at every run. $GIT is not set to anything of the user's.
+// Script creates dir and runs the shell script lines in it. Author, committer and dates
+// are fixed, so that each run gives the same commits. The user's git configuration is not
+// read.
 func Script(dir, lines string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil { //nolint:gosec // a test's
 		return err

@@ -15,18 +15,19 @@ import (
 	"golang.org/x/crypto/ssh"
 )
 
-// SSH is a server that offers git-upload-pack for the repositories below a
-// directory to whoever has one key.
+// SSH is an ssh server that offers git-upload-pack for the repositories below a
+// directory. It accepts one user key.
 type SSH struct {
-	// Addr is host:port.
+	// Addr is the host and port.
 	Addr string
-	// HostKey is the server's key as known_hosts(5) has it.
+	// HostKey is the server's key in the format of known_hosts(5).
 	HostKey string
 
 	listener net.Listener
 }
 
-// ServeSSH listens on a free port of loopback.
+// ServeSSH starts a server on a free port of the loopback interface. The caller must
+// close it.
 func ServeSSH(root string, user ssh.PublicKey) (*SSH, error) {
 	_, private, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
@@ -59,7 +60,7 @@ func ServeSSH(root string, user ssh.PublicKey) (*SSH, error) {
 	return s, nil
 }
 
-// Close ends the server.
+// Close stops the server.
 func (s *SSH) Close() error { return s.listener.Close() }
 
 func (s *SSH) accept(root string, cfg *ssh.ServerConfig) {

@@ -1,10 +1,8 @@
-// Package beneath opens files below a directory that may hold hostile symbolic
-// links.
+// Package beneath opens files below a directory that may contain hostile symbolic links.
 //
-// A root is a directory descriptor. Resolve turns a path as it is meant inside
-// the root, where a link to /etc means the root's own etc, into a relative path
-// without links and without "..". Open takes such a path and refuses to follow
-// any link at all, so that a path that stops being what Resolve found fails
-// instead of leaving the root. What is done with the opened files is left to
-// the callers.
+// A root is a file descriptor of a directory. Resolve takes a path as a process in the
+// root would use it. For example, a symbolic link to /etc means the root's own etc. It
+// returns a relative path without symbolic links and without "..". Open takes such a path
+// and follows no symbolic links. If the path was changed after Resolve, Open fails
+// instead of leaving the root.
 package beneath

@@ -10,13 +10,14 @@ import (
 	"github.com/shale-build/shale/internal/confine"
 )
 
-// ErrNotRegular tells that a path names something else than a regular file.
+// ErrNotRegular is returned if a path is not a regular file.
 var ErrNotRegular = errors.New("not a regular file")
 
-// resolveFlags refuse every way out of the root and every link.
+// resolveFlags prevent leaving the root and following symbolic links.
 const resolveFlags = confine.Beneath | confine.NoSymlinks | confine.NoMagicLinks
 
-// OpenRoot opens dir, whose own path may contain links, to be a root.
+// OpenRoot opens the directory dir as a root. The path dir itself may contain symbolic
+// links. The caller must close the root.
 func OpenRoot(dir string) (*os.File, error) {
 	fd, err := retry(func() (int, error) {
 		return unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
@@ -27,10 +28,10 @@ func OpenRoot(dir string) (*os.File, error) {
 	return os.NewFile(uintptr(fd), dir), nil
 }
 
-// Open opens rel below root. rel is relative, clean and free of links, as
-// Resolve returns it; a link anywhere in it, the last component included,
-// fails with ELOOP unless flags hold O_PATH and O_NOFOLLOW, which open the last
-// component itself. The caller closes the descriptor.
+// Open opens the path rel below root. rel must be relative, clean and free of symbolic
+// links, as Resolve returns it. Open fails with ELOOP if any component is a symbolic
+// link. If flags contain O_PATH and O_NOFOLLOW, the last component may be a symbolic
+// link, which is then opened itself. The caller must close the file descriptor.
 func Open(root int, rel string, flags int, perm uint32) (int, error) {
 	fd, err := confine.Open(root, rel, flags, perm, resolveFlags)
 	if err != nil {
@@ -39,10 +40,9 @@ func Open(root int, rel string, flags int, perm uint32) (int, error) {
 	return fd, nil
 }
 
-// OpenRegular opens the regular file that name means inside root, following
-// links there, for reading. Anything else is refused with ErrNotRegular before
-// it is opened: opening a device acts on it and opening a FIFO may never
-// return.
+// OpenRegular opens the regular file name inside root for reading. It follows symbolic
+// links inside root. For any other type of file it returns ErrNotRegular without opening
+// it, because opening a device may have effects and opening a FIFO may block.
 func OpenRegular(root int, name string) (*os.File, error) {
 	rel, err := Resolve(root, name, true)
 	if err != nil {
@@ -51,7 +51,7 @@ func OpenRegular(root int, name string) (*os.File, error) {
 	return OpenRegularAt(root, rel)
 }
 
-// OpenRegularAt is OpenRegular for a resolved path.
+// OpenRegularAt is like OpenRegular for a path that Resolve returned.
 func OpenRegularAt(root int, rel string) (*os.File, error) {
 	probe, err := Open(root, rel, unix.O_PATH|unix.O_NOFOLLOW, 0)
 	if err != nil {
@@ -87,7 +87,7 @@ func checkRegular(fd int, rel string) error {
 func retry(open func() (int, error)) (int, error) {
 	for {
 		fd, err := open()
-		// EAGAIN is openat2's answer to a rename beside it.
+		// openat2(2) returns EAGAIN if a rename happens at the same time.
 		if err != unix.EINTR && err != unix.EAGAIN { //nolint:errorlint // a bare errno
 			return fd, err
 		}

@@ -9,19 +9,20 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// maxLinks bounds the links followed for one path. The kernel stops at 40;
-// other builders at 255, and images rely on it.
+// maxLinks limits the symbolic links in one path. The limit of the kernel is 40. Other
+// builders allow 255, and some images need more than 40.
 const maxLinks = 255
 
-// Resolve returns the path below root that name means inside it: links are
-// followed as if root were /, ".." stops at root. The result is relative and
-// clean, "." for root itself. What does not exist is kept as it is written,
-// so a dangling link resolves to the place where its target would be. With
-// follow false the last component is not followed.
+// Resolve resolves name inside root. Symbolic links are followed as if root were /, and
+// ".." stops at root. The result is relative and clean, and "." for root itself.
+// Components that do not exist are kept unchanged, so a dangling link resolves to the
+// path of its missing target. If follow is false, a symbolic link in the last component
+// is not followed, unless name ends in "/" or "/.". Resolve returns an *os.PathError,
+// with ELOOP if there are too many links.
 func Resolve(root int, name string, follow bool) (string, error) {
 	r := resolver{root: root}
 	r.push(name)
-	// "dir/link/" and "dir/link/." mean what the link points to.
+	// "dir/link/" and "dir/link/." refer to the target of the link.
 	if strings.HasSuffix(name, "/") || strings.HasSuffix(name, "/.") {
 		follow = true
 	}
@@ -36,7 +37,7 @@ func Resolve(root int, name string, follow bool) (string, error) {
 	return strings.Join(r.real, "/"), nil
 }
 
-// resolver holds what is resolved and what is left to resolve.
+// resolver holds the resolved components and the remaining ones.
 type resolver struct {
 	root    int
 	real    []string
@@ -45,7 +46,7 @@ type resolver struct {
 	links   int
 }
 
-// push puts the components of p before what is left.
+// push adds the components of p before the remaining ones.
 func (r *resolver) push(p string) {
 	var parts []string
 	for c := range strings.SplitSeq(p, "/") {
@@ -104,7 +105,7 @@ func (r *resolver) jump(target string) error {
 	return nil
 }
 
-// kind is what a path names, as far as resolving it cares.
+// kind is the type of a path, as far as resolving needs it.
 type kind int
 
 const (
@@ -113,7 +114,7 @@ const (
 	other
 )
 
-// look tells what rel is and, for a link, where it points.
+// look returns the type of rel and, for a symbolic link, its target.
 func (r *resolver) look(rel string) (string, kind, error) {
 	fd, err := Open(r.root, rel, unix.O_PATH|unix.O_NOFOLLOW, 0)
 	if errors.Is(err, unix.ENOENT) {
@@ -134,7 +135,8 @@ func (r *resolver) look(rel string) (string, kind, error) {
 	return target, link, err
 }
 
-// ReadlinkFD reads the link that fd, opened with O_PATH and O_NOFOLLOW, is.
+// ReadlinkFD returns the target of the symbolic link that fd refers to. fd must have been
+// opened with O_PATH and O_NOFOLLOW.
 func ReadlinkFD(fd int) (string, error) {
 	buf := make([]byte, unix.PathMax)
 	n, err := unix.Readlinkat(fd, "", buf)
@@ -144,7 +146,7 @@ func ReadlinkFD(fd int) (string, error) {
 	return string(buf[:n]), nil
 }
 
-// errno takes the path out of an error that is about to get another one.
+// errno removes the path from an error, because the caller adds another path.
 func errno(err error) error {
 	if e, ok := errors.AsType[unix.Errno](err); ok {
 		return e
