@@ -39,6 +39,8 @@ func (b *beyondWatch) Write(p []byte) (int, error) {
 	return b.w.Write(p) //nolint:wrapcheck // passed through
 }
 
+// look searches the line that is kept. At the end of the output it must be called for a
+// last line without a newline.
 func (b *beyondWatch) look() {
 	if bytes.Contains(bytes.ToLower(b.line), []byte("invalid argument")) && beyondRange.Match(b.line) {
 		b.seen.Store(true)

@@ -16,6 +16,7 @@ func TestBeyondWatch(t *testing.T) {
 		"npm ERR! Error: EINVAL: invalid argument, chown '/usr/lib/node_modules'\n":       true,
 		"setgroups: Invalid argument\n":                                                   true,
 		"first\nchown: /x: Invalid argument\r\nlast":                                      true,
+		"chown: /x: Invalid argument":                                                     true,
 		"tar: invalid argument\nchown: /x: Operation not permitted\n":                     false,
 		"mount: /x: Invalid argument\n":                                                   false,
 		strings.Repeat("x", maxWatched) + "chown: /x: Invalid argument\n" + "\n":          false,
@@ -28,6 +29,7 @@ func TestBeyondWatch(t *testing.T) {
 			if _, err := io.CopyBuffer(struct{ io.Writer }{w}, struct{ io.Reader }{strings.NewReader(text)}, make([]byte, size)); err != nil {
 				t.Fatal(err)
 			}
+			w.look()
 			if seen.Load() != want || out.String() != text {
 				t.Errorf("%q in pieces of %d: %t, passed on %t", text, size, seen.Load(), out.String() == text)
 			}

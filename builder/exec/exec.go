@@ -129,7 +129,9 @@ func (e *Executor) step(ctx context.Context, v *llb.Vertex, inputs []solve.Snaps
 func (e *Executor) run(ctx context.Context, spec sandbox.Spec, mask *secrets.Mask, report solve.Reporter, beyond *atomic.Bool) (code int, err error) {
 	stdout, stderr := mask.Writer(report.Stdout()), mask.Writer(report.Stderr())
 	defer func() { err = errors.Join(err, stdout.Close(), stderr.Close()) }()
-	spec.Stdout, spec.Stderr = &beyondWatch{w: stdout, seen: beyond}, &beyondWatch{w: stderr, seen: beyond}
+	out, errs := &beyondWatch{w: stdout, seen: beyond}, &beyondWatch{w: stderr, seen: beyond}
+	defer func() { out.look(); errs.look() }()
+	spec.Stdout, spec.Stderr = out, errs
 	return e.Runner.Run(ctx, spec)
 }
 

@@ -50,9 +50,10 @@ type Mounter struct {
 
 // view is a read-only mount. It is shared by all callers that request the same layer.
 type view struct {
-	once sync.Once
-	path string
-	err  error
+	once    sync.Once
+	path    string
+	mounted bool
+	err     error
 }
 
 // New returns a Mounter that creates its directories in dir. dir must be empty, private
@@ -182,23 +183,25 @@ func (m *Mounter) ViewOf(lower []string, paths ...string) (string, error) {
 		m.views[key] = v
 	}
 	m.mu.Unlock()
-	v.once.Do(func() { v.path, v.err = m.mountView(lower, paths) })
+	v.once.Do(func() { v.path, v.mounted, v.err = m.mountView(lower, paths) })
 	return v.path, v.err
 }
 
-func (m *Mounter) mountView(lower, paths []string) (string, error) {
-	target, err := m.NewDir("view")
+// mountView makes the directory of a view. mounted reports whether it is a mount, which
+// that of no layers is not.
+func (m *Mounter) mountView(lower, paths []string) (target string, mounted bool, err error) {
+	target, err = m.NewDir("view")
 	if err != nil || len(lower) == 0 {
-		return target, err
+		return target, false, err
 	}
 	if m.plain != nil {
-		return target, m.plain.view(target, lower, paths)
+		return target, false, m.plain.view(target, lower, paths)
 	}
 	mount := overlay.Mount{Lower: lower, Target: target, UserXattr: m.store.UserXattr()}
 	if err := mount.Mount(); err != nil {
-		return "", err
+		return "", false, err
 	}
-	return target, nil
+	return target, true, nil
 }
 
 // ScratchOf returns a writable directory with the content of the lower directories.
@@ -324,8 +327,8 @@ func (m *Mounter) Close() error {
 		return m.plain.close()
 	}
 	var errs []error
-	for lower, v := range m.views {
-		if lower != "" && v.err == nil && v.path != "" {
+	for _, v := range m.views {
+		if v.mounted {
 			errs = append(errs, overlay.Unmount(v.path))
 		}
 	}
