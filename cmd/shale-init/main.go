@@ -1,6 +1,6 @@
-// Command shale-init is the first process of a container until it executes the
-// user's command. It is embedded in shale, which hands it over in memory; nobody
-// else calls it.
+// Command shale-init is the first process of a container. It executes the user's
+// command. shale embeds this program and passes it to the container in memory. It is
+// not meant to be called by users.
 package main
 
 import (
@@ -10,7 +10,8 @@ import (
 	"github.com/shale-build/shale/runtime/sandbox/initproc"
 )
 
-// The first thread executes the user's command.
+// init locks the main goroutine to the first thread of the process, because that thread
+// must execute the user's command.
 func init() { runtime.LockOSThread() }
 
 func main() {

@@ -1,5 +1,4 @@
-// Command shale builds OCI images from Dockerfiles, rootless and without a
-// daemon.
+// Command shale builds OCI images from Dockerfiles, without root and without a daemon.
 package main
 
 import (
@@ -8,26 +7,26 @@ import (
 	"runtime"
 
 	"github.com/shale-build/shale/cmd/shale/cli"
-	_ "github.com/shale-build/shale/cmd/shale/early" // saves a start
+	_ "github.com/shale-build/shale/cmd/shale/early" // avoids a second start of the program
 	"github.com/shale-build/shale/runtime/probe"
 	"github.com/shale-build/shale/storage"
 )
 
 func init() {
-	// Libcontainer enters a container's namespaces on threads that it then gives
-	// up. The first thread cannot be given up, and what /proc/self shows is its
-	// view: nobody but main runs there.
+	// Libcontainer enters the namespaces of a container on threads that then end. The
+	// first thread must not be such a thread: it cannot end, and /proc/self shows its
+	// view. Therefore only main runs on it.
 	runtime.LockOSThread()
 }
 
 func main() {
 	delayGC()
-	// The process may be a helper of its own: the store's, for packing and
-	// unpacking. A container's first process never gets here.
+	// This process may be a helper of the store that packs or unpacks layers. The first
+	// process of a container never reaches this line.
 	if storage.Reexec() {
 		return
 	}
-	// Or the child of a doctor's probe.
+	// It may also be the child of one of doctor's probes.
 	probe.Main()
 	ctx, stop := cli.Signals(context.Background(), os.Stderr)
 	code := cli.Main(ctx, os.Args, cli.Streams{In: os.Stdin, Out: os.Stdout, Err: os.Stderr})

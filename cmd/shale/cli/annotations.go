@@ -11,15 +11,16 @@ import (
 	"github.com/shale-build/shale/builder"
 )
 
-// annotationKinds are what --annotation can be put on.
+// annotationKinds are the objects to which --annotation can add an annotation.
 var annotationKinds = map[string]bool{
 	"manifest": true, "manifest-descriptor": true, "index": true, "index-descriptor": true,
 }
 
 var annotationKind = regexp.MustCompile(`^([a-z-]+)(?:\[([A-Za-z0-9_/-]+)\])?$`)
 
-// addAnnotations gives the values of --annotation, [KIND[PLATFORM][,KIND…]:]KEY=VALUE,
-// to every output that writes an image, in the words of its attributes.
+// addAnnotations adds the values of --annotation to the attributes of every output that
+// writes an image. A value has the form [KIND[PLATFORM][,KIND…]:]KEY=VALUE. If there
+// are annotations but no outputs, addAnnotations adds an output of type image.
 func addAnnotations(exports []builder.Export, values []string) ([]builder.Export, error) {
 	attrs := map[string]string{}
 	for _, value := range values {
@@ -61,7 +62,7 @@ func parseAnnotation(value string, attrs map[string]string) error {
 			return fmt.Errorf("unknown annotation type %q", groups[1])
 		}
 		attr := "annotation-" + groups[1]
-		// An index is of all platforms.
+		// An index covers all platforms, so a platform has no effect on it.
 		if groups[2] != "" && strings.HasPrefix(groups[1], "manifest") {
 			p, err := platforms.Parse(groups[2])
 			if err != nil {

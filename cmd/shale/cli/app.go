@@ -19,7 +19,7 @@ SIGTERM gives the running steps of a build three seconds to end, SIGINT none. Te
 seconds after a signal a build has ended, unless --cache-grace lets it write its
 cache; a second signal ends it at once.`
 
-// newApp defines the command line.
+// newApp returns the definition of the command line.
 func newApp(streams Streams) *cli.App {
 	return &cli.App{
 		Name:                      "shale",
@@ -33,7 +33,7 @@ func newApp(streams Streams) *cli.App {
 		DisableSliceFlagSeparator: true,
 		Flags:                     globalFlags(),
 		Action:                    rootAction,
-		// Main decides about exit codes and messages.
+		// Main prints the error and chooses the exit code.
 		ExitErrHandler: func(*cli.Context, error) {},
 		Commands: []*cli.Command{
 			buildCommand(),
@@ -63,7 +63,8 @@ func newApp(streams Streams) *cli.App {
 	}
 }
 
-// rootAction is shale without a command.
+// rootAction runs if the command line names no command. It prints the version if
+// --version is set, otherwise the help.
 func rootAction(c *cli.Context) error {
 	if c.Bool(versionFlag) {
 		_, err := fmt.Fprintf(c.App.Writer, "shale version %s, build %s\n", Version, shortCommit())
@@ -72,7 +73,8 @@ func rootAction(c *cli.Context) error {
 	return cli.ShowAppHelp(c)
 }
 
-// imageCommand groups the commands about images as docker does.
+// imageCommand returns the command that groups the subcommands about images, as docker
+// does.
 func imageCommand() *cli.Command {
 	return &cli.Command{
 		Name:  "image",
@@ -93,7 +95,8 @@ func imageCommand() *cli.Command {
 	}
 }
 
-// builderCommand groups the commands about builds as docker does.
+// builderCommand returns the command that groups the subcommands about builds, as
+// docker does.
 func builderCommand() *cli.Command {
 	return &cli.Command{
 		Name:        "builder",
@@ -102,7 +105,8 @@ func builderCommand() *cli.Command {
 	}
 }
 
-// systemCommand groups the commands about the store as a whole.
+// systemCommand returns the command that groups the subcommands about the store as a
+// whole.
 func systemCommand() *cli.Command {
 	return &cli.Command{
 		Name:        "system",

@@ -9,8 +9,8 @@ import (
 	"github.com/urfave/cli/v2"
 )
 
-// attestationFlags ask for attestations, or for none. None are made; asking
-// for none is what scripts do to get a plain image.
+// attestationFlags returns the flags that request or disable attestations. shale does
+// not make attestations. Scripts disable them to get a plain image, which is accepted.
 func attestationFlags() []cli.Flag {
 	return []cli.Flag{
 		&cli.StringSliceFlag{Name: "attest", Hidden: true},
@@ -19,7 +19,7 @@ func attestationFlags() []cli.Flag {
 	}
 }
 
-// refuseAttestations fails when one is asked for.
+// refuseAttestations returns a usage error if the command line requests an attestation.
 func refuseAttestations(c *cli.Context) error {
 	for _, value := range c.StringSlice("attest") {
 		off, err := attestationOff(value)
@@ -45,7 +45,8 @@ func noAttestations(c *cli.Context, flag string) error {
 	return usageError(c, fmt.Sprintf("--%s is not available in this version: attestations are not made", flag))
 }
 
-// attestationOff reads type=TYPE[,disabled=true][,KEY=VALUE].
+// attestationOff parses type=TYPE[,disabled=true][,KEY=VALUE] and reports whether the
+// attestation is disabled.
 func attestationOff(value string) (off bool, err error) {
 	fields, err := csv.NewReader(strings.NewReader(value)).Read()
 	if err != nil {

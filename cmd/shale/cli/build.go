@@ -64,7 +64,7 @@ func buildAction(c *cli.Context) error {
 	return withStore(c, func(s *session) error { return build(c, s, opts, results) })
 }
 
-// refuseConsole keeps archives off the terminal.
+// refuseConsole returns an error if the build would write an archive to a terminal.
 func refuseConsole(exports []builder.Export, stdout io.Writer) error {
 	f, ok := display.Raw(stdout).(*os.File)
 	if !ok || !writesToStdout(exports) || !term.IsTerminal(int(f.Fd())) {
@@ -82,7 +82,7 @@ func writesToStdout(exports []builder.Export) bool {
 	return false
 }
 
-// build builds on a store.
+// build removes the result files of an earlier build, then builds with the store of s.
 func build(c *cli.Context, s *session, opts builder.Options, results resultFiles) error {
 	if err := results.clear(); err != nil {
 		return err
@@ -100,7 +100,7 @@ func build(c *cli.Context, s *session, opts builder.Options, results resultFiles
 	})
 }
 
-// report makes a report that needs neither namespaces nor store.
+// reportAlone makes a report that needs neither namespaces nor a store.
 func reportAlone(c *cli.Context, opts builder.Options, results resultFiles) error {
 	if _, err := newLogger(c); err != nil {
 		return err
@@ -114,8 +114,8 @@ func reportAlone(c *cli.Context, opts builder.Options, results resultFiles) erro
 	})
 }
 
-// show draws the progress of what run does and writes the result; everything
-// is drawn and flushed when it returns.
+// show calls run, draws its progress and writes the result files. All progress is drawn
+// and flushed before show returns.
 func show(c *cli.Context, services *services, results resultFiles, run func(builder.Deps) (*builder.Result, error)) error {
 	shown, err := display.New(display.Options{
 		Mode: results.progress, Out: c.App.ErrWriter, ExpandWarnings: c.Bool(debugFlag),
@@ -128,7 +128,8 @@ func show(c *cli.Context, services *services, results resultFiles, run func(buil
 	decisions := &decisions{Sink: shown}
 	deps.Progress, deps.Stdout = decisions, display.Raw(c.App.Writer)
 	res, err := run(deps)
-	// What is removed with the store cannot be taken down in order.
+	// ErrRemoved is ignored: if the store was removed during the build, its mounts and
+	// files cannot be closed in order.
 	if closeErr := services.close(); !errors.Is(err, storage.ErrRemoved) {
 		err = errors.Join(err, closeErr)
 	}
@@ -154,8 +155,8 @@ func show(c *cli.Context, services *services, results resultFiles, run func(buil
 	return nil
 }
 
-// explain shows why a build failed, with the lines of the Dockerfile that are
-// to blame. A build the user ended needs no explanation.
+// explain prints the reason for a failed build, with the lines of the Dockerfile that
+// caused the failure. If the user ended the build, explain prints no reason.
 func explain(ctx context.Context, w io.Writer, err error) error {
 	if ctx.Err() != nil {
 		return err

@@ -13,7 +13,8 @@ import (
 	"github.com/shale-build/shale/builder/frontend"
 )
 
-// printUnused tells of build arguments that nobody takes, in docker's words.
+// printUnused prints a warning about build arguments that no ARG declares, in the words
+// of docker.
 func printUnused(w io.Writer, args []frontend.UnusedArg) {
 	if len(args) == 0 {
 		return
@@ -26,11 +27,11 @@ func printUnused(w io.Writer, args []frontend.UnusedArg) {
 			fmt.Fprintf(&hints, " - %s (did you mean %s?)\n", a.Name, a.Nearest)
 		}
 	}
-	// A terminal that is gone cannot be told so.
+	// The error is ignored: if the terminal is closed, it cannot show the error either.
 	_, _ = fmt.Fprintf(w, "[Warning] One or more build-args %v were not consumed\n%s", names, hints.String())
 }
 
-// dockerProxies are the proxies that docker's own configuration has for builds.
+// dockerProxies holds the proxies for builds in docker's own configuration file.
 type dockerProxies struct {
 	HTTP  string `json:"httpProxy"`
 	HTTPS string `json:"httpsProxy"`
@@ -38,9 +39,10 @@ type dockerProxies struct {
 	None  string `json:"noProxy"`
 }
 
-// addProxies adds the default proxies of docker's configuration file, which
-// docker passes to every build as arguments, to args unless they are there.
-// The environment of the command is not what steps see, with docker or here.
+// addProxies adds the default proxies of docker's configuration file to args. docker
+// passes these to every build as arguments. Arguments that are already in args stay as
+// they are. Steps see these proxies and not the environment of the command, as with
+// docker.
 func addProxies(args map[string]string, env lookupEnv) error {
 	proxies, err := readProxies(env)
 	if err != nil {

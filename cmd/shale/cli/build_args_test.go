@@ -69,8 +69,8 @@ func TestPrintUnused(t *testing.T) {
 	}
 }
 
-// TestFlagsOfDocker is about flags that docker's users type and that mean
-// nothing here, or something that is not available.
+// TestFlagsOfDocker tests flags of docker that have no effect in shale or are not
+// available.
 func TestFlagsOfDocker(t *testing.T) {
 	dir := t.TempDir()
 	if err := os.WriteFile(filepath.Join(dir, "Dockerfile"), []byte("FROM scratch AS a\n"), 0o600); err != nil {

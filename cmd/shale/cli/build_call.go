@@ -11,16 +11,18 @@ import (
 	"github.com/shale-build/shale/builder/frontend"
 )
 
-// callOptions are the value of --call.
+// callOptions holds the parsed value of --call.
 type callOptions struct {
-	// name is empty for a build.
+	// name is the name of the report, or "" for a build.
 	name string
 	json bool
-	// ignoreStatus makes findings no failure.
+	// ignoreStatus makes the command succeed if a check has findings.
 	ignoreStatus bool
 }
 
-// callValue joins the three ways to ask for a report.
+// callValue returns the report that --call, --check or --print, the former name of
+// --call, requests. It returns an error if --check and --call request different
+// reports.
 func callValue(c *cli.Context) (callOptions, error) {
 	value := c.String("call")
 	if !c.IsSet("call") && c.IsSet("print") {
@@ -37,8 +39,8 @@ func callValue(c *cli.Context) (callOptions, error) {
 	return call, nil
 }
 
-// parseCall reads NAME[,format=FORMAT][,ignorestatus=BOOL]. What reports there
-// are is for the front end to say.
+// parseCall parses NAME[,format=FORMAT][,ignorestatus=BOOL]. It accepts any name,
+// because the front end checks whether it has such a report.
 func parseCall(value string) (callOptions, error) {
 	var call callOptions
 	if value == "" {
@@ -74,7 +76,8 @@ func parseCall(value string) (callOptions, error) {
 	return call, nil
 }
 
-// printCall writes a report. Findings of a check are its exit status.
+// printCall prints a report. It returns a statusError if the report failed. It also
+// returns one if a check has findings and o.ignoreStatus is not set.
 func printCall(c *cli.Context, call *frontend.Call, o callOptions) error {
 	if err := call.Print(c.App.Writer, o.json); err != nil {
 		return fmt.Errorf("print the report: %w", err)

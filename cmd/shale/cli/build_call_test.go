@@ -39,8 +39,8 @@ func TestParseCall(t *testing.T) {
 	}
 }
 
-// TestReportAlone asks for reports that need neither namespaces nor a store,
-// and so can be had in this process.
+// TestReportAlone makes reports that need neither namespaces nor a store. It can
+// therefore run in the process of the test.
 func TestReportAlone(t *testing.T) {
 	dir := t.TempDir()
 	dockerfile := "# tools does it\nFROM nowhere.test/a AS tools\nFROM tools\nFROM nowhere.test/b AS Last\n"

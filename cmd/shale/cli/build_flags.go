@@ -10,8 +10,8 @@ import (
 	"github.com/shale-build/shale/builder"
 )
 
-// buildFlags are the flags of build, in the spelling of docker buildx build
-// and, for what docker does not have, of buildah.
+// buildFlags returns the flags of build. They have the names that docker buildx build
+// uses. Flags that docker does not have are named as in buildah.
 func buildFlags() []cli.Flag {
 	flags := []cli.Flag{
 		&cli.StringSliceFlag{Name: "add-host", Usage: "add `HOST:IP` to /etc/hosts of RUN steps"},
@@ -65,9 +65,10 @@ func buildFlags() []cli.Flag {
 	return slices.Concat(flags, acceptedFlags(), attestationFlags(), refusedFlags())
 }
 
-// acceptedFlags have no effect, and that is what they ask for here: there are
-// no intermediate containers to remove, the context is not sent anywhere, and
-// the one builder there is makes the same of it as any other.
+// acceptedFlags returns flags that scripts may pass but that the help does not list.
+// All except --print have no effect, because shale already does what they request:
+// there are no intermediate containers to remove, the context is not sent to a daemon,
+// and there is only one builder.
 func acceptedFlags() []cli.Flag {
 	return []cli.Flag{
 		&cli.StringFlag{Name: "builder", Hidden: true},
@@ -75,26 +76,26 @@ func acceptedFlags() []cli.Flag {
 		&cli.BoolFlag{Name: "rm", Value: true, Hidden: true},
 		&cli.BoolFlag{Name: "force-rm", Hidden: true},
 		&cli.BoolFlag{Name: "disable-content-trust", Value: true, Hidden: true},
-		// The former name of --call.
+		// print is the former name of --call; see callValue.
 		&cli.StringFlag{Name: "print", Hidden: true},
 	}
 }
 
-// refused are flags of docker build, docker buildx build and buildah that
-// would change the result and are not available. They are refused by name:
-// ignoring one gives an image the user did not ask for.
+// refused maps flags of docker build, docker buildx build and buildah to the reason why
+// they are not available. They would change the result, so shale refuses them by name.
+// If shale ignored them, the user would get an image other than the requested one.
 var refused = map[string]string{
 	"policy":       "Rego policies are not evaluated; --source-policy-file takes rules in BuildKit's form",
 	"security-opt": "the profile of steps cannot be changed; RUN --security=insecure with --allow=security.insecure lifts it",
 	"squash":       "layers are not joined; copy what is wanted into a last stage with COPY --from",
 }
 
-// harmless are values of refused flags that ask for what is done anyway.
+// harmless lists values of refused flags that request the normal behaviour of shale.
 var harmless = map[string][]string{
 	"policy": {"disabled=true"},
 }
 
-// refusedBooleans take no value of their own.
+// refusedBooleans are the refused flags that take no value.
 var refusedBooleans = map[string]bool{"squash": true}
 
 func refusedFlags() []cli.Flag {
@@ -118,8 +119,8 @@ func refusedNames() []string {
 	return names
 }
 
-// refuseFlags fails for a flag that is not available. Turning off what is
-// never done is fine.
+// refuseFlags returns a usage error if the command line sets a flag that is not
+// available. A flag may be set to false if shale never does what it requests.
 func refuseFlags(c *cli.Context) error {
 	for _, name := range refusedNames() {
 		if !c.IsSet(name) || refusedBooleans[name] && !c.Bool(name) {

@@ -19,11 +19,11 @@ import (
 	"github.com/shale-build/shale/builder/frontend"
 )
 
-// lookupEnv is os.LookupEnv.
+// lookupEnv looks up an environment variable, as os.LookupEnv does.
 type lookupEnv func(name string) (string, bool)
 
-// buildOptions turns the flags into what the builder takes. Its errors are
-// usage errors.
+// buildOptions converts the flags to the options of the builder. Its errors are usage
+// errors.
 func buildOptions(c *cli.Context, env lookupEnv) (builder.Options, error) {
 	opts := builder.Options{
 		Options: frontend.Options{
@@ -73,8 +73,9 @@ func buildOptions(c *cli.Context, env lookupEnv) (builder.Options, error) {
 	return opts, nil
 }
 
-// parseBuildArgs reads KEY=VALUE, and KEY from the environment. A KEY that is
-// not set there is left out, as docker does: the Dockerfile's default holds.
+// parseBuildArgs parses KEY=VALUE, and KEY, which takes its value from env. If env does
+// not contain the KEY, parseBuildArgs omits it, as docker does. The default value in
+// the Dockerfile then applies.
 func parseBuildArgs(values []string, env lookupEnv) (map[string]string, error) {
 	args := map[string]string{}
 	for _, v := range values {
@@ -123,8 +124,8 @@ func parseChoice(flag, value string, choices ...string) (string, error) {
 	return "", fmt.Errorf("invalid --%s %q: it is one of %s", flag, value, strings.Join(choices, ", "))
 }
 
-// parsePlatforms reads platforms given one by one or joined by commas. "local"
-// is the machine's own.
+// parsePlatforms parses platforms that are given separately or joined by commas.
+// "local" is the platform of this machine.
 func parsePlatforms(values []string) ([]ocispec.Platform, error) {
 	var out []ocispec.Platform
 	for _, v := range splitCommas(values) {
@@ -153,12 +154,13 @@ func splitCommas(values []string) []string {
 	return out
 }
 
-// epochEnv fixes times (reproducible-builds.org).
+// epochEnv is the environment variable that fixes all times of an image
+// (reproducible-builds.org).
 const epochEnv = "SOURCE_DATE_EPOCH"
 
-// parseEpoch reads the variable. What is no number, "context" for instance, is
-// for the front end to understand: it becomes a build argument, unless there is
-// one.
+// parseEpoch returns the time in SOURCE_DATE_EPOCH, or nil if the variable has no
+// number. A value that is not a number, for example "context", is for the front end:
+// parseEpoch adds it to args as a build argument, unless args already contains one.
 func parseEpoch(env lookupEnv, args map[string]string) *time.Time {
 	value, ok := env(epochEnv)
 	if !ok || value == "" {
@@ -184,7 +186,7 @@ func checkUlimits(values []string) error {
 	return nil
 }
 
-// splitHost splits HOST:IP, or HOST=IP, which came later for the sake of IPv6.
+// splitHost splits HOST:IP or HOST=IP. docker added the second form later, for IPv6.
 func splitHost(value string) (host, ip string, err error) {
 	i := strings.IndexAny(value, "=:")
 	if i < 1 {

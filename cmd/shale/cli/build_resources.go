@@ -12,11 +12,12 @@ import (
 	"github.com/shale-build/shale/builder/frontend"
 )
 
-// resourceFlags are the limits of steps under docker build's own names.
+// resourceFlags are the flags that limit the resources of steps, with the names that
+// docker build uses.
 var resourceFlags = []string{"cpu-period", "cpu-quota", "cpu-shares", "cpuset-cpus", "cpuset-mems", "memory", "memory-swap"}
 
-// parseResources reads --resource KEY=VALUE, as buildx has it, and the flags
-// that are called like the keys, which win.
+// parseResources parses --resource KEY=VALUE, a flag of buildx, and the flags that have
+// the names of the keys. The latter take precedence.
 func parseResources(c *cli.Context) (frontend.Resources, error) {
 	r := frontend.Resources{CgroupParent: c.String("cgroup-parent")}
 	for _, entry := range c.StringSlice("resource") {

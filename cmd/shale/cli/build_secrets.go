@@ -7,8 +7,7 @@ import (
 	"github.com/shale-build/shale/builder/sshagent"
 )
 
-// parseSecrets reads --secret. An empty value is as good as none, as with
-// docker.
+// parseSecrets parses the values of --secret. It ignores empty values, as docker does.
 func parseSecrets(values []string) ([]secrets.Source, error) {
 	var out []secrets.Source
 	for _, v := range values {
@@ -24,7 +23,7 @@ func parseSecrets(values []string) ([]secrets.Source, error) {
 	return out, nil
 }
 
-// parseSSH reads --ssh.
+// parseSSH parses the values of --ssh. It ignores empty values.
 func parseSSH(values []string) []sshagent.Source {
 	var out []sshagent.Source
 	for _, v := range values {

@@ -126,7 +126,7 @@ func FuzzParseOutput(f *testing.F) {
 	})
 }
 
-// parseBuild runs build's flags through the whole command line.
+// parseBuild parses args with the whole command line and returns the options of build.
 func parseBuild(t *testing.T, env map[string]string, args ...string) (builder.Options, error) {
 	t.Helper()
 	app := newApp(Streams{Out: &bytes.Buffer{}, Err: &bytes.Buffer{}})
@@ -329,7 +329,7 @@ func TestMainWithoutStore(t *testing.T) {
 	}
 	for name, tc := range tests {
 		t.Run(name, func(t *testing.T) {
-			// The completions of urfave/cli look at the process's own arguments.
+			// The completions of urfave/cli read os.Args of the process.
 			own := os.Args
 			os.Args = append([]string{"shale"}, tc.args...)
 			defer func() { os.Args = own }()

@@ -13,25 +13,26 @@ import (
 	"github.com/shale-build/shale/storage"
 )
 
-// buildCache is what builds leave in the store to be faster next time.
+// buildCache is the content that builds leave in the store to make later builds faster.
 type buildCache interface {
-	// Steps lists layers that only the cache keeps.
+	// Steps returns the layers that only the cache keeps.
 	Steps() ([]cache.Usage, error)
-	// PruneSteps removes such layers; see cache.Prune.
+	// PruneSteps removes such layers and returns them; see cache.Prune.
 	PruneSteps(ctx context.Context, policy cache.Policy) ([]cache.Usage, error)
-	// Mounts lists the directories of RUN --mount=type=cache.
+	// Mounts returns the directories of RUN --mount=type=cache.
 	Mounts() ([]cachemount.Mount, error)
-	// RemoveMount removes one that is not in use and tells whether it did.
+	// RemoveMount removes a cache mount if it is not in use, and reports whether it
+	// did.
 	RemoveMount(m cachemount.Mount) (bool, error)
-	// Sources lists git repositories and downloads.
+	// Sources returns the git repositories and downloads that the cache keeps.
 	Sources() ([]shelf.Usage, error)
-	// PruneSources removes those that are not in use.
+	// PruneSources removes those sources that are not in use and returns them.
 	PruneSources(policy shelf.Policy) ([]shelf.Usage, error)
-	// Free returns how many bytes are free where the cache is.
+	// Free returns the number of free bytes on the disk of the cache.
 	Free() (int64, error)
 }
 
-// storeCache is the build cache of a store.
+// storeCache implements buildCache for a store.
 type storeCache struct{ *gc.Cache }
 
 var _ buildCache = storeCache{}
@@ -87,8 +88,7 @@ func (c storeCache) Free() (int64, error) {
 	return int64(min(sp.Free, math.MaxInt64)), err
 }
 
-// usedBefore says whether something last used at used falls under until; a
-// zero until takes everything.
+// usedBefore reports whether used is not after until, or until is zero.
 func usedBefore(used, until time.Time) bool {
 	return until.IsZero() || !used.After(until)
 }

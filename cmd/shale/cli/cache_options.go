@@ -14,7 +14,7 @@ import (
 	"github.com/shale-build/shale/builder/exec"
 )
 
-// parseCacheFrom reads the values of --cache-from.
+// parseCacheFrom parses the values of --cache-from.
 func parseCacheFrom(values []string) ([]builder.CacheImport, error) {
 	var list []builder.CacheImport
 	for _, v := range values {
@@ -27,7 +27,7 @@ func parseCacheFrom(values []string) ([]builder.CacheImport, error) {
 	return list, nil
 }
 
-// parseCacheTo reads the values of --cache-to.
+// parseCacheTo parses the values of --cache-to.
 func parseCacheTo(values []string) ([]builder.CacheExport, error) {
 	var list []builder.CacheExport
 	for _, v := range values {
@@ -40,8 +40,8 @@ func parseCacheTo(values []string) ([]builder.CacheExport, error) {
 	return list, nil
 }
 
-// parseCache reads type=TYPE[,KEY=VALUE], or the bare name of a cache at a
-// registry, as docker does.
+// parseCache parses type=TYPE[,KEY=VALUE]. It also accepts "inline", and the bare name
+// of a cache in a registry, as docker does.
 func parseCache(value string) (kind string, attrs map[string]string, err error) {
 	if !strings.Contains(value, "=") && value != "inline" {
 		return "registry", map[string]string{"ref": value}, nil
@@ -75,14 +75,15 @@ func parseCache(value string) (kind string, attrs map[string]string, err error) 
 	return kind, attrs, nil
 }
 
-// elsewhere are buildx's types for which there is another way here.
+// elsewhere maps cache types of buildx that are not available to the alternative in
+// shale.
 var elsewhere = map[string]string{
 	"gha":    "use type=registry with ghcr.io, or type=local with a directory that actions/cache keeps",
 	"s3":     "use type=registry, or type=local with a directory that you copy to and from the bucket",
 	"azblob": "use type=registry, or type=local with a directory that you copy to and from the container",
 }
 
-// parseGrace reads the value of --cache-grace.
+// parseGrace parses the value of --cache-grace.
 func parseGrace(value string) (time.Duration, error) {
 	d, err := time.ParseDuration(value)
 	if err != nil || d < 0 {
@@ -91,11 +92,12 @@ func parseGrace(value string) (time.Duration, error) {
 	return d, nil
 }
 
-// closeTime is how long a build takes at most to end in order when the time for its
-// caches is over.
+// closeTime is the longest time that a build needs to end in order after the time for
+// writing its caches is over.
 const closeTime = 5 * time.Second
 
-// allowExport lets a build that is asked to end in order write its caches.
+// allowExport gives the build time to write its caches after a signal that requests an
+// orderly end. After any other signal, endTime applies.
 func allowExport(ctx context.Context, opts builder.Options) {
 	grace := opts.ExportTime()
 	if grace == 0 {

@@ -39,8 +39,8 @@ func completionScript(c *cli.Context) (string, error) {
 	}
 }
 
-// The scripts ask shale itself what may come next, so they never grow old.
-// Where it knows nothing, files are completed.
+// The scripts ask shale itself for the possible next words, so they stay correct if the
+// commands change. If shale has no suggestions, the shell completes file names.
 const bashCompletion = `# bash completion for shale
 _shale() {
     local cur=${COMP_WORDS[COMP_CWORD]}

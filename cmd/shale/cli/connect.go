@@ -16,17 +16,18 @@ import (
 	"github.com/shale-build/shale/storage/registry"
 )
 
-// services are the parts a build or a container is made with, and the words
-// that describe them.
+// services holds the parts with which a build or a container runs, and texts that
+// describe them to the user.
 type services struct {
 	deps builder.Deps
 	net  *stepNetwork
-	// description and shortDescription tell in which environment steps run.
+	// description and shortDescription describe the environment in which steps run.
 	description, shortDescription string
 	close                         func() error
 }
 
-// newServices connects the parts. network is the value of --network.
+// newServices creates and connects the parts. network is the value of --network. The
+// caller must call close on the result.
 func newServices(c *cli.Context, s *session, network string) (*services, error) {
 	if s.inPlace() && s.ids.SingleID() {
 		return nil, errors.New("with a single id, owners cannot be recorded for steps that run in place: give the container more ids, or allow it to make namespaces")
@@ -56,8 +57,9 @@ func newServices(c *cli.Context, s *session, network string) (*services, error) 
 	}, nil
 }
 
-// newRunner returns what runs steps, a directory that ends with it, if only when
-// the next one starts, and what ends it.
+// newRunner returns the runner of steps, its state directory, and a function that ends
+// it. That function removes the directory. If this process is killed, the next runner
+// removes the directory. A runner in place has no directory.
 func newRunner(ctx context.Context, s *session) (_ exec.Runner, dir string, end func() error, err error) {
 	if s.inPlace() {
 		return sandbox.NewInPlace(s.logger, copyPlain), "", func() error { return nil }, nil
@@ -74,7 +76,7 @@ func newRunner(ctx context.Context, s *session) (_ exec.Runner, dir string, end 
 	return runner, runner.Dir(), runner.Close, nil
 }
 
-// describeMode is what the first line of a build says about where steps run.
+// describeMode returns the part of a build's first line that describes where steps run.
 func describeMode(s *session, network string) string {
 	if s.inPlace() {
 		return "in place, in this container: " + s.ids.Reason

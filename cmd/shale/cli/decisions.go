@@ -11,8 +11,8 @@ import (
 	"github.com/shale-build/shale/builder/progress"
 )
 
-// decisions notes what was decided about each step on its way to a Sink, for
-// build --explain.
+// decisions is a Sink that records the decision about each step for build --explain. It
+// forwards all events to another Sink.
 type decisions struct {
 	progress.Sink
 
@@ -42,8 +42,8 @@ func (d *decisions) note(v progress.Vertex) {
 	d.steps[v.Digest] = v
 }
 
-// print writes a line or two for each step, in the order in which they were
-// decided about.
+// print writes the decision about each step and its reason, in the order of the
+// decisions.
 func (d *decisions) print(w io.Writer) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()

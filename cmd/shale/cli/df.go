@@ -41,7 +41,7 @@ func dfCommand() *cli.Command {
 	}
 }
 
-// usageRow is one kind of content, with docker's field names.
+// usageRow describes one kind of content. Its fields have docker's names.
 type usageRow struct {
 	Active      string
 	Reclaimable string
@@ -109,8 +109,9 @@ func newUsageRow(kind string, total, active int, size, reclaimable int64) usageR
 	return row
 }
 
-// imageUsage counts every layer once. Images that a name leads to are active;
-// what only others keep could be reclaimed.
+// imageUsage returns the row for images, in which every layer counts once. An image is
+// active if it has a name or belongs to an index. The size of layers that no active
+// image uses is reclaimable.
 func imageUsage(store imageReader) (usageRow, error) {
 	images, err := store.Images()
 	if err != nil {
@@ -150,7 +151,7 @@ func sum(sizes map[string]int64) (total int64) {
 	return total
 }
 
-// cacheRow is one entry of the build cache, with docker's field names.
+// cacheRow describes one entry of the build cache. Its fields have docker's names.
 type cacheRow struct {
 	CacheType     string
 	CreatedSince  string
@@ -198,8 +199,9 @@ func stepRow(u cache.Usage, now time.Time) cacheRow {
 	}
 }
 
-// mountRow describes a cache mount. One that is in private use several times at
-// once has a directory, and a row, for each.
+// mountRow returns the row for a cache mount. If several steps use a private cache
+// mount at the same time, each of them has its own directory, and each directory has a
+// row.
 func mountRow(m cachemount.Mount, now time.Time) cacheRow {
 	return cacheRow{
 		CacheType: typeMount, CreatedSince: "N/A", Description: mountTitle(m), ID: shortID(string(m.Key)),
@@ -214,5 +216,5 @@ func mountTitle(m cachemount.Mount) string {
 	return fmt.Sprintf("%s (private %d)", mountID(m), m.Slot+1)
 }
 
-// mountID is the ID without the doubled slash that the front end gives it.
+// mountID returns the ID without the double slash that the front end adds.
 func mountID(m cachemount.Mount) string { return path.Clean("/" + m.ID) }

@@ -36,25 +36,25 @@ exit code is 0 only then.`,
 	}
 }
 
-// diagnosis is what doctor prints.
+// diagnosis is the output of doctor.
 type diagnosis struct {
-	// CanBuild reports whether an image can be built; Verdict is the same in words.
+	// CanBuild reports whether an image can be built. Verdict is the same in words.
 	CanBuild bool
 	Verdict  string
-	// Environment is one of those of docs/environments.md.
+	// Environment is one of the letters in docs/environments.md.
 	Environment string
 	Explanation string
 	Probes      []probe.Result
 }
 
-// diagnose makes all probes.
+// diagnose runs all probes.
 func diagnose(c *cli.Context) diagnosis {
 	results := probe.Run(c.Context)
 	letter, explanation := probe.Mode(results)
 	d := diagnosis{Environment: string(letter), Explanation: explanation, Probes: results}
 	reason := explanation
 	d.CanBuild = !probe.Hopeless(results)
-	// In place a step would move the container's own files.
+	// In place, a trial step would move the container's own files.
 	if d.CanBuild && letter != 'D' {
 		report := trialStep(c.Context, c)
 		d.Probes = append(d.Probes, report.results()...)
@@ -72,7 +72,7 @@ func diagnose(c *cli.Context) diagnosis {
 	return d
 }
 
-// verdict is doctor's first line.
+// verdict returns the first line of doctor's output.
 func verdict(canBuild bool, reason string, fixes int) string {
 	switch {
 	case !canBuild:
@@ -112,7 +112,7 @@ func writeDiagnosis(c *cli.Context, d diagnosis) error {
 	return err
 }
 
-// writeFixes lists what is to be done.
+// writeFixes prints the list of things that the user should do.
 func writeFixes(w io.Writer, results []probe.Result) error {
 	var fixes []string
 	for _, r := range results {

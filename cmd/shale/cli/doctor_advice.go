@@ -12,7 +12,8 @@ import (
 	"github.com/shale-build/shale/runtime/userns"
 )
 
-// fixOfLayers is what to do where layers are shown without overlays, "" for nothing.
+// fixOfLayers returns advice for a store that cannot use overlays. It returns "" if no
+// advice is needed or known.
 func fixOfLayers(way layersWay) string {
 	switch way.Reason {
 	case reasonOnOverlay:
@@ -44,7 +45,7 @@ func fixOfLayers(way layersWay) string {
 	return ""
 }
 
-// reasonOf is the error in one line, without what fixOf says.
+// reasonOf returns the error in one line, without the advice that fixOf returns.
 func reasonOf(err error) string {
 	if e, ok := errors.AsType[*recorded.ProbeError](err); ok {
 		err = fmt.Errorf("owners of files cannot be recorded: %s: %w", e.Probe, e.Err)
@@ -55,8 +56,8 @@ func reasonOf(err error) string {
 	return oneLine(err)
 }
 
-// fixOf is what to do about the failure of a build, "" if the error says it or
-// nothing is known.
+// fixOf returns advice for a failed build. It returns "" if the error contains the
+// advice or if no advice is known.
 func fixOf(err error) string {
 	if e, ok := errors.AsType[*userns.Error](err); ok {
 		return e.Fix

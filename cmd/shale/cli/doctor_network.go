@@ -14,12 +14,12 @@ import (
 	"github.com/shale-build/shale/storage/registry"
 )
 
-// networkPatience is how long a proxy or a registry may take to answer.
+// networkPatience is the time in which a proxy or a registry must answer.
 const networkPatience = 5 * time.Second
 
-// networkResults tries the proxies of the environment and the registries that
-// registries.conf names. There is no result for what is not configured. Neither keeps
-// a build from succeeding, which may need no network.
+// networkResults connects to the proxies of the environment and to the registries that
+// registries.conf names. There is no result if none is configured. A failure does not
+// mean that builds fail, because a build may not need the network.
 func networkResults(ctx context.Context, client *registry.Client, env lookupEnv) []probe.Result {
 	ctx, cancel := context.WithTimeout(ctx, networkPatience)
 	defer cancel()
@@ -33,7 +33,8 @@ func networkResults(ctx context.Context, client *registry.Client, env lookupEnv)
 	return append(results, each(hosts, func(host string) probe.Result { return registryResult(host, client.Reach(ctx, host)) })...)
 }
 
-// each makes a result of every name, all at once.
+// each calls result for all names at the same time and returns the results in the order
+// of the names.
 func each(names []string, result func(string) probe.Result) []probe.Result {
 	results := make([]probe.Result, len(names))
 	var wait sync.WaitGroup
@@ -59,8 +60,8 @@ func registryResult(host string, err error) probe.Result {
 	return r
 }
 
-// proxyResults tries to connect to the proxies by which shale reaches registries, git
-// servers and downloads, see net/http.ProxyFromEnvironment.
+// proxyResults connects to the proxies that shale uses for registries, git servers and
+// downloads; see net/http.ProxyFromEnvironment.
 func proxyResults(ctx context.Context, env lookupEnv) []probe.Result {
 	var names []string
 	seen := map[string]bool{}
@@ -82,7 +83,7 @@ func proxyResults(ctx context.Context, env lookupEnv) []probe.Result {
 	})
 }
 
-// proxyPorts are the default ports of a proxy by the scheme of its address.
+// proxyPorts maps the scheme of a proxy's address to the default port.
 var proxyPorts = map[string]string{"http": "80", "https": "443", "socks5": "1080", "socks5h": "1080"}
 
 func dialProxy(ctx context.Context, address string) error {

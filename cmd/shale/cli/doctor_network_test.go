@@ -34,7 +34,7 @@ func TestNetworkResults(t *testing.T) {
 	for name, test := range map[string]struct {
 		conf string
 		env  map[string]string
-		// want are parts of the results, in their order: status, detail and fix.
+		// want lists parts of the results, in order: status, detail and fix.
 		want [][3]string
 	}{
 		"nothing configured":          {},

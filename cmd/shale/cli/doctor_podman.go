@@ -18,13 +18,14 @@ import (
 	"github.com/shale-build/shale/runtime/probe"
 )
 
-// podmanPatience limits the time of all questions to podman.
+// podmanPatience is the time limit for all calls of podman together.
 const podmanPatience = 30 * time.Second
 
-// podmanResult reports whether podman uses the driver by which shale keeps images; with
-// another one it does not see them. Podman before 4.4 chooses vfs for users without
-// fuse-overlayfs, in the same directory, and remembers that in its database, which counts
-// more than storage.conf. There is no result without podman.
+// podmanResult reports whether podman uses the overlay driver, with which shale keeps
+// images. If podman uses another driver, it does not see these images. Podman before
+// 4.4 chooses vfs, in the same directory, if the user has no fuse-overlayfs. It stores
+// the choice in its database, which overrides storage.conf. given must be set if the
+// user chose graphRoot with --root. There is no result if podman is not installed.
 func podmanResult(ctx context.Context, graphRoot string, given bool) []probe.Result {
 	program, err := exec.LookPath("podman")
 	if err != nil || graphRoot == "" {
@@ -56,8 +57,9 @@ func podmanResult(ctx context.Context, graphRoot string, given bool) []probe.Res
 // overlayDriver is podman's name of the driver that shale uses.
 const overlayDriver = "overlay"
 
-// podmanFix is what to do for a podman that would use the driver fresh without a
-// database, and uses current.
+// podmanFix returns advice for a podman that does not see the images. fresh is the
+// driver that podman would choose without a database, and current is the driver that it
+// uses.
 func podmanFix(fresh, current, database string) string {
 	var steps []string
 	if fresh != overlayDriver {
@@ -69,7 +71,8 @@ func podmanFix(fresh, current, database string) string {
 	return "so that podman and shale see the same images, " + strings.Join(steps, "; and ")
 }
 
-// storageConf is the file that podman reads, see containers-storage.conf(5).
+// storageConf returns the configuration file that podman reads, see
+// containers-storage.conf(5).
 func storageConf(env func(string) string, uid int) string {
 	if file := env("CONTAINERS_STORAGE_CONF"); file != "" {
 		return file
@@ -83,8 +86,8 @@ func storageConf(env func(string) string, uid int) string {
 	return "~/.config/containers/storage.conf"
 }
 
-// databaseOf is the file in which podman remembers the driver of a store, "" for none:
-// BoltDB, and SQLite since podman 4.8.
+// databaseOf returns the file in which podman stores the driver of a store, or "" if
+// there is none. The file is a BoltDB database, or an SQLite database since podman 4.8.
 func databaseOf(graphRoot string) string {
 	for _, name := range []string{"libpod/bolt_state.db", "db.sql"} {
 		path := filepath.Join(graphRoot, name)
@@ -95,16 +98,16 @@ func databaseOf(graphRoot string) string {
 	return ""
 }
 
-// freshDriver is the driver that podman chooses by its configuration alone. It is asked
-// in a directory of its own below dir, which is removed again, as it would remember its
-// choice in the real one.
+// freshDriver returns the driver that podman chooses if only its configuration decides.
+// It runs podman in a temporary directory below dir, because podman would store the
+// choice in the real one. freshDriver removes the temporary directory.
 func freshDriver(ctx context.Context, program, dir string) (driver string, err error) {
 	work, err := os.MkdirTemp(dir, "doctor-")
 	if err != nil {
 		return "", err
 	}
 	defer func() { err = errors.Join(err, rmtree.Remove(work)) }()
-	// Podman refuses a run root of more than 50 characters.
+	// Podman does not accept a run root of more than 50 characters.
 	run, err := os.MkdirTemp("/tmp", "shale-")
 	if err != nil {
 		return "", err
@@ -112,10 +115,10 @@ func freshDriver(ctx context.Context, program, dir string) (driver string, err e
 	defer func() { err = errors.Join(err, rmtree.Remove(run)) }()
 	at := func(name string) string { return filepath.Join(work, name) }
 	driver, err = driverOf(ctx, program, "--root", at("root"), "--runroot", run, "--tmpdir", at("tmp"))
-	// A user's podman leaves a process that keeps its namespaces.
+	// Rootless podman leaves a process that keeps its namespaces.
 	if text, readErr := os.ReadFile(at("tmp/pause.pid")); readErr == nil {
 		if pid, numberErr := strconv.Atoi(strings.TrimSpace(string(text))); numberErr == nil && pid > 1 {
-			_ = unix.Kill(pid, unix.SIGKILL) // it may have ended
+			_ = unix.Kill(pid, unix.SIGKILL) // the process may have ended
 		}
 	}
 	return driver, err

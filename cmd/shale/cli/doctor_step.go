@@ -25,23 +25,24 @@ import (
 	"github.com/shale-build/shale/storage"
 )
 
-// stepProbe is the hidden command by which doctor builds a small image where
-// builds would: inside the namespaces, in the store's own file system, by the same
-// way of showing layers.
+// stepProbe is the hidden command with which doctor builds a small image. The build
+// runs where real builds run: inside the namespaces, in the file system of the store,
+// and with layers shown in the same way.
 const stepProbe = "probe-step"
 
-// trialReport is what the hidden command finds, as JSON on its standard output.
+// trialReport is the result of the hidden command, which prints it as JSON to standard
+// output.
 type trialReport struct {
-	// GraphRoot is where the store is.
+	// GraphRoot is the directory of the store.
 	GraphRoot string
-	// Native: layers are shown without overlays, for the reason in Detail.
-	// LayersFix is what to do about it.
+	// Native reports whether layers are shown without overlays. Detail is the reason,
+	// and LayersFix is the advice.
 	Native            bool
 	Detail, LayersFix string
-	// OneByOne: overlays take their layers so.
+	// OneByOne reports whether overlays accept their layers one by one.
 	OneByOne bool
-	// Step is why the image could not be built, "" if it could; StepFix is what
-	// to do about it.
+	// Step is the reason why the image could not be built, or "" if it could be built.
+	// StepFix is the advice.
 	Step, StepFix string
 }
 
@@ -60,7 +61,8 @@ func stepProbeCommand() *cli.Command {
 	}
 }
 
-// fill looks at the store and builds beside it.
+// fill describes the store and builds the image. It returns an error if the build
+// fails.
 func (r *trialReport) fill(c *cli.Context, s *session) error {
 	r.GraphRoot = s.store.GraphRoot()
 	r.Native, r.Detail = s.layers.Native, s.layers.Detail
@@ -72,15 +74,15 @@ func (r *trialReport) fill(c *cli.Context, s *session) error {
 	if !r.Native {
 		features, err := overlay.Probe(tmp, s.store.UserXattr())
 		if err != nil {
-			return err // it worked a moment ago
+			return err // the store uses overlays, so this should not happen
 		}
 		r.OneByOne = features.LowerdirPlus
 	}
 	return tryStep(c, s, tmp)
 }
 
-// trialDockerfile is built with nothing but the trial's program. The second step
-// changes what is in a layer below.
+// trialDockerfile needs only the program of the trial. Its second step changes files of
+// a lower layer.
 var trialDockerfile = `FROM scratch
 ENV ` + initproc.TrialVariable + `=1
 COPY trial /trial
@@ -88,8 +90,8 @@ RUN ["/trial", "` + initproc.TrialMake + `"]
 RUN ["/trial", "` + initproc.TrialChange + `"]
 `
 
-// tryStep builds a small image in a store of its own, which lies in the state of the
-// real one and is removed again.
+// tryStep builds a small image in a temporary store. This store is in the state
+// directory tmp of the real store, and tryStep removes it.
 func tryStep(c *cli.Context, s *session, tmp string) (err error) {
 	work, err := rootfs.OpenWorkspace(c.Context, tmp)
 	if err != nil {
@@ -110,7 +112,8 @@ func tryStep(c *cli.Context, s *session, tmp string) (err error) {
 	if err := os.WriteFile(at("context/Dockerfile"), []byte(trialDockerfile), 0o600); err != nil {
 		return err
 	}
-	// Where network namespaces may be, security modules have rules for.
+	// The run root must be below the real one, because security modules have rules for
+	// the places of network namespaces.
 	run, err := os.MkdirTemp(s.store.RunRoot(), "shale-doctor-")
 	if err != nil {
 		return err
@@ -132,8 +135,8 @@ func tryStep(c *cli.Context, s *session, tmp string) (err error) {
 	return buildTrial(c, &session{store: store, logger: s.logger, ids: s.ids, layers: s.layers}, at("context"))
 }
 
-// unmountAll takes away the mounts at dir. A store, and the driver of its layers,
-// mounts its directory on itself.
+// unmountAll removes all mounts at dir. A store and the driver of its layers each bind
+// mount their directory on itself.
 func unmountAll(dir string) error {
 	for {
 		err := overlay.Unmount(dir)
@@ -167,7 +170,7 @@ func buildTrial(c *cli.Context, s *session, context string) error {
 	return err
 }
 
-// trialError is the failure of a step that said why.
+// trialError is returned if a step failed and printed the reason.
 type trialError struct {
 	said string
 	err  error
@@ -177,7 +180,7 @@ func (e *trialError) Error() string { return "in a step: " + e.said }
 
 func (e *trialError) Unwrap() error { return e.err }
 
-// stepOutput keeps what steps print.
+// stepOutput keeps the output of steps.
 type stepOutput struct {
 	progress.Sink
 
@@ -192,7 +195,7 @@ func (o *stepOutput) Log(l progress.Log) {
 	o.text.Write(l.Data)
 }
 
-// last is the last line that was printed.
+// last returns the last line of the output.
 func (o *stepOutput) last() string {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -202,7 +205,7 @@ func (o *stepOutput) last() string {
 
 func oneLine(err error) string { return strings.Join(strings.Fields(err.Error()), " ") }
 
-// trialStep runs the hidden command with the same global flags.
+// trialStep runs the hidden command with the same global flags and returns its report.
 func trialStep(ctx context.Context, c *cli.Context) trialReport {
 	self, err := os.Executable()
 	if err != nil {
@@ -228,7 +231,7 @@ func trialStep(ctx context.Context, c *cli.Context) trialReport {
 	return report
 }
 
-// results are what the report says in doctor's table.
+// results returns the report as rows of doctor's table.
 func (r trialReport) results() []probe.Result {
 	layers := probe.Result{Name: "layers", Status: probe.OK, Detail: "overlays"}
 	switch {
@@ -251,5 +254,5 @@ func (r trialReport) results() []probe.Result {
 	return results
 }
 
-// stepResult is the name of what decides whether images can be built.
+// stepResult is the name of the result that decides whether images can be built.
 const stepResult = "step"

@@ -32,7 +32,7 @@ func TestVerdict(t *testing.T) {
 	}
 }
 
-// The remedy is that of the cause.
+// TestFixOfLayers checks that the advice matches the cause.
 func TestFixOfLayers(t *testing.T) {
 	for _, tt := range []struct {
 		way  layersWay

@@ -27,7 +27,7 @@ func builderDuCommand() *cli.Command {
 			if err := noArguments(c); err != nil {
 				return err
 			}
-			// All kinds are shown, cache mounts too.
+			// Cache mounts must be included, so all is set.
 			opts := pruneOptions{all: true}
 			now := time.Now()
 			for _, f := range c.StringSlice("filter") {
@@ -50,7 +50,7 @@ func builderDuCommand() *cli.Command {
 	}
 }
 
-// duRow is one entry of the build cache, with the field names of buildx.
+// duRow describes one entry of the build cache. Its fields have the names of buildx.
 type duRow struct {
 	ID          string
 	Parents     string
@@ -77,7 +77,7 @@ var duListing = format.Listing{
 	},
 }
 
-// duRows lists what opts take, the most recently used first.
+// duRows returns the entries that opts select, most recently used first.
 func duRows(built buildCache, opts pruneOptions, now time.Time) ([]duRow, error) {
 	rows := []duRow{}
 	add := func(r duRow) {
@@ -135,8 +135,9 @@ func timestamp(t time.Time) string {
 	return t.UTC().Format("2006-01-02 15:04:05.999999999 -0700 MST")
 }
 
-// writeDu prints the rows and, but for a format of the user's, their sums. A star
-// marks what can change (at the ID) and what others are built on (at the size).
+// writeDu prints the rows and, unless the user chose a format, their sums. In the
+// table, a star after the ID marks an entry that can change. A star after the size
+// marks an entry on which other entries build.
 func writeDu(w io.Writer, rows []duRow, chosen string, verbose bool) error {
 	if chosen != "" && chosen != "table" {
 		return format.Write(w, duListing, chosen, rows)

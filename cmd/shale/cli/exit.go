@@ -8,20 +8,20 @@ import (
 	"os/exec"
 )
 
-// Exit codes.
+// Exit codes of shale.
 const (
 	exitOK = 0
-	// exitOwn is shale's own failure, as opposed to that of a step.
+	// exitOwn is the code if shale itself failed, and not a step.
 	exitOwn = 125
 	// exitSignal is added to the number of the signal that ended shale.
 	exitSignal = 128
 )
 
-// exitStatus is implemented by errors that carry the exit status of a RUN step
-// or of a container.
+// exitStatus is implemented by errors that carry the exit status of a RUN step or of a
+// container.
 type exitStatus interface{ ExitCode() int }
 
-// exitCode maps the outcome of a command to shale's exit code.
+// exitCode returns the exit code of shale for a command that returned err.
 func exitCode(ctx context.Context, err error) int {
 	if err == nil {
 		return exitOK
@@ -29,9 +29,9 @@ func exitCode(ctx context.Context, err error) int {
 	if ended, ok := errors.AsType[signalError](context.Cause(ctx)); ok {
 		return exitSignal + int(ended.signal)
 	}
-	// A program shale itself ran, such as newuidmap, is no step; nor is a
-	// usage error of urfave/cli, which has the method too but no wish to be
-	// an exit code.
+	// An *exec.ExitError is from a program that shale itself ran, for example
+	// newuidmap, and not from a step. It must be excluded because it has an ExitCode
+	// method, too.
 	var own *exec.ExitError
 	var status exitStatus
 	if errors.As(err, &own) || !errors.As(err, &status) {
@@ -43,16 +43,16 @@ func exitCode(ctx context.Context, err error) int {
 	return exitOwn
 }
 
-// statusError is the exit status of a container; the container has said what
-// there is to say.
+// statusError is the exit status of a container or a report. It is not printed, because
+// the container or the report has already printed its messages.
 type statusError int
 
 func (e statusError) Error() string { return fmt.Sprintf("exit status %d", int(e)) }
 
-// ExitCode is the status.
+// ExitCode returns the status.
 func (e statusError) ExitCode() int { return int(e) }
 
-// report tells the user about err, once.
+// report prints err, unless the user has already seen its message.
 func report(ctx context.Context, w io.Writer, err error) {
 	var status statusError
 	var told toldError
@@ -67,7 +67,7 @@ func report(ctx context.Context, w io.Writer, err error) {
 	}
 }
 
-// toldError is an error the user has been told about.
+// toldError is an error with a message that the user has already seen.
 type toldError struct{ error }
 
 func (e toldError) Unwrap() error { return e.error }

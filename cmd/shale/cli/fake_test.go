@@ -23,7 +23,7 @@ import (
 
 var update = flag.Bool("update", false, "rewrite the golden files and docs/cli.md")
 
-// now is when all tests take place.
+// now is the current time in all tests.
 var now = time.Date(2026, 6, 1, 12, 0, 0, 0, time.UTC)
 
 func golden(t *testing.T, path, got string) {
@@ -146,7 +146,8 @@ type fakeCache struct {
 	policy cache.Policy
 	pruned bool
 	free   int64
-	// sourceUsed is when the only source was used, and sourceGone that it was removed.
+	// sourceUsed is the time when the only source was used. sourceGone is set if the
+	// source was removed.
 	sourceUsed time.Time
 	sourceGone bool
 }

@@ -11,7 +11,7 @@ import (
 	"github.com/shale-build/shale/storage"
 )
 
-// imageFilter is one --filter KEY=VALUE.
+// imageFilter is one value KEY=VALUE of --filter.
 type imageFilter struct{ key, value string }
 
 func parseImageFilters(values []string) ([]imageFilter, error) {
@@ -35,7 +35,7 @@ func parseImageFilters(values []string) ([]imageFilter, error) {
 	return filters, nil
 }
 
-// parseUntil reads the moment of until=…: a duration before now or a time.
+// parseUntil parses the value of until=: a duration before now, or a time.
 func parseUntil(value string, now time.Time) (time.Time, error) {
 	if d, err := time.ParseDuration(value); err == nil {
 		return now.Add(-d), nil
@@ -51,8 +51,9 @@ func parseUntil(value string, now time.Time) (time.Time, error) {
 	return time.Time{}, fmt.Errorf("invalid until %q: want a duration such as 24h, or a time such as 2026-01-02T15:04:05", value)
 }
 
-// imageMatcher is what filters ask for. References and labels given more than
-// once: one matching reference is enough, labels must all be there.
+// imageMatcher selects the images that match all filters. If there are several
+// references, one of them must match. If there are several labels, the image must have
+// all of them.
 type imageMatcher struct {
 	store         imageReader
 	dangling      *bool
@@ -105,7 +106,7 @@ func (m *imageMatcher) limit(t time.Time) {
 	}
 }
 
-// names returns those names of img that match, and whether img matches at all.
+// names returns the names of img that match, and reports whether img itself matches.
 func (m *imageMatcher) names(img storage.Image) ([]string, bool, error) {
 	if m.dangling != nil && *m.dangling != img.Dangling() {
 		return nil, false, nil
@@ -137,8 +138,8 @@ func (m *imageMatcher) matching(names []string) []string {
 	return out
 }
 
-// matchesReference compares a pattern such as app, app:1.* or */app with a name,
-// which may be written with or without its registry.
+// matchesReference reports whether a name matches a pattern, for example app, app:1.*
+// or */app. The pattern may omit the registry of the name.
 func matchesReference(name, pattern string) bool {
 	repository, tag, _ := splitName(name)
 	for _, spelled := range spellings(repository) {

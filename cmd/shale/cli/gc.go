@@ -25,8 +25,8 @@ func gcFlag() cli.Flag {
 	}
 }
 
-// parseGC reads the value of --gc. The limits that it does not name are those of
-// gc.Default; they are nil for off.
+// parseGC parses the value of --gc. It returns nil for off. Limits that the value does
+// not name are those of gc.Default.
 func parseGC(value string) (*gc.Limits, error) {
 	limits := gc.Default()
 	switch value {
@@ -57,7 +57,7 @@ func parseGC(value string) (*gc.Limits, error) {
 	return &limits, nil
 }
 
-// parseAmount reads a size, or a percentage of the disk.
+// parseAmount parses a size, or a percentage of the disk.
 func parseAmount(value string) (gc.Amount, error) {
 	if share, ok := strings.CutSuffix(value, "%"); ok {
 		percent, err := strconv.Atoi(share)
@@ -70,8 +70,9 @@ func parseAmount(value string) (gc.Amount, error) {
 	return gc.Amount{Bytes: bytes}, err
 }
 
-// gcResult is what doctor says of the bounds of the cache in a store. It finds
-// nothing wrong: a full disk is found by building.
+// gcResult returns doctor's row about the limits of the cache in a store. The only
+// problem that it finds is an invalid setting. If the disk is full, the trial build
+// fails.
 func gcResult(graphRoot, setting string) probe.Result {
 	r := probe.Result{Name: "build cache", Status: probe.OK}
 	limits, err := parseGC(setting)

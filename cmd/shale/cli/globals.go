@@ -14,7 +14,7 @@ import (
 	"github.com/shale-build/shale/storage"
 )
 
-// Names of the flags every command accepts.
+// Names of the flags that every command accepts.
 const (
 	rootFlag     = "root"
 	runrootFlag  = "runroot"
@@ -33,10 +33,10 @@ func globalFlags() []cli.Flag {
 	}
 }
 
-// newLogger makes the logger the global flags ask for, and brings those of the
-// libraries, which are global, to the same level. Messages of libraries to package
-// log, as about unknown requests to an ssh agent, are caused by steps and registries
-// and have the level debug.
+// newLogger returns the logger that the global flags request. It also sets the level of
+// the global loggers of the libraries. Libraries write some messages to package log,
+// for example about unknown requests to an ssh agent. Steps and registries cause these
+// messages, so they get the level debug.
 func newLogger(c *cli.Context) (*slog.Logger, error) {
 	level := slog.LevelDebug
 	if !c.Bool(debugFlag) {
@@ -52,8 +52,8 @@ func newLogger(c *cli.Context) (*slog.Logger, error) {
 	return slog.New(handler), nil
 }
 
-// logrusLevel is one step less talkative than shale's own level, because the
-// libraries warn about things that are in order.
+// logrusLevel returns the level for the libraries. It is one step less verbose than the
+// level of shale, because the libraries also warn about conditions that are not errors.
 func logrusLevel(level slog.Level) logrus.Level {
 	switch {
 	case level <= slog.LevelDebug:
@@ -65,9 +65,10 @@ func logrusLevel(level slog.Level) logrus.Level {
 	}
 }
 
-// enter moves the process into its namespaces. Outside of them it does not
-// return, unless it fails: the process starts again and comes back here. So
-// nothing may have been read from standard input or written before.
+// enter moves the process into its namespaces. If the process is outside of them, enter
+// starts the program again and returns only if that fails. The new process calls enter
+// again. Therefore the caller must not have read standard input or written output
+// before.
 func enter(c *cli.Context) (userns.Info, *slog.Logger, error) {
 	logger, err := newLogger(c)
 	if err != nil {
@@ -81,25 +82,25 @@ func enter(c *cli.Context) (userns.Info, *slog.Logger, error) {
 	return info, logger, err
 }
 
-// session is what a command that works on the store works with.
+// session holds the open store for a command, and the environment of the process.
 type session struct {
 	store  *storage.Store
 	logger *slog.Logger
 	ids    userns.Info
-	// layers is how the layers of the store are shown to steps.
+	// layers describes how the layers of the store are shown to steps.
 	layers layersWay
 }
 
-// inPlace tells that steps run in the container around.
+// inPlace reports whether steps run in the container's own root directory.
 func (s *session) inPlace() bool { return s.ids.Mode == modeInPlace }
 
-// withStore enters the namespaces, opens the store and closes it after do.
+// withStore enters the namespaces, opens the store, calls do and closes the store.
 func withStore(c *cli.Context, do func(*session) error) error {
 	return openStore(c, (*storage.Location).Open, do)
 }
 
-// withStoreToRemove is withStore for commands that remove images or layers, for
-// which the store has a reserve on a full disk.
+// withStoreToRemove is withStore for commands that remove images or layers. If the disk
+// is full, they may use the space that the store has reserved for them.
 func withStoreToRemove(c *cli.Context, do func(*session) error) error {
 	return openStore(c, (*storage.Location).OpenToRemove, func(s *session) error {
 		defer s.store.KeepReserve()
@@ -142,7 +143,7 @@ func openStore(c *cli.Context, open func(*storage.Location, bool) (*storage.Stor
 	return do(&session{store: store, logger: logger, ids: info, layers: layers})
 }
 
-// noArguments refuses positional arguments.
+// noArguments returns a usage error if there are positional arguments.
 func noArguments(c *cli.Context) error {
 	if c.Args().Present() {
 		return usageError(c, fmt.Sprintf("unexpected argument %q", c.Args().First()))
@@ -150,7 +151,8 @@ func noArguments(c *cli.Context) error {
 	return nil
 }
 
-// wantArguments checks the number of positional arguments; most < 0 means any.
+// wantArguments returns a usage error if the number of positional arguments is less
+// than least or greater than most. If most is negative, there is no upper limit.
 func wantArguments(c *cli.Context, least, most int) error {
 	n := c.NArg()
 	if n >= least && (most < 0 || n <= most) {

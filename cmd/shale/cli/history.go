@@ -16,7 +16,7 @@ import (
 	"github.com/shale-build/shale/storage"
 )
 
-// createdByWidth is how much of a command the table shows.
+// createdByWidth is the number of characters of a command that the table shows.
 const createdByWidth = 45
 
 func historyCommand() *cli.Command {
@@ -50,7 +50,7 @@ type historyOptions struct {
 	now                   time.Time
 }
 
-// historyRow is one entry of the history, with docker's field names.
+// historyRow describes one entry of the history. Its fields have docker's names.
 type historyRow struct {
 	Comment      string
 	CreatedAt    string
@@ -104,7 +104,7 @@ func showHistory(w io.Writer, store imageReader, name string, opts historyOption
 	return format.Write(w, historyListing, chosen, rows)
 }
 
-// readConfig decodes the config of an image.
+// readConfig returns the decoded config of an image.
 func readConfig(store imageReader, img storage.Image) (dockerspec.DockerOCIImage, error) {
 	data, err := store.ImageConfig(img.ID)
 	if err != nil {
@@ -117,9 +117,9 @@ func readConfig(store imageReader, img storage.Image) (dockerspec.DockerOCIImage
 	return config, nil
 }
 
-// historyRows lists the entries, newest first. Entries that made a layer have
-// the sizes of the layers in their order; an image without a history, or with
-// one that is too short, has its remaining layers listed by themselves.
+// historyRows returns one row per history entry, newest first. An entry that created a
+// layer has the size of that layer; the layers are in the order of the entries. If the
+// image has no history, or too few entries, each remaining layer has its own row.
 func historyRows(img storage.Image, history []ocispec.History, layers []storage.Layer, opts historyOptions) []historyRow {
 	rows := []historyRow{}
 	next := 0

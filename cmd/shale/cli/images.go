@@ -13,7 +13,7 @@ import (
 	"github.com/shale-build/shale/storage"
 )
 
-// none stands where an image has no name, as it does for docker.
+// none is printed if an image has no name, as docker does.
 const none = "<none>"
 
 func imagesCommand() *cli.Command {
@@ -60,12 +60,12 @@ type imagesOptions struct {
 	filters                 []imageFilter
 	format                  string
 	digests, noTrunc, quiet bool
-	// all shows what is hidden behind an index.
+	// all is set if the images of an index are listed too.
 	all bool
 	now time.Time
 }
 
-// imageRow is one name of an image, with docker's field names.
+// imageRow describes one name of an image. Its fields have docker's names.
 type imageRow struct {
 	Containers   string
 	CreatedAt    string
@@ -106,7 +106,7 @@ func listImages(w io.Writer, store imageReader, opts imagesOptions) error {
 		}
 		names, ok, err := match.names(img)
 		if errors.Is(err, storage.ErrImageUnknown) {
-			continue // removed at this moment
+			continue // another process has just removed it
 		}
 		if err != nil {
 			return err
@@ -133,7 +133,7 @@ func listImages(w io.Writer, store imageReader, opts imagesOptions) error {
 	return format.Write(w, imagesListing, chosen, rows)
 }
 
-// imageRows makes a row for every name, or one for an image without any.
+// imageRows returns one row per name, or a single row for an image without names.
 func imageRows(img storage.Image, names []string, size int64, opts imagesOptions) []imageRow {
 	base := imageRow{
 		Containers: "N/A", SharedSize: "N/A", UniqueSize: "N/A",
@@ -155,7 +155,7 @@ func imageRows(img storage.Image, names []string, size int64, opts imagesOptions
 		}
 	}
 	for _, name := range names {
-		// A digest says nothing new beside a tag of the same repository.
+		// A digest adds no information if the repository already has a row.
 		if repository, _, dgst := splitName(name); dgst != "" && !tagged[repository] {
 			tagged[repository] = true
 			rows = append(rows, base.called(repository, "", dgst))

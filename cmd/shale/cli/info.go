@@ -28,7 +28,7 @@ func infoCommand() *cli.Command {
 	}
 }
 
-// infoDetails are what info prints.
+// infoDetails holds the values that info prints.
 type infoDetails struct {
 	Version       string
 	Images        int

@@ -45,7 +45,7 @@ func imageInspectCommand() *cli.Command {
 	}
 }
 
-// imageDetails is an image as docker inspect prints it.
+// imageDetails describes an image in the form of docker inspect.
 type imageDetails struct {
 	ID           string `json:"Id"`
 	RepoTags     []string
@@ -61,7 +61,7 @@ type imageDetails struct {
 	OsVersion    string `json:",omitempty"`
 	Size         int64
 	RootFS       rootFS
-	// Digest and the following have no counterpart in docker's output.
+	// Digest and the following fields do not exist in docker's output.
 	Digest       string
 	ManifestType string
 	Annotations  map[string]string `json:",omitempty"`
@@ -72,11 +72,11 @@ type rootFS struct {
 	Layers []digest.Digest
 }
 
-// ID is how templates name what the JSON calls Id.
+// Id returns the ID. Templates use this name, which is also that of the JSON.
 func (d imageDetails) Id() string { return d.ID } //nolint:revive // docker's spelling
 
-// inspectImages prints the images that exist, then fails for those that do
-// not.
+// inspectImages prints the images that exist. Then it returns an error for each image
+// that does not exist.
 func inspectImages(w io.Writer, store imageReader, names []string, template string) error {
 	found := []imageDetails{}
 	var missing []error

@@ -19,8 +19,8 @@ import (
 	"github.com/shale-build/shale/runtime/userns"
 )
 
-// isolation is how steps are kept apart from the machine, as --isolation and
-// SHALE_ISOLATION name it.
+// isolation is the way in which steps are isolated from the machine. Its values are
+// those of --isolation and SHALE_ISOLATION.
 type isolation string
 
 const (
@@ -30,8 +30,8 @@ const (
 	isolationInPlace  isolation = "inplace"
 )
 
-// modeInPlace is the mode of a process that entered no namespace, because steps
-// run in the container around it.
+// modeInPlace is the mode of a process that has not entered a namespace, because its
+// steps run in place.
 const modeInPlace userns.Mode = "in place"
 
 const (
@@ -46,7 +46,8 @@ func isolationFlag() cli.Flag {
 	}
 }
 
-// chosenIsolation reads the flag of build or, for other commands, the variable.
+// chosenIsolation returns the value of the flag --isolation. For commands without this
+// flag, and if the flag is not set, it returns the value of SHALE_ISOLATION.
 func chosenIsolation(c *cli.Context) (isolation, error) {
 	value := os.Getenv(isolationEnv)
 	if c.IsSet(isolationName) {
@@ -61,8 +62,9 @@ func chosenIsolation(c *cli.Context) (isolation, error) {
 	return "", usageError(c, fmt.Sprintf("unknown isolation %q: it is auto, userns, recorded or inplace", value))
 }
 
-// enter moves the process to where it builds. See userns.Enter and
-// inplace.Enter: each starts the program again.
+// enter moves the process into the namespaces in which it builds, or prepares it to
+// build in place. It calls userns.Enter or inplace.Enter. Each of them starts the
+// program again, and enter returns in the new program.
 func (i isolation) enter(ctx context.Context, logger *slog.Logger) (userns.Info, error) {
 	inside := inplace.Inside()
 	if i == isolationAuto && !inside && probe.Doubtful() {
@@ -105,13 +107,14 @@ func (i isolation) enter(ctx context.Context, logger *slog.Logger) (userns.Info,
 	return info, os.Unsetenv(envWhyInPlace)
 }
 
-// envWhyInPlace carries over the start of the program why no namespace was
-// entered.
+// envWhyInPlace is the variable that passes the reason for building in place to the
+// program that inplace.Enter starts.
 const envWhyInPlace = "_SHALE_WHY_INPLACE"
 
-// place prepares a build in place: the root directory of the container, but for
-// what the build itself reads and writes, becomes that of the steps. authFiles are
-// files of logins that were asked for.
+// place prepares a build in place. The root directory of the container becomes that of
+// the steps, except for the paths that the build itself reads and writes. authFiles are
+// files of logins that the user named; place conceals them from steps. If the build is
+// not in place, place only sets NoMounts.
 func (s *services) place(session *session, opts *builder.Options, authFiles ...string) error {
 	s.deps.NoMounts = session.layers.Native
 	if !session.inPlace() {
@@ -130,7 +133,8 @@ func (s *services) place(session *session, opts *builder.Options, authFiles ...s
 	return root.Guard()
 }
 
-// protectedPaths are what has to stay in place while steps run.
+// protectedPaths returns the paths that must stay where they are while steps run: the
+// store and the local build contexts.
 func protectedPaths(session *session, opts *builder.Options) []string {
 	paths := []string{session.store.GraphRoot(), session.store.RunRoot()}
 	contexts := []string{opts.Context}
@@ -152,5 +156,5 @@ func protectedPaths(session *session, opts *builder.Options) []string {
 	return paths
 }
 
-// copyPlain copies a file or directory for steps in place.
+// copyPlain copies a file or directory for steps that run in place.
 func copyPlain(ctx context.Context, src, dst string) error { return plain.Copy(ctx, src, dst) }

@@ -16,18 +16,19 @@ import (
 	"github.com/shale-build/shale/storage/registry"
 )
 
-// kanikoName is the command that takes kaniko's flags, and executorName what the
-// program is called in kaniko's image: under that name it is the command.
+// kanikoName is the command that accepts the flags of kaniko. executorName is the name
+// of the program in kaniko's image. If shale is called by this name, it runs this
+// command.
 const (
 	kanikoName   = "kaniko"
 	executorName = "executor"
 )
 
-// exitKaniko is the exit code of kaniko's own failures.
+// exitKaniko is the exit code that kaniko uses for its own failures.
 const exitKaniko = 1
 
-// asKaniko tells whether a command line is one of kaniko's, and returns it in
-// shale's spelling. The subcommands of kaniko's that shale has are shale's.
+// asKaniko reports whether a command line is for kaniko, and returns it in the form of
+// shale. For the subcommands that shale has too, it returns the command of shale.
 func asKaniko(args []string) ([]string, bool) {
 	switch {
 	case len(args) > 0 && filepath.Base(args[0]) == executorName:
@@ -105,7 +106,7 @@ func kanikoBuild(c *cli.Context, s *session, command *kaniko.Command) (err error
 	return command.Write(c.Context, digest)
 }
 
-// kanikoPush sends an archive or a layout as it is: executor push.
+// kanikoPush carries out "executor push": it pushes an archive or a layout unchanged.
 func kanikoPush(c *cli.Context, args []string) error {
 	command, path, err := kaniko.ParsePush(args, os.LookupEnv)
 	if errors.Is(err, kaniko.ErrHelp) {

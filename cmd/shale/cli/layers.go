@@ -14,7 +14,7 @@ import (
 	"github.com/shale-build/shale/storage"
 )
 
-// layersEnv chooses how the layers of the store are shown to steps.
+// layersEnv is the environment variable that selects how layers are shown to steps.
 const layersEnv = "SHALE_LAYERS"
 
 // Values of layersEnv.
@@ -24,20 +24,20 @@ const (
 	layersNative  = "native"
 )
 
-// layersWay is how the layers of a store are shown to steps: by overlays of the
-// kernel, or natively, by links and copies in ordinary directories.
+// layersWay is the way in which the layers of a store are shown to steps: with overlays
+// of the kernel, or natively, with links and copies in ordinary directories.
 type layersWay struct {
-	// Native is set with a Reason.
+	// Native is set if layers are shown natively. Reason is then the reason.
 	Native bool
 	Reason layersReason
-	// Detail explains the reason in the words of a build's first line.
+	// Detail explains the reason, as a text for the first line of a build.
 	Detail string
-	// Err is what the probe met; nil where none was needed.
+	// Err is the error of the probe, or nil if Reason does not come from a probe.
 	Err *overlay.UnsupportedError
 }
 
-// layersReason is why layers are shown natively: one of these, or an
-// overlay.Cause.
+// layersReason is the reason why layers are shown natively. It is one of these
+// constants or an overlay.Cause.
 type layersReason string
 
 const (
@@ -48,13 +48,13 @@ const (
 	reasonOwnersBeside layersReason = "owners beside the files"
 )
 
-// probeOverlays is overlay.Probe; tests have others.
+// probeOverlays tries an overlay, as overlay.Probe does. Tests use other functions.
 type probeOverlays func(dir string, userXattr bool) (overlay.Features, error)
 
-// chooseLayers decides how the layers of the store at l are shown. It is called
-// inside the namespaces that info describes. What the probe finds is kept in the
-// store if it is good news: the reason for a refusal may end, as when the module
-// is loaded, so that is tried each time.
+// chooseLayers decides how the layers of the store at l are shown. It must be called
+// inside the namespaces that info describes. If overlays work, chooseLayers stores this
+// fact in the store. If they do not work, it probes again each time, because the cause
+// may end, for example when the kernel module is loaded.
 func chooseLayers(l *storage.Location, info userns.Info, probe probeOverlays, logger *slog.Logger) (layersWay, error) {
 	asked := os.Getenv(layersEnv)
 	switch asked {
@@ -77,7 +77,7 @@ func chooseLayers(l *storage.Location, info userns.Info, probe probeOverlays, lo
 	return probeLayers(l, info, probe, logger)
 }
 
-// layersGiven is what is decided without trying anything.
+// layersGiven returns the decision if it does not require a probe.
 func layersGiven(l *storage.Location, info userns.Info) (layersWay, error) {
 	if info.Mode == modeInPlace {
 		return layersWay{Native: true, Reason: reasonInPlace, Detail: info.Reason}, nil
@@ -108,11 +108,12 @@ func layersGiven(l *storage.Location, info userns.Info) (layersWay, error) {
 	return layersWay{}, nil
 }
 
-// probeState is the file of the store's state in which the conditions stand under
-// which overlays worked.
+// probeState is the file in the state directory of the store that contains the
+// conditions under which overlays worked.
 const probeState = "overlay-works"
 
-// probeLayers asks the store first, then the kernel.
+// probeLayers probes the kernel if the store does not contain the result for the
+// current conditions.
 func probeLayers(l *storage.Location, info userns.Info, probe probeOverlays, logger *slog.Logger) (layersWay, error) {
 	tmp, err := l.StateDir("tmp")
 	if err != nil {
@@ -133,19 +134,21 @@ func probeLayers(l *storage.Location, info userns.Info, probe probeOverlays, log
 		}, nil
 	}
 	if err == nil {
-		// A half written file is no answer, so that it need not be made and renamed.
+		// A partly written file does not match the conditions, so it is not necessary
+		// to write a temporary file and rename it.
 		err = os.WriteFile(memory, []byte(conditions), 0o600)
 	}
 	if err != nil {
-		// There is no room to try: a build will find that out, but not the
-		// commands that make room.
+		// The disk may be too full for a probe. A build finds that out by itself, and
+		// commands that free space must not fail here.
 		logger.Debug("overlays were not tried", "error", err)
 	}
 	return layersWay{}, nil
 }
 
-// probeConditions are what the answer of the probe depends on: the kernel, the
-// file system, who mounts, and the label that a security module judges by.
+// probeConditions returns the conditions that determine the result of a probe. These
+// are the kernel, the file system, the mode of the user namespace, and the label that a
+// security module checks.
 func probeConditions(dir string, info userns.Info) (string, error) {
 	var st unix.Stat_t
 	if err := unix.Stat(dir, &st); err != nil {
@@ -154,11 +157,11 @@ func probeConditions(dir string, info userns.Info) (string, error) {
 	return fmt.Sprintf("kernel %s\ndevice %x\nids %s\nlabel %s\n", overlay.KernelRelease(), st.Dev, info.Mode, overlay.SecurityLabel()), nil
 }
 
-// checkOwners returns an error if files of the store cannot be given to the ids
-// of the namespace, as on NFS: the server knows nothing of subordinate ids and
-// refuses chown(2) to all users but root. File systems that hold overlays have no
-// such server. For whatever reason the layers are shown natively, the file system was
-// not necessarily asked.
+// checkOwners returns an error if files in the store cannot be given to the ids of the
+// user namespace. This happens on NFS: the server does not know subordinate ids and
+// refuses chown(2) to all users except root. If overlays work, the file system is not
+// NFS. If layers are shown natively for any reason, the file system may not have been
+// probed.
 func checkOwners(l *storage.Location, info userns.Info, way layersWay) error {
 	if info.Mode != userns.ModeFull || !way.Native {
 		return nil
@@ -179,7 +182,8 @@ func checkOwners(l *storage.Location, info userns.Info, way layersWay) error {
 	return nil
 }
 
-// errnoOf leaves out paths that are gone.
+// errnoOf returns the errno in err, without the paths, because they do not exist any
+// more. If err contains no errno, it returns err.
 func errnoOf(err error) error {
 	if errno, ok := errors.AsType[unix.Errno](err); ok {
 		return errno
@@ -187,7 +191,7 @@ func errnoOf(err error) error {
 	return err
 }
 
-// describeUnsupported is the reason in the words of a build's first line.
+// describeUnsupported returns the reason as a text for the first line of a build.
 func describeUnsupported(l *storage.Location, e *overlay.UnsupportedError) string {
 	switch e.Cause {
 	case overlay.KernelTooOld:

@@ -15,7 +15,7 @@ import (
 	"github.com/shale-build/shale/storage"
 )
 
-// fakeProbe answers err and counts.
+// fakeProbe returns err and counts its calls.
 type fakeProbe struct {
 	err   error
 	times int
@@ -30,8 +30,8 @@ func refusedFor(cause overlay.Cause, act string, err error) error {
 	return errors.Join(&overlay.UnsupportedError{Cause: cause, Release: "5.10.0-46-amd64", Label: "confined_t", Act: act, Err: err})
 }
 
-// newLocation makes a place for a store, which no configuration of the machine
-// leads elsewhere.
+// newLocation returns a Location in a temporary directory. The configuration of the
+// machine has no effect on it.
 func newLocation(t *testing.T) *storage.Location {
 	t.Helper()
 	conf := filepath.Join(t.TempDir(), "storage.conf")
@@ -95,7 +95,7 @@ func TestChooseLayers(t *testing.T) {
 					t.Errorf("got %+v", way)
 				}
 			}
-			// Only good news is remembered.
+			// Only a successful probe must be stored.
 			if want := map[bool]int{true: 1, false: 2}[c.err == nil]; p.times != want {
 				t.Errorf("probed %d times, want %d", p.times, want)
 			}
@@ -115,7 +115,7 @@ func TestChooseLayers(t *testing.T) {
 	})
 }
 
-// TestChooseLayersAgain is about when an answer counts no more.
+// TestChooseLayersAgain tests the changes after which a stored result must not be used.
 func TestChooseLayersAgain(t *testing.T) {
 	l := newLocation(t)
 	p := &fakeProbe{}
@@ -148,7 +148,7 @@ func TestChooseLayersAgain(t *testing.T) {
 	}
 }
 
-// TestChooseLayersWithoutProbe is about what needs none.
+// TestChooseLayersWithoutProbe tests decisions that do not require a probe.
 func TestChooseLayersWithoutProbe(t *testing.T) {
 	full := userns.Info{Mode: userns.ModeFull}
 	mountProgram := func(t *testing.T, l *storage.Location) {
@@ -202,8 +202,9 @@ func TestChooseLayersWithoutProbe(t *testing.T) {
 	}
 }
 
-// Wherever layers are shown natively it is tried whether files can be given away. The
-// file system of the test refuses that to all users but root, as NFS does.
+// TestCheckOwners checks that files are given to another owner if layers are shown
+// natively. The file system of the test refuses this to all users except root, as NFS
+// does.
 func TestCheckOwners(t *testing.T) {
 	full, one := userns.Info{Mode: userns.ModeFull}, userns.Info{Mode: "single id"}
 	for _, c := range []struct {

@@ -199,7 +199,7 @@ func TestPruneImages(t *testing.T) {
 	}
 }
 
-// pruneCacheOf is builder prune.
+// pruneCacheOf does the work of "builder prune".
 func pruneCacheOf(ctx context.Context, w io.Writer, built buildCache, opts pruneOptions) (int64, error) {
 	fetched, err := pruneFetchedOf(w, built, opts)
 	if err != nil {
@@ -229,17 +229,17 @@ func TestPruneCache(t *testing.T) {
 	}
 }
 
-// What was used least recently of all kinds goes, whatever its kind.
+// TestPruneBounds checks that the least recently used entries are removed, of any kind.
 func TestPruneBounds(t *testing.T) {
 	first, second, recent := now.Add(-24*time.Hour), now.Add(-2*time.Hour), now.Add(-time.Minute)
 	const step, source, rest = 120_000_000, 1234, 3_000_000 + 55_000_000
 	tests := map[string]struct {
 		bounds gc.Policy
 		free   int64
-		// want is what steps are pruned until, zero for not at all, and mounts how
-		// many cache mounts stay.
+		// want is the time until which steps must be pruned, or zero if no step must be
+		// pruned. mounts is the number of cache mounts that must stay.
 		want   time.Time
-		source bool // is removed
+		source bool // must be removed
 		mounts int
 	}{
 		"small enough":         {bounds: gc.Policy{MaxUsed: step + source + rest}, mounts: 1},

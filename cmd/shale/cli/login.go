@@ -76,7 +76,8 @@ func logoutCommand() *cli.Command {
 	}
 }
 
-// registryHost accepts what users paste: a URL, docker's index.
+// registryHost returns the registry that arg names. It accepts URLs and the names of
+// docker's index, because users paste them.
 func registryHost(arg string) string {
 	host := strings.TrimPrefix(strings.TrimPrefix(arg, "https://"), "http://")
 	host = strings.TrimSuffix(strings.TrimSuffix(host, "/"), "/v1")
@@ -110,7 +111,8 @@ func readLogin(c *cli.Context) (registry.Login, error) {
 	return askLogin(c, login)
 }
 
-// askLogin asks for what is missing, if there is somebody to ask.
+// askLogin asks for the missing user name or password. It returns a usage error if
+// standard input is not a terminal.
 func askLogin(c *cli.Context, login registry.Login) (registry.Login, error) {
 	if login.Username != "" && (login.Password != "" || c.IsSet("password")) {
 		return login, nil
@@ -138,8 +140,8 @@ func askLogin(c *cli.Context, login registry.Login) (registry.Login, error) {
 	return login, err
 }
 
-// ask prompts and reads. When ctx ends the terminal is given back as it was,
-// with its echo.
+// ask prints the prompt and calls read. If ctx is cancelled, ask restores the terminal
+// with its echo and returns the cause.
 func ask(ctx context.Context, terminal *os.File, w io.Writer, prompt string, read func() (string, error)) (string, error) {
 	state, err := term.GetState(int(terminal.Fd()))
 	if err != nil {

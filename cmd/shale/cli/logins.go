@@ -6,9 +6,9 @@ import (
 	"github.com/shale-build/shale/builder"
 )
 
-// loginFiles are the files of this machine that hold logins, keys or secrets which
-// the build may use and its steps may not: they are concealed while steps run in
-// place. A directory stands for the files in it.
+// loginFiles returns the files of this machine that contain logins, keys or secrets.
+// The build may read them and its steps must not, so they are concealed while steps run
+// in place. A directory represents the files in it.
 func loginFiles(opts *builder.Options, authFiles []string, env func(string) string) []string {
 	var paths []string
 	add := func(dir string, names ...string) {
@@ -19,7 +19,8 @@ func loginFiles(opts *builder.Options, authFiles []string, env func(string) stri
 			paths = append(paths, filepath.Join(dir, name))
 		}
 	}
-	// Registries, as containers-auth.json(5), docker and kaniko have them.
+	// Logins for registries, in the files of containers-auth.json(5), docker and
+	// kaniko.
 	for _, file := range authFiles {
 		add(file, "")
 	}
@@ -31,8 +32,8 @@ func loginFiles(opts *builder.Options, authFiles []string, env func(string) stri
 	add("/run/containers/0", "auth.json")
 	add("/kaniko/.docker", "config.json")
 	add(env("KANIKO_DIR"), ".docker/config.json")
-	// Repositories, clouds.
-	// HOME is often that of a CI job, and not root's.
+	// Logins for git repositories and clouds. HOME is often the home directory of a CI
+	// job and not that of root, so both must be listed.
 	configs := []string{env("XDG_CONFIG_HOME")}
 	for _, home := range []string{env("HOME"), "/root"} {
 		add(home, ".docker/config.json", ".dockercfg", ".netrc", ".git-credentials", ".ssh", ".aws/credentials", ".azure/msal_token_cache.json")

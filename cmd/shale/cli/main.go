@@ -11,15 +11,15 @@ import (
 	"github.com/shale-build/shale/cmd/shale/cli/display"
 )
 
-// Streams are the standard streams of the process.
+// Streams holds the standard streams of the process.
 type Streams struct {
 	In       io.Reader
 	Out, Err io.Writer
 }
 
-// Main carries out a command line, the first word of which is the program's
-// name, and returns the exit code. The cause of ctx's cancellation, when it is
-// a signal received through Signals, decides the exit code of what it ends.
+// Main carries out a command line and returns the exit code. args[0] must be the name
+// of the program. ctx should be from Signals: if a signal is the cause of its
+// cancellation, the exit code is that of the signal.
 func Main(ctx context.Context, args []string, streams Streams) int {
 	args, kaniko := asKaniko(args)
 	streams.Out, streams.Err = display.Text(streams.Out), display.Text(streams.Err)
@@ -45,14 +45,14 @@ func run(ctx context.Context, args []string, streams Streams) error {
 	return app.RunContext(ctx, args)
 }
 
-// complete gives c and its subcommands what all commands have in common.
+// complete sets the fields of c and its subcommands that are the same for all commands.
 func complete(c *cli.Command, parent string) {
 	path := parent + " " + c.Name
 	c.OnUsageError = func(_ *cli.Context, err error, _ bool) error {
 		return &argv.UsageError{Command: path, Message: err.Error()}
 	}
-	// A command without subcommands must not take its first argument, which
-	// may be called help, for one.
+	// Otherwise, urfave/cli would take a first argument "help" for a subcommand, even
+	// if the command has no subcommands.
 	c.HideHelpCommand = len(c.Subcommands) == 0
 	if len(c.Subcommands) > 0 && c.Action == nil {
 		c.Action = cli.ShowSubcommandHelp
@@ -62,7 +62,7 @@ func complete(c *cli.Command, parent string) {
 	}
 }
 
-// usageError is a mistake of the user in calling c.
+// usageError returns an error for a mistake of the user in the arguments of c.
 func usageError(c *cli.Context, message string) error {
 	return &argv.UsageError{Command: c.App.Name + " " + commandPath(c), Message: message}
 }
@@ -73,7 +73,7 @@ func isUsageError(err error) (*argv.UsageError, bool) {
 	return usage, ok
 }
 
-// commandPath is how the running command is called: "image ls".
+// commandPath returns the running command as the user calls it, for example "image ls".
 func commandPath(c *cli.Context) string {
 	var path string
 	for _, ctx := range c.Lineage() {

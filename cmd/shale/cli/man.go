@@ -6,7 +6,7 @@ import (
 	"github.com/urfave/cli/v2"
 )
 
-// manSection is that of user commands, man-pages(7).
+// manSection is the section of user commands, see man-pages(7).
 const manSection = 1
 
 func manCommand() *cli.Command {

@@ -13,11 +13,11 @@ import (
 	"github.com/shale-build/shale/storage"
 )
 
-// localRegistry stands in the names of images that were given none; podman and
-// buildah use the same.
+// localRegistry is the registry in the name of an image if the user has not named one.
+// podman and buildah use the same.
 const localRegistry = "localhost"
 
-// imageReader is what commands that only look at images need of the store.
+// imageReader is the part of the store that commands need if they only read images.
 type imageReader interface {
 	Image(nameOrID string) (storage.Image, error)
 	Images() ([]storage.Image, error)
@@ -27,7 +27,7 @@ type imageReader interface {
 	ContentSize(l storage.Layer) (int64, error)
 }
 
-// imageStore is what commands that change images need of it.
+// imageStore is the part of the store that commands need if they change images.
 type imageStore interface {
 	imageReader
 	AddNames(id string, names ...string) error
@@ -37,8 +37,8 @@ type imageStore interface {
 
 var _ imageStore = (*storage.Store)(nil)
 
-// candidates lists the complete names a short name may stand for in the store,
-// the most likely first: what was built here, then docker.io.
+// candidates returns the complete names for which name may stand in the store, most
+// likely first: that of an image built on this machine, then that of docker.io.
 func candidates(name string) ([]string, error) {
 	named, err := reference.ParseNormalizedNamed(name)
 	if err != nil {
@@ -54,7 +54,8 @@ func candidates(name string) ([]string, error) {
 	return []string{localName(full), full}, nil
 }
 
-// storeName is the name an image gets in the store when a user calls it name.
+// storeName returns the complete name that an image gets in the store if a user calls
+// it name.
 func storeName(name string) (string, error) {
 	names, err := candidates(name)
 	if err != nil {
@@ -63,8 +64,8 @@ func storeName(name string) (string, error) {
 	return names[0], nil
 }
 
-// localName replaces docker.io, which a normalized name has when none was
-// given.
+// localName replaces the registry docker.io in a normalized name with localRegistry.
+// Normalization adds docker.io to a name without a registry.
 func localName(normalized string) string {
 	path := strings.TrimPrefix(normalized, "docker.io/")
 	return localRegistry + "/" + strings.TrimPrefix(path, "library/")
@@ -72,16 +73,16 @@ func localName(normalized string) string {
 
 var hexID = regexp.MustCompile(`^[0-9a-f]{3,64}$`)
 
-// find returns the image a user means, and the name in the store it was found
-// by, "" for an ID. A name wins over an ID that reads the same.
+// find returns the image that a user means, and the name in the store by which it was
+// found. The name is "" if nameOrID is an ID. If it is both a name and an ID, find uses
+// the name. It returns storage.ErrImageUnknown if there is no such image.
 func find(images imageReader, nameOrID string) (storage.Image, string, error) {
 	if id, ok := strings.CutPrefix(nameOrID, "sha256:"); ok {
 		return findID(images, id, nameOrID)
 	}
 	names, err := candidates(nameOrID)
 	if err != nil {
-		// What is no name may still be an ID: 64 hex digits are not allowed
-		// as a name.
+		// It may still be an ID: 64 hexadecimal digits are not a valid name.
 		return findID(images, nameOrID, nameOrID)
 	}
 	for _, name := range names {
@@ -107,14 +108,16 @@ func findID(images imageReader, id, asked string) (storage.Image, string, error)
 	return img, "", err
 }
 
-// noImageError says that there is no such image in the store.
+// noImageError is returned if the store does not contain the image. It is
+// storage.ErrImageUnknown.
 type noImageError struct{ name string }
 
 func (e *noImageError) Error() string { return "no such image: " + e.name }
 
 func (e *noImageError) Is(target error) bool { return target == storage.ErrImageUnknown }
 
-// splitName splits a name of the store into repository and tag or digest.
+// splitName splits a name in the store into the repository and the tag, the digest or
+// both.
 func splitName(name string) (repository, tag string, dgst digest.Digest) {
 	repository = name
 	if at := strings.IndexByte(repository, '@'); at >= 0 {
@@ -128,17 +131,17 @@ func splitName(name string) (repository, tag string, dgst digest.Digest) {
 	return repository, tag, dgst
 }
 
-// imageID is an ID as docker writes it.
+// imageID returns an ID in docker's form.
 func imageID(id string) string { return "sha256:" + id }
 
-// shortID is an ID as tables show it.
+// shortID returns an ID in the form of tables.
 func shortID(id string) string {
 	id = strings.TrimPrefix(id, "sha256:")
 	return id[:min(12, len(id))]
 }
 
-// tagsAndDigests sorts the names of an image into repo:tag and repo@digest, of
-// which every repository with a tag has one.
+// tagsAndDigests returns the names of an image, split into repo:tag and repo@digest. If
+// no name contains a digest, every repository with a tag gets the digest of the image.
 func tagsAndDigests(img storage.Image) (tags, digests []string) {
 	tags, digests = []string{}, []string{}
 	seen := map[string]bool{}

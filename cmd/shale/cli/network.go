@@ -12,12 +12,12 @@ import (
 	"github.com/shale-build/shale/runtime/sandbox"
 )
 
-// stepNetwork is the network of one build or container. It is set up when the
-// first step needs it: a build that is wholly cached needs none.
+// stepNetwork is the network of one build or container. It is set up when the first
+// step needs it: if all steps come from the cache, no network is needed.
 type stepNetwork struct {
 	opts   network.Options
 	logger *slog.Logger
-	// said is what the user was told to expect.
+	// said is the network that shale announced to the user.
 	said network.Outlook
 
 	mu    sync.Mutex
@@ -27,13 +27,14 @@ type stepNetwork struct {
 
 var _ exec.Network = (*stepNetwork)(nil)
 
-// networkMemory is the file of the store's volatile state that says whether
-// there is a private network.
+// networkMemory is the file in the volatile state of the store that records whether a
+// private network works.
 const networkMemory = "shale-network.json"
 
-// newNetwork returns the network, whose files are in dir, and what it is called.
-// One that the user insists on and that no build had yet is set up at once, so
-// that nothing is fetched or run where it cannot be had.
+// newNetwork returns the network with the given name and its description. dir must be a
+// directory for its files. If the user requires a private network and the last build
+// did not have one, newNetwork sets it up immediately. If that fails, the build must
+// not fetch or run anything.
 func newNetwork(ctx context.Context, s *session, dir, name string) (*stepNetwork, string, error) {
 	mode, err := network.ParseMode(name)
 	if err != nil {
@@ -61,8 +62,8 @@ func newNetwork(ctx context.Context, s *session, dir, name string) (*stepNetwork
 	return n, description, nil
 }
 
-// unsaid is for commands that do not print what to expect of the network: the
-// host's is then news.
+// unsaid must be called by commands that do not announce the network. If they use the
+// network of the host, a warning is then logged.
 func (n *stepNetwork) unsaid() {
 	if n.opts.Mode == network.Default {
 		n.said = network.Outlook{Mode: network.Private}
@@ -107,7 +108,7 @@ func (n *stepNetwork) setUp(ctx context.Context) (err error) {
 func (n *stepNetwork) Hosts(_ sandbox.Network, hostname string, extra [][2]string) []byte {
 	entries := make([]network.HostEntry, 0, len(extra))
 	for _, e := range extra {
-		// What is no address was refused when the command line was read.
+		// Invalid addresses were refused when the command line was parsed.
 		if ip, err := netip.ParseAddr(e[1]); err == nil {
 			entries = append(entries, network.HostEntry{Name: e[0], IP: ip})
 		}

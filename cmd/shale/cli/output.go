@@ -12,7 +12,7 @@ import (
 	"github.com/shale-build/shale/builder"
 )
 
-// outputs are all that a build is asked to write.
+// outputs returns all outputs of a build.
 func outputs(c *cli.Context) ([]builder.Export, error) {
 	exports, err := parseOutputs(c.StringSlice("output"), c.Bool("push"), c.Bool("load"))
 	if err != nil {
@@ -26,8 +26,8 @@ func outputs(c *cli.Context) ([]builder.Export, error) {
 	return addAnnotations(exports, c.StringSlice("annotation"))
 }
 
-// parseOutputs reads the values of --output. --push and --load are short for
-// outputs of their own.
+// parseOutputs parses the values of --output. --push and --load are short forms of
+// outputs.
 func parseOutputs(values []string, push, load bool) ([]builder.Export, error) {
 	var exports []builder.Export
 	stdout := 0
@@ -53,7 +53,8 @@ func parseOutputs(values []string, push, load bool) ([]builder.Export, error) {
 	return exports, nil
 }
 
-// withPush lets the outputs of images push, or adds one that does.
+// withPush makes every output of an image push. If there is none, it adds an output
+// that pushes.
 func withPush(exports []builder.Export) []builder.Export {
 	found := false
 	for _, e := range exports {
@@ -67,13 +68,14 @@ func withPush(exports []builder.Export) []builder.Export {
 	return exports
 }
 
-// loads tells that an output keeps the image in the store.
+// loads reports whether an output keeps the image in the store.
 func loads(e builder.Export) bool {
 	return e.Type == "image" && e.Attrs["store"] == "" || e.Type == "docker" && e.Dest == ""
 }
 
-// parseOutput reads one value, a line of CSV of key=value pairs. A value
-// that does not begin with type= and has no comma is a directory, or "-" for a tar archive on standard output.
+// parseOutput parses one value: a line of CSV with key=value pairs. A value without a
+// comma that does not begin with type= or dest= is a directory, or "-" for a tar
+// archive on standard output.
 func parseOutput(value string) (builder.Export, error) {
 	fields, err := csv.NewReader(strings.NewReader(value)).Read()
 	if err != nil {
@@ -104,7 +106,7 @@ func parseOutput(value string) (builder.Export, error) {
 	return completeOutput(e)
 }
 
-// completeOutput checks the type and fills in where it goes by itself.
+// completeOutput checks the type of an output and sets its default destination.
 func completeOutput(e builder.Export) (builder.Export, error) {
 	switch e.Type {
 	case "":
@@ -125,7 +127,8 @@ func completeOutput(e builder.Export) (builder.Export, error) {
 			e.Dest = "-"
 		}
 	case "docker", "cacheonly":
-		// Without dest it is the store, as it is docker's for docker.
+		// Type docker without dest writes to the store, and cacheonly has no
+		// destination.
 	default:
 		return e, fmt.Errorf("unknown type %q: it is one of image, local, tar, oci, docker, registry", e.Type)
 	}

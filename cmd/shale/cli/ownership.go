@@ -13,8 +13,8 @@ func ownershipFlag() cli.Flag {
 	}
 }
 
-// newOwners returns what records owners, nil where there are ids for all, and what
-// the first line of a build says about it.
+// newOwners returns the recorder of owners, its tier, and a note for the first line of
+// a build. The recorder is nil if the user namespace has subordinate ids.
 func newOwners(c *cli.Context, s *session) (*recorded.Owners, recorded.Tier, string, error) {
 	tier, err := recorded.ParseTier(c.String("ownership"))
 	if err != nil {

@@ -20,28 +20,31 @@ import (
 	"github.com/shale-build/shale/storage"
 )
 
-// pruneOptions are the flags of all prune commands.
+// pruneOptions holds the flags of the prune commands.
 type pruneOptions struct {
 	all, dryRun bool
-	// until takes only what was made, or last used, before; zero for all.
+	// until selects only images that were created before it, and cache entries that
+	// were last used at that time or before. The zero time selects all.
 	until time.Time
-	// labels restrict images.
+	// filters restrict the images. Their key is always label.
 	filters []imageFilter
-	// types and ids restrict the build cache; with either, images are left alone.
+	// types and ids restrict the build cache. If one of them is set, images are not
+	// removed.
 	types, ids []string
-	// bounds say how much of the build cache stays; all zero, nothing does.
+	// bounds limit the part of the build cache that stays. If all are zero, the whole
+	// selected cache is removed.
 	bounds gc.Policy
 }
 
-// The kinds of build cache, as docker calls them.
+// Kinds of build cache, with docker's names.
 const (
 	typeStep   = "regular"
 	typeMount  = "exec.cachemount"
 	typeSource = "source"
 )
 
-// takes tells whether a kind is to be pruned. Cache mounts are, when they are asked
-// for or all is.
+// takes reports whether a kind of build cache must be pruned. Cache mounts must be
+// pruned only if the user requests them by type or ID, or requests all.
 func (o pruneOptions) takes(kind string) bool {
 	if len(o.types) > 0 {
 		return slices.Contains(o.types, kind)
@@ -49,7 +52,9 @@ func (o pruneOptions) takes(kind string) bool {
 	return kind != typeMount || o.all || len(o.ids) > 0
 }
 
-// named tells whether one of the filters id= means something of these names.
+// named reports whether an ID filter matches one of the names. It also reports true if
+// there are no ID filters. At least six characters of the first name are enough for a
+// match.
 func (o pruneOptions) named(names ...string) bool {
 	return len(o.ids) == 0 || slices.ContainsFunc(o.ids, func(id string) bool {
 		return slices.Contains(names, id) || len(id) >= 6 && strings.HasPrefix(names[0], id)
@@ -60,8 +65,8 @@ func (o pruneOptions) namesMount(m cachemount.Mount) bool {
 	return o.named(string(m.Key), mountID(m), strings.TrimLeft(mountID(m), "/"))
 }
 
-// bound turns the bounds into a time: objects last used then or before are removed. It
-// reports false if none of the cache is.
+// bound converts the bounds to the time o.until. Entries that were last used at that
+// time or before must be removed. bound reports false if no entry must be removed.
 func (o pruneOptions) bound(built buildCache) (pruneOptions, bool, error) {
 	if !o.bounds.Bounded() {
 		return o, true, nil
@@ -81,7 +86,8 @@ func (o pruneOptions) bound(built buildCache) (pruneOptions, bool, error) {
 	return o, some, nil
 }
 
-// candidates are what opts take of the build cache, whenever it was used.
+// candidates returns the entries of the build cache that o selects, regardless of when
+// they were used.
 func (o pruneOptions) candidates(built buildCache) (entries []gc.Entry, err error) {
 	if o.takes(typeStep) {
 		steps, err := built.Steps()
@@ -174,10 +180,10 @@ func pruneFlags(more []cli.Flag, all, filters string) []cli.Flag {
 	}, more...)
 }
 
-// cacheFilters are those of the build cache.
+// cacheFilters describes the filters of the build cache for the help.
 const cacheFilters = "; of the cache also type=regular, exec.cachemount or source, and id=ID"
 
-// The flags that bound the build cache.
+// Flags that limit the build cache.
 const (
 	reservedFlag = "reserved-space"
 	maxUsedFlag  = "max-used-space"
@@ -192,7 +198,7 @@ func cacheFlags() []cli.Flag {
 	}
 }
 
-// pruner removes one kind of content and returns how many bytes that freed.
+// pruner removes one kind of content and returns the number of bytes that this freed.
 type pruner func(ctx context.Context, w io.Writer, store *storage.Store, opts pruneOptions) (int64, error)
 
 func prune(c *cli.Context, what func(all bool) string, pruners ...pruner) error {
@@ -249,7 +255,7 @@ func newPruneOptions(c *cli.Context, now time.Time) (pruneOptions, error) {
 	return opts, nil
 }
 
-// filter adds one --filter KEY=VALUE.
+// filter adds one value KEY=VALUE of --filter.
 func (o *pruneOptions) filter(f string, now time.Time) (err error) {
 	key, value, _ := strings.Cut(f, "=")
 	switch key {
@@ -271,7 +277,7 @@ func (o *pruneOptions) filter(f string, now time.Time) (err error) {
 	return err
 }
 
-// cacheType reads the value of a filter type=.
+// cacheType parses the value of the filter type=.
 func cacheType(value string) (string, error) {
 	switch value {
 	case typeStep, typeMount, typeSource:
@@ -282,7 +288,7 @@ func cacheType(value string) (string, error) {
 	return "", fmt.Errorf("invalid filter type=%s: it is %s, %s or %s", value, typeStep, typeMount, typeSource)
 }
 
-// confirm asks; only y and yes mean yes.
+// confirm asks the user for permission. It reports true only for the answers y and yes.
 func confirm(ctx context.Context, in io.Reader, w io.Writer, what string) (bool, error) {
 	if _, err := fmt.Fprintf(w, "WARNING! This will remove %s.\nAre you sure you want to continue? [y/N] ", what); err != nil {
 		return false, err
@@ -304,8 +310,9 @@ func confirm(ctx context.Context, in io.Reader, w io.Writer, what string) (bool,
 	}
 }
 
-// pruneFetched removes sources and cache mounts, which steps can fetch again. It comes
-// first because it needs no space; removing images and layers takes some.
+// pruneFetched removes sources and cache mounts, which steps can fetch again. It must
+// run before the other pruners: it needs no disk space, but removing images and layers
+// does.
 func pruneFetched(_ context.Context, w io.Writer, store *storage.Store, opts pruneOptions) (int64, error) {
 	built, err := openCache(store)
 	if err != nil {
@@ -314,7 +321,7 @@ func pruneFetched(_ context.Context, w io.Writer, store *storage.Store, opts pru
 	return pruneFetchedOf(w, built, opts)
 }
 
-// pruneFetchedOf removes what opts take of sources and cache mounts.
+// pruneFetchedOf removes the sources and cache mounts that opts select.
 func pruneFetchedOf(w io.Writer, built buildCache, opts pruneOptions) (freed int64, err error) {
 	opts, some, err := opts.bound(built)
 	if err != nil || !some {
@@ -376,8 +383,7 @@ func pruneSources(w io.Writer, built buildCache, opts pruneOptions) (freed int64
 	return freed, err
 }
 
-// pruneMounts removes cache mounts that no step is using, the least recently used
-// first.
+// pruneMounts removes cache mounts that no step uses, least recently used first.
 func pruneMounts(w io.Writer, built buildCache, opts pruneOptions) (freed int64, err error) {
 	mounts, err := built.Mounts()
 	if err != nil {

@@ -12,8 +12,8 @@ func pruneImages(ctx context.Context, w io.Writer, store *storage.Store, opts pr
 	return pruneImagesOf(ctx, w, store, opts)
 }
 
-// pruneImagesOf removes images, newest first. What it frees is the size of
-// layers no image that stays has: some of it goes on living in the cache.
+// pruneImagesOf removes images, newest first. It returns the size of the layers that no
+// remaining image uses. The build cache may keep some of these layers.
 func pruneImagesOf(ctx context.Context, w io.Writer, store imageStore, opts pruneOptions) (int64, error) {
 	if len(opts.types)+len(opts.ids) > 0 {
 		return 0, nil
@@ -45,8 +45,8 @@ func pruneImagesOf(ctx context.Context, w io.Writer, store imageStore, opts prun
 	return sum(gone), nil
 }
 
-// pruneOne removes an image if opts want that, and returns the layers that it had.
-// Images that another process removed, named or uses by now are left alone.
+// pruneOne removes an image if opts select it, and returns the layers of the image. It
+// does not remove an image that another process has removed, renamed or used meanwhile.
 func pruneOne(ctx context.Context, w io.Writer, store imageStore, match *imageMatcher, img storage.Image, opts pruneOptions) (removed bool, layers []storage.Layer, err error) {
 	if err := context.Cause(ctx); err != nil {
 		return false, nil, err
@@ -74,8 +74,8 @@ func pruneOne(ctx context.Context, w io.Writer, store imageStore, match *imageMa
 	return removed, layers, err
 }
 
-// layersOf returns the layers of an image. It reports false for an image that another
-// process has removed meanwhile.
+// layersOf returns the layers of an image. It reports false if another process has
+// removed the image meanwhile.
 func layersOf(store imageReader, img storage.Image) (layers []storage.Layer, there bool, err error) {
 	layers, err = store.Chain(img.TopLayer)
 	if !errors.Is(err, storage.ErrLayerUnknown) {

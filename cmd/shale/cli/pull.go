@@ -46,7 +46,7 @@ func pullCommand() *cli.Command {
 	}
 }
 
-// registryFlags are those of every command that talks to a registry.
+// registryFlags returns the flags of every command that talks to a registry.
 func registryFlags() []cli.Flag {
 	return []cli.Flag{
 		&cli.StringFlag{Name: "authfile", EnvVars: []string{"REGISTRY_AUTH_FILE"}, Usage: "read registry logins from `FILE`"},
@@ -54,8 +54,8 @@ func registryFlags() []cli.Flag {
 	}
 }
 
-// registryOptions reads registryFlags. Unless the user decides about TLS,
-// registries.conf does.
+// registryOptions returns the options that registryFlags set. If the user does not set
+// --tls-verify, registries.conf decides about TLS. s may be nil.
 func registryOptions(c *cli.Context, s *session) registry.Options {
 	opts := registry.Options{AuthFile: c.String("authfile"), UserAgent: "shale/" + Version}
 	if s != nil {
@@ -83,7 +83,8 @@ func onePlatform(c *cli.Context) (ocispec.Platform, error) {
 	return list[0], nil
 }
 
-// pull tries the complete names a short name stands for, in order.
+// pull pulls an image. If name is short, pull tries the complete names for which it may
+// stand, in order.
 func pull(c *cli.Context, s *session, name string, platform ocispec.Platform) (img storage.Image, err error) {
 	client := registry.New(s.store, registryOptions(c, s))
 	names, err := client.Candidates(name)
@@ -110,8 +111,8 @@ func pull(c *cli.Context, s *session, name string, platform ocispec.Platform) (i
 	return storage.Image{}, errors.Join(errs...)
 }
 
-// withTransfer shows do as one step, on standard error, unless the user asked
-// for quiet.
+// withTransfer calls do and shows its progress as one step on standard error. With
+// --quiet, it shows no progress.
 func withTransfer(c *cli.Context, what string, do func(registry.Progress) error) (err error) {
 	if c.Bool("quiet") {
 		return do(nil)
@@ -129,7 +130,7 @@ func withTransfer(c *cli.Context, what string, do func(registry.Progress) error)
 	return err
 }
 
-// transfer is a step whose activities are the blobs that move.
+// transfer shows a transfer as one step. Each blob is a status of this step.
 type transfer struct {
 	sink   progress.Sink
 	vertex progress.Vertex

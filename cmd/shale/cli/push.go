@@ -79,7 +79,7 @@ func pushOptions(c *cli.Context) (registry.PushOptions, error) {
 	return opts, nil
 }
 
-// pushJob is an image of the store and the complete name it is pushed to.
+// pushJob is an image in the store and the complete name to which it must be pushed.
 type pushJob struct{ imageID, dest string }
 
 func pushJobs(store imageReader, name, dest string, allTags bool) ([]pushJob, error) {
@@ -100,7 +100,8 @@ func pushJobs(store imageReader, name, dest string, allTags bool) ([]pushJob, er
 	return []pushJob{{img.ID, full}}, nil
 }
 
-// registryName completes a destination by docker's rules.
+// registryName completes a destination by docker's rules. It returns an error if name
+// contains a digest.
 func registryName(name string) (string, error) {
 	named, err := reference.ParseNormalizedNamed(name)
 	if err != nil {
@@ -144,7 +145,7 @@ func push(c *cli.Context, client *registry.Client, job pushJob, opts registry.Pu
 	if err != nil {
 		return err
 	}
-	// What is pushed cannot be taken back.
+	// A push cannot be undone, so errors of --digestfile must be found before it.
 	undo, err := prepareResult(c.String("digestfile"))
 	if err != nil {
 		return fmt.Errorf("write --digestfile: %w", err)

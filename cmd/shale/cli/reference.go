@@ -7,8 +7,8 @@ import (
 	"github.com/urfave/cli/v2"
 )
 
-// Reference describes all commands and flags in Markdown; docs/cli.md is its
-// output.
+// Reference returns a description of all commands and flags in Markdown. docs/cli.md is
+// its output.
 func Reference() (string, error) {
 	app := newApp(Streams{})
 	app.Setup()
@@ -57,8 +57,7 @@ func writeCommand(b *strings.Builder, c *cli.Command, parent string) {
 	writeFlags(b, c.Flags)
 }
 
-// topLevel are the subcommands that are commands of their own as well, with
-// their names there.
+// topLevel maps subcommands to the commands with the same function.
 var topLevel = map[string]string{
 	"image build": "build", "image history": "history", "image inspect": "inspect", "image load": "load",
 	"image ls": "images", "image pull": "pull", "image push": "push", "image rm": "rmi",
@@ -119,8 +118,8 @@ func flagSpelling(f cli.Flag, doc cli.DocGenerationFlag) string {
 	return out
 }
 
-// placeholder is the word between backquotes in a flag's usage, as for
-// urfave/cli.
+// placeholder returns the word between backquotes in the usage of a flag, as urfave/cli
+// does. It returns "VALUE" if there is none.
 func placeholder(usage string) string {
 	_, rest, found := strings.Cut(usage, "`")
 	word, _, closed := strings.Cut(rest, "`")
@@ -141,7 +140,8 @@ func flagMeaning(f cli.Flag, doc cli.DocGenerationFlag) string {
 	return escapeCell(text)
 }
 
-// defaultValue is that of the definition, whatever the environment says.
+// defaultValue returns the default in the definition of a flag. Environment variables
+// have no effect on it.
 func defaultValue(f cli.Flag) string {
 	switch f := f.(type) {
 	case *cli.StringFlag:

@@ -19,22 +19,22 @@ import (
 	"github.com/shale-build/shale/internal/umask"
 )
 
-// resultFiles says where a build's outcome is written, apart from the image.
+// resultFiles describes the destinations of a build's results, apart from the image.
 type resultFiles struct {
 	iidFile, metadataFile string
 	quiet                 bool
 	progress              string
-	// stdoutTaken is set when an export goes to standard output.
+	// stdoutTaken is set if an export writes to standard output.
 	stdoutTaken bool
 	// call is the report that is made instead of a build.
 	call callOptions
-	// warnings are lint findings for the metadata file, if they are wanted
-	// there.
+	// warnings are the lint findings. They are written to the metadata file if
+	// BUILDX_METADATA_WARNINGS requests them.
 	warnings []client.VertexWarning
 }
 
-// Names that docker buildx gave: of the environment variable that asks for lint
-// findings in the metadata file, and of their key in it.
+// Names that docker buildx defines: the environment variable that requests lint
+// findings in the metadata file, and the key of these findings in the file.
 const (
 	metadataWarningsEnv = "BUILDX_METADATA_WARNINGS"
 	metadataWarnings    = "buildx.build.warnings"
@@ -49,15 +49,16 @@ func resultOptions(c *cli.Context) (resultFiles, error) {
 		r.progress = "quiet"
 	}
 	mode, err := display.ParseMode(r.progress)
-	// "none" shows nothing at all, "quiet" the image ID in the end.
+	// "none" and "quiet" show no progress, and "quiet" also prints the image ID at the
+	// end.
 	r.progress, r.quiet = mode, r.quiet || r.progress == "quiet"
 	var callErr error
 	r.call, callErr = callValue(c)
 	return r, errors.Join(err, callErr)
 }
 
-// clear removes the files of an earlier build, so that none is mistaken for
-// this one's should it fail.
+// clear removes the result files of an earlier build. If this build fails, they must
+// not be taken for its results.
 func (r resultFiles) clear() error {
 	for _, path := range []string{r.iidFile, r.metadataFile} {
 		info, err := os.Lstat(path)
@@ -71,8 +72,8 @@ func (r resultFiles) clear() error {
 	return nil
 }
 
-// write writes the files, and in quiet mode the image ID to stdout, unless
-// that was taken by an export.
+// write writes the files. In quiet mode, it also prints the image ID to stdout, unless
+// an export uses stdout.
 func (r resultFiles) write(stdout io.Writer, res *builder.Result) error {
 	if r.iidFile != "" && res.ImageID != "" {
 		if err := writeResult(r.iidFile, []byte(res.ImageID)); err != nil {
@@ -97,7 +98,7 @@ func (r resultFiles) write(stdout io.Writer, res *builder.Result) error {
 	return nil
 }
 
-// metadata is what --metadata-file holds.
+// metadata returns the content of the --metadata-file.
 func (r resultFiles) metadata(res *builder.Result) map[string]any {
 	metadata := maps.Clone(res.Metadata)
 	if metadata == nil {
@@ -110,7 +111,8 @@ func (r resultFiles) metadata(res *builder.Result) map[string]any {
 	return metadata
 }
 
-// writeResult writes a file. A new one has the mode that the umask of the user gives it.
+// writeResult writes data to a file. If the file is new, its mode depends on the umask
+// of the user.
 func writeResult(path string, data []byte) error {
 	f, isNew, err := openResult(path)
 	if err != nil {
@@ -128,7 +130,7 @@ func writeResult(path string, data []byte) error {
 	return errors.Join(err, f.Close())
 }
 
-// openResult opens a file for writing and reports whether it made it.
+// openResult opens a file for writing and reports whether it created the file.
 func openResult(path string) (f *os.File, isNew bool, err error) {
 	perm := umask.Of(0o666)
 	f, err = os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, perm)
@@ -141,14 +143,15 @@ func openResult(path string) (f *os.File, isNew bool, err error) {
 	case !errors.Is(err, fs.ErrExist):
 		return nil, false, err
 	}
-	// O_CREATE for a link that leads to no file yet.
+	// O_CREATE is needed for a symbolic link to a file that does not exist.
 	f, err = os.OpenFile(path, os.O_WRONLY|os.O_CREATE, perm)
 	return f, false, err
 }
 
-// prepareResult reports an error where writeResult could not write path, before the
-// work that the result is of. A file that it makes is removed by undo. What is no
-// regular file, such as a pipe, is not opened: that may wait for a reader.
+// prepareResult returns an error if writeResult cannot write path. It must be called
+// before the result is made. undo removes a file that prepareResult created. If path is
+// not a regular file, for example a pipe, prepareResult does not open it, because that
+// may block until there is a reader.
 func prepareResult(path string) (undo func(), err error) {
 	undo = func() {}
 	if info, err := os.Stat(path); path == "" || err == nil && !info.Mode().IsRegular() && !info.IsDir() {

@@ -37,8 +37,9 @@ func rmiCommand() *cli.Command {
 	}
 }
 
-// cachingStore leaves the layers of built images to the build cache, as docker
-// does: building the same again is quick. system prune removes them.
+// cachingStore removes images and leaves the layers of built images to the build cache,
+// as docker does. The next build of the same image is then fast. "system prune" removes
+// these layers.
 type cachingStore struct {
 	*storage.Store
 	built map[string]bool
@@ -54,7 +55,7 @@ func (s cachingStore) RemoveImage(id string, how storage.Removal) ([]string, err
 	return s.Store.RemoveImage(img.ID, how)
 }
 
-// builtLayers are the layers that the build cache knows.
+// builtLayers returns the layers that the build cache contains.
 func builtLayers(store *storage.Store) (map[string]bool, error) {
 	dir, err := store.StateDir(builder.CacheState)
 	if err != nil {
@@ -67,7 +68,8 @@ func builtLayers(store *storage.Store) (map[string]bool, error) {
 	return layers, nil
 }
 
-// removeImages removes as many of the images as it can.
+// removeImages removes images. If one of them cannot be removed, it continues with the
+// next one. It returns all errors.
 func removeImages(w io.Writer, store imageStore, names []string, force bool) error {
 	var errs []error
 	for _, name := range names {
@@ -82,9 +84,10 @@ func removeImages(w io.Writer, store imageStore, names []string, force bool) err
 	return errors.Join(errs...)
 }
 
-// removeImage takes one name away, and with the last one the image. An image
-// called by its ID goes with all its names when they are of one repository, or
-// by force. One that a build uses is left alone but for force: its layers stay then.
+// removeImage removes one name, and the image if this was its last name. If nameOrID is
+// an ID, it removes all names and the image. In that case, the names must be of one
+// repository unless force is set. If a build uses the image, it is only removed if
+// force is set, and its layers stay.
 func removeImage(w io.Writer, store imageStore, nameOrID string, force bool) error {
 	for {
 		err := removeImageOnce(w, store, nameOrID, force)
@@ -115,8 +118,8 @@ func removeImageOnce(w io.Writer, store imageStore, nameOrID string, force bool)
 	return printEach(w, "Untagged: ", gone)
 }
 
-// splitNames divides an image's names into those that go with name and those
-// that stay. The digests of a repository go with its last tag.
+// splitNames divides the names of an image into those that must be removed with name
+// and those that stay. The digests of a repository are removed with its last tag.
 func splitNames(names []string, name string) (gone, left []string) {
 	repository, _, _ := splitName(name)
 	lastTag := true
@@ -145,7 +148,8 @@ func repositories(names []string) int {
 	return len(distinct)
 }
 
-// deleteImage removes an image unless it has been given another name meanwhile.
+// deleteImage removes an image. It returns storage.ErrImageChanged if the image
+// meanwhile got another name or became part of an index.
 func deleteImage(w io.Writer, store imageStore, img storage.Image, names []string, force bool) error {
 	how := storage.Removal{Still: func(now storage.Image) bool {
 		return !slices.ContainsFunc(now.Names, func(n string) bool { return !slices.Contains(img.Names, n) }) && (img.Member || !now.Member)

@@ -27,13 +27,14 @@ import (
 	"github.com/shale-build/shale/storage"
 )
 
-// defaultPath is PATH of a container whose image sets none.
+// defaultPath is the variable PATH of a container if the image does not set it.
 const defaultPath = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
-// stopTimeout is what a command that is asked to stop gets, as from docker.
+// stopTimeout is the time that a command has to end after the stop signal, as in
+// docker.
 const stopTimeout = 10 * time.Second
 
-// runEndTime is how long after a signal run has ended at the latest.
+// runEndTime is the longest time from a signal to the end of "shale run".
 const runEndTime = stopTimeout + 5*time.Second
 
 func runCommand() *cli.Command {
@@ -107,7 +108,7 @@ func runAction(c *cli.Context) error {
 	})
 }
 
-// runOptions are the checked flags of run.
+// runOptions holds the checked flags of run.
 type runOptions struct {
 	image         string
 	args          []string
@@ -182,11 +183,12 @@ func parseHosts(values []string) ([][2]string, error) {
 	return hosts, nil
 }
 
-// runImage finds the image, pulling it as far as it may.
+// runImage returns the image. It pulls the image if --pull requires it.
 func runImage(c *cli.Context, s *session, o runOptions) (storage.Image, error) {
 	img, name, err := find(s.store, o.image)
-	// A name without a registry that means an image built here does so in FROM with
-	// --pull, too: there is none to pull it from.
+	// An image that was built on this machine, and is named without a registry, cannot
+	// be pulled: there is no registry for it. FROM with --pull treats it in the same
+	// way.
 	built := err == nil && strings.HasPrefix(name, localRegistry+"/") && !builder.HasRegistry(o.image)
 	if o.pull == "always" && !built {
 		return pull(c, s, o.image, o.platform)
@@ -197,11 +199,13 @@ func runImage(c *cli.Context, s *session, o runOptions) (storage.Image, error) {
 	return img, err
 }
 
-// pinAfter is how long a container runs before the layers of its image are pinned.
+// pinAfter is the time that a container must run before the layers of its image are
+// pinned.
 const pinAfter = 300 * time.Millisecond
 
-// pinLater keeps the layers of the image from other programs if the container runs for
-// a while. stop must be called before the store is closed.
+// pinLater pins the layers of the image if the container runs longer than pinAfter.
+// Other programs then do not remove them. The caller must call stop before it closes
+// the store.
 func pinLater(s *session, img storage.Image) (stop func()) {
 	pinned := make(chan struct{})
 	timer := time.AfterFunc(pinAfter, func() {
@@ -217,7 +221,7 @@ func pinLater(s *session, img storage.Image) (stop func()) {
 	}
 }
 
-// spec joins what the image says and what the user says.
+// spec combines the config of the image and the options of the user.
 func (o runOptions) spec(config dockerspec.DockerOCIImageConfig, img storage.Image, env lookupEnv) (container.Spec, error) {
 	entrypoint, cmd := config.Entrypoint, config.Cmd
 	if o.entrypoint != nil {
@@ -253,8 +257,8 @@ func (o runOptions) spec(config dockerspec.DockerOCIImageConfig, img storage.Ima
 	return spec, nil
 }
 
-// stopSignal is STOPSIGNAL of a Dockerfile. What an image made elsewhere has
-// there may be no signal.
+// stopSignal returns the signal of STOPSIGNAL in a Dockerfile. It returns SIGTERM if
+// name is not a signal, which is possible if another program built the image.
 func stopSignal(name string) syscall.Signal {
 	if number, err := signals.ParseSignal(name); err == nil {
 		return number
@@ -262,7 +266,7 @@ func stopSignal(name string) syscall.Signal {
 	return syscall.SIGTERM
 }
 
-// environment is the image's with the user's values over it.
+// environment returns the environment of the image. Values of the user override it.
 func (o runOptions) environment(image []string, hostname string, env lookupEnv) []string {
 	merged := mergeEnv([]string{defaultPath, "HOSTNAME=" + hostname}, image)
 	if o.tty {
@@ -282,7 +286,7 @@ func (o runOptions) environment(image []string, hostname string, env lookupEnv) 
 	return mergeEnv(merged, own)
 }
 
-// mergeEnv replaces variables of base by those of over.
+// mergeEnv returns base with the variables of over, which override those of base.
 func mergeEnv(base, over []string) []string {
 	merged := slices.Clone(base)
 next:
@@ -299,7 +303,8 @@ next:
 	return merged
 }
 
-// runContainer connects the streams and runs.
+// runContainer connects the streams and runs the container. A statusError is returned
+// if its exit status is not 0.
 func runContainer(c *cli.Context, s *session, services *services, spec container.Spec, o runOptions) error {
 	p := &spec.Process
 	p.Stdout, p.Stderr, p.SingleID = display.Raw(c.App.Writer), display.Raw(c.App.ErrWriter), s.ids.SingleID()
@@ -331,7 +336,7 @@ func runContainer(c *cli.Context, s *session, services *services, spec container
 	return err
 }
 
-// exitError is an error with an exit code of its own.
+// exitError is an error with its own exit code.
 type exitError struct {
 	error
 	code int
@@ -339,11 +344,12 @@ type exitError struct {
 
 func (e exitError) Unwrap() error { return e.error }
 
-// ExitCode is the code.
+// ExitCode returns the code.
 func (e exitError) ExitCode() int { return e.code }
 
-// attachTerminal puts the user's terminal into raw mode, so that every key
-// reaches the container, and passes its size on. restore undoes it.
+// attachTerminal puts the terminal of the user into raw mode, so that every key reaches
+// the container. It also passes the size of the terminal to the container. restore
+// resets the terminal.
 func attachTerminal(ctx context.Context, c *cli.Context, p *sandbox.Spec) (restore func(), err error) {
 	in, ok := c.App.Reader.(*os.File)
 	if !ok || p.Stdin == nil || !term.IsTerminal(int(in.Fd())) {
@@ -377,7 +383,8 @@ func windowSize(fd int) sandbox.WinSize {
 	return sandbox.WinSize{Width: uint16(width), Height: uint16(height)}
 }
 
-// followSize sends the size of the terminal whenever it changes.
+// followSize sends the size of the terminal each time that it changes, until ctx is
+// cancelled.
 func followSize(ctx context.Context, fd int, sizes chan<- sandbox.WinSize) {
 	changed := make(chan os.Signal, 1)
 	signal.Notify(changed, syscall.SIGWINCH)

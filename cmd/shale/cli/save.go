@@ -70,8 +70,9 @@ func save(c *cli.Context, s *session, output string, opts registry.SaveOptions) 
 	return replaceFile(output, write)
 }
 
-// savedNames are the names the images are found by, so that the archive
-// carries those the user gave and not the others, and the images' IDs.
+// savedNames returns the names by which the images were found, and the IDs of the
+// images. The archive must contain the names that the user gave, and no other names of
+// the images.
 func savedNames(store imageReader, given []string) (names, ids []string, err error) {
 	for _, g := range given {
 		img, name, err := find(store, g)
@@ -86,8 +87,8 @@ func savedNames(store imageReader, given []string) (names, ids []string, err err
 	return names, ids, nil
 }
 
-// replaceFile writes a file that appears complete or not at all. What is not a
-// regular file, such as a pipe, is written to directly.
+// replaceFile writes a file atomically: other processes see the complete file or the
+// old one. A file that is not regular, for example a pipe, is written directly.
 func replaceFile(path string, write func(io.Writer) error) error {
 	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
 		f, err := os.OpenFile(path, os.O_WRONLY, 0)

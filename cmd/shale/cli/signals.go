@@ -15,36 +15,39 @@ import (
 	"github.com/shale-build/shale/builder/exec"
 )
 
-// signalError is the cause of a cancellation by signal.
+// signalError is the cause of a context that a signal has cancelled.
 type signalError struct{ signal syscall.Signal }
 
 func (e signalError) Error() string { return "stopped by " + e.signal.String() }
 
-// Is makes what a signal ends a cancellation like any other. SIGTERM leaves time for an
-// orderly end; a user who presses Ctrl-C does not want to wait.
+// Is reports that every signalError is a context.Canceled. SIGTERM is also an
+// exec.ErrTerminated, which gives a build time for an orderly end. SIGINT is not,
+// because a user at the terminal (Ctrl-C) does not want to wait.
 func (e signalError) Is(target error) bool {
 	return target == context.Canceled || target == exec.ErrTerminated && e.signal == syscall.SIGTERM
 }
 
-// endTime is how long after a signal the process has ended at the latest, unless
-// allowTime was called. Docker kills after ten seconds.
+// endTime is the longest time from a signal to the end of the process, unless allowTime
+// sets another limit. Docker kills a container after ten seconds.
 const endTime = 9 * time.Second
 
-// sameSignal is how long after a signal another one counts as the same: timeout(1) and
-// some CI runners send a signal to the process and again to its group.
+// sameSignal is the time in which a second signal of the same kind is ignored.
+// timeout(1) and some CI runners send a signal to the process and again to its process
+// group.
 const sameSignal = 500 * time.Millisecond
 
-// lastWords is how long the end of the process may wait for a terminal or a pipe.
+// lastWords is the time that a terminal or a pipe may delay the end of the process.
 const lastWords = 400 * time.Millisecond
 
-// Signals returns a context for Main that is cancelled by the first SIGINT, SIGTERM or
-// SIGHUP. The process ends at the second one, or when the command has not ended some
-// time after the first: not every call of a library takes a context. Such an end leaves
-// what SIGKILL leaves, which the next command removes. stop undoes all of it.
+// Signals returns a context for Main, which the first SIGINT, SIGTERM or SIGHUP
+// cancels. A second signal ends the process. The process also ends if the command does
+// not return in time after the first signal, because some library calls accept no
+// context. Then it leaves the same files as after SIGKILL, and the next command removes
+// them. stop cancels the context and restores the normal effect of the signals.
 func Signals(parent context.Context, stderr io.Writer) (ctx context.Context, stop func()) {
 	received := make(chan os.Signal, 4)
 	signal.Notify(received, syscall.SIGINT, syscall.SIGTERM)
-	if !signal.Ignored(syscall.SIGHUP) { // nohup(1)
+	if !signal.Ignored(syscall.SIGHUP) { // nohup(1) ignores it
 		signal.Notify(received, syscall.SIGHUP)
 	}
 	w := &watchdog{after: time.After, exit: os.Exit, stderr: stderr}
@@ -58,21 +61,21 @@ func Signals(parent context.Context, stderr io.Writer) (ctx context.Context, sto
 	}
 }
 
-// watchdog ends the process after a signal when nothing else does.
+// watchdog ends the process after a signal if the command does not return in time.
 type watchdog struct {
 	after  func(time.Duration) <-chan time.Time
 	exit   func(code int)
 	stderr io.Writer
 
 	mu    sync.Mutex
-	limit func(syscall.Signal) time.Duration // nil for endTime
+	limit func(syscall.Signal) time.Duration // if nil, endTime applies
 	undo  []func()
 }
 
 type watchdogKey struct{}
 
-// allowTime sets how long the command that ctx belongs to may take to end after a
-// signal. It is called once.
+// allowTime sets the time that the command of ctx has to end after a signal. A later
+// call replaces the limit.
 func allowTime(ctx context.Context, limit func(syscall.Signal) time.Duration) {
 	if w, ok := ctx.Value(watchdogKey{}).(*watchdog); ok {
 		w.mu.Lock()
@@ -81,8 +84,8 @@ func allowTime(ctx context.Context, limit func(syscall.Signal) time.Duration) {
 	}
 }
 
-// atEnd has undo called before the process ends because of a signal and without
-// returning to the caller.
+// atEnd registers a function that must run if a signal ends the process before the
+// command returns.
 func atEnd(ctx context.Context, undo func()) {
 	if w, ok := ctx.Value(watchdogKey{}).(*watchdog); ok {
 		w.mu.Lock()
@@ -91,8 +94,8 @@ func atEnd(ctx context.Context, undo func()) {
 	}
 }
 
-// watch cancels at the first signal. It returns when stopped is closed, or ends the
-// process.
+// watch cancels the context at the first signal. It returns if stopped is closed.
+// Otherwise, it ends the process after a second signal or at the time limit.
 func (w *watchdog) watch(received <-chan os.Signal, stopped <-chan struct{}, cancel context.CancelCauseFunc) {
 	var first syscall.Signal
 	select {
@@ -132,11 +135,11 @@ func (w *watchdog) timeFor(s syscall.Signal) time.Duration {
 	return w.limit(s)
 }
 
-// showCursor makes the cursor visible, which progress on a terminal hides (DECTCEM in
-// console_codes(4)).
+// showCursor makes the cursor visible (DECTCEM in console_codes(4)). Progress on a
+// terminal hides it.
 const showCursor = "\x1b[?25h"
 
-// end ends the process. The kernel kills its steps with it.
+// end prints the message and ends the process. The kernel kills its steps with it.
 func (w *watchdog) end(s syscall.Signal, message string) {
 	said := make(chan struct{})
 	go func() {

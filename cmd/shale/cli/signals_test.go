@@ -22,7 +22,7 @@ func TestSignalError(t *testing.T) {
 	}
 }
 
-// watched is a watchdog whose clock is the test's.
+// watched is a watchdog with a clock that the test controls.
 type watched struct {
 	*watchdog
 	ctx      context.Context //nolint:containedctx // lives for one test
@@ -69,7 +69,7 @@ func TestWatchdog(t *testing.T) {
 	const term, interrupt = syscall.SIGTERM, syscall.SIGINT
 	for name, tt := range map[string]struct {
 		run  func(t *testing.T, w *watched)
-		code int // -1: the process goes on
+		code int // -1 if the process must continue
 		want string
 	}{
 		"no signal":         {func(_ *testing.T, w *watched) { close(w.stopped) }, -1, ""},
@@ -129,8 +129,8 @@ func allow(w *watched, d time.Duration) {
 	})
 }
 
-// Nothing that blocks keeps the process from ending: neither a full pipe nor a
-// clean-up.
+// TestWatchdogBlocked checks that neither a full pipe nor a clean-up function can delay
+// the end of the process.
 func TestWatchdogBlocked(t *testing.T) {
 	r, stderr := io.Pipe()
 	defer r.Close()
@@ -143,7 +143,8 @@ func TestWatchdogBlocked(t *testing.T) {
 	}
 }
 
-// Contexts without a watchdog, as tests and other callers have them, will do.
+// TestNoWatchdog checks that both functions accept a context without a watchdog, as
+// tests and other callers use it.
 func TestNoWatchdog(t *testing.T) {
 	allowTime(t.Context(), nil)
 	atEnd(t.Context(), nil)

@@ -9,12 +9,13 @@ import (
 	"github.com/shale-build/shale/storage"
 )
 
-// humanSize writes bytes the way docker does: three digits and a decimal unit.
+// humanSize formats a number of bytes as docker does: with three digits and a decimal
+// unit.
 func humanSize(bytes int64) string {
 	return units.HumanSizeWithPrecision(float64(max(0, bytes)), 3)
 }
 
-// ago writes the distance of t from now in words, "N/A" for no time.
+// ago returns the time since t in words. It returns "N/A" if t is zero.
 func ago(t, now time.Time) string {
 	if t.IsZero() {
 		return "N/A"
@@ -22,7 +23,8 @@ func ago(t, now time.Time) string {
 	return units.HumanDuration(now.Sub(t)) + " ago"
 }
 
-// layersSize sums the sizes of layers; those of unknown size count nothing.
+// layersSize returns the sum of the sizes of layers. A layer of unknown size counts as
+// zero.
 func layersSize(layers []storage.Layer) int64 {
 	var sum int64
 	for _, l := range layers {
@@ -31,8 +33,8 @@ func layersSize(layers []storage.Layer) int64 {
 	return sum
 }
 
-// parseSize reads a size such as 10GB or 512m, in powers of 1024 as docker
-// reads memory and cache sizes.
+// parseSize parses a size such as 10GB or 512m. Its units are powers of 1024, as in
+// docker's memory and cache sizes.
 func parseSize(flag, value string) (int64, error) {
 	size, err := units.RAMInBytes(value)
 	if err != nil || size < 0 {

@@ -10,7 +10,7 @@ import (
 	"github.com/shale-build/shale/cmd/shale/cli/format"
 )
 
-// Version is the version of shale; releases set it with -ldflags -X.
+// Version is the version of shale. Releases set it with -ldflags -X.
 var Version = "0.1.0-dev"
 
 func versionCommand() *cli.Command {
@@ -27,7 +27,7 @@ func versionCommand() *cli.Command {
 	}
 }
 
-// versionDetails are what version prints.
+// versionDetails holds the values that version prints.
 type versionDetails struct {
 	Version   string
 	GitCommit string
@@ -71,7 +71,8 @@ func printVersion(c *cli.Context) error {
 	return writeValue(c, c.String("format"), versionText, readVersion())
 }
 
-// writeValue writes one value through a template, text by default, or as JSON.
+// writeValue writes a value as JSON if chosen is "json". Otherwise, chosen is a
+// template. If it is "", writeValue uses the template text.
 func writeValue(c *cli.Context, chosen, text string, value any) error {
 	switch chosen {
 	case "":

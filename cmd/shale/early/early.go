@@ -1,9 +1,9 @@
-// Package early tells, before the Go runtime starts, whether a command line is
-// one that enters the namespaces in any case. Then package userns makes the
-// entry at once, and the program need not start twice.
+// Package early decides, before the Go runtime starts, whether a command line enters
+// the namespaces in any case. If it does, package userns enters them immediately, and
+// the program does not have to start a second time.
 //
-// A command line that it does not understand is none of those: what it decides
-// costs or saves time, never behaviour.
+// If the package does not understand a command line, the process does not enter early.
+// The decision only affects the time that a command takes, never its behaviour.
 package early
 
 // #include <stdlib.h>
@@ -12,7 +12,9 @@ import "C"
 
 import "unsafe"
 
-// Wanted is what is decided about a command line, the program's name first.
+// Wanted reports whether the process enters early if it has the command line args.
+// args[0] must be the name of the program. Package userns calls the C function; Wanted
+// lets tests call it.
 func Wanted(args []string) bool {
 	argv := make([]*C.char, len(args)+1)
 	for i, arg := range args {

@@ -7,19 +7,21 @@ import (
 	"github.com/urfave/cli/v2"
 )
 
-// CompletionFlag asks, as the last argument, for shell completions. A command
-// line that carries it is incomplete by nature and is left as it is.
+// CompletionFlag is the last argument of a command line that asks for shell
+// completions. Such a command line is not complete yet, so Normalize returns it
+// unchanged.
 const CompletionFlag = "--generate-bash-completion"
 
-// Normalize returns args, the first of which is the program's name, with every
-// flag in front of the positional arguments of its command. Flags of the
-// program itself are accepted behind the command too. For the commands named
-// in passThrough everything behind the first positional argument belongs to
-// that argument and is left alone, as does all behind a command that skips flag
-// parsing. An app whose Setup has not been called
-// yet knows neither its help flag nor its help command.
+// Normalize returns args with every flag before the positional arguments of its
+// command. args[0] must be the name of the program. Flags of the program itself may
+// also follow the command. The caller must have called app.Setup, which adds the help
+// flag and the help command.
 //
-// Errors are of type *UsageError.
+// Normalize leaves some arguments unchanged. For the commands named in passThrough,
+// these are all arguments after the first positional argument, which belong to it. For
+// a command with SkipFlagParsing, these are all arguments after the command.
+//
+// All errors are of type *UsageError.
 func Normalize(app *cli.App, args []string, passThrough ...string) ([]string, error) {
 	if len(args) < 2 || args[len(args)-1] == CompletionFlag {
 		return args, nil
@@ -36,20 +38,20 @@ func Normalize(app *cli.App, args []string, passThrough ...string) ([]string, er
 	return append(args[:1:1], p.assemble()...), nil
 }
 
-// parser is the state of one reading from left to right.
+// parser holds the state of one pass over the arguments from left to right.
 type parser struct {
 	program  string
 	global   flagTable
 	commands []*cli.Command
 	pass     []string
 
-	// path are the commands met so far, outermost first.
+	// path lists the commands found so far, outermost first.
 	path       []*level
 	globalArgs []string
 	positional []string
 }
 
-// level is one command of the path and the flags given to it.
+// level is one command of the path with the flags given to it.
 type level struct {
 	command *cli.Command
 	flags   flagTable
@@ -95,7 +97,9 @@ func (p *parser) parse(args []string) error {
 	return nil
 }
 
-// long reads "name" or "name=value" and returns the arguments behind it.
+// long parses "name" or "name=value", the text of a long flag. args are the arguments
+// after the flag; the first one is the value if the flag needs one and text has none.
+// long returns the remaining arguments.
 func (p *parser) long(text string, args []string) ([]string, error) {
 	name, value, hasValue := strings.Cut(text, "=")
 	f, out := p.find(name)
@@ -112,8 +116,8 @@ func (p *parser) long(text string, args []string) ([]string, error) {
 	return args, nil
 }
 
-// short reads a cluster of one-letter flags, the last of which may carry a
-// value: "it", "tapp", "t=app".
+// short parses a cluster of one-letter flags and returns the remaining arguments. The
+// last flag of the cluster may have a value, as in "it", "tapp" or "t=app".
 func (p *parser) short(cluster string, args []string) ([]string, error) {
 	for i, letter := range cluster {
 		f, out := p.find(string(letter))
@@ -141,8 +145,9 @@ func (p *parser) short(cluster string, args []string) ([]string, error) {
 	return args, nil
 }
 
-// find looks a flag up in the innermost command, then among the program's
-// own. The list is where its argument belongs, nil when there is no such flag.
+// find looks up a flag in the innermost command, then among the program's own flags. It
+// also returns the list to which the argument of the flag must be added. The list is
+// nil if there is no such flag.
 func (p *parser) find(name string) (flagSpec, *[]string) {
 	if len(p.path) > 0 {
 		cur := p.path[len(p.path)-1]
@@ -156,7 +161,7 @@ func (p *parser) find(name string) (flagSpec, *[]string) {
 	return flagSpec{}, nil
 }
 
-// wantsCommand says whether the next positional argument names a command.
+// wantsCommand reports whether the next positional argument is the name of a command.
 func (p *parser) wantsCommand() bool {
 	if len(p.positional) > 0 {
 		return false
@@ -185,8 +190,8 @@ func (p *parser) enter(name string) error {
 	return p.unknownCommand(name, commands)
 }
 
-// assemble writes the normal form: program flags, then each command with its
-// flags, then the positional arguments behind "--".
+// assemble returns the arguments in normal form: the program's flags, then each command
+// with its flags, then "--" and the positional arguments.
 func (p *parser) assemble() []string {
 	out := append([]string(nil), p.globalArgs...)
 	for _, l := range p.path {
@@ -199,7 +204,8 @@ func (p *parser) assemble() []string {
 	return out
 }
 
-// commandPath is how the user calls the innermost command.
+// commandPath returns the innermost command as the user calls it, for example "shale
+// image ls".
 func (p *parser) commandPath() string {
 	names := []string{p.program}
 	for _, l := range p.path {

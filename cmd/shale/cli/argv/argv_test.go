@@ -112,8 +112,8 @@ func TestNormalizeErrors(t *testing.T) {
 	}
 }
 
-// FuzzNormalize checks that whatever comes out is a fixed point: reading the
-// normal form again changes nothing.
+// FuzzNormalize checks that the normal form is a fixed point: Normalize must return it
+// unchanged.
 func FuzzNormalize(f *testing.F) {
 	f.Add("build", ".", "-t", "x")
 	f.Add("run", "-it", "alpine", "--")

@@ -1,10 +1,10 @@
-// Package argv brings a command line into the one form urfave/cli can parse.
+// Package argv converts a command line to the only form that urfave/cli can parse.
 //
-// Docker's users write `build . -t app`, `-it`, `-tapp`, `--tag a -t b`;
-// urfave/cli stops at the first positional argument, knows one spelling of a
-// flag at a time and glues no value to a short flag. Normalize reads the
-// arguments by the POSIX rules docker follows, against the flags the commands
-// define, and writes every flag as --name=value before the positional
-// arguments. It is also where unknown flags and commands are refused, because
-// it is the first to see them. Converting values is left to urfave/cli.
+// Users of docker write `build . -t app`, `-it`, `-tapp` or `--tag a -t b`. urfave/cli
+// stops at the first positional argument, refuses a flag that is given under two of its
+// names, and does not accept a value attached to a short flag. Normalize parses the
+// arguments by the POSIX rules that docker follows, using the flags that the commands
+// define. It writes every flag as --name=value before the positional arguments. It also
+// refuses unknown flags and commands, because it reads the arguments before urfave/cli.
+// urfave/cli converts the values.
 package argv

@@ -6,17 +6,17 @@ import (
 	"github.com/urfave/cli/v2"
 )
 
-// UsageError is a command line that cannot be carried out. Command is the
-// command whose help the user should read ("shale build").
+// UsageError is returned for a command line that shale cannot carry out. Command is the
+// command for which the user should read the help, for example "shale build".
 type UsageError struct {
 	Command string
 	Message string
 }
 
-// Error is one line without the hint.
+// Error returns the message in one line, without the hint.
 func (e *UsageError) Error() string { return e.Message }
 
-// Hint tells where the right usage is written.
+// Hint returns a line that names the help of the command.
 func (e *UsageError) Hint() string {
 	return fmt.Sprintf("See '%s --help'.", e.Command)
 }
@@ -39,8 +39,8 @@ func (p *parser) unknownFlag(spelled string) error {
 }
 
 func (p *parser) unknownShort(letter rune, cluster string) error {
-	// -tag and -file are far more often a long flag with one dash than a
-	// cluster of letters.
+	// A user who types -tag or -file usually means a long flag, not a cluster of
+	// letters.
 	if _, out := p.find(cluster); out != nil && len(cluster) > 1 {
 		return p.usage(fmt.Sprintf("unknown flag: -%s (did you mean --%s?)", cluster, cluster))
 	}

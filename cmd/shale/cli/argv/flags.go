@@ -6,10 +6,10 @@ import (
 	"github.com/urfave/cli/v2"
 )
 
-// flagSpec is what reading an argument needs to know about a flag.
+// flagSpec describes a flag as far as parsing its argument requires.
 type flagSpec struct {
-	// name is the first of the flag's names: urfave/cli refuses a flag given
-	// under two names.
+	// name is the first name of the flag. Every argument is written with this name,
+	// because urfave/cli refuses a flag that is given under two names.
 	name    string
 	boolean bool
 	hidden  bool
@@ -26,7 +26,7 @@ func (f flagSpec) argument(value string, hasValue bool) string {
 	return prefix + f.name + "=" + value
 }
 
-// flagTable finds a flag by any of its names.
+// flagTable maps every name of a flag to its description.
 type flagTable map[string]flagSpec
 
 func newFlagTable(flags []cli.Flag) flagTable {
@@ -50,7 +50,8 @@ func newFlagTable(flags []cli.Flag) flagTable {
 	return table
 }
 
-// names are the spellings worth suggesting, sorted.
+// names returns the names that may be suggested to the user, sorted. It omits hidden
+// flags and names of one letter.
 func (t flagTable) names() []string {
 	var names []string
 	for name, spec := range t {

@@ -2,9 +2,9 @@ package argv
 
 import "strings"
 
-// nearest returns the candidate that name is most likely a misspelling of, ""
-// when none is near enough: a third of the letters may be wrong. A candidate
-// that begins with name is as near as one wrong letter.
+// nearest returns the candidate for which name is most likely a misspelling. About a
+// third of the letters may be wrong. A candidate that begins with name counts as one
+// wrong letter. nearest returns "" if no candidate is similar enough.
 func nearest(name string, candidates []string) string {
 	best, bestDistance := "", max(2, len(name)/3+1)
 	for _, c := range candidates {
@@ -19,7 +19,7 @@ func nearest(name string, candidates []string) string {
 	return best
 }
 
-// distance counts the insertions, deletions, replacements and swaps of
+// distance returns the number of insertions, deletions, replacements and swaps of
 // neighbours that turn a into b (optimal string alignment).
 func distance(a, b string) int {
 	rows := make([][]int, len(a)+1)

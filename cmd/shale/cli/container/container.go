@@ -1,9 +1,10 @@
-// Package container runs an image once, in the foreground, for trying out what
-// was built.
+// Package container runs an image once, in the foreground, so that users can try an
+// image that they built.
 //
-// The image's layers are seen through an overlay whose writable part is thrown
-// away afterwards. Everything else about the container is that of a RUN step.
-// Naming, listing or keeping containers is podman's business.
+// The container sees the layers of the image through an overlay, or natively if
+// Services.NoMounts is set. Its changes are removed when it ends. In all other
+// respects, the container is like that of a RUN step. The package does not name, list
+// or keep containers; podman does.
 package container
 
 import (
@@ -21,34 +22,36 @@ import (
 	"github.com/shale-build/shale/storage"
 )
 
-// Spec is what to run.
+// Spec describes the container to run.
 type Spec struct {
-	// TopLayer is the image's, "" for an image without layers.
+	// TopLayer is the ID of the image's top layer, or "" for an image without layers.
 	TopLayer string
-	// Process is complete but for what depends on the root filesystem: the
-	// root itself, ids, hosts and resolv.conf. Env lacks HOME.
+	// Process describes the process of the container. Run sets the fields that depend
+	// on the root file system or the network: Rootfs, Upper, the ids, Network, Hosts
+	// and ResolvConf. It adds HOME to Env if Env does not contain it.
 	Process sandbox.Spec
-	// User is USER of a Dockerfile.
+	// User is the user and group of the process, in the form of USER in a Dockerfile.
 	User string
-	// Network is none, host or "" for the default.
+	// Network is "none" or "host". Any other value selects the default network.
 	Network string
-	// AddHosts are NAME IP pairs.
+	// AddHosts are pairs of a host name and an IP address to add to /etc/hosts.
 	AddHosts [][2]string
 }
 
-// Services are what it takes to run it.
+// Services holds the parts that Run needs.
 type Services struct {
 	Store   *storage.Store
 	Runner  exec.Runner
 	Network exec.Network
-	// NoMounts tells that no overlay can be laid over the store's layers.
+	// NoMounts reports whether the store's layers must be shown natively, because no
+	// overlay can be mounted over them.
 	NoMounts bool
-	// StateDir is a directory of the store for root filesystems in use.
+	// StateDir is a directory of the store for root file systems in use.
 	StateDir string
 }
 
-// Run runs the container and returns its exit status. A command that cannot
-// be started gives 126 or 127 and a *sandbox.ExecError.
+// Run runs the container and returns its exit status. If the command cannot be started,
+// the error is a *sandbox.ExecError with the status 126 or 127.
 func Run(ctx context.Context, s Services, spec Spec) (code int, err error) {
 	work, err := rootfs.OpenWorkspace(ctx, s.StateDir)
 	if err != nil {
@@ -61,7 +64,7 @@ func Run(ctx context.Context, s Services, spec Spec) (code int, err error) {
 	defer func() {
 		closeErr := mounts.Close()
 		if closeErr == nil {
-			// Only what is unmounted may be deleted.
+			// The directory must not be removed before everything in it is unmounted.
 			closeErr = work.Remove()
 		}
 		err = errors.Join(err, closeErr)
@@ -83,7 +86,8 @@ func Run(ctx context.Context, s Services, spec Spec) (code int, err error) {
 	return s.Runner.Run(ctx, process)
 }
 
-// complete fills in what is known once there is a root filesystem.
+// complete returns spec.Process with the fields that require a root file system. root
+// is its path. complete writes the hosts and resolv.conf files to dir.
 func complete(ctx context.Context, s Services, spec Spec, root, dir string) (sandbox.Spec, error) {
 	p := spec.Process
 	user, err := identity.Resolve(root, spec.User)
@@ -119,7 +123,7 @@ func choose(ctx context.Context, s Services, spec Spec, p *sandbox.Spec) (err er
 	return err
 }
 
-// writePublic writes a file that every user of the container reads.
+// writePublic writes a file that every user of the container may read.
 func writePublic(path string, data []byte) error {
 	if err := os.WriteFile(path, data, 0o644); err != nil { //nolint:gosec // as it says
 		return fmt.Errorf("write %s of the container: %w", filepath.Base(path), err)

@@ -12,25 +12,28 @@ import (
 	"github.com/shale-build/shale/builder/progress"
 )
 
-// maxPendingLog is how many bytes of step output may wait for a slow terminal
-// before steps are held up. It bounds memory, as a pipe does.
+// maxPendingLog is the number of bytes of step output that may wait for a slow
+// terminal. If more bytes are waiting, Log blocks the step. This bounds memory, as a
+// pipe does.
 const maxPendingLog = 4 << 20
 
-// Options says how to draw. The zero value of every field but Out is usable.
+// Options configures a Display. The zero value of every field except Out may be used.
 type Options struct {
-	// Mode is auto (default), tty, plain, rawjson, json (the same) or quiet.
+	// Mode is one of the values that ParseMode accepts. The default is auto.
 	Mode string
-	// Out is where to draw, usually standard error. A live view needs an
-	// *os.File that is a terminal.
+	// Out is the destination, usually standard error. A live view requires an *os.File
+	// that is a terminal.
 	Out io.Writer
-	// Description follows "#0 " on the first line of plain text, and stands
-	// at the right of the live view's first line in its short form.
+	// Description follows "#0 " on the first line of plain text. ShortDescription is
+	// shown at the right end of the first line of the live view.
 	Description, ShortDescription string
-	// ExpandWarnings prints each warning in full, with its source.
+	// ExpandWarnings prints each warning in full, with its source lines.
 	ExpandWarnings bool
 }
 
-// ParseMode returns the mode progressui knows for the value of --progress.
+// ParseMode returns the mode of progressui for a value of --progress: auto (also ""),
+// tty, plain, rawjson, json (the same as rawjson), quiet or none (the same as quiet).
+// It returns an error for any other value.
 func ParseMode(value string) (string, error) {
 	switch value {
 	case "", "auto":
@@ -45,14 +48,14 @@ func ParseMode(value string) (string, error) {
 	return "", fmt.Errorf("invalid progress mode %q: it is one of auto, tty, plain, json, rawjson, quiet, none", value)
 }
 
-// Display shows one build. Its methods are safe for concurrent use.
+// Display shows the progress of one build. Its methods are safe for concurrent use.
 type Display struct {
 	opts Options
 
 	mu      sync.Mutex
 	changed *sync.Cond
 	pending *client.SolveStatus
-	// pendingLog counts the bytes of output in pending.
+	// pendingLog is the number of bytes of step output in pending.
 	pendingLog int
 	closed     bool
 	output     output
@@ -64,7 +67,8 @@ type Display struct {
 
 var _ progress.Sink = (*Display)(nil)
 
-// New starts drawing. Close must be called, whatever becomes of the build.
+// New returns a Display and starts drawing. The caller must call Close, even if the
+// build fails.
 func New(opts Options) (*Display, error) {
 	mode, err := ParseMode(opts.Mode)
 	if err != nil {
@@ -86,9 +90,9 @@ func New(opts Options) (*Display, error) {
 	return d, nil
 }
 
-// Close draws what is pending, then the tail of every failed step, then the
-// warnings, and returns when all of it is written. Events that come later are
-// dropped. Close may be called more than once.
+// Close draws the pending events, the end of the output of every failed step, and the
+// warnings. It returns after all of this is written. Later events are dropped. Close
+// may be called more than once. It returns an error if drawing failed.
 func (d *Display) Close() error {
 	d.mu.Lock()
 	first := !d.closed
@@ -105,17 +109,19 @@ func (d *Display) Close() error {
 	return nil
 }
 
-// Warnings are the findings that were made. It is called after Close.
+// Warnings returns the warnings of the build. It must be called after Close.
 func (d *Display) Warnings() []client.VertexWarning { return d.warnings }
 
-// draw is not bound to the build's context: a cancelled build is drawn to its
-// end, so that the terminal is left in order.
+// draw draws the statuses until feed closes the channel. It does not use the context of
+// the build: it must also draw a cancelled build to its end, to leave the terminal in
+// order.
 func (d *Display) draw(drawn progressui.Display, statuses chan *client.SolveStatus) {
 	defer close(d.finished)
 	d.warnings, d.err = drawn.UpdateFrom(context.Background(), statuses)
 }
 
-// feed hands everything that came since the last time to the drawing side.
+// feed passes the events to draw, in batches. Each batch contains the events that
+// arrived since the last one.
 func (d *Display) feed(statuses chan<- *client.SolveStatus) {
 	defer close(statuses)
 	for {
@@ -127,7 +133,8 @@ func (d *Display) feed(statuses chan<- *client.SolveStatus) {
 	}
 }
 
-// take waits for events; it returns nil when all are drawn and no more come.
+// take waits for events and returns them. It returns nil if the Display is closed and
+// all events are drawn.
 func (d *Display) take() *client.SolveStatus {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -174,8 +181,7 @@ func (d *Display) Warning(w progress.Warning) {
 	})
 }
 
-// Log implements progress.Sink. It blocks while too much output waits to be
-// drawn.
+// Log implements progress.Sink. It blocks while too much output waits to be drawn.
 func (d *Display) Log(l progress.Log) {
 	d.mu.Lock()
 	for d.pendingLog > maxPendingLog && !d.closed {

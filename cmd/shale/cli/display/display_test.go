@@ -27,8 +27,8 @@ import (
 
 var update = flag.Bool("update", false, "rewrite the golden files")
 
-// epoch is the start of every recorded build; the displays show differences
-// of times only.
+// epoch is the start of every recorded build. The displays show only differences of
+// times.
 var epoch = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 
 func at(d time.Duration) *time.Time {
@@ -36,8 +36,8 @@ func at(d time.Duration) *time.Time {
 	return &t
 }
 
-// replay sends a recorded build: a cached step, a step with output, a pull
-// with a status, and a last step that fails or succeeds.
+// replay sends the events of a recorded build: a cached step, a step with output, a
+// pull with a status, and a last step, which fails if fail is set.
 func replay(s progress.Sink, fail bool) {
 	step := func(name string) progress.Vertex {
 		return progress.Vertex{Digest: digest.FromString(name), Name: name}
@@ -102,8 +102,8 @@ func TestGolden(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			// In one batch, so that the order of the text does not depend on
-			// the speed of the machine.
+			// All events must be in one batch. Otherwise, the order of the text would
+			// depend on the speed of the machine.
 			feedAtOnce(d, func(s progress.Sink) { replay(s, tc.fail) })
 			if err := d.Close(); err != nil {
 				t.Fatal(err)
@@ -113,7 +113,7 @@ func TestGolden(t *testing.T) {
 	}
 }
 
-// feedAtOnce adds all events before the drawing side can take the first.
+// feedAtOnce adds all events before the Display draws the first one.
 func feedAtOnce(d *Display, events func(progress.Sink)) {
 	collected := &Display{pending: &client.SolveStatus{}}
 	collected.changed = sync.NewCond(&collected.mu)
@@ -177,7 +177,7 @@ func golden(t *testing.T, name string, got []byte) {
 	}
 }
 
-// terminal is a pseudo terminal whose screen side is collected.
+// terminal is a pseudo terminal that collects its output.
 type terminal struct {
 	slave *os.File
 	done  chan []byte
@@ -198,7 +198,7 @@ func openTerminal(t *testing.T) *terminal {
 	}
 	term := &terminal{slave: slave, done: make(chan []byte, 1)}
 	go func() {
-		// Reading a master whose slave is closed ends with EIO.
+		// If the slave is closed, a read from the master returns EIO.
 		data, _ := io.ReadAll(master)
 		term.done <- data
 	}()
@@ -206,7 +206,7 @@ func openTerminal(t *testing.T) *terminal {
 	return term
 }
 
-// screen closes the terminal and returns all that was written to it.
+// screen closes the terminal and returns all text that was written to it.
 func (term *terminal) screen(t *testing.T) string {
 	t.Helper()
 	if err := term.slave.Close(); err != nil {
@@ -297,7 +297,7 @@ func TestParseMode(t *testing.T) {
 	}
 }
 
-// slowWriter is a terminal that takes nothing until it is released.
+// slowWriter is a terminal that blocks until it is released.
 type slowWriter struct{ release chan struct{} }
 
 func (w slowWriter) Write(p []byte) (int, error) {

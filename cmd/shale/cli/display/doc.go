@@ -1,10 +1,10 @@
 // Package display draws the progress of a build.
 //
-// A Display is the progress.Sink of one build. It turns the events into
-// BuildKit's solve statuses and leaves the drawing to BuildKit's progressui,
-// so that the live view, the plain text and the raw JSON are the ones docker's
-// users and their scripts know. It adds what progressui leaves to its caller:
-// taking events from many goroutines without holding them up, and the summary
-// of the warnings. The excerpt of the Dockerfile and the final ERROR line are
-// the business of the build command, after Close.
+// A Display is the progress.Sink of one build. It converts the events to BuildKit's
+// solve statuses, and BuildKit's progressui draws them. Users of docker and their
+// scripts therefore see the live view, the plain text and the raw JSON that they know.
+// The package adds the parts that progressui leaves to its caller. It accepts events
+// from many goroutines without delaying them, and it prints a summary of the warnings.
+// The build command prints the excerpt of the Dockerfile and the final ERROR line after
+// Close.
 package display

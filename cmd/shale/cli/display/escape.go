@@ -7,13 +7,14 @@ import (
 	"unicode/utf8"
 )
 
-// maxSequence is the length of the longest escape sequence that is waited for.
+// maxSequence limits the length of an incomplete escape sequence that is held back.
 const maxSequence = 64
 
-// harmless returns what of a step's output can be sent to a terminal: text, colours
-// and what progress bars need. Other control characters could change the title, the
-// clipboard or what was written before (console_codes(4)), and are shown as less(1)
-// shows them. What may be the beginning of a sequence is held back.
+// harmless returns data in a form that is safe for a terminal. It keeps text, colours
+// and the characters that progress bars need. Other control characters could change the
+// title, the clipboard or earlier output (console_codes(4)), so harmless returns the
+// representation that less(1) uses. It holds back the beginning of an incomplete
+// sequence.
 func (w *written) harmless(data []byte) []byte {
 	data = append(w.held, data...)
 	w.held = nil
@@ -34,8 +35,9 @@ func (w *written) harmless(data []byte) []byte {
 	return out
 }
 
-// next reports how long the first character or escape sequence of data is, whether
-// it is harmless, and whether all of it is there.
+// next returns the length of the first character or escape sequence of data. safe
+// reports whether a terminal may receive it. complete reports whether data contains all
+// of it.
 func next(data []byte) (n int, safe, complete bool) {
 	switch c := data[0]; {
 	case c == 0x1b:
@@ -51,8 +53,8 @@ func next(data []byte) (n int, safe, complete bool) {
 	return n, !unicode.IsControl(r) && (r != utf8.RuneError || n > 1), true
 }
 
-// sequence is next for what begins with ESC: a sequence is harmless when it sets
-// colours or erases in its line, else only its first character is taken.
+// sequence is next for data that begins with ESC. A sequence is safe if it sets colours
+// or erases in its line. Of any other sequence, only the first character is taken.
 func sequence(data []byte) (n int, safe, complete bool) {
 	for i, c := range data[1:] {
 		switch {
@@ -66,7 +68,8 @@ func sequence(data []byte) (n int, safe, complete bool) {
 	return 1, false, len(data) >= maxSequence
 }
 
-// visible replaces control characters other than newlines and tabs.
+// visible replaces control characters, except newlines and tabs, with the
+// representation that less(1) uses.
 func visible(s string) string {
 	if !strings.ContainsFunc(s, isHidden) && utf8.ValidString(s) {
 		return s

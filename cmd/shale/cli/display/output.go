@@ -13,28 +13,29 @@ import (
 	"github.com/shale-build/shale/builder/progress"
 )
 
-// maxLine is where a line of a step's output is broken: what draws keeps a line
-// until its end, and the last 40 of them (progressui, logsBufferSize).
+// maxLine is the number of bytes after which a line of a step's output is broken. The
+// limit is needed because progressui keeps each line until its end, and the last 40
+// lines of each step (logsBufferSize).
 const maxLine = 16 << 10
 
-// A live view shows a few lines of a step's output and, when the step fails, all
-// that it was given. It gets the first maxShown bytes, after that now and then a
-// line, and the last maxTail bytes of a step that fails.
+// A live view shows a few lines of a step's output. If the step fails, the view prints
+// all output that it received. Therefore it receives only the first maxShown bytes,
+// then one line per trickle interval, and the last maxTail bytes of a step that fails.
 const (
-	maxShown = 2 << 20 // as much as BuildKit keeps of the log of a step
+	maxShown = 2 << 20 // the size of a step's log that BuildKit keeps
 	maxTail  = 64 << 10
 
 	trickle    = 200 * time.Millisecond
 	maxTrickle = 160
 )
 
-// output prepares what is drawn. Its methods are called under the lock of the
-// Display. The zero value leaves everything as it is.
+// output prepares text for drawing. Its methods must be called with the lock of the
+// Display. The zero value returns all text unchanged.
 type output struct {
-	// live is set for a view that keeps what it is given, terminal for what is
-	// drawn on one.
+	// live is set if the view keeps its input. terminal is set if the view is drawn on
+	// a terminal.
 	live, terminal bool
-	// steps is nil where output is not drawn.
+	// steps is nil if the output of steps is not changed.
 	steps map[digest.Digest]*written
 }
 
@@ -54,7 +55,7 @@ func newOutput(opts Options) output {
 	return o
 }
 
-// line returns a text that is not a step's output as it is drawn.
+// line returns s in the form in which it is drawn. s must not be the output of a step.
 func (o *output) line(s string) string {
 	if !o.terminal {
 		return s
@@ -62,20 +63,22 @@ func (o *output) line(s string) string {
 	return visible(s)
 }
 
-// written is what a step has written so far.
+// written describes the output that a step has written so far.
 type written struct {
-	// column is the length of the unfinished line, held the beginning of an escape
-	// sequence.
+	// column is the length of the unfinished line. held is the beginning of an
+	// incomplete escape sequence.
 	column int
 	held   []byte
-	// shown counts bytes; tail is the end of what was left out since then.
+	// shown is the number of bytes so far. left is the number of bytes since the view
+	// received the first maxShown bytes, and tail is the end of these bytes. last is
+	// the time of the last trickle line.
 	shown int
 	left  int64
 	tail  []byte
 	last  time.Time
 }
 
-// text returns what is to be drawn of data.
+// text returns the form of data that must be drawn.
 func (o *output) text(step digest.Digest, data []byte) []byte {
 	w := o.steps[step]
 	if o.steps == nil {
@@ -95,7 +98,8 @@ func (o *output) text(step digest.Digest, data []byte) []byte {
 	return w.some(data)
 }
 
-// end returns what is still to be drawn of a step that has ended, and forgets it.
+// end returns the remaining output of a step that has ended, and removes its state. It
+// returns nil if the step has not ended.
 func (o *output) end(v progress.Vertex) []byte {
 	w := o.steps[v.Digest]
 	if w == nil || v.Completed == nil {
@@ -109,7 +113,7 @@ func (o *output) end(v progress.Vertex) []byte {
 	return slices.Concat([]byte("[...]\n"), w.tail, held)
 }
 
-// broken ends lines that are too long.
+// broken inserts newlines into lines that are longer than maxLine.
 func (w *written) broken(data []byte) []byte {
 	var out []byte
 	for len(data) > 0 {
@@ -132,8 +136,8 @@ func (w *written) broken(data []byte) []byte {
 	return out
 }
 
-// some returns data as long as not much was shown, and after that its last line now
-// and then, so that the view keeps moving.
+// some returns data until maxShown bytes are shown. After that, it returns the last
+// line once per trickle interval, so that the user sees that the step still runs.
 func (w *written) some(data []byte) []byte {
 	if w.shown += len(data); w.shown <= maxShown {
 		return data

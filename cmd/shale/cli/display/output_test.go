@@ -50,12 +50,13 @@ func TestLongLinesAreBroken(t *testing.T) {
 	}
 }
 
-// A step that writes for ever without a newline, or more than a view can show,
-// takes no more memory than another.
+// TestOutputIsBounded checks the memory for a step that writes without end. It must not
+// depend on whether the step writes newlines or more than a view can show.
 func TestOutputIsBounded(t *testing.T) {
 	tests := map[string]struct {
 		mode, line string
-		// size is what is written, most what may be kept, in MiB.
+		// size is the amount of output, and most is the memory that may be used, in
+		// MiB.
 		size, most int
 	}{
 		"plain, one line": {"plain", "y", 512, 128},
@@ -101,7 +102,7 @@ func inUse() uint64 {
 	return m.HeapAlloc
 }
 
-// What a view left out is there again when the step fails.
+// TestTailOfFailedStep checks that omitted output is shown if the step fails.
 func TestTailOfFailedStep(t *testing.T) {
 	o := drawn(true, false)
 	total := 0

@@ -9,9 +9,9 @@ import (
 )
 
 // Text returns a writer to w for text that must not control a terminal: names,
-// histories and labels of images, lines of Dockerfiles, answers of registries. If w is a
-// terminal, control characters are shown as less(1) shows them; otherwise all bytes are
-// written as they are, for programs to read.
+// histories and labels of images, lines of Dockerfiles, and answers of registries. If w
+// is a terminal, control characters are written in the representation of less(1).
+// Otherwise, all bytes are written unchanged, so that programs can read them.
 func Text(w io.Writer) io.Writer {
 	if f, ok := w.(*os.File); ok {
 		return &text{file: f, terminal: sync.OnceValue(func() bool { return term.IsTerminal(int(f.Fd())) })}
@@ -19,8 +19,8 @@ func Text(w io.Writer) io.Writer {
 	return w
 }
 
-// Raw returns the writer that Text was given, for what draws on the terminal itself and
-// for content.
+// Raw returns the writer that was passed to Text. It must be used for output that
+// controls the terminal, and for content such as archives.
 func Raw(w io.Writer) io.Writer {
 	if t, ok := w.(*text); ok {
 		return t.file
@@ -33,7 +33,7 @@ type text struct {
 	terminal func() bool
 }
 
-// Write implements io.Writer. Callers write whole characters.
+// Write implements io.Writer. The caller must not split a character between two calls.
 func (t *text) Write(p []byte) (int, error) {
 	if !t.terminal() {
 		return t.file.Write(p)

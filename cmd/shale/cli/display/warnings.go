@@ -13,8 +13,8 @@ import (
 	"github.com/shale-build/shale/builder/frontend"
 )
 
-// printWarnings lists the findings in the form docker prints them in, one line
-// each, or in full.
+// printWarnings prints the warnings as docker does: in one line each or, if expand is
+// set, in full.
 func printWarnings(w io.Writer, warnings []client.VertexWarning, expand bool) {
 	if len(warnings) == 0 {
 		return
@@ -29,7 +29,7 @@ func printWarnings(w io.Writer, warnings []client.VertexWarning, expand bool) {
 	}
 	before, after := highlight(w)
 	var b bytes.Buffer
-	// A terminal that is gone cannot be told so.
+	// The error is ignored: if the terminal is closed, it cannot show the error either.
 	_, _ = fmt.Fprintf(w, "\n %s%d %s found%s\n%s", before, len(warnings), noun, hint, after)
 	for i := range warnings {
 		writeWarning(&b, &warnings[i], expand)
@@ -37,8 +37,8 @@ func printWarnings(w io.Writer, warnings []client.VertexWarning, expand bool) {
 	_, _ = Text(w).Write(b.Bytes())
 }
 
-// highlight is what makes text yellow: nothing but on a terminal, and there
-// only where it is wanted (no-color.org).
+// highlight returns the sequences before and after yellow text. Both are empty if w is
+// not a terminal or if NO_COLOR is set (no-color.org).
 func highlight(w io.Writer) (before, after string) {
 	f, ok := w.(*os.File)
 	if !ok || os.Getenv("NO_COLOR") != "" || !term.IsTerminal(int(f.Fd())) {
@@ -59,7 +59,7 @@ func writeWarning(b *bytes.Buffer, warning *client.VertexWarning, expand bool) {
 		fmt.Fprintf(b, "More info: %s\n", warning.URL)
 	}
 	if warning.SourceInfo != nil && warning.Range != nil {
-		// Writing to a buffer does not fail.
+		// A write to a bytes.Buffer does not fail.
 		_ = frontend.PrintSource(b, &errdefs.Source{Info: warning.SourceInfo, Ranges: warning.Range})
 	}
 	b.WriteByte('\n')

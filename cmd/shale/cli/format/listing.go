@@ -11,17 +11,18 @@ import (
 // Headers maps the fields of a row to their headings.
 type Headers map[string]string
 
-// Listing is the output of a command that lists rows of one type.
+// Listing describes the output of a command that lists rows of one type.
 type Listing struct {
-	// Columns is the default table: fields joined by tabs, as in
+	// Columns is the default table: fields separated by tabs, for example
 	// "{{.ID}}\t{{.Size}}".
 	Columns string
 	Headers Headers
 }
 
-// Write writes rows by the value of --format: "" and "table" mean the default
-// table, "table TEMPLATE" a table of other columns, "json" one JSON object a
-// line, and anything else is a template applied to every row.
+// Write writes rows in the format that --format selects. If format is "" or "table", it
+// writes the default table. If it is "table TEMPLATE", the table has other columns. If
+// it is "json", Write writes one JSON object per line. Any other format is a template
+// that is applied to every row. Write returns an error if the template is not valid.
 func Write[Row any](w io.Writer, l Listing, format string, rows []Row) error {
 	if format == "json" {
 		return writeLines(w, rows)

@@ -11,7 +11,7 @@ import (
 	"unicode/utf8"
 )
 
-// functions are those docker documents for --format.
+// functions are the template functions that docker documents for --format.
 var functions = template.FuncMap{
 	"json":     func(v any) (string, error) { return JSON(v) },
 	"split":    strings.Split,
@@ -24,7 +24,7 @@ var functions = template.FuncMap{
 	"println":  fmt.Sprintln,
 }
 
-// JSON encodes v on one line, leaving <, > and & as they are.
+// JSON returns v as JSON in one line. It does not escape <, > and &.
 func JSON(v any) (string, error) {
 	var b bytes.Buffer
 	enc := json.NewEncoder(&b)
@@ -35,7 +35,7 @@ func JSON(v any) (string, error) {
 	return strings.TrimSuffix(b.String(), "\n"), nil
 }
 
-// IndentedJSON writes v with the indentation docker inspect has.
+// IndentedJSON writes v as JSON with the indentation of docker inspect.
 func IndentedJSON(w io.Writer, v any) error {
 	enc := json.NewEncoder(w)
 	enc.SetEscapeHTML(false)
@@ -46,8 +46,8 @@ func IndentedJSON(w io.Writer, v any) error {
 	return nil
 }
 
-// Parse parses a template given on the command line, in which \t and \n
-// stand for a tab and a line break, as they do for docker.
+// Parse parses a template from the command line. In the template, \t and \n are a tab
+// and a line break, as in docker.
 func Parse(text string) (*template.Template, error) {
 	text = strings.NewReplacer(`\t`, "\t", `\n`, "\n").Replace(text)
 	t, err := template.New("format").Funcs(functions).Parse(text)
@@ -57,7 +57,7 @@ func Parse(text string) (*template.Template, error) {
 	return t, nil
 }
 
-// Execute writes v through t, followed by a line break.
+// Execute applies the template t to v and writes the result and a line break.
 func Execute(w io.Writer, t *template.Template, v any) error {
 	var b bytes.Buffer
 	if err := t.Execute(&b, v); err != nil {
@@ -70,7 +70,7 @@ func Execute(w io.Writer, t *template.Template, v any) error {
 	return nil
 }
 
-// templateError is a template error without the template's internal name.
+// templateError is an error of a template without the prefix that text/template adds.
 type templateError struct{ err error }
 
 func (e templateError) Error() string {
@@ -104,8 +104,8 @@ func truncate(s string, n int) string {
 	return string(runes[:n])
 }
 
-// Ellipsis shortens s to at most n characters, the last of which then is an
-// ellipsis.
+// Ellipsis returns s with at most n characters. If s is longer, the last character is
+// an ellipsis.
 func Ellipsis(s string, n int) string {
 	runes := []rune(s)
 	if len(runes) <= n || n < 1 {

@@ -21,7 +21,7 @@ import (
 	"github.com/shale-build/shale/cmd/shale/cli/kaniko/bucket"
 )
 
-// address is what --context and --bucket say together.
+// address returns the address that --context and --bucket together name.
 func (c *Command) address() string {
 	switch {
 	case c.bucket == "":
@@ -32,8 +32,9 @@ func (c *Command) address() string {
 	return "gs://" + c.bucket
 }
 
-// openContext finds the context. What is no directory and no address the builder
-// knows becomes its standard input.
+// openContext sets the context in opts. If the context is neither a directory nor an
+// address that the builder understands, openContext opens it and passes it to the
+// builder as standard input. Closing p closes it.
 func (c *Command) openContext(ctx context.Context, stdin io.Reader, p *Plan, opts *builder.Options) error {
 	opts.Dockerfile = c.dockerfile
 	address := c.address()
@@ -94,8 +95,9 @@ func (c *Command) openContext(ctx context.Context, stdin io.Reader, p *Plan, opt
 	return fmt.Errorf("unknown build context %q: use dir://, tar://, git://, https://, s3:// or gs://", address)
 }
 
-// here is the complete path of a Dockerfile that is in the working directory, and
-// else the path, which is one in the context then.
+// here returns the absolute path of a Dockerfile that exists in the working directory.
+// If it does not exist, here returns the path unchanged. The builder then looks for it
+// in the context.
 func here(path string) string {
 	if filepath.IsAbs(path) || strings.Contains(path, "://") {
 		return path
@@ -111,8 +113,9 @@ func here(path string) string {
 	return abs
 }
 
-// baseHosts are the registries that a Dockerfile names, as far as it can be read
-// before the build: logins are looked for by name.
+// baseHosts returns the registries that the Dockerfile names, because logins are looked
+// up by registry. It returns only docker.io if the Dockerfile cannot be read before the
+// build.
 func (c *Command) baseHosts() []string {
 	hosts := []string{dockerHub}
 	data, err := os.ReadFile(c.dockerfile)
@@ -120,7 +123,7 @@ func (c *Command) baseHosts() []string {
 		data, err = os.ReadFile(filepath.Join(dir, c.subPath, c.dockerfile))
 	}
 	if err != nil {
-		return hosts // the builder will say so, if it has none either
+		return hosts // the builder reports the error, if it cannot read the file either
 	}
 	namesImage := regexp.MustCompile(`(?i)^\s*FROM\s+(?:--\S+\s+)*(\S+)|\s--from=(\S+)`)
 	lines := bufio.NewScanner(strings.NewReader(string(data)))

@@ -1,10 +1,10 @@
-// Package kaniko understands the command line of kaniko's executor: its flags,
-// its environment and the files it reads and writes.
+// Package kaniko implements the command line of kaniko's executor: its flags, its
+// environment variables, and the files that it reads and writes.
 //
-// Parse turns arguments into a Command, whose Prepare gives what the builder and
-// the registry client take (a Plan) and whose Write leaves the files that scripts
-// read. What has a counterpart is mapped to it, what asks for something that holds
-// in any case is accepted in silence, and what can have no meaning here is
-// accepted with a warning, unknown flags among them. Entering namespaces, opening
-// the store and showing progress is the caller's business.
+// Parse converts the arguments to a Command. Command.Prepare returns a Plan with the
+// options of the builder and of the registry client. Command.Write writes the files
+// that scripts read. If shale has a flag with the same effect, the package uses it. A
+// flag that requests the normal behaviour of shale is accepted silently. A flag that
+// can have no effect here is accepted with a warning, and so is an unknown flag. The
+// caller must enter the namespaces, open the store and show the progress.
 package kaniko

@@ -14,7 +14,7 @@ import (
 
 var update = goflag.Bool("update", false, "rewrite the table in docs/kaniko.md")
 
-// TestDocs holds the table of docs/kaniko.md against the flags.
+// TestDocs compares the table in docs/kaniko.md with the flags.
 func TestDocs(t *testing.T) {
 	path := filepath.Join("..", "..", "..", "..", "docs", "kaniko.md")
 	page, err := os.ReadFile(path)

@@ -6,7 +6,7 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// flags are the values of a command line.
+// flags holds the values of a command line.
 type flags struct {
 	context, subPath, bucket, dockerfile string
 	git                                  gitOptions
@@ -38,15 +38,16 @@ type flags struct {
 	dryRun                                             bool
 }
 
-// flag is a flag of kaniko's.
+// flag describes a flag of kaniko.
 type flag struct {
 	name, short, usage string
-	// bind makes the flag known to set, as one that changes v.
+	// bind adds the flag to set, so that parsing it stores its value in v.
 	bind func(set *pflag.FlagSet, f flag, v *flags)
-	// instead names the flag that a deprecated spelling stands for.
+	// instead is the current name of the flag, if name is a deprecated one.
 	instead string
-	// noEffect says why the flag changes nothing; accepted are the values that
-	// need no saying, since they ask for what is done in any case.
+	// noEffect is the reason why the flag has no effect, which is printed as a warning.
+	// There is no warning for the values in accepted, because they request the normal
+	// behaviour of shale.
 	noEffect string
 	accepted []string
 }
@@ -67,7 +68,7 @@ func number(to func(*flags) *int, value int) func(*pflag.FlagSet, flag, *flags) 
 	return func(set *pflag.FlagSet, f flag, v *flags) { set.IntVarP(to(v), f.name, f.short, value, f.usage) }
 }
 
-// unused are flags that are read and forgotten.
+// unusedText adds a flag with a value that is not used.
 func unusedText(value string) func(*pflag.FlagSet, flag, *flags) {
 	return func(set *pflag.FlagSet, f flag, _ *flags) { set.StringP(f.name, f.short, value, f.usage) }
 }
@@ -80,10 +81,11 @@ func unusedList(set *pflag.FlagSet, f flag, _ *flags) {
 	set.StringArrayP(f.name, f.short, nil, f.usage)
 }
 
-// exact is why kaniko's ways of finding out what a step changed mean nothing.
+// exact is the reason why kaniko's flags for detecting the changes of a step have no
+// effect.
 const exact = "what a step changed is always found exactly"
 
-// table has every flag of kaniko's executor, in the order of its source.
+// table returns every flag of kaniko's executor, in the order of its source.
 func table() []flag {
 	return []flag{
 		{name: "verbosity", short: "v", usage: "log messages of `LEVEL` and above: trace, debug, info, warn, error, fatal or panic", bind: text(func(v *flags) *string { return &v.verbosity }, "info")},
@@ -157,7 +159,7 @@ func table() []flag {
 		{name: "dryrun", usage: "print the plan only", bind: truth(func(v *flags) *bool { return &v.dryRun }, false)},
 		{name: "azure-container-registry-config", usage: "the `FILE` of an Azure service principal", bind: unusedText(""), noEffect: "Azure's credential helper reads its environment"},
 
-		// Former spellings.
+		// Deprecated names.
 		{name: "snapshotMode", instead: "snapshot-mode", usage: "full, redo or time", bind: unusedText("full")},
 		{name: "customPlatform", instead: "custom-platform", usage: "build for `OS/ARCH[/VARIANT]`", bind: text(func(v *flags) *string { return &v.platform }, "")},
 		{name: "tarPath", instead: "tar-path", usage: "write the image as `FILE` for docker load", bind: text(func(v *flags) *string { return &v.tarPath }, "")},

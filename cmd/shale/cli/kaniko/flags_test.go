@@ -28,7 +28,7 @@ func environment(pairs ...string) LookupEnv {
 	}
 }
 
-// outcome is what a command line comes to.
+// outcome contains the results of a command line.
 type outcome struct {
 	builder.Options
 	Registry           registry.Options
@@ -37,8 +37,8 @@ type outcome struct {
 	LogLevel, Progress string
 }
 
-// run parses and prepares. The context is an empty directory unless args say
-// otherwise.
+// run parses the command line and prepares its plan. The context is an empty directory
+// unless args select another one.
 func run(t *testing.T, args []string, env LookupEnv) outcome {
 	t.Helper()
 	c, err := Parse(args, env)
@@ -65,7 +65,7 @@ func run(t *testing.T, args []string, env LookupEnv) outcome {
 	return o
 }
 
-// TestEveryFlag gives each flag once and looks at what it changes.
+// TestEveryFlag sets each flag once and checks the result.
 func TestEveryFlag(t *testing.T) {
 	dir := t.TempDir()
 	cert := filepath.Join(dir, "cert")
@@ -166,7 +166,7 @@ func TestEveryFlag(t *testing.T) {
 		"tarPath":           {[]string{"--tarPath=/t.tar"}, func(o outcome) any { return o.Exports[0].Dest }, "/t.tar"},
 		"whitelist-var-run": {[]string{"--whitelist-var-run=false"}, warns, "--whitelist-var-run is an old name: use --ignore-var-run"},
 	}
-	elsewhere := []string{"bucket", "dryrun"} // tested below: one asks a server, the other is refused
+	elsewhere := []string{"bucket", "dryrun"} // other tests cover them: bucket needs a server, and dryrun is refused
 	for _, f := range table() {
 		if _, ok := tests[f.name]; !ok && !slices.Contains(elsewhere, f.name) {
 			t.Errorf("no test of --%s", f.name)
@@ -186,7 +186,7 @@ func TestEveryFlag(t *testing.T) {
 	}
 }
 
-// link is where a file below certs.d leads.
+// link returns the target of a symbolic link below certs.d.
 func link(t *testing.T, o outcome, name string) string {
 	t.Helper()
 	to, err := os.Readlink(filepath.Join(o.Registry.HostCertDir, name))
@@ -200,7 +200,7 @@ func TestParse(t *testing.T) {
 	tests := map[string]struct {
 		args []string
 		env  []string
-		want string // of the error; what is no error is right
+		want string // of the error; if "", there must be no error
 	}{
 		"nothing":                 {nil, nil, "you must provide --destination, or use --no-push"},
 		"no push by environment":  {nil, []string{"KANIKO_NO_PUSH=true"}, ""},

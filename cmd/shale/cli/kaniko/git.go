@@ -13,8 +13,8 @@ import (
 	"github.com/shale-build/shale/builder/secrets"
 )
 
-// gitOptions are the values of --git. Each is KEY=VALUE; several may be joined by
-// commas or be given one by one.
+// gitOptions holds the values of --git. Each value is KEY=VALUE. Values may be joined
+// by commas or given separately.
 type gitOptions struct {
 	branch      string
 	submodules  bool
@@ -22,7 +22,7 @@ type gitOptions struct {
 	given       []string
 }
 
-// String implements pflag.Value, as do the following.
+// String implements pflag.Value.
 func (g *gitOptions) String() string { return strings.Join(g.given, ",") }
 
 // Type implements pflag.Value.
@@ -44,7 +44,7 @@ func (g *gitOptions) Set(value string) error {
 		case "insecure-skip-tls":
 			g.insecureTLS, err = strconv.ParseBool(v)
 		case "single-branch":
-			// One commit is all that is ever fetched.
+			// shale always fetches a single commit.
 			_, err = strconv.ParseBool(v)
 		case "depth":
 			_, err = strconv.Atoi(v)
@@ -57,8 +57,9 @@ func (g *gitOptions) Set(value string) error {
 	return nil
 }
 
-// gitContext is git://HOST/REPOSITORY[#REF[#COMMIT]] in the spelling of the
-// builder, and the secret that the server may want.
+// gitContext converts rest, the part after "git://" of
+// git://HOST/REPOSITORY[#REF[#COMMIT]], to an address in the form of the builder. It
+// also returns the login for the server, if the environment contains one.
 func (c *Command) gitContext(rest string) (address string, login []secrets.Source, err error) {
 	parts := strings.Split(rest, "#")
 	if len(parts) > 3 {
@@ -87,8 +88,8 @@ func (c *Command) gitContext(rest string) (address string, login []secrets.Sourc
 	return u.String(), c.gitLogin(u.Host), nil
 }
 
-// gitRef is what to check out: a commit that is named comes before the branch of
-// --git, and that before any other reference.
+// gitRef returns the reference to check out. A named commit takes precedence over the
+// branch of --git. The branch takes precedence over any other named reference.
 func gitRef(named []string, branch string) string {
 	switch {
 	case len(named) == 2:
@@ -99,7 +100,7 @@ func gitRef(named []string, branch string) string {
 	return branch
 }
 
-// isCommit tells whether ref is the whole hash of a commit.
+// isCommit reports whether ref is the complete hash of a commit.
 func isCommit(ref string) bool {
 	_, err := hex.DecodeString(ref)
 	return err == nil && (len(ref) == sha1.Size*2 || len(ref) == sha256.Size*2)
@@ -112,8 +113,8 @@ func withoutUser(address string) string {
 	return address
 }
 
-// gitLogin is the login that the environment has for git, if any. It is for the
-// context's host alone.
+// gitLogin returns the login for git in the environment, or nil if there is none. It
+// must be used for the host of the context only.
 func (c *Command) gitLogin(host string) []secrets.Source {
 	user, _ := c.env("GIT_USERNAME")
 	password, _ := c.env("GIT_PASSWORD")

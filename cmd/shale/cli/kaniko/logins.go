@@ -16,14 +16,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// authFile is what config.json of docker and auth.json have in common.
+// authFile contains the fields that config.json of docker and auth.json have in common.
 type authFile struct {
 	Auths       map[string]json.RawMessage `json:"auths,omitempty"`
 	CredHelpers map[string]string          `json:"credHelpers,omitempty"`
 	CredsStore  string                     `json:"credsStore,omitempty"`
 }
 
-// add takes what is not known yet.
+// add adds the logins of b for hosts that a does not contain yet.
 func (a *authFile) add(b authFile) {
 	if a.Auths == nil {
 		a.Auths, a.CredHelpers = map[string]json.RawMessage{}, map[string]string{}
@@ -51,7 +51,7 @@ func (a *authFile) has(host string) bool {
 	return auth || helper
 }
 
-// dockerConfig is the configuration file of docker that kaniko would read.
+// dockerConfig returns the configuration file of docker that kaniko would read.
 func (c *Command) dockerConfig() string {
 	const name = "config.json"
 	own := filepath.Join(c.kanikoDir, ".docker", name)
@@ -74,7 +74,7 @@ func (c *Command) dockerConfig() string {
 	return path
 }
 
-// authFiles are the files that logins are read from, the most important first.
+// authFiles returns the files that may contain logins, most important first.
 func (c *Command) authFiles() []string {
 	if file, _ := c.env("REGISTRY_AUTH_FILE"); file != "" {
 		return []string{file}
@@ -95,14 +95,14 @@ func (c *Command) authFiles() []string {
 	return append(files, c.dockerConfig())
 }
 
-// logins joins all that is known about logins: the variable that GitLab has for
-// them, the files, and what the credential helpers say about hosts.
+// logins returns all known logins. They are from the variable that GitLab sets, from
+// the files, and from the credential helpers, which are asked about hosts.
 func (c *Command) logins(hosts []string) (authFile, error) {
 	var all authFile
 	if text, ok := c.env("DOCKER_AUTH_CONFIG"); ok && text != "" {
 		var a authFile
 		if err := json.Unmarshal([]byte(text), &a); err != nil {
-			// Its text is secret.
+			// The error of json could contain a part of the secret text.
 			return all, errors.New("DOCKER_AUTH_CONFIG is not the JSON of a config.json of docker")
 		}
 		all.add(a)
@@ -128,7 +128,8 @@ func (c *Command) logins(hosts []string) (authFile, error) {
 	return all, nil
 }
 
-// helpers are the values of --credential-helpers.
+// helpers returns the values of --credential-helpers, or the defaults if it is not
+// given.
 func (c *Command) helpers() []string {
 	if len(c.credentialHelpers) == 0 {
 		return []string{"env", "google", "ecr", "acr", "gitlab"}
@@ -136,8 +137,8 @@ func (c *Command) helpers() []string {
 	return c.credentialHelpers
 }
 
-// cloud are the programs that know the logins of clouds, and the hosts they know
-// them of.
+// cloud describes the credential helpers of clouds: their programs, and the hosts for
+// which they have logins.
 var cloud = map[string]struct {
 	programs []string
 	knows    func(host string) bool
@@ -153,8 +154,7 @@ var cloud = map[string]struct {
 	}},
 }
 
-// ask adds what a credential helper knows about the hosts that nothing is known
-// about yet.
+// ask adds the logins of a credential helper for hosts that have no login yet.
 func (c *Command) ask(helper string, hosts []string, to *authFile) {
 	switch helper {
 	case "":
@@ -185,8 +185,8 @@ func (c *Command) ask(helper string, hosts []string, to *authFile) {
 	}
 }
 
-// hostLogin finds KANIKO_HOST_USER and KANIKO_HOST_PASSWORD, or those of a domain
-// above.
+// hostLogin returns the values of KANIKO_HOST_USER and KANIKO_HOST_PASSWORD. HOST is
+// the name of the host or of a domain above it.
 func (c *Command) hostLogin(host string) (user, password string, ok bool) {
 	labels := strings.Split(strings.ToUpper(strings.ReplaceAll(host, "-", "_")), ".")
 	for i := range labels {
@@ -199,7 +199,7 @@ func (c *Command) hostLogin(host string) (user, password string, ok bool) {
 	return "", "", false
 }
 
-// gitlab are the logins that a job of GitLab's has in its environment.
+// gitlab returns the logins that a job of GitLab has in its environment, by registry.
 func (c *Command) gitlab() map[string][2]string {
 	out := map[string][2]string{}
 	get := func(name string) string { v, _ := c.env(name); return v }
@@ -223,11 +223,12 @@ func auth(user, password string) json.RawMessage {
 	return data
 }
 
-// inMemory gives the logins as a file that is on no disk. It lasts as long as the
-// process or until release.
+// inMemory writes the logins to a file in memory, so that they are never on a disk. It
+// returns a path in /proc/self/fd, which is valid until release is called or the
+// process ends.
 func (a authFile) inMemory() (path string, release func() error, err error) {
-	a.CredsStore = "" // registries.conf has it
-	// What docker calls its own registry.
+	a.CredsStore = "" // the caller writes it to registries.conf
+	// These are docker's names of its own registry.
 	for _, name := range []string{dockerHubIndex, dockerHubHost} {
 		if auth, ok := a.Auths[name]; ok && !a.has(dockerHub) {
 			a.Auths[dockerHub] = auth

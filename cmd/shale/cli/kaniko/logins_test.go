@@ -10,7 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 )
 
-// u:p and other pairs, as files have them.
+// Entries of a login file: up is for u:p, and other is for other:p.
 const (
 	up    = `{"auth":"dTpw"}`
 	other = `{"auth":"b3RoZXI6cA=="}`

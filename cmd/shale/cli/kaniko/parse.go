@@ -11,23 +11,23 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// LookupEnv is os.LookupEnv.
+// LookupEnv looks up an environment variable, as os.LookupEnv does.
 type LookupEnv func(name string) (string, bool)
 
-// Command is a command line that was understood.
+// Command is a parsed command line.
 type Command struct {
-	// Warnings are about flags that have no effect, one line each.
+	// Warnings are messages about flags that have no effect, one line each.
 	Warnings []string
 
 	flags
 	env LookupEnv
 }
 
-// ErrHelp tells that the command line asks for help.
+// ErrHelp is returned by Parse and ParsePush if the command line requests help.
 var ErrHelp = pflag.ErrHelp
 
-// Parse understands the arguments of kaniko's executor. Its errors are the
-// user's.
+// Parse parses the arguments of kaniko's executor. It returns ErrHelp if they request
+// help. Any other error is a mistake of the user.
 func Parse(args []string, env LookupEnv) (*Command, error) {
 	c := &Command{env: env}
 	set, known := newFlagSet(&c.flags)
@@ -52,7 +52,7 @@ func Parse(args []string, env LookupEnv) (*Command, error) {
 	return c, c.check()
 }
 
-// Help writes what the flags are.
+// Help writes the usage and the flags to w.
 func Help(w io.Writer) error {
 	set, _ := newFlagSet(&flags{})
 	_, err := fmt.Fprintf(w, `Build an image as kaniko's executor does.
@@ -97,8 +97,10 @@ func (c *Command) warnAbout(f flag, value string) {
 	}
 }
 
-// dropUnknown takes the flags that set does not know out of args, with the values
-// that stand behind them: the executor has no other arguments.
+// dropUnknown returns args without the flags that set does not contain, and the names
+// of these flags. An argument after an unknown flag is taken for its value, because the
+// executor has no other arguments. The path of "executor push" must therefore not
+// follow an unknown flag.
 func dropUnknown(set *pflag.FlagSet, args []string) (kept, unknown []string) {
 	for i := 0; i < len(args); i++ {
 		arg := args[i]
@@ -107,7 +109,7 @@ func dropUnknown(set *pflag.FlagSet, args []string) (kept, unknown []string) {
 		}
 		f, name, glued := lookup(set, arg)
 		switch {
-		case name == "": // no flag
+		case name == "": // not a flag
 		case f == nil:
 			unknown = append(unknown, name)
 			if !glued && i+1 < len(args) && !strings.HasPrefix(args[i+1], "-") {
@@ -124,8 +126,9 @@ func dropUnknown(set *pflag.FlagSet, args []string) (kept, unknown []string) {
 	return kept, unknown
 }
 
-// lookup finds the flag that arg is; glued tells that its value is in arg, too.
-// Help is not its business.
+// lookup returns the flag in arg and its name. The name is "" if arg is not a flag, or
+// is the flag for help. f is nil if set does not contain the flag. glued reports
+// whether arg also contains the value.
 func lookup(set *pflag.FlagSet, arg string) (f *pflag.Flag, name string, glued bool) {
 	switch {
 	case arg == "--help", arg == "-h", arg == "-", !strings.HasPrefix(arg, "-"):
@@ -134,12 +137,13 @@ func lookup(set *pflag.FlagSet, arg string) (f *pflag.Flag, name string, glued b
 		name, _, glued = strings.Cut(arg[2:], "=")
 		return set.Lookup(name), "--" + name, glued
 	}
-	// None of the short flags is a boolean: what follows is the value.
+	// None of the short flags is a boolean, so the rest of arg is the value.
 	return set.ShorthandLookup(arg[1:2]), arg[:2], len(arg) > 2
 }
 
-// addEnvironment reads the variables that stand for flags. They win, as they do
-// with kaniko.
+// addEnvironment reads the environment variables that correspond to flags, as kaniko
+// does. KANIKO_NO_PUSH overrides its flag. The variables for mirrors and maps add to
+// theirs. KANIKO_DIR is used if the flag is not given.
 func (c *Command) addEnvironment() error {
 	if v, ok := c.env("KANIKO_REGISTRY_MIRROR"); ok && v != "" {
 		c.mirrors = append(c.mirrors, v)
@@ -163,10 +167,11 @@ func (c *Command) addEnvironment() error {
 	return nil
 }
 
-// defaultDir is where kaniko's image has what is the executor's own.
+// defaultDir is the directory in kaniko's image that contains the executor's own files.
 const defaultDir = "/kaniko"
 
-// check refuses what contradicts itself, as kaniko does.
+// check returns an error for flags that contradict each other, as kaniko does, and for
+// values that are not valid.
 func (c *Command) check() error {
 	switch {
 	case !c.noPush && len(c.destinations) == 0:
@@ -193,15 +198,15 @@ func (c *Command) check() error {
 	return nil
 }
 
-// logLevels are shale's levels by kaniko's.
+// logLevels maps the log levels of kaniko to those of shale.
 var logLevels = map[string]string{
 	"trace": "debug", "debug": "debug", "info": "warn", "warn": "warn", "warning": "warn", "error": "error", "fatal": "error", "panic": "error",
 }
 
-// LogLevel is the value of shale's --log-level.
+// LogLevel returns the value for the flag --log-level of shale.
 func (c *Command) LogLevel() string { return logLevels[c.verbosity] }
 
-// Progress is the value of shale's --progress.
+// Progress returns the value for the flag --progress of shale.
 func (c *Command) Progress() string {
 	switch {
 	case c.LogLevel() == "error" || strings.HasPrefix(c.verbosity, "warn"):
@@ -212,11 +217,13 @@ func (c *Command) Progress() string {
 	return "plain"
 }
 
-// Destinations are the names to push to.
+// Destinations returns the names to push to.
 func (c *Command) Destinations() []string { return c.destinations }
 
-// ParsePush understands the arguments of executor push: those of the executor that
-// are about registries, and the file or directory that has the image.
+// ParsePush parses the arguments of "executor push". These are the flags of the
+// executor that are about registries, and path, the file or directory that contains the
+// image. It returns ErrHelp if the arguments request help. Any other error is a mistake
+// of the user.
 func ParsePush(args []string, env LookupEnv) (c *Command, path string, err error) {
 	c = &Command{env: env}
 	set, known := newFlagSet(&c.flags)

@@ -22,23 +22,26 @@ import (
 	"github.com/shale-build/shale/storage/registry"
 )
 
-// unnamed is what kaniko calls an image in an archive that has no destination.
+// unnamed is the name that kaniko gives to an image in an archive if there is no
+// destination.
 const unnamed = "unset-repo/unset-image-name"
 
-// Plan is what a command line comes to.
+// Plan contains the options of the builder and of the registry client for a command
+// line.
 type Plan struct {
-	// Builds are carried out one after the other. The last one has the result;
-	// those before it are further targets, which only the cache is to know.
+	// Builds must be carried out one after the other. The last one builds the result.
+	// The builds before it are for further targets, and only fill the cache.
 	Builds []builder.Options
-	// Registry is how registries are talked to.
+	// Registry holds the options of the registry client.
 	Registry registry.Options
-	// LoginFiles are where logins were looked for.
+	// LoginFiles are the files that may contain logins. Steps in place must not see
+	// them.
 	LoginFiles []string
 
 	closers []func() error
 }
 
-// Close removes what belongs to the plan.
+// Close closes the context and removes the temporary files of the plan.
 func (p *Plan) Close() error {
 	var errs []error
 	for _, v := range slices.Backward(p.closers) {
@@ -47,8 +50,9 @@ func (p *Plan) Close() error {
 	return errors.Join(errs...)
 }
 
-// Prepare works out what the builder takes. The context may be a stream that is
-// read when the build begins. The caller closes the plan.
+// Prepare returns the plan for the builder. stdin is used if the context is
+// tar://stdin. A context that is a stream is opened now and read when the build begins.
+// The caller must close the plan. Prepare may add warnings to the Command.
 func (c *Command) Prepare(ctx context.Context, stdin io.Reader) (_ *Plan, err error) {
 	p := &Plan{}
 	defer func() {
@@ -69,8 +73,8 @@ func (c *Command) Prepare(ctx context.Context, stdin io.Reader) (_ *Plan, err er
 	return p, c.addBuilds(p, opts)
 }
 
-// PreparePush works out what the registry client takes. The caller closes the
-// plan.
+// PreparePush returns the plan for the registry client. It has no builds. The caller
+// must close the plan.
 func (c *Command) PreparePush() (*Plan, error) {
 	p := &Plan{}
 	if err := c.prepareRegistries(p); err != nil {
@@ -79,7 +83,8 @@ func (c *Command) PreparePush() (*Plan, error) {
 	return p, nil
 }
 
-// prepareRegistries writes down what the registry client reads from files.
+// prepareRegistries sets the options of the registry client, and writes the files that
+// it reads.
 func (c *Command) prepareRegistries(p *Plan) error {
 	regs, err := c.registries()
 	if err != nil {
@@ -116,16 +121,16 @@ func (c *Command) prepareRegistries(p *Plan) error {
 	return nil
 }
 
-// options are those that do not depend on the context.
+// options returns the options of the builder that do not depend on the context.
 func (c *Command) options() (builder.Options, error) {
 	opts := builder.Options{
 		Options: frontend.Options{
 			BuildArgs: map[string]string{},
 			Labels:    map[string]string{},
-			// As for everything else in the container that kaniko runs in.
+			// kaniko runs steps in its own container, which has this network.
 			Network: "host",
-			// kaniko keeps nothing without a cache, and asks for the base
-			// image each time.
+			// Without a cache, kaniko does not use earlier results. It always asks the
+			// registry for the base image.
 			NoCache: !c.useCache(), Pull: true,
 		},
 		Format: c.format,
@@ -170,7 +175,7 @@ func (c *Command) options() (builder.Options, error) {
 		opts.Epoch = &epoch
 	}
 	if c.git.insecureTLS {
-		// Git reads it from the environment.
+		// Git reads this setting from the environment.
 		if err := os.Setenv("GIT_SSL_NO_VERIFY", "true"); err != nil {
 			return opts, err
 		}
@@ -178,8 +183,8 @@ func (c *Command) options() (builder.Options, error) {
 	return opts, c.addCaches(&opts)
 }
 
-// useCache tells whether results of earlier builds may be taken. Steps are cached
-// together: results of COPY alone are not.
+// useCache reports whether the build may use the results of earlier builds. Steps are
+// cached together, so it is not possible to cache only the results of COPY.
 func (c *Command) useCache() bool {
 	if c.cache && !c.runLayers && c.copyLayers {
 		c.warn("--cache-copy-layers has no effect without --cache-run-layers: nothing is cached")
@@ -189,7 +194,8 @@ func (c *Command) useCache() bool {
 
 const ociPrefix = "oci:"
 
-// cacheName is the name of the cache at its registry, "" for none.
+// cacheName returns the name of the cache in a registry, or "" if the cache is not
+// there.
 func (c *Command) cacheName() string {
 	switch {
 	case !c.cache || !c.runLayers, strings.HasPrefix(c.cacheRepo, ociPrefix):
@@ -199,7 +205,7 @@ func (c *Command) cacheName() string {
 	}
 	named, err := reference.ParseNormalizedNamed(c.destinations[0])
 	if err != nil {
-		return "" // the builder will say so
+		return "" // the builder reports the error
 	}
 	return named.Name() + "/cache"
 }
@@ -212,7 +218,7 @@ func (c *Command) addCaches(opts *builder.Options) error {
 		return fmt.Errorf("invalid --cache-ttl %s: it is a time such as 336h", c.cacheTTL)
 	}
 	from := builder.CacheImport{Type: "registry", Attrs: map[string]string{"ref": c.cacheName(), "max-age": c.cacheTTL.String()}}
-	// A cache that cannot be written ends no build.
+	// If the cache cannot be written, the build must not fail.
 	to := builder.CacheExport{Type: "registry", Attrs: map[string]string{
 		"ref": c.cacheName(), "mode": "max", "max-age": c.cacheTTL.String(), "ignore-error": "true",
 	}}
@@ -241,8 +247,8 @@ func (c *Command) compressionAttrs() map[string]string {
 	return attrs
 }
 
-// addBuilds adds the build of each target; the first target comes last, with all
-// that is to be written.
+// addBuilds adds a build for each target. The build for the first target is the last
+// one, because it writes the outputs.
 func (c *Command) addBuilds(p *Plan, opts builder.Options) error {
 	exports, err := c.exports()
 	if err != nil {
@@ -267,7 +273,8 @@ func (c *Command) addBuilds(p *Plan, opts builder.Options) error {
 	return nil
 }
 
-// exports are the outputs. All have the same form, so that there is one digest.
+// exports returns the outputs. They must not differ in any attribute that changes the
+// manifest, because the image has only one digest.
 func (c *Command) exports() ([]builder.Export, error) {
 	form := c.compressionAttrs()
 	if c.reproducible {

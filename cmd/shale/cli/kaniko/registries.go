@@ -17,25 +17,28 @@ import (
 	"github.com/shale-build/shale/storage/registry"
 )
 
-// dockerHub is docker.io, and how kaniko and the protocol call it.
+// dockerHub is docker.io. kaniko and the registry protocol use the other names for it.
 const (
 	dockerHub      = "docker.io"
 	dockerHubIndex = "index.docker.io"
 	dockerHubHost  = "registry-1.docker.io"
 )
 
-// registries are what is to be known about registries, beside what
-// registries.conf and certs.d say.
+// registries is the configuration of registries that the command line adds to
+// registries.conf and certs.d.
 type registries struct {
-	// insecure have no certificate that is to be checked.
+	// insecure is the set of registries that may use plain HTTP or a certificate that
+	// is not verified.
 	insecure map[string]bool
-	// maps are where images of a registry are looked for, in order.
+	// maps lists the locations from which the images of a registry are pulled, in
+	// order.
 	maps map[string][]string
-	// own are repositories that are written to: mirrors have nothing of them.
+	// own are the repositories to which the build pushes. They must not be pulled from
+	// mirrors, which do not have their images.
 	own []string
-	// skipFallback leaves out the registry itself.
+	// skipFallback is set if the registry itself must not be asked after its mirrors.
 	skipFallback bool
-	// helpers are asked for logins that no file has.
+	// helpers are asked for logins that are not in a file.
 	helpers []string
 }
 
@@ -81,8 +84,9 @@ func (c *Command) registries() (registries, error) {
 	return r, nil
 }
 
-// isLocal tells whether a registry is one that kaniko talks plain HTTP to without
-// being told: on this machine, in .local, or by an address of a private network.
+// isLocal reports whether kaniko uses plain HTTP for a registry even if no flag
+// requests it. This applies to registries on this machine, in .local, or with an
+// address of a private network.
 func isLocal(hostport string) bool {
 	host, _, err := net.SplitHostPort(hostport)
 	if err != nil {
@@ -94,7 +98,7 @@ func isLocal(hostport string) bool {
 	return host == "localhost" || strings.HasSuffix(host, ".local") || strings.HasSuffix(host, ".localhost")
 }
 
-// canonical is what docker's rules call a registry.
+// canonical returns the name of a registry by docker's rules.
 func canonical(host string) string {
 	if host == dockerHubIndex || host == dockerHubHost {
 		return dockerHub
@@ -102,7 +106,7 @@ func canonical(host string) string {
 	return host
 }
 
-// hosts are all registries that are known by name.
+// hosts returns the names of all registries in r, sorted.
 func (r registries) hosts() []string {
 	set := maps.Clone(r.insecure)
 	for from, list := range r.maps {
@@ -122,7 +126,7 @@ func hostOf(location string) string {
 	return host
 }
 
-// conf writes registries.conf(5), "" when there is nothing to say.
+// conf returns the content of a registries.conf(5) file, or "" if r has no settings.
 func (r registries) conf() string {
 	var text strings.Builder
 	if len(r.helpers) > 0 {
@@ -162,7 +166,8 @@ func (r registries) conf() string {
 	return text.String()
 }
 
-// places of registries.conf.d and certs.d, the least important first.
+// places returns the directories of a machine for registries.conf.d or certs.d, least
+// important first. They may not exist.
 func places(env LookupEnv, name string) []string {
 	dirs := []string{"/usr/share/containers/" + name, "/etc/docker/" + name, "/etc/containers/" + name}
 	config, _ := env("XDG_CONFIG_HOME")
@@ -175,13 +180,13 @@ func places(env LookupEnv, name string) []string {
 	return dirs
 }
 
-// linkAll makes links in dir to what is in the places, of two of one name to the
-// more important.
+// linkAll creates symbolic links in dir to the entries of places. If two entries have
+// the same name, the link points to the one in the more important place.
 func linkAll(dir string, places []string) error {
 	for _, place := range places {
 		entries, err := os.ReadDir(place)
 		if err != nil {
-			continue // most are not there
+			continue // most places do not exist
 		}
 		for _, e := range entries {
 			to := filepath.Join(dir, e.Name())
@@ -196,8 +201,9 @@ func linkAll(dir string, places []string) error {
 	return nil
 }
 
-// writeConf puts what conf says on top of the machine's own registries.conf, in
-// a directory below dir.
+// writeConf writes the settings of r to a directory below dir, which also contains
+// links to the registries.conf.d files of the machine. It sets the directory in opts.
+// If r has no settings, writeConf changes no option.
 func (r registries) writeConf(dir string, env LookupEnv, opts *registry.Options) error {
 	text := r.conf()
 	if text == "" {
@@ -211,12 +217,13 @@ func (r registries) writeConf(dir string, env LookupEnv, opts *registry.Options)
 		return err
 	}
 	opts.RegistriesConfDir = dropIns
-	// Its name makes it the last, which wins.
+	// The file name sorts last, so its settings take precedence.
 	return os.WriteFile(filepath.Join(dropIns, "zzzz-kaniko.conf"), []byte(text), 0o600)
 }
 
-// writeCerts makes certs.d of --registry-certificate and --registry-client-cert,
-// in a directory below dir.
+// writeCerts creates a certs.d directory below dir, and sets it in opts. It contains
+// the files of --registry-certificate and --registry-client-cert, and links to the
+// certificates of the machine. Without these flags, writeCerts changes no option.
 func (c *Command) writeCerts(dir string, opts *registry.Options) error {
 	if len(c.certificates)+len(c.clientCertificates) == 0 {
 		return nil
@@ -271,7 +278,8 @@ func (c *Command) writeCerts(dir string, opts *registry.Options) error {
 	return nil
 }
 
-// linkCerts makes a registry's directory, with what the machine has for it.
+// linkCerts creates the directory of one registry. It contains links to files, by name,
+// and to the certificates that the machine has for this registry.
 func linkCerts(dir string, files map[string]string) error {
 	before, err := os.Readlink(dir)
 	if err == nil {

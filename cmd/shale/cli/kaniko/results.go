@@ -16,7 +16,8 @@ import (
 	"github.com/shale-build/shale/internal/umask"
 )
 
-// Write leaves the files that were asked for, once the image has its digest.
+// Write writes the files that the flags request. digest is the digest of the image.
+// Write must be called after the builds of the plan.
 func (c *Command) Write(ctx context.Context, digest string) error {
 	names, err := c.names(digest)
 	if err != nil {
@@ -37,8 +38,9 @@ func (c *Command) Write(ctx context.Context, digest string) error {
 	return c.writeOutputs(digest)
 }
 
-// names has a line NAME[:TAG]@DIGEST for every destination. The tag is there if
-// --image-name-tag-with-digest-file is: kaniko writes the same to both files.
+// names returns a line NAME[:TAG]@DIGEST for every destination. It contains the tag if
+// --image-name-tag-with-digest-file is given, because kaniko writes the same text to
+// both files.
 func (c *Command) names(digest string) (string, error) {
 	var text strings.Builder
 	for _, dest := range c.destinations {
@@ -54,7 +56,7 @@ func (c *Command) names(digest string) (string, error) {
 	return text.String(), nil
 }
 
-// kanikoName is how kaniko calls an image.
+// kanikoName returns the name of an image in the form that kaniko writes.
 func kanikoName(name string) (repository, tag string, err error) {
 	named, err := reference.ParseNormalizedNamed(name)
 	if err != nil {
@@ -70,7 +72,7 @@ func kanikoName(name string) (repository, tag string, err error) {
 	return repository, tag, nil
 }
 
-// writeResult writes a file, or sends it to where an https URL says.
+// writeResult writes text to a file. If path is an https URL, it sends the text there.
 func writeResult(ctx context.Context, path, text string) error {
 	if strings.HasPrefix(path, "https://") {
 		return put(ctx, path, text)
@@ -101,8 +103,8 @@ func put(ctx context.Context, url, text string) error {
 	return nil
 }
 
-// writeOutputs writes what Tekton's and Google's builders look for: the file
-// images in the directory $BUILDER_OUTPUT.
+// writeOutputs writes the file "images" in the directory $BUILDER_OUTPUT, for Tekton
+// and the builders of Google. It contains the digest of each destination.
 func (c *Command) writeOutputs(digest string) (err error) {
 	dir, _ := c.env("BUILDER_OUTPUT")
 	if dir == "" || c.noPush {
@@ -125,7 +127,7 @@ func (c *Command) writeOutputs(digest string) (err error) {
 	return nil
 }
 
-// wantsDigest tells whether any file is to have the digest of the image.
+// wantsDigest reports whether a flag requests a file with the digest of the image.
 func (c *Command) wantsDigest() bool {
 	return c.digestFile+c.nameDigestFile+c.tagDigestFile != ""
 }

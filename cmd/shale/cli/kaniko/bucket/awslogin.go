@@ -21,14 +21,14 @@ import (
 	"github.com/aws/aws-sdk-go-v2/feature/ec2/imds"
 )
 
-// instanceTimeout is how long the metadata service of an instance, which most
-// machines do not have, may take to answer.
+// instanceTimeout is the time in which the metadata service of an instance must answer.
+// Most machines have no such service.
 const instanceTimeout = 2 * time.Second
 
-// awsLogin finds credentials where AWS's own programs do, in their order: the
-// environment, the role of a pod (web identity), the file of shared credentials,
-// the task or pod, the instance. Without any it returns none: requests are
-// anonymous then.
+// awsLogin returns the credentials for AWS. It looks for them in the order of AWS's own
+// programs: the environment, the role of a pod (web identity), the file of shared
+// credentials, the task or pod, the instance. If there are none, it returns empty
+// credentials, and requests are anonymous.
 func (s Stores) awsLogin(ctx context.Context) (aws.Credentials, error) {
 	if id, secret := s.get("AWS_ACCESS_KEY_ID"), s.get("AWS_SECRET_ACCESS_KEY"); id != "" && secret != "" {
 		return aws.Credentials{AccessKeyID: id, SecretAccessKey: secret, SessionToken: s.get("AWS_SESSION_TOKEN")}, nil
@@ -55,7 +55,8 @@ func (s Stores) awsLogin(ctx context.Context) (aws.Credentials, error) {
 	return s.instanceLogin(ctx), nil
 }
 
-// containerEndpoint is where a task of ECS or a pod of EKS gets credentials.
+// containerEndpoint returns the address from which a task of ECS or a pod of EKS gets
+// credentials, or "" if there is none.
 func (s Stores) containerEndpoint() string {
 	if path := s.get("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI"); path != "" {
 		return "http://169.254.170.2" + path
@@ -63,7 +64,8 @@ func (s Stores) containerEndpoint() string {
 	return s.get("AWS_CONTAINER_CREDENTIALS_FULL_URI")
 }
 
-// instanceLogin asks the instance, if this is one.
+// instanceLogin returns the credentials of the instance. They are empty if this machine
+// is not an instance.
 func (s Stores) instanceLogin(ctx context.Context) aws.Credentials {
 	if strings.EqualFold(s.get("AWS_EC2_METADATA_DISABLED"), "true") {
 		return aws.Credentials{}
@@ -80,7 +82,8 @@ func (s Stores) instanceLogin(ctx context.Context) aws.Credentials {
 	return login
 }
 
-// sharedLogin reads the profile of the file that aws configure writes.
+// sharedLogin returns the credentials of the chosen profile in the file that "aws
+// configure" writes. They are empty if the file does not exist.
 func (s Stores) sharedLogin() (aws.Credentials, error) {
 	file := s.get("AWS_SHARED_CREDENTIALS_FILE")
 	if file == "" {
@@ -107,7 +110,7 @@ func (s Stores) sharedLogin() (aws.Credentials, error) {
 	}, nil
 }
 
-// section reads the settings of one section of an ini file.
+// section returns the settings in one section of an ini file.
 func section(r io.Reader, name string) (map[string]string, error) {
 	values, inside := map[string]string{}, false
 	lines := bufio.NewScanner(r)
@@ -124,8 +127,8 @@ func section(r io.Reader, name string) (map[string]string, error) {
 	return values, lines.Err()
 }
 
-// webIdentity exchanges the token that a pod has for credentials of its role
-// (AssumeRoleWithWebIdentity, which needs no signature).
+// webIdentity exchanges the token of a pod for credentials of its role
+// (AssumeRoleWithWebIdentity, which requires no signature).
 func (s Stores) webIdentity(ctx context.Context, file, role string) (aws.Credentials, error) {
 	token, err := os.ReadFile(file)
 	if err != nil {
@@ -167,7 +170,8 @@ func (s Stores) webIdentity(ctx context.Context, file, role string) (aws.Credent
 	return aws.Credentials{AccessKeyID: c.AccessKeyID, SecretAccessKey: c.SecretAccessKey, SessionToken: c.SessionToken}, nil
 }
 
-// region is where buckets are taken to be until their server says better.
+// region returns the assumed region of a bucket. If the assumption is wrong, the server
+// names the right one.
 func (s Stores) region() string {
 	for _, name := range []string{"AWS_REGION", "AWS_DEFAULT_REGION"} {
 		if v := s.get(name); v != "" {

@@ -15,16 +15,17 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/storage/azblob/sas"
 )
 
-// azureKey is the variable that has the key of a storage account.
+// azureKey is the environment variable that contains the key of a storage account.
 const azureKey = "AZURE_STORAGE_ACCESS_KEY"
 
-// azureHosts are how hosts of Azure's clouds end.
+// azureHosts are the suffixes of host names in Azure's clouds.
 var azureHosts = []string{
 	".blob.core.windows.net", ".blob.core.chinacloudapi.cn", ".blob.core.cloudapi.de", ".blob.core.usgovcloudapi.net",
 }
 
-// IsAzure tells whether the address is of a blob at Azure that wants a key: one
-// that is signed already is like any other.
+// IsAzure reports whether address is a blob at Azure that must be read with the key in
+// AZURE_STORAGE_ACCESS_KEY. It reports false if the address is already signed, because
+// any HTTP client can read it. It also reports false if there is no key.
 func (s Stores) IsAzure(address string) bool {
 	u, err := url.Parse(address)
 	if err != nil || u.Scheme != "https" || u.Query().Has("sig") || s.get(azureKey) == "" {
@@ -33,7 +34,7 @@ func (s Stores) IsAzure(address string) bool {
 	return slices.ContainsFunc(azureHosts, func(end string) bool { return strings.HasSuffix(u.Hostname(), end) })
 }
 
-// azure reads a blob by an address that is signed for an hour.
+// azure opens a blob. It signs the address for one hour.
 func (s Stores) azure(ctx context.Context, u *url.URL) (io.ReadCloser, error) {
 	container, name, found := strings.Cut(strings.TrimPrefix(u.Path, "/"), "/")
 	if !found || name == "" {
@@ -58,7 +59,7 @@ func (s Stores) azure(ctx context.Context, u *url.URL) (io.ReadCloser, error) {
 	}
 	body, err := stream(s.Client, req)
 	if failed, ok := errors.AsType[*url.Error](err); ok {
-		// It would show the signature.
+		// The *url.Error contains the signature, which must not be shown.
 		return nil, failed.Err
 	}
 	return body, err

@@ -1,9 +1,9 @@
-// Package bucket reads objects of Amazon S3 (and what speaks like it), Google
-// Cloud Storage and Azure Blob Storage, as streams.
+// Package bucket reads objects as streams. It supports Amazon S3 and compatible
+// servers, Google Cloud Storage and Azure Blob Storage.
 //
-// Of the vendors' libraries it uses the small parts that find credentials and sign
-// requests; the requests themselves are plain HTTP. Nothing happens before an
-// object is asked for.
+// It uses only those parts of the vendors' libraries that find credentials and sign
+// requests. The requests themselves are plain HTTP. The package does no work until an
+// object is opened.
 package bucket
 
 import (
@@ -15,19 +15,21 @@ import (
 	"strings"
 )
 
-// Stores opens objects. The zero value is not usable.
+// Stores opens objects. The zero value is not usable: both fields must be set.
 type Stores struct {
-	// Client makes the requests.
+	// Client sends the requests.
 	Client *http.Client
-	// Env is os.LookupEnv.
+	// Env looks up an environment variable, as os.LookupEnv does.
 	Env func(name string) (string, bool)
 }
 
-// defaultObject is what is read when an address names a bucket only.
+// defaultObject is the name of the object if an address names only a bucket.
 const defaultObject = "context.tar.gz"
 
-// Open streams s3://BUCKET/KEY, gs://BUCKET/OBJECT or the https address of a blob
-// at Azure. The caller closes the stream.
+// Open returns the content of s3://BUCKET/KEY, gs://BUCKET/OBJECT or the https address
+// of a blob at Azure. The caller must close the stream. Open returns an error if the
+// address is not valid, no credentials can be read, or the server does not answer with
+// status 200.
 func (s Stores) Open(ctx context.Context, address string) (io.ReadCloser, error) {
 	u, err := url.Parse(address)
 	if err != nil || u.Host == "" {
@@ -59,7 +61,7 @@ func (s Stores) get(name string) string {
 	return v
 }
 
-// statusError is an answer other than 200.
+// statusError is returned for an answer with a status other than 200.
 type statusError struct {
 	status string
 	code   int
@@ -75,7 +77,8 @@ func (e *statusError) Error() string {
 	return msg
 }
 
-// stream makes a request and returns its body.
+// stream sends a request and returns the body of the answer. If the status is not 200,
+// it returns a *statusError.
 func stream(client *http.Client, req *http.Request) (io.ReadCloser, error) {
 	resp, err := client.Do(req)
 	if err != nil {
@@ -85,6 +88,6 @@ func stream(client *http.Client, req *http.Request) (io.ReadCloser, error) {
 		return resp.Body, nil
 	}
 	defer resp.Body.Close()
-	text, _ := io.ReadAll(io.LimitReader(resp.Body, 512)) // to say why; the status is the error
+	text, _ := io.ReadAll(io.LimitReader(resp.Body, 512)) // the text is only an explanation: the status is the error
 	return nil, &statusError{status: resp.Status, code: resp.StatusCode, header: resp.Header, text: strings.TrimSpace(string(text))}
 }

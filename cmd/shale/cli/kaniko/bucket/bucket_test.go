@@ -14,7 +14,7 @@ import (
 	"testing"
 )
 
-// serve answers every request of a Stores, whatever its host, by handler.
+// serve returns Stores with requests that handler answers, for any host.
 func serve(t *testing.T, env []string, handler http.HandlerFunc) Stores {
 	t.Helper()
 	server := httptest.NewTLSServer(handler)
@@ -49,7 +49,7 @@ func read(t *testing.T, s Stores, address string) (string, error) {
 	return string(data), nil
 }
 
-// keys are a login of AWS in the environment.
+// keys are credentials of AWS in the environment.
 var keys = []string{"AWS_ACCESS_KEY_ID=AKID", "AWS_SECRET_ACCESS_KEY=secret"}
 
 func TestS3(t *testing.T) {
@@ -64,7 +64,7 @@ func TestS3(t *testing.T) {
 	}
 	file := "AWS_SHARED_CREDENTIALS_FILE=" + dir + "/credentials"
 	none := []string{"AWS_EC2_METADATA_DISABLED=true", "HOME=" + dir}
-	// The answer says who asks for what.
+	// The answer contains the access key, the region and the requested object.
 	handler := func(w http.ResponseWriter, r *http.Request) {
 		if strings.HasPrefix(r.Host, "sts.") {
 			if r.FormValue("WebIdentityToken") != "jwt" || r.FormValue("RoleArn") != "arn" {
@@ -131,7 +131,7 @@ func TestGCS(t *testing.T) {
 	}
 	t.Setenv("GOOGLE_APPLICATION_CREDENTIALS", "")
 	t.Setenv("HOME", t.TempDir())
-	t.Setenv("GCE_METADATA_HOST", "127.0.0.1:1") // nobody is there
+	t.Setenv("GCE_METADATA_HOST", "127.0.0.1:1") // this port does not answer
 	got, err := read(t, serve(t, []string{"STORAGE_EMULATOR_HOST=https://e.test"}, handler), "gs://b/a/b.tgz")
 	if err != nil {
 		t.Fatal(err)
@@ -140,7 +140,8 @@ func TestGCS(t *testing.T) {
 		t.Errorf("%q, want %q", got, want)
 	}
 
-	// A user's own credentials: a token is got by the one that lasts.
+	// With the credentials of a user, a refresh token must be exchanged for an access
+	// token.
 	file := filepath.Join(t.TempDir(), "login.json")
 	if err := os.WriteFile(file, []byte(`{"type":"authorized_user","client_id":"i","client_secret":"s","refresh_token":"r"}`), 0o600); err != nil {
 		t.Fatal(err)

@@ -12,11 +12,11 @@ import (
 	"golang.org/x/oauth2/google"
 )
 
-// gcsRead is what a token has to be good for.
+// gcsRead is the scope that a token must have.
 const gcsRead = "https://www.googleapis.com/auth/devstorage.read_only"
 
-// gcs reads an object with Google's application default credentials; without any
-// it asks anonymously.
+// gcs opens an object with the application default credentials of Google. If there are
+// none, the request is anonymous.
 func (s Stores) gcs(ctx context.Context, bucket, object string) (io.ReadCloser, error) {
 	base, client := "https://storage.googleapis.com", s.Client
 	if host := s.get("STORAGE_EMULATOR_HOST"); host != "" {
@@ -33,7 +33,8 @@ func (s Stores) gcs(ctx context.Context, bucket, object string) (io.ReadCloser, 
 	if err != nil {
 		return nil, err
 	}
-	// What is stored with Content-Encoding: gzip is wanted as it is.
+	// Without this header, net/http would decompress objects that are stored with
+	// Content-Encoding: gzip. The stored bytes are needed.
 	req.Header.Set("Accept-Encoding", "gzip")
 	return stream(client, req)
 }

@@ -14,10 +14,11 @@ import (
 	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
 )
 
-// emptyPayload is the SHA-256 of nothing, which a GET has to say of its body.
+// emptyPayload is the SHA-256 of an empty body, which a signed GET must contain.
 const emptyPayload = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 
-// s3 reads an object. A bucket that is elsewhere than thought is asked for there.
+// s3 opens an object. If the server names another region for the bucket, s3 repeats the
+// request there.
 func (s Stores) s3(ctx context.Context, bucket, key string) (io.ReadCloser, error) {
 	login, err := s.awsLogin(ctx)
 	if err != nil {
@@ -51,18 +52,20 @@ func (s Stores) s3From(ctx context.Context, region, bucket, key string, login aw
 		}
 	}
 	client := *s.Client
-	// A signature is for one host: the error says where the bucket is.
+	// A signature is valid for one host only, so a redirect must not be followed. The
+	// error names the region of the bucket.
 	client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	return stream(&client, req)
 }
 
-// s3URL is where an object is. The variables are kaniko's.
+// s3URL returns the address of an object. It reads environment variables that kaniko
+// defines.
 func (s Stores) s3URL(region, bucket, key string) (*url.URL, error) {
 	base := &url.URL{Scheme: "https", Host: "s3." + region + ".amazonaws.com"}
 	if strings.HasPrefix(region, "cn-") {
 		base.Host += ".cn"
 	}
-	pathStyle := strings.Contains(bucket, ".") // no certificate is for such a host
+	pathStyle := strings.Contains(bucket, ".") // the certificates do not cover such a host
 	if endpoint := s.get("S3_ENDPOINT"); endpoint != "" {
 		if !strings.Contains(endpoint, "://") {
 			endpoint = "https://" + endpoint
