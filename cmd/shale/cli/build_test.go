@@ -18,6 +18,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/shale-build/shale/builder"
+	buildexec "github.com/shale-build/shale/builder/exec"
 	"github.com/shale-build/shale/builder/frontend"
 	"github.com/shale-build/shale/builder/gc"
 	"github.com/shale-build/shale/builder/secrets"
@@ -291,6 +292,8 @@ func TestExitCode(t *testing.T) {
 		"step":             {t.Context(), fmt.Errorf("solve: %w", statusError(42)), 42},
 		"joined step":      {t.Context(), errors.Join(errors.New("x"), toldError{statusError(7)}), 7},
 		"helper":           {t.Context(), fmt.Errorf("newuidmap: %w", foreign), 125},
+		"library of flags": {t.Context(), cli.Exit("No help topic", 3), 125},
+		"failed step":      {t.Context(), fmt.Errorf("solve: %w", &buildexec.ExitError{Code: 5}), 5},
 		"out of range":     {t.Context(), statusError(512), 125},
 		"signal":           {killed, context.Canceled, 143},
 		"signal, no error": {killed, nil, 0},

@@ -5,7 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os/exec"
+
+	"github.com/shale-build/shale/builder/exec"
 )
 
 // Exit codes of shale.
@@ -17,10 +18,6 @@ const (
 	exitSignal = 128
 )
 
-// exitStatus is implemented by errors that carry the exit status of a RUN step or of a
-// container.
-type exitStatus interface{ ExitCode() int }
-
 // exitCode returns the exit code of shale for a command that returned err.
 func exitCode(ctx context.Context, err error) int {
 	if err == nil {
@@ -29,15 +26,18 @@ func exitCode(ctx context.Context, err error) int {
 	if ended, ok := errors.AsType[signalError](context.Cause(ctx)); ok {
 		return exitSignal + int(ended.signal)
 	}
-	// An *exec.ExitError is from a program that shale itself ran, for example
-	// newuidmap, and not from a step. It must be excluded because it has an ExitCode
-	// method, too.
-	var own *exec.ExitError
-	var status exitStatus
-	if errors.As(err, &own) || !errors.As(err, &status) {
-		return exitOwn
+	// Only errors of this project are the status of a step, of a container or of a report.
+	// The *exec.ExitError of a program that shale itself ran, for example newuidmap, and the
+	// errors of the library of flags have an ExitCode method, too.
+	code := 0
+	if step, ok := errors.AsType[*exec.ExitError](err); ok {
+		code = step.ExitCode()
+	} else if container, ok := errors.AsType[exitError](err); ok {
+		code = container.ExitCode()
+	} else if status, ok := errors.AsType[statusError](err); ok {
+		code = status.ExitCode()
 	}
-	if code := status.ExitCode(); code > 0 && code < 256 {
+	if code > 0 && code < 256 {
 		return code
 	}
 	return exitOwn

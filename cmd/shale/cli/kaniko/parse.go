@@ -243,6 +243,8 @@ func ParsePush(args []string, env LookupEnv) (c *Command, path string, err error
 		return nil, "", err
 	}
 	switch {
+	case set.NArg() == 0 && len(unknown) > 0:
+		return nil, "", fmt.Errorf("push wants one file or directory that has an image, before flags that are not known, such as %s", unknown[0])
 	case set.NArg() != 1:
 		return nil, "", errors.New("push wants one file or directory that has an image")
 	case len(c.destinations) == 0:
