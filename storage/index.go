@@ -16,7 +16,6 @@ import (
 	"go.podman.io/image/v5/manifest"
 	transport "go.podman.io/image/v5/storage"
 	"go.podman.io/image/v5/transports"
-	"go.podman.io/image/v5/transports/alltransports"
 	cstorage "go.podman.io/storage"
 )
 
@@ -156,7 +155,11 @@ func (s *Store) instanceIDs(id string) (map[digest.Digest]string, error) {
 	}
 	ids := map[digest.Digest]string{}
 	for dgst, name := range names {
-		ref, err := alltransports.ParseImageName(name)
+		local, ok := strings.CutPrefix(name, transport.Transport.Name()+":")
+		if !ok {
+			continue
+		}
+		ref, err := transport.Transport.ParseReference(local)
 		if err != nil {
 			continue
 		}
