@@ -5,7 +5,7 @@ SHELL := /bin/sh
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 GOLANGCI_LINT := v2.15.0
 
-TAGS := seccomp netgo osusergo containers_image_openpgp exclude_graphdriver_btrfs exclude_graphdriver_zfs
+TAGS := seccomp netgo osusergo containers_image_openpgp exclude_graphdriver_btrfs exclude_graphdriver_zfs runc_nocriu grpcnotrace
 # A static link of glibc warns about dlopen in a PKCS#11 module that nothing
 # here calls. Only binutils 2.40 and newer can be told to keep quiet.
 QUIET_LINK := $(shell ld --no-warnings --version >/dev/null 2>&1 && echo -Wl,--no-warnings)
@@ -57,7 +57,7 @@ bin/shale: $(RUNNER) FORCE
 # The first process of containers, which shale embeds: small, to start fast.
 $(RUNNER): FORCE
 	@tests/setup build
-	go build -tags "$(TAGS) runc_nocriu" -ldflags '-s -w -linkmode=external -extldflags "-static $(QUIET_LINK)"' -o $@ ./cmd/shale-init
+	go build -tags "$(TAGS)" -ldflags '-s -w -linkmode=external -extldflags "-static $(QUIET_LINK)"' -o $@ ./cmd/shale-init
 
 bin/testbed: FORCE
 	CGO_ENABLED=0 go build -o $@ ./tests/testbed
