@@ -13,23 +13,24 @@ import (
 	"syscall"
 )
 
-// bench is the surroundings of a run.
+// bench holds the working directory, the registry and the builders of a run.
 type bench struct {
 	work, registry string
 	builders       []builder
 }
 
-// builder is a program that can build a directory. Those that can be told keep
-// their cache on and write to their local store.
+// builder is a program that can build a directory. The arguments turn its cache on and
+// make it write to its local store, if it has such options.
 type builder struct {
 	name, program, version string
 	args                   func(b *bench, dir string) []string
-	// env has a home of the builder's own: it starts from an empty store,
-	// which holds nothing of the others later on.
+	// env gives the builder its own home, so that its store starts empty and never holds
+	// content of other builders.
 	env []string
 }
 
-// candidates are compared when they are found; shale comes first.
+// candidates returns the known builders. Those found on PATH are compared; shale must be
+// the first.
 func candidates() []builder {
 	return []builder{
 		{name: "shale", program: os.Getenv("SHALE_BIN"), args: func(_ *bench, dir string) []string {
@@ -75,8 +76,8 @@ func newBench(ctx context.Context) (*bench, error) {
 			return nil, err
 		}
 		if c.version, err = c.findVersion(ctx); err != nil {
-			// Found but of no use here: a buildctl whose daemon is not running,
-			// say. Better told than left out in silence.
+			// The program is installed but cannot run, for example a buildctl without a
+			// daemon. Print a message instead of skipping it silently.
 			fmt.Fprintf(os.Stderr, "bench: leaving out %s: %v\n", c.name, err)
 			continue
 		}
@@ -88,7 +89,7 @@ func newBench(ctx context.Context) (*bench, error) {
 	return b, nil
 }
 
-// versions name the builders.
+// versions returns the names and versions of the builders.
 func (b *bench) versions() []string {
 	var list []string
 	for _, c := range b.builders {
@@ -97,7 +98,7 @@ func (b *bench) versions() []string {
 	return list
 }
 
-// makeHome makes a home for a builder and returns the environment to use it.
+// makeHome makes a home for a builder and returns the environment that selects it.
 func (b *bench) makeHome(name string) ([]string, error) {
 	home, run := filepath.Join(b.work, name, "home"), filepath.Join(b.work, name, "run")
 	conf := filepath.Join(home, ".config", "containers")
@@ -106,7 +107,7 @@ func (b *bench) makeHome(name string) ([]string, error) {
 			return nil, err
 		}
 	}
-	// The same driver, runtime and network for all who read these.
+	// Give all builders that read these files the same driver, runtime and network.
 	for name, content := range map[string]string{
 		"registries.conf": fmt.Sprintf("[[registry]]\nlocation = %q\ninsecure = true\n", b.registry),
 		"storage.conf":    "[storage]\ndriver = \"overlay\"\n",
@@ -139,7 +140,7 @@ func (c builder) findVersion(ctx context.Context) (string, error) {
 	return strings.TrimPrefix(strings.TrimSpace(first), c.name+" version "), nil
 }
 
-// build returns what the builder says.
+// build runs a build and returns the builder's output.
 func (c builder) build(ctx context.Context, b *bench, dir string) ([]byte, error) {
 	cmd := exec.CommandContext(ctx, c.program, c.args(b, dir)...)
 	cmd.Env = c.env
@@ -152,7 +153,7 @@ func (c builder) build(ctx context.Context, b *bench, dir string) ([]byte, error
 	return output.Bytes(), nil
 }
 
-// endPause ends the process by which rootless podman holds its namespaces.
+// endPause kills the pause process with which rootless podman holds its namespaces.
 func (b *bench) endPause() {
 	data, err := os.ReadFile(filepath.Join(b.work, "podman", "run", "libpod", "tmp", "pause.pid"))
 	if err != nil {
@@ -163,7 +164,7 @@ func (b *bench) endPause() {
 	}
 }
 
-// cleanUp removes the stores, which belong to subordinate ids in part.
+// cleanUp removes the working directory. Its stores contain files of subordinate ids.
 func (b *bench) cleanUp() {
 	b.endPause()
 	args := []string{"rm", "-rf", b.work}

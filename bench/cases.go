@@ -9,31 +9,32 @@ import (
 	"strings"
 )
 
-// How often a case's context changes.
+// change is the part of a case's context that changes before each build.
 type change int
 
 const (
 	never change = iota
-	// everything makes the whole build a new one: {seed} in the Dockerfile and in
-	// each file.
+	// everything changes all files of the context, and {seed} in the Dockerfile, so that
+	// no step is cached.
 	everything
 	// oneFile changes one file of the tree.
 	oneFile
 )
 
-// benchCase is a context to build.
+// benchCase describes a build context.
 type benchCase struct {
 	name, what string
 	change     change
-	// base is an image of the testbed, "" for scratch.
+	// base is an image of the test bed, or "" for scratch.
 	base       string
 	dockerfile string
-	// files are in the directory tree, each of size bytes.
+	// files is the number of files in the directory tree. Each has size bytes, to which
+	// prepare appends the number of the file.
 	files, size int
-	// slow cases are left out unless asked for.
+	// slow cases run only if they are selected.
 	slow bool
-	// nonce begins every seed, so that a daemon that was there before has nothing
-	// of it in its cache.
+	// nonce is the beginning of every seed. It prevents hits in the cache of a daemon
+	// that was running before.
 	nonce string
 }
 
@@ -84,7 +85,7 @@ func cases(opts options) []benchCase {
 	return all
 }
 
-// timed is a step that says how long its command took.
+// timed returns a RUN instruction that prints when its command started and ended.
 func timed(command string) string {
 	now := "$(cut -d' ' -f1 /proc/uptime)"
 	return "RUN from=" + now + " && " + command + " && echo took $from to " + now + "\n"
@@ -121,12 +122,12 @@ func (c benchCase) prepare(dir, registry string) error {
 	)
 }
 
-// file is the path of one of the files.
+// file returns the path of file i.
 func (c benchCase) file(dir string, i int) string {
 	return filepath.Join(dir, "tree", fmt.Sprint(i/100), fmt.Sprint(i))
 }
 
-// rewrite puts seed into every file, so that no builder has seen one of them.
+// rewrite writes seed to every file, so that no builder knows any of them.
 func (c benchCase) rewrite(dir, seed string) error {
 	for i := range c.files {
 		f, err := os.OpenFile(c.file(dir, i), os.O_WRONLY, 0)
@@ -141,7 +142,7 @@ func (c benchCase) rewrite(dir, seed string) error {
 	return nil
 }
 
-// vary makes the next build as new as the case wants it.
+// vary changes the context before the next build, as the case requires.
 func (c benchCase) vary(dir, registry, seed string) error {
 	seed = c.nonce + seed
 	switch c.change {

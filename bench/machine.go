@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// machine describes where and when the times were taken.
+// machine describes where and when the times were measured.
 type machine struct {
 	CPU    string `json:"cpu"`
 	Cores  int    `json:"cores"`
@@ -37,7 +37,7 @@ func describeMachine() machine {
 	return m
 }
 
-// field is the value of the first line of a file that starts with key.
+// field returns the value of the first line of a file that has this key.
 func field(file, key, separator string) string {
 	data, err := os.ReadFile(file)
 	if err != nil {

@@ -1,10 +1,10 @@
-// Command bench compares shale with the other rootless builders found on PATH.
+// Command bench compares shale with the other rootless builders that are found on PATH.
 //
-// For each case every builder gets a warm-up and then takes its turn in every
-// round, so that what disturbs the machine disturbs all alike. It prints the
-// medians with their spread and how many times slower than shale each one is.
-// It asserts nothing: times depend on the machine, which is why the machine
-// stands beside them.
+// For each case, every builder has one warm-up build. Then each builder runs once in
+// every round, so that other load on the machine affects all builders alike. bench prints
+// the median, the fastest and the slowest time, and the ratio of each median to shale's.
+// It checks no limits, because times depend on the machine. It prints a description of
+// the machine with the times.
 package main
 
 import (
@@ -57,20 +57,20 @@ type options struct {
 	svg           string
 }
 
-// report is what is written as JSON.
+// report is the content of the JSON file.
 type report struct {
 	Machine  machine  `json:"machine"`
 	Builders []string `json:"builders"`
 	Results  []result `json:"results"`
 }
 
-// result is one builder's times in one case.
+// result holds the times of one builder in one case.
 type result struct {
 	Case    string    `json:"case"`
 	Builder string    `json:"builder"`
 	Seconds []float64 `json:"seconds"`
 	Median  float64   `json:"median_seconds"`
-	// Ratio is the median over shale's.
+	// Ratio is the median divided by shale's median.
 	Ratio float64 `json:"ratio_to_shale"`
 }
 
@@ -123,7 +123,9 @@ func run(ctx context.Context, opts options, out io.Writer) error {
 	return os.WriteFile(opts.json, append(data, '\n'), 0o644)
 }
 
-// measure lets every builder take its turn in each round.
+// measure runs every builder once in each round, after a round of warm-up builds. It
+// returns the times of each builder. If shale's step printed its own time, the last
+// result holds the times of the command alone.
 func (b *bench) measure(ctx context.Context, c benchCase, rounds int) ([]result, error) {
 	dir := filepath.Join(b.work, c.name)
 	if err := c.prepare(dir, b.registry); err != nil {
@@ -142,7 +144,7 @@ func (b *bench) measure(ctx context.Context, c benchCase, rounds int) ([]result,
 				return nil, fmt.Errorf("%s: %w", builder.name, err)
 			}
 			if round == 0 {
-				continue // the first one warms up
+				continue // the first round warms up
 			}
 			results[i].Seconds = append(results[i].Seconds, time.Since(start).Seconds())
 			if t, ok := itself(said); ok && builder.name == "shale" {
@@ -164,11 +166,11 @@ func (b *bench) measure(ctx context.Context, c benchCase, rounds int) ([]result,
 	return results, nil
 }
 
-// took is what a timed command says of itself.
+// took matches the line that a timed command prints.
 var took = regexp.MustCompile(`took ([0-9.]+) to ([0-9.]+)`)
 
-// itself is how many seconds the command of a step took, of all that its build
-// took; nobody builds in less.
+// itself returns the time in seconds that the command of a step took by itself. It is a
+// lower limit for the build.
 func itself(said []byte) (float64, bool) {
 	m := took.FindSubmatch(said)
 	if m == nil {

@@ -15,14 +15,14 @@ import (
 	"gonum.org/v1/plot/vg/vgsvg"
 )
 
-// The colours of the lines, told apart by those who see fewer, too.
+// Colors of the lines. They can be distinguished with color blindness too.
 var (
 	ours   = color.RGBA{R: 0, G: 114, B: 178, A: 255}
 	theirs = color.RGBA{R: 213, G: 94, B: 0, A: 255}
 	grey   = color.RGBA{R: 170, G: 170, B: 170, A: 255}
 )
 
-// plotScale writes a picture of all axes.
+// plotScale writes a plot of all axes as SVG.
 func plotScale(path string, rep scaleReport) error {
 	panels, err := drawPanels(rep)
 	if err != nil {
@@ -35,14 +35,14 @@ func plotScale(path string, rep scaleReport) error {
 	if _, err := canvas.WriteTo(&svg); err != nil {
 		return err
 	}
-	// Whoever looks at it need not have the font that it was laid out with.
+	// The layout uses this font, but it may be missing where the plot is viewed.
 	data := bytes.ReplaceAll(svg.Bytes(), []byte("font-family:Liberation Sans;"), []byte("font-family:Liberation Sans,Arial,Helvetica,sans-serif;"))
 	return os.WriteFile(path, data, 0o644)
 }
 
 const columns = 2
 
-// drawPanels makes a panel per axis.
+// drawPanels makes a panel for each axis.
 func drawPanels(rep scaleReport) ([]*plot.Plot, error) {
 	plot.DefaultFont = font.Font{Typeface: "Liberation", Variant: "Sans"}
 	plotter.DefaultFont = plot.DefaultFont
@@ -66,8 +66,8 @@ func drawPanels(rep scaleReport) ([]*plot.Plot, error) {
 	return panels, nil
 }
 
-// arrange puts the panels beside and below each other, with what was measured and
-// where at the bottom.
+// arrange draws the panels in a grid. It prints the builders and the machine at the
+// bottom.
 func arrange(whole draw.Canvas, rep scaleReport, panels []*plot.Plot, rows int) {
 	whole.SetColor(color.White)
 	whole.Fill(whole.Rectangle.Path())
@@ -85,8 +85,8 @@ func arrange(whole draw.Canvas, rep scaleReport, panels []*plot.Plot, rows int) 
 	}
 }
 
-// panel draws the lines of one axis, both scales logarithmic, and behind them what
-// would be as much more time as there is more work.
+// panel draws the lines of one axis, with logarithmic scales. Behind them, it draws a
+// line for time that is proportional to the work.
 func panel(a axis, points []scalePoint) (*plot.Plot, error) {
 	p := plot.New()
 	p.Title.Text = a.what
@@ -139,7 +139,8 @@ func panel(a axis, points []scalePoint) (*plot.Plot, error) {
 	return p, nil
 }
 
-// proportional draws, from the first point of a line, time that grows as the work.
+// proportional draws time that is proportional to the work, starting at the first point
+// of from.
 func proportional(p *plot.Plot, from plotter.XYs) error {
 	if len(from) < 2 {
 		return nil
@@ -155,7 +156,8 @@ func proportional(p *plot.Plot, from plotter.XYs) error {
 	return nil
 }
 
-// decades marks 0.01, 0.1, 1 and so on, with smaller marks in between.
+// decades places labeled ticks at 0.01, 0.1, 1 and so on, and unlabeled ticks between
+// them.
 type decades struct{}
 
 // Ticks implements plot.Ticker.

@@ -19,29 +19,28 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// axis is one way in which work grows.
+// axis is one dimension in which the work grows.
 type axis struct {
 	name, what string
-	// unit is what there are n of.
+	// unit names the items that n counts.
 	unit   string
 	points []int
-	// many is a further point for those who have the time.
+	// many is an additional point for -all. If it is 0, there is none.
 	many int
-	// others is the largest point at which the other builders are measured.
+	// others is the largest point at which other builders are measured.
 	others int
-	// same tells that the work is the same at every point.
+	// same is set if the work is the same at every point.
 	same bool
-	// workload gives the work of size n.
+	// workload returns the work of size n.
 	workload func(n int) workload
 }
 
-// workload is built cold, with everything new, and then warm, with nothing
-// changed.
+// workload is built cold, with all content new, and then warm, with no change.
 type workload struct {
 	benchCase
-	// images are in the store beside what is built.
+	// images is the number of unrelated images in the store.
 	images int
-	// builds run side by side.
+	// builds is the number of builds that run at the same time.
 	builds int
 }
 
@@ -82,14 +81,14 @@ func axes() []axis {
 	}
 }
 
-// scaleReport is what is written as JSON.
+// scaleReport is the content of the JSON file.
 type scaleReport struct {
 	Machine  machine      `json:"machine"`
 	Builders []string     `json:"builders"`
 	Results  []scalePoint `json:"results"`
 }
 
-// scalePoint are one builder's times at one size of the work.
+// scalePoint holds the times of one builder at one size of the work.
 type scalePoint struct {
 	Axis    string    `json:"axis"`
 	Builder string    `json:"builder"`
@@ -99,25 +98,26 @@ type scalePoint struct {
 	Median  float64   `json:"median_seconds"`
 	// CPU is the median of user and system time in seconds.
 	CPU float64 `json:"median_cpu_seconds"`
-	// Growth is the exponent by which the time grew since the point before:
-	// 1 is as the work, 0 not at all. CPUGrowth is that of the CPU time.
+	// Growth is the exponent by which the time grew since the previous point. 1 means
+	// that time is proportional to the work, and 0 that it is constant. CPUGrowth is the
+	// exponent of the CPU time.
 	Growth    *float64 `json:"growth,omitempty"`
 	CPUGrowth *float64 `json:"cpu_growth,omitempty"`
 
 	cpus []float64
 }
 
-// enough is how long a builder may take for one point before it has no more rounds.
+// enough is the time after which a builder gets no more rounds for a point.
 const enough = 40 * time.Second
 
-// scale measures along all axes.
+// scale measures all axes.
 func scale(ctx context.Context, opts options, out io.Writer) error {
 	b, err := newBench(ctx)
 	if err != nil {
 		return err
 	}
 	defer b.cleanUp()
-	// Two lines are enough: ours and that of a builder everybody can have.
+	// Compare only with buildah, which is easy to install.
 	b.builders = slices.DeleteFunc(b.builders, func(c builder) bool { return c.name != "shale" && c.name != "buildah" })
 
 	rep := scaleReport{Machine: describeMachine(), Builders: b.versions()}
@@ -131,7 +131,7 @@ func scale(ctx context.Context, opts options, out io.Writer) error {
 		if opts.all && a.many > 0 {
 			a.points = append(a.points, a.many)
 		}
-		// What has been measured is worth showing when the rest fails.
+		// Print the points that were measured even if the others fail.
 		results, err := b.along(ctx, a, opts.rounds)
 		if err != nil {
 			failed = append(failed, fmt.Errorf("%s: %w", a.name, err))
@@ -145,7 +145,7 @@ func scale(ctx context.Context, opts options, out io.Writer) error {
 	return errors.Join(append(failed, rep.write(opts))...)
 }
 
-// write writes the files that were asked for.
+// write writes the files that the options name.
 func (rep scaleReport) write(opts options) error {
 	if opts.svg != "" {
 		if err := plotScale(opts.svg, rep); err != nil {
@@ -162,7 +162,8 @@ func (rep scaleReport) write(opts options) error {
 	return os.WriteFile(opts.json, append(data, '\n'), 0o644)
 }
 
-// along measures all points of an axis.
+// along measures all points of an axis. After an error, it returns the points measured so
+// far.
 func (b *bench) along(ctx context.Context, a axis, rounds int) ([]scalePoint, error) {
 	var all []scalePoint
 	for _, n := range a.points {
@@ -185,7 +186,7 @@ func (b *bench) along(ctx context.Context, a axis, rounds int) ([]scalePoint, er
 	return all, nil
 }
 
-// grow compares a point with the one before it.
+// grow sets the growth of a point relative to the previous point of its line.
 func (p *scalePoint) grow(before []scalePoint) {
 	for _, q := range slices.Backward(before) {
 		if q.Builder == p.Builder && q.Warm == p.Warm {
@@ -200,10 +201,11 @@ func exponent(now, before float64, n, m int) *float64 {
 	return &e
 }
 
-// tolerated is by how much an exponent may be above 1 and still be noise.
+// tolerated is the part of an exponent above 1 that is considered noise.
 const tolerated = 0.15
 
-// judge names the points whose CPU time grew faster than the work.
+// judge returns a sentence that names the points at which CPU time grew faster than the
+// work.
 func judge(points []scalePoint) string {
 	var faster []string
 	for _, p := range points {
@@ -217,18 +219,18 @@ func judge(points []scalePoint) string {
 	return "grew faster than its work: " + strings.Join(faster, "; ")
 }
 
-// site is where one builder works: contexts and a store of its own.
+// site holds the build contexts and the store of one builder.
 type site struct {
 	builder
 	dirs []string
-	// first is the place of its points in the results: cold, then warm.
+	// first is the index of its points in the results: cold, then warm.
 	first int
 	took  time.Duration
 }
 
-// point measures the builders at one size. Each starts from a store with the base
-// image and whatever the workload wants in it, all below place, and has its turn in
-// every round.
+// point measures the builders at one size. Each starts with a store below place that
+// holds the base image and the images of the workload. Each builder runs once in every
+// round.
 func (b *bench) point(ctx context.Context, a axis, n, rounds int, place string) ([]scalePoint, error) {
 	w := a.workload(n)
 	var sites []site
@@ -282,7 +284,7 @@ func (b *bench) newSite(ctx context.Context, c builder, w workload, place string
 		}
 		s.dirs = append(s.dirs, dir)
 	}
-	// Warms up, and brings the base image.
+	// Warm up and pull the base image.
 	first := benchCase{base: w.base, dockerfile: "LABEL first=1\n"}
 	dir := filepath.Join(place, c.name, "first")
 	if err := first.prepare(dir, b.registry); err != nil {
@@ -292,8 +294,8 @@ func (b *bench) newSite(ctx context.Context, c builder, w workload, place string
 	return s, err
 }
 
-// addImages fills a store, which all builders share the format of, by the builder
-// that is quick at it.
+// addImages adds n images to a store. shale makes them for all builders, because it is
+// fast and the builders share the store format.
 func (b *bench) addImages(ctx context.Context, env []string, n int, place string) error {
 	dir := filepath.Join(place, "image")
 	if n == 0 {
@@ -349,8 +351,8 @@ func (b *bench) round(ctx context.Context, s site, w workload, round int, points
 	return nil
 }
 
-// renew makes the files of a tree look like ones never seen, so that they are read
-// again, without writing them.
+// renew makes files look new, so that builders read them again. It changes only their
+// modes.
 func renew(tree string, round int) error {
 	modes := []os.FileMode{0o644, 0o640}
 	return filepath.WalkDir(tree, func(path string, d os.DirEntry, err error) error {
@@ -361,7 +363,7 @@ func renew(tree string, round int) error {
 	})
 }
 
-// childTime is what all programs that have ended took of the processors.
+// childTime returns the CPU time of all child processes that have ended.
 func childTime() time.Duration {
 	var ru syscall.Rusage
 	if err := syscall.Getrusage(syscall.RUSAGE_CHILDREN, &ru); err != nil {
@@ -370,8 +372,7 @@ func childTime() time.Duration {
 	return time.Duration(ru.Utime.Nano() + ru.Stime.Nano())
 }
 
-// remove deletes a directory with stores in it, which belong to subordinate ids in
-// part.
+// remove deletes a directory with stores. Some of their files belong to subordinate ids.
 func (b *bench) remove(dir string) {
 	args := []string{"rm", "-rf", dir}
 	if os.Geteuid() != 0 {
@@ -406,7 +407,7 @@ func (p scalePoint) kind() string {
 	return "cold"
 }
 
-// line names the line that a point is on; ours come first.
+// line returns the name of the point's line. The names sort with shale first.
 func (p scalePoint) line() string {
 	if p.Builder == "shale" {
 		return "shale, " + p.kind()

@@ -14,16 +14,16 @@ import (
 	"time"
 )
 
-// transferCase moves an image between the stores and the registry.
+// transferCase moves an image between a builder's store and the registry.
 type transferCase struct {
 	name, what string
-	// content makes what the pushed image has in it, nil for a pull.
+	// content returns the content of the pushed image. It is nil for a pull.
 	content func() io.Reader
-	// nonce begins every seed, as it does those of a benchCase.
+	// nonce is the beginning of every seed, as in benchCase.
 	nonce string
 }
 
-// transferSize is what a pushed image has in it, in bytes.
+// transferSize is the number of bytes in a pushed image.
 const transferSize = 500_000_000
 
 func transferCases() []transferCase {
@@ -36,7 +36,7 @@ func transferCases() []transferCase {
 	}
 }
 
-// words is text of few letters, which becomes less than half when it is compressed.
+// words is text of ten letters. It compresses to less than half its size.
 type words struct{ random io.Reader }
 
 // Read implements io.Reader.
@@ -48,13 +48,14 @@ func (w words) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// mover is what a builder moves images by. before is not timed.
+// mover holds the commands with which a builder moves images. The commands in before run
+// first and are not timed.
 type mover struct {
 	builder
 	before, timed [][]string
 }
 
-// movers are those that can do c.
+// movers returns the programs that can run c.
 func (b *bench) movers(c transferCase, dir string) []mover {
 	base := b.registry + "/debian"
 	var list []mover
@@ -67,7 +68,8 @@ func (b *bench) movers(c transferCase, dir string) []mover {
 		case x.name == "shale":
 			list = append(list, mover{x, [][]string{{"rmi", "-f", base}, {"system", "prune", "-af"}}, [][]string{{"pull", "--tls-verify=false", base}}})
 		case x.name == "buildctl" && c.content != nil:
-			// Without any output before, as that would compress.
+			// Build without an output first, because an output would already compress the
+			// layer.
 			alone := build[0][:len(build[0])-2]
 			push := slices.Concat(alone, []string{"--output", "type=image,push=true,registry.insecure=true,name=" + to})
 			list = append(list, mover{x, [][]string{alone}, [][]string{push}})
@@ -82,7 +84,8 @@ func (b *bench) movers(c transferCase, dir string) []mover {
 	return append(list, b.skopeo(c, list)...)
 }
 
-// skopeo copies out of buildah's store and into it.
+// skopeo returns a mover that copies from buildah's store and to it. It returns none if
+// skopeo or buildah is missing.
 func (b *bench) skopeo(c transferCase, list []mover) []mover {
 	path, err := exec.LookPath("skopeo")
 	i := slices.IndexFunc(list, func(m mover) bool { return m.name == "buildah" })
@@ -95,7 +98,7 @@ func (b *bench) skopeo(c transferCase, list []mover) []mover {
 	if c.content == nil {
 		m.timed = [][]string{{"copy", "--src-tls-verify=false", "docker://" + b.registry + "/debian", "containers-storage:" + b.registry + "/debian:latest"}}
 	}
-	// It does not build or remove by itself.
+	// skopeo cannot build or remove images, so buildah does.
 	for j, args := range m.before {
 		m.before[j] = append([]string{list[i].program}, args...)
 	}
@@ -115,8 +118,8 @@ func (m mover) run(ctx context.Context, args []string, dir string, mayFail bool)
 	return nil
 }
 
-// transfer measures one case. Before each push the image is made anew, before each
-// pull the store forgets it.
+// transfer measures one case. Before each push, the image is built again. Before each
+// pull, it is removed from the store.
 func (b *bench) transfer(ctx context.Context, c transferCase, rounds int) ([]result, error) {
 	dir := filepath.Join(b.work, c.name)
 	if err := os.MkdirAll(dir, 0o755); err != nil {
@@ -143,7 +146,7 @@ func (b *bench) transfer(ctx context.Context, c transferCase, rounds int) ([]res
 					return nil, err
 				}
 			}
-			if round > 0 { // the first one warms up
+			if round > 0 { // the first round warms up
 				results[i].Seconds = append(results[i].Seconds, time.Since(start).Seconds())
 			}
 		}
@@ -168,7 +171,7 @@ func (c transferCase) prepare(dir string) error {
 	return errors.Join(err, f.Close(), os.WriteFile(filepath.Join(dir, "Dockerfile"), []byte("FROM scratch\nCOPY data /data\n"), 0o600))
 }
 
-// vary changes the beginning of the content.
+// vary overwrites the beginning of the content.
 func (c transferCase) vary(dir, seed string) error {
 	if c.content == nil {
 		return nil

@@ -16,7 +16,7 @@ import (
 	"github.com/rogpeppe/go-internal/diff"
 )
 
-// every is which part of the cases is run: all for 1, of nine one for 9.
+// every returns n if only each nth case must run. It returns 1 for all cases.
 func every(t *testing.T) int {
 	t.Helper()
 	value := os.Getenv("CONFORMANCE_EVERY")
@@ -30,7 +30,7 @@ func every(t *testing.T) int {
 	return n
 }
 
-// need is the value of a variable that the caller must set.
+// need returns the value of a variable that the caller must set.
 func need(t *testing.T, name string) string {
 	t.Helper()
 	value := os.Getenv(name)
@@ -40,8 +40,8 @@ func need(t *testing.T, name string) string {
 	return value
 }
 
-// TestCases runs every case with shale or, when CONFORMANCE_REFERENCE is set,
-// with BuildKit. CONFORMANCE_UPDATE then records what BuildKit made of it.
+// TestCases runs every case with shale. If CONFORMANCE_REFERENCE is set, it uses BuildKit
+// instead, and CONFORMANCE_UPDATE then records BuildKit's results.
 func TestCases(t *testing.T) {
 	cases, err := Load(need(t, "CONFORMANCE_CASES"))
 	if err != nil {
@@ -94,8 +94,9 @@ func TestCases(t *testing.T) {
 	}
 }
 
-// environment is the container in which CONFORMANCE_ENVIRONMENT wants shale, as
-// tests/run names it: with the suffix -inside for a store in its own root.
+// environment returns the kind of container that CONFORMANCE_ENVIRONMENT names, as
+// tests/run does. The suffix -inside puts the store in the container's root file system.
+// If CONFORMANCE_CONTAINER is not set, builds do not run in a container.
 func environment(t *testing.T) Environment {
 	t.Helper()
 	if os.Getenv("CONFORMANCE_CONTAINER") == "" {
@@ -108,7 +109,7 @@ func environment(t *testing.T) Environment {
 	}
 }
 
-// compare runs a case and returns what is different, "" for nothing.
+// compare runs a case and returns the difference from the expected result, or "".
 func compare(t *testing.T, runner *Runner, c *Case) string {
 	t.Helper()
 	outcomes, err := runner.Run(t.Context(), c, t.TempDir())
@@ -155,13 +156,14 @@ func mustRead(t *testing.T, file string) []byte {
 	return data
 }
 
-// forgive drops the places of errors that the reference gives none for: to say
-// where is no difference. (BuildKit does not for what it cannot fetch.)
+// forgive drops the source lines of errors for which the reference has none. An
+// additional source position is not a difference. BuildKit reports none if it cannot
+// fetch a source.
 func forgive(outcomes []Outcome, file string) {
 	var want []Outcome
 	data, err := os.ReadFile(file)
 	if err != nil || json.Unmarshal(data, &want) != nil {
-		return // check will tell
+		return // compare reports the error
 	}
 	for i := range min(len(want), len(outcomes)) {
 		if want[i].Error != "" && want[i].Source == nil {
@@ -170,7 +172,7 @@ func forgive(outcomes []Outcome, file string) {
 	}
 }
 
-// results are kept for the table in docs/dockerfile-support.md.
+// results are kept for the table of docs/dockerfile-support.md.
 type results struct {
 	mu     sync.Mutex
 	passed map[string]bool

@@ -15,24 +15,25 @@ import (
 	"github.com/rogpeppe/go-internal/diff"
 )
 
-// epoch is the time that images get which are compared by digest.
+// epoch is the SOURCE_DATE_EPOCH of images that are compared by digest.
 const epoch = "1700000000"
 
-// Twin runs each case with two builders, from the same directory with the same
-// addresses and random values, and holds what comes out against each other: every
-// archive byte for byte, and with it all digests in it.
+// Twin runs each case with two builders and compares the results. Both builds use the
+// same directory, addresses and random values. Every archive must be equal byte for byte,
+// so all digests in it must be equal too.
 type Twin struct {
-	Runner *Runner // without a builder
-	// First and Second are the builders.
+	Runner *Runner // its Builder is not used
+	// First and Second are the builders to compare.
 	First, Second *Shale
 }
 
-// Compare runs a case and returns what is different, "" for nothing. number is the
-// case's own.
+// Compare runs a case with both builders and returns the diff, or "" if there is none.
+// number must be unique to the case: it selects the address of the case's server.
 func (t *Twin) Compare(ctx context.Context, c *Case, number int, tmp string) (string, error) {
 	same := &Same{
 		Nonce: rand.Text(),
-		// An address that nobody else listens at in between.
+		// Use an address of this case alone, so that another server does not take the
+		// port between the two builds.
 		Server: fmt.Sprintf("127.77.%d.%d:0", number/250, number%250+1),
 	}
 	var texts [2]string
@@ -48,17 +49,18 @@ func (t *Twin) Compare(ctx context.Context, c *Case, number int, tmp string) (st
 	return string(diff.Diff("first", []byte(texts[0]), "second", []byte(texts[1]))), nil
 }
 
-// Sum runs a case and returns all that can be seen of what comes out, digests
-// included, with nothing in it that is another each time: what two machines give is
-// the same text. The registry must have one address on both.
+// Sum runs a case and returns a text with the full result, including digests. The text
+// has no value that differs in each run, so two machines must give the same text. The
+// registry must have the same address on both machines.
 func Sum(ctx context.Context, runner *Runner, builder *Shale, c *Case, tmp string) (string, error) {
 	return describe(ctx, runner, builder, c, &Same{Nonce: c.Name, Server: "127.77.0.1:5078"}, tmp)
 }
 
-// describe runs a case with one builder, under SOURCE_DATE_EPOCH.
+// describe runs a case with one builder under SOURCE_DATE_EPOCH.
 func describe(ctx context.Context, runner *Runner, builder *Shale, c *Case, same *Same, tmp string) (string, error) {
 	whole := *c
-	// These explain a difference, and stand in for the digest where content is random.
+	// These explain a difference. If content is random, they are compared instead of the
+	// digest.
 	whole.Layers, whole.Times, whole.Manifest, whole.Log = true, true, true, c.Log
 	summing := &summer{shale: builder, random: len(c.Varies) > 0, dir: tmp}
 	one := *runner
@@ -74,12 +76,12 @@ func describe(ctx context.Context, runner *Runner, builder *Shale, c *Case, same
 	return string(encoded) + strings.Join(summing.sums, "\n") + "\n", os.RemoveAll(filepath.Join(tmp, "work"))
 }
 
-// summer builds images of one time, and takes their digests.
+// summer builds images with a fixed time and collects the digests of the exported files.
 type summer struct {
 	shale *Shale
-	// random leaves the digests out: what the image has is another each time.
+	// random omits the digests, because the content of the image differs in each run.
 	random bool
-	// dir is left out of the names of files.
+	// dir is the prefix that is cut from file names.
 	dir  string
 	sums []string
 }
@@ -119,7 +121,7 @@ func (s *summer) Build(ctx context.Context, req Request) (Said, error) {
 	return said, nil
 }
 
-// sumFiles takes the digests of a file, or of all below a directory.
+// sumFiles adds the digest of a file to into, or those of all files below a directory.
 func sumFiles(dest string, into map[string]digest.Digest) error {
 	return filepath.WalkDir(dest, func(file string, entry fs.DirEntry, err error) error {
 		if err != nil || !entry.Type().IsRegular() {

@@ -11,8 +11,8 @@ import (
 	"github.com/rogpeppe/go-internal/diff"
 )
 
-// TestDigests builds every case twice: with the ids of this user, and with one id,
-// whose owners are recorded. The images are the same.
+// TestDigests builds every case twice: with the ids of this user, and with a single id
+// and recorded owners. Both must give the same images.
 func TestDigests(t *testing.T) {
 	cases, err := Load(need(t, "CONFORMANCE_CASES"))
 	if err != nil {
@@ -44,7 +44,7 @@ func TestDigests(t *testing.T) {
 			}
 		})
 	}
-	// SHALE_LAYERS is for the second one.
+	// SHALE_LAYERS must affect only the second builder.
 	twin.First.env = append(twin.First.env, "SHALE_LAYERS=auto")
 	twin.Second.env = append(twin.Second.env, "SHALE_ISOLATION=recorded")
 	every := every(t)
@@ -65,8 +65,9 @@ func TestDigests(t *testing.T) {
 	}
 }
 
-// TestSums builds cases and holds what comes out against what another machine had,
-// in the file CONFORMANCE_WANT, or writes it to the file CONFORMANCE_SUMS.
+// TestSums builds cases and compares the results with those of another machine, which are
+// in the file CONFORMANCE_WANT. If CONFORMANCE_SUMS is set, it writes the results to that
+// file.
 func TestSums(t *testing.T) {
 	write, read := os.Getenv("CONFORMANCE_SUMS"), os.Getenv("CONFORMANCE_WANT")
 	if write == "" {
@@ -102,7 +103,8 @@ func TestSums(t *testing.T) {
 	})
 	got := map[string]string{}
 	for _, c := range cases {
-		// One after the other: servers of all cases have one address.
+		// Cases run one at a time, because the servers of all cases have the same
+		// address.
 		t.Run(c.Name, func(t *testing.T) {
 			text, err := Sum(t.Context(), runner, shale, c, t.TempDir())
 			if err != nil {

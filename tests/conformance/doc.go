@@ -1,7 +1,7 @@
-// Package conformance holds builds against an independent reference.
+// Package conformance compares builds of shale with an independent reference, BuildKit.
 //
-// Every folder cases/GROUP/NAME is a scenario: a Dockerfile, its context, what
-// it shows (case.json) and what BuildKit made of it (expect.json). The tests
-// build each with shale and compare; run with another builder behind them they
-// record. README.md of this folder tells how to add a scenario.
+// Every directory cases/GROUP/NAME is a case. It holds a Dockerfile, its build context, a
+// description (case.json) and BuildKit's result (expect.json). The tests build each case
+// with shale and compare the results. With BuildKit as the builder, they record its
+// results instead. README.md of this directory describes how to add a case.
 package conformance

@@ -14,27 +14,27 @@ import (
 	"strings"
 )
 
-// Environment is a kind of container in which shale builds while the suite runs
-// outside, as root. The zero value is none. Each build has a container to
-// itself, started by tests/environments/container.
+// Environment is a kind of container in which shale builds. The suite itself runs
+// outside, as root. If Name is empty, builds do not run in a container.
+// tests/environments/container starts a separate container for each build.
 type Environment struct {
-	// Program is that command, Name an environment as it names them.
+	// Program is the path of the command container. Name is one of its environments.
 	Program, Name string
-	// Rootfs is the directory that the root file system starts as.
+	// Rootfs is the directory from which the root file system starts.
 	Rootfs string
-	// Shared is what the container has of the host: homes and working
+	// Shared is the directory of the host that the container sees too. Homes and working
 	// directories are below it.
 	Shared string
-	// Inside puts the store into the root file system of the container, which
-	// then all builds of a case share; else it is on a volume that all cases do.
+	// Inside keeps the store in the root file system of the container, which all builds
+	// of a case share. Otherwise, the store is on a volume that all cases share.
 	Inside bool
 }
 
-// user of the command in environments that are not root's, see
+// user is the user id of the command in environments without root, as defined in
 // tests/environments/container/environments.go.
 const user = 1000
 
-// uid is that of the container's command.
+// uid returns the user id of the container's command.
 func (e *Environment) uid() int {
 	if strings.Contains(e.Name, "-user") {
 		return user
@@ -42,11 +42,11 @@ func (e *Environment) uid() int {
 	return 0
 }
 
-// insideStore is where the store is when Inside is set: not where a case removes
-// it.
+// insideStore is the path of the store if Inside is set. Cases must not remove it.
 const insideStore = "/shale-store"
 
-// command is what starts a command for a build in dir.
+// command returns the arguments that start a container for a build in dir. The command to
+// run is appended to them.
 func (e *Environment) command(dir string) []string {
 	command := []string{e.Program, "-env", e.Name, "-rootfs", e.Rootfs, "-bind", e.Shared}
 	if e.Inside {
@@ -55,12 +55,12 @@ func (e *Environment) command(dir string) []string {
 	return append(command, "--")
 }
 
-// give hands what is below dir to the container's user.
+// give makes the container's user the owner of all files below dir.
 func (e *Environment) give(dir string) error {
 	if e.Name == "" || e.uid() == 0 {
 		return nil
 	}
-	// Those above are the testing package's, which only root may enter.
+	// The parent directories are made by package testing, and only root may enter them.
 	for _, above := range []string{filepath.Dir(dir), filepath.Dir(filepath.Dir(dir))} {
 		if above == e.Shared {
 			break
@@ -80,7 +80,7 @@ func (e *Environment) give(dir string) error {
 		if err := os.Lchown(file, e.uid(), e.uid()); err != nil { //nolint:gosec // nobody else is in it
 			return err
 		}
-		// A change of owner takes these bits.
+		// A change of the owner clears the set-id bits.
 		if info.Mode()&(fs.ModeSetuid|fs.ModeSetgid) == 0 || !info.Mode().IsRegular() {
 			return nil
 		}
@@ -88,22 +88,21 @@ func (e *Environment) give(dir string) error {
 	})
 }
 
-// Difference is a case, or several for one reason, that cannot come out in some
-// environments as it does elsewhere.
+// Difference is a set of cases that cannot give the expected result in some environments,
+// for one reason.
 type Difference struct {
 	Cases        []string `json:"cases"`
 	Environments []string `json:"environments"`
-	// Why is for docs/environments.md.
+	// Why is the reason, as printed in docs/environments.md.
 	Why string `json:"why"`
-	// Says is a regular expression that what differs matches: the lines of a
-	// diff.
+	// Says is a regular expression that must match the diff of the case.
 	Says string `json:"says"`
 }
 
 //go:embed environments.json
 var differences []byte
 
-// LoadDifferences reads environments.json.
+// LoadDifferences returns the differences of environments.json, which is embedded.
 func LoadDifferences() ([]Difference, error) {
 	var list []Difference
 	decoder := json.NewDecoder(bytes.NewReader(differences))
@@ -114,7 +113,8 @@ func LoadDifferences() ([]Difference, error) {
 	return list, nil
 }
 
-// Expected is what is known of a case in an environment, nil when it has to hold.
+// Expected returns the known difference of a case in an environment, or nil if the case
+// must pass there.
 func Expected(list []Difference, environment, name string) *Difference {
 	for i, d := range list {
 		if slices.Contains(d.Environments, environment) && slices.Contains(d.Cases, name) {
@@ -124,8 +124,9 @@ func Expected(list []Difference, environment, name string) *Difference {
 	return nil
 }
 
-// Judge compares what differed in a case, "" for nothing, with what is known of
-// it.
+// Judge checks the diff of a case against the known difference d, which may be nil.
+// differed is "" if the case passed. Judge returns an error if the case differs without a
+// known difference, differs in another way, or passes although a difference is listed.
 func (d *Difference) Judge(differed string) error {
 	switch {
 	case d == nil && differed == "":

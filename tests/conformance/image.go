@@ -39,7 +39,7 @@ func (l *layout) read(name string) ([]byte, error) {
 	return data, nil
 }
 
-// blob reads and verifies what a descriptor describes.
+// blob reads a blob and verifies its size and digest.
 func (l *layout) blob(desc ocispec.Descriptor) ([]byte, error) {
 	data, err := l.read(path.Join("blobs", desc.Digest.Algorithm().String(), desc.Digest.Encoded()))
 	if err != nil {
@@ -59,7 +59,7 @@ func (l *layout) json(desc ocispec.Descriptor, into any) error {
 	return json.Unmarshal(data, into)
 }
 
-// layoutFromTar reads a layout that was written as an archive.
+// layoutFromTar reads a layout from a tar archive.
 func layoutFromTar(r io.Reader) (*layout, error) {
 	l := &layout{files: map[string][]byte{}}
 	reader := tar.NewReader(r)
@@ -80,11 +80,11 @@ func layoutFromTar(r io.Reader) (*layout, error) {
 	}
 }
 
-// Digests are the digests of the images, by name.
+// Digests returns the digests of the base images by name.
 func (b *Bases) Digests() map[string]string { return b.digests }
 
-// Bases are the images of the test bed, whose own content no expectation
-// repeats: it is another on another release of Debian.
+// Bases are the base images of the test bed. Expected results do not include their
+// content, because it depends on the release of Debian.
 type Bases struct {
 	images  []*base
 	digests map[string]string
@@ -103,7 +103,7 @@ type base struct {
 	err  error
 }
 
-// LoadBases reads the layouts in dir, as "testbed images" leaves them.
+// LoadBases reads the layouts in dir, the output directory of "testbed images".
 func LoadBases(dir string) (*Bases, error) {
 	files, err := filepath.Glob(filepath.Join(dir, "*", "index.json"))
 	if err != nil {
@@ -132,7 +132,8 @@ func LoadBases(dir string) (*Bases, error) {
 			})
 		}
 	}
-	// The longest first, for find; then by name, as some have the same layers.
+	// Sort the longest first, for find. Then sort by name, because some have the same
+	// layers.
 	slices.SortStableFunc(bases.images, func(a, b *base) int {
 		return cmp.Or(cmp.Compare(len(b.diffIDs), len(a.diffIDs)), cmp.Compare(a.name, b.name))
 	})
@@ -148,7 +149,7 @@ func (b *Bases) find(diffIDs []digest.Digest) *base {
 	return nil
 }
 
-// flattened is the base's file system; only the first to ask waits for it.
+// flattened returns the base's file system. It is computed in the first call.
 func (b *base) flattened() (*flattener, error) {
 	b.once.Do(func() {
 		b.flat = &flattener{tree: tree{}, show: showContent}
@@ -169,7 +170,7 @@ type found struct {
 	raw      map[string]any // the whole config
 }
 
-// images are all the images of a layout, in its order.
+// images returns all images of a layout, in its order.
 func (l *layout) images() ([]found, error) {
 	index, err := l.index()
 	if err != nil {
@@ -220,7 +221,8 @@ func isIndex(mediaType string) bool {
 	return mediaType == ocispec.MediaTypeImageIndex || mediaType == "application/vnd.docker.distribution.manifest.list.v2+json"
 }
 
-// applyBlob applies a layer, which must be the one that diffID names.
+// applyBlob applies a layer. If diffID is not "", the uncompressed layer must have this
+// digest.
 func (f *flattener) applyBlob(l *layout, desc ocispec.Descriptor, diffID digest.Digest) ([]string, error) {
 	data, err := l.blob(desc)
 	if err != nil {
@@ -259,7 +261,8 @@ func decompressed(data []byte) (io.ReadCloser, error) {
 	return io.NopCloser(bytes.NewReader(data)), nil
 }
 
-// describeImage is what is compared of an image.
+// describeImage returns the properties of an image that are compared. It returns an error
+// if the numbers of layers, diffIDs and history entries do not agree.
 func (r *recorder) describeImage(l *layout, f found) (Image, error) {
 	diffIDs := f.config.RootFS.DiffIDs
 	if len(diffIDs) != len(f.manifest.Layers) {
@@ -314,7 +317,8 @@ func (r *recorder) describeImage(l *layout, f found) (Image, error) {
 	return image, nil
 }
 
-// changes is what is in after and not in before, and what is gone.
+// changes returns the lines that differ in after. Names that are only in before have the
+// value "gone".
 func changes(before, after map[string]string) map[string]string {
 	changed := map[string]string{}
 	for name, line := range after {
@@ -327,7 +331,7 @@ func changes(before, after map[string]string) map[string]string {
 			changed[name] = "gone"
 		}
 	}
-	// What went with its directory goes without saying.
+	// If a directory is gone, do not list its files.
 	for name := range changed {
 		if changed[name] == "gone" && changed[path.Dir(name)] == "gone" {
 			delete(changed, name)
@@ -339,7 +343,7 @@ func changes(before, after map[string]string) map[string]string {
 func (r *recorder) history(h ocispec.History) string {
 	line := r.text(h.CreatedBy)
 	if h.Comment == "buildkit.exporter.image.v0" {
-		line = "" // of a layer that nobody described: words of the builder
+		line = "" // a layer without history: the builder chose this text
 	}
 	if h.Comment != "buildkit.dockerfile.v0" {
 		line += fmt.Sprintf(" [comment %q]", h.Comment)
@@ -356,7 +360,7 @@ func (r *recorder) history(h ocispec.History) string {
 	return line
 }
 
-// config is an image's config without what is compared by other means.
+// config returns an image's config without the parts that are compared separately.
 func (r *recorder) config(raw map[string]any) map[string]any {
 	config := map[string]any{}
 	for key, value := range raw {
@@ -374,7 +378,7 @@ func (r *recorder) config(raw map[string]any) map[string]any {
 	return config
 }
 
-// changedConfig is what a config says otherwise than its base's.
+// changedConfig returns the values of a config that differ from those of its base.
 func changedConfig(before, after map[string]any) map[string]any {
 	changed := map[string]any{}
 	for key, value := range after {
@@ -397,7 +401,7 @@ func changedConfig(before, after map[string]any) map[string]any {
 	return changed
 }
 
-// value normalises the strings in a JSON value.
+// value normalizes the strings in a JSON value.
 func (r *recorder) value(v any) any {
 	switch v := v.(type) {
 	case string:
@@ -438,7 +442,8 @@ func (r *recorder) manifest(f found) *Manifest {
 	return m
 }
 
-// annotations are normalised; the time of the build is none of them.
+// annotations normalizes annotations. It omits the time of the build, unless Case.Times
+// is set.
 func (r *recorder) annotations(all map[string]string) map[string]string {
 	kept := map[string]string{}
 	for key, value := range all {

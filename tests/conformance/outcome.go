@@ -7,21 +7,21 @@ import (
 	"os"
 )
 
-// Outcome is what one build came to, without what may differ between machines.
-// It is what expect.json holds for each build.
+// Outcome is the result of one build, without values that may differ between machines.
+// expect.json holds one Outcome for each build.
 type Outcome struct {
-	// Error is the message of a build that failed, Source the lines that it
+	// Error is the message of a failed build. Source are the lines that the message
 	// points at.
 	Error  string   `json:"error,omitempty"`
 	Source []string `json:"source,omitempty"`
 
-	// Status is the exit status of a report (--call) that says it all on
+	// Status is the exit status of a report (--call) that prints its findings only to
 	// standard output.
 	Status int `json:"status,omitempty"`
 
 	Warnings []string `json:"warnings,omitempty"`
 	Steps    []string `json:"steps,omitempty"`
-	// Log has the lines of each step that printed some.
+	// Log maps each step with output to its lines.
 	Log    map[string][]string `json:"log,omitempty"`
 	Stdout []string            `json:"stdout,omitempty"`
 	Files  map[string][]string `json:"files,omitempty"`
@@ -29,31 +29,31 @@ type Outcome struct {
 	Outputs []Output `json:"outputs,omitempty"`
 }
 
-// Output is what an exporter wrote: images, or a tree of files.
+// Output is an exporter's output: images or a tree of files.
 type Output struct {
 	Images []Image           `json:"images,omitempty"`
 	Tree   map[string]string `json:"tree,omitempty"`
-	// Index describes the index, for cases that ask for manifests.
+	// Index describes the index. It is set if Case.Manifest is set.
 	Index *Manifest `json:"index,omitempty"`
 }
 
-// Image is an image above its base.
+// Image describes the part of an image above its base.
 type Image struct {
 	Platform string `json:"platform,omitempty"`
-	// Base is the image of the test bed whose layers come first.
+	// Base is the image of the test bed that provides the first layers.
 	Base    string         `json:"base,omitempty"`
-	Config  map[string]any `json:"config"`  // where it differs from the base's
+	Config  map[string]any `json:"config"`  // the values that differ from the base's
 	History []string       `json:"history"` // without the base's
 	Created string         `json:"created,omitempty"`
 	Count   int            `json:"layers"` // above the base
-	// Layers list their entries, for cases that ask for them.
+	// Layers list the entries of each layer. They are set if Case.Layers is set.
 	Layers [][]string `json:"content,omitempty"`
-	// Tree is the flattened file system where it differs from the base's.
+	// Tree lists the changes of the flattened file system relative to the base.
 	Tree     map[string]string `json:"tree"`
 	Manifest *Manifest         `json:"manifest,omitempty"`
 }
 
-// Manifest is what a manifest or an index says beside the content.
+// Manifest describes a manifest or an index, without digests and sizes.
 type Manifest struct {
 	MediaType   string            `json:"mediaType"`
 	Annotations map[string]string `json:"annotations,omitempty"`
@@ -63,7 +63,7 @@ type Manifest struct {
 	Manifests   []string          `json:"manifests,omitempty"`  // media types and platforms
 }
 
-// Encode gives outcomes the form in which they are kept and compared.
+// Encode returns outcomes in the format in which they are stored and compared.
 func Encode(outcomes []Outcome) ([]byte, error) {
 	var out bytes.Buffer
 	encoder := json.NewEncoder(&out)
@@ -75,8 +75,8 @@ func Encode(outcomes []Outcome) ([]byte, error) {
 	return out.Bytes(), nil
 }
 
-// ReadExpected is the content of a file that Encode's result was written to,
-// in the form in which it would be written now.
+// ReadExpected reads a file that was written by Encode and encodes it again, so that it
+// has the current format.
 func ReadExpected(file string) ([]byte, error) {
 	data, err := os.ReadFile(file)
 	if err != nil {

@@ -17,19 +17,18 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// recorder turns what a builder wrote and printed into outcomes. Everything that
-// may differ between two correct builders, machines or runs is normalised in
-// this file and nowhere else:
+// recorder converts the output of a builder to outcomes. All values that may differ
+// between two correct builders, machines or runs are normalized in this file and nowhere
+// else:
 //
-//   - addresses, directories and random values that the runner handed out go
-//     back to the @NAME@ they replaced;
-//   - the machine's architecture is @ARCH@;
-//   - files whose content the case says to vary are numbered by content;
-//   - the variables by which BuildKit's steps send it their traces are cut from
-//     files;
-//   - what a builder calls a layer without history is left out;
-//   - in messages, the names of builders' own snapshots and what a builder says
-//     before the cause are cut (see message).
+//   - An address, directory or random value that the runner supplied is replaced by its
+//     @NAME@.
+//   - The machine's architecture is replaced by @ARCH@.
+//   - Files that match Case.Varies are numbered by content.
+//   - The variables with which BuildKit's steps send traces are removed from files.
+//   - A builder's own text for a layer without history is omitted.
+//   - In messages, the names of a builder's own snapshots are removed, and so is the
+//     builder's text before the cause (see message).
 type recorder struct {
 	c        *Case
 	bases    *Bases
@@ -37,7 +36,7 @@ type recorder struct {
 	replaced *strings.Replacer
 	varies   *patternmatcher.PatternMatcher
 	mtimes   *patternmatcher.PatternMatcher
-	// ordinals number the contents of files that vary, by path.
+	// ordinals number the distinct contents of files that vary, for each path.
 	ordinals map[string]map[digest.Digest]int
 }
 
@@ -74,7 +73,8 @@ func sortedKeys[V any](m map[string]V) []string {
 	return slices.Sorted(maps.Keys(m))
 }
 
-// matches says whether a pattern names the path itself, not a directory above.
+// matches reports whether a pattern of m matches the path itself. A match of a parent
+// directory does not count.
 func matches(m *patternmatcher.PatternMatcher, name string) bool {
 	name = strings.TrimPrefix(name, "/")
 	if name == "" {
@@ -86,7 +86,7 @@ func matches(m *patternmatcher.PatternMatcher, name string) bool {
 
 func (r *recorder) timed(name string) bool { return matches(r.mtimes, name) }
 
-// show stands for a file's content.
+// show returns the text for a file's content in an outcome.
 func (r *recorder) show(name string, content []byte) string {
 	if matches(r.varies, name) {
 		sums := r.ordinals[name]
@@ -106,7 +106,7 @@ func (r *recorder) show(name string, content []byte) string {
 	return showContent(name, content)
 }
 
-// text puts back the names of what the runner handed out.
+// text replaces values that the runner supplied by their names.
 func (r *recorder) text(s string) string { return r.replaced.Replace(s) }
 
 func (r *recorder) texts(lines []string) []string {
@@ -116,14 +116,16 @@ func (r *recorder) texts(lines []string) []string {
 	return lines
 }
 
-// Said is what a builder printed.
+// Said is the output of a builder's process, and its exit status.
 type Said struct {
 	stdout, stderr []byte
 	failed         bool
 	status         int
 }
 
-// outcome describes a build. With nothing written, outputs is empty.
+// outcome describes a build. outputs are the files and directories that it wrote; the
+// list is empty if the build exports nothing. It returns an error if a build failed
+// without a message or if an output cannot be read.
 func (r *recorder) outcome(b Build, said Said, dir string, outputs []string) (Outcome, error) {
 	var out Outcome
 	rest := r.progress(&out, said.stderr)
@@ -173,7 +175,7 @@ func (r *recorder) lines(s string) []string {
 	return lines
 }
 
-// status is a line of rawjson progress, as buildctl, buildx and shale print it.
+// status is a line of rawjson progress, as printed by buildctl, buildx and shale.
 type status struct {
 	Vertexes []struct {
 		Digest string `json:"digest"`
@@ -189,8 +191,8 @@ type status struct {
 	} `json:"warnings"`
 }
 
-// progress takes warnings, steps and logs from stderr and returns the other
-// lines.
+// progress adds the warnings, steps and logs of stderr to out. It returns the lines that
+// are not progress.
 func (r *recorder) progress(out *Outcome, stderr []byte) []string {
 	names := map[string]string{}
 	logs := map[string]*bytes.Buffer{}
@@ -234,32 +236,32 @@ func (r *recorder) progress(out *Outcome, stderr []byte) []string {
 	return rest
 }
 
-// isStep says whether a vertex stands for an instruction. What a builder does
-// besides is its own affair.
+// isStep reports whether a vertex is an instruction of the Dockerfile. Other vertexes
+// depend on the builder and are not compared.
 func isStep(name string) bool {
 	return strings.HasPrefix(name, "[") && !strings.HasPrefix(name, "[internal]") && !strings.HasPrefix(name, "[auth]")
 }
 
 var nameDigest = regexp.MustCompile(`@sha256:[0-9a-f]{64}`)
 
-// cutDigest drops the digests of base images, which differ between machines.
+// cutDigest removes the digests of base images, which differ between machines.
 func cutDigest(name string) string { return nameDigest.ReplaceAllString(name, "") }
 
 var tracing = regexp.MustCompile(`(?m)^(OTEL_[A-Z_]+|TRACEPARENT)=.*\n`)
 
 var (
 	excerpt = regexp.MustCompile(`^\S.*:\d+$`)
-	// What stands before the cause: the command's own name for what it did, and
-	// the way through a builder's graph with the random names of its snapshots.
+	// The builder's text before the cause: the command's own prefix, and the steps
+	// through the builder's graph with the random names of its snapshots.
 	wrapping = regexp.MustCompile(`^(?i)error: (failed to build: )?(failed to solve: )?`)
 	mounted  = regexp.MustCompile(`/\S+/((cachemounts|containerd-mount)/?buildkit\d+|snapshots/\d+/fs)`)
 	snapshot = regexp.MustCompile(`(failed to compute cache key: )?failed to calculate checksum of ref \S+: |failed to load cache key: |fetch https?://\S+: |unpack /\S+: `)
-	// buildx looks for this file before the front end looks for a Dockerfile.
+	// buildx looks for a policy file before the front end looks for a Dockerfile.
 	policy = regexp.MustCompile(`^failed to stat policy file \S+: `)
 )
 
-// message takes the error, which comes last, and the marked lines of the
-// excerpts before it.
+// message returns the error, which is at the end of the output, and the marked lines of
+// the source excerpts before it.
 func (r *recorder) message(lines []string) (message string, source []string) {
 	for i, line := range lines {
 		if text := wrapping.FindString(line); text != "" {
@@ -281,8 +283,8 @@ func (r *recorder) message(lines []string) (message string, source []string) {
 	return cutDigest(r.text(message)), source
 }
 
-// output reads what an exporter wrote: a layout, an archive of one, an archive
-// of files or a directory.
+// output describes an exporter's output: an OCI layout, an archive of a layout, an
+// archive of files, or a directory.
 func (r *recorder) output(name string) (Output, error) {
 	info, err := os.Stat(name)
 	if err != nil {
@@ -328,7 +330,8 @@ func (r *recorder) layout(l *layout) (Output, error) {
 	return out, err
 }
 
-// directory describes files on disk. They belong to whoever ran the build.
+// directory describes the files in a directory. It omits owners, because all files belong
+// to the user that ran the build.
 func (r *recorder) directory(dir string) (Output, error) {
 	t := tree{}
 	inodes := map[uint64]*node{}

@@ -16,21 +16,24 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// Reference builds with BuildKit, by docker's own client or, where there is none,
-// by buildctl. BUILDKIT_HOST says where buildkitd is.
+// Reference builds with BuildKit. It uses docker's own client, buildx, or buildctl if
+// buildx is not on PATH. BUILDKIT_HOST is the address of buildkitd.
 //
-// What buildkitd has of an earlier transfer of a context it completes by size and
-// time only, and leaves its directories their modes. Transfers by docker's client
-// are told apart by the name of their directory, so each build gets another one;
-// for buildctl, what is there is pruned before each build.
+// buildkitd reuses the files of an earlier transfer of a context if their size and time
+// are equal. It also keeps the modes of earlier directories. So files of another case
+// could get into a build. buildx distinguishes transfers by the name of the directory, so
+// each build gets a directory with a new name. For buildctl, the earlier contexts are
+// pruned before each build.
 type Reference struct {
 	Buildctl string
-	Buildx   string // empty when there is none
+	Buildx   string // empty if buildx is not used
 	Host     string
-	config   string // buildx keeps its builders there
+	config   string // directory of buildx's builders
 }
 
-// NewReference finds buildctl and, if it can, buildx on PATH.
+// NewReference returns a Reference that uses buildctl and, if found, buildx from PATH. It
+// returns an error if buildctl or BUILDKIT_HOST is missing. CONFORMANCE_CLIENT=buildctl
+// disables buildx.
 func NewReference(ctx context.Context, dir string) (*Reference, error) {
 	r := &Reference{Host: os.Getenv("BUILDKIT_HOST"), config: filepath.Join(dir, "buildx")}
 	var err error
@@ -54,7 +57,7 @@ func NewReference(ctx context.Context, dir string) (*Reference, error) {
 	return r, nil
 }
 
-// Build runs buildctl or buildx.
+// Build implements Builder with buildx or buildctl.
 func (r *Reference) Build(ctx context.Context, req Request) (Said, error) {
 	if r.Buildx == "" {
 		args, err := buildctlArgs(req)
@@ -72,7 +75,7 @@ func (r *Reference) Build(ctx context.Context, req Request) (Said, error) {
 	if err != nil {
 		return Said{}, err
 	}
-	// What buildctl and shale have a flag for is a variable for docker's client.
+	// buildctl and shale have a flag for this; docker's client uses a variable.
 	if i := slices.Index(req.Flags, "--source-policy-file"); i >= 0 {
 		req.Env = append(req.Env, "EXPERIMENTAL_BUILDKIT_SOURCE_POLICY="+req.Flags[i+1])
 		req.Flags = slices.Delete(req.Flags, i, i+2)
@@ -85,7 +88,8 @@ func (r *Reference) Build(ctx context.Context, req Request) (Said, error) {
 	return start(ctx, r.Buildx, append(args, req.Context), req, env)
 }
 
-// renamed has other names for the directories that the build takes files from.
+// renamed returns req with new names for the local directories from which files are sent.
+// The new names are symbolic links.
 func renamed(req Request) (Request, error) {
 	names := filepath.Join(filepath.Dir(req.Dir), "names")
 	if err := os.MkdirAll(names, 0o755); err != nil {
@@ -130,8 +134,8 @@ type command struct {
 
 func (c *command) opt(key, value string) { c.args = append(c.args, "--opt", key+"="+value) }
 
-// buildctlArgs says in buildctl's words what docker's flags mean, as docker's
-// client does.
+// buildctlArgs translates docker's flags to buildctl's options, as docker's client does.
+// It returns an error if buildctl has no such option.
 func buildctlArgs(req Request) ([]string, error) {
 	c := &command{req: req, args: []string{"build", "--progress", "rawjson", "--frontend", "dockerfile.v0"}}
 	flags := req.Flags
@@ -252,7 +256,7 @@ func (c *command) lookupEnv(key string) (string, bool) {
 	return "", false
 }
 
-// context passes a named context; a directory and a layout need an alias.
+// context adds a named context. A directory or a layout needs an alias.
 func (c *command) context(value string) error {
 	name, source, _ := strings.Cut(value, "=")
 	c.contexts++
@@ -276,7 +280,7 @@ func (c *command) context(value string) error {
 	return nil
 }
 
-// layoutDigest finds the image that DIR[:TAG] or DIR@DIGEST means.
+// layoutDigest returns DIR@DIGEST for a layout given as DIR[:TAG] or DIR@DIGEST.
 func (c *command) layoutDigest(layout string) (string, error) {
 	if strings.Contains(layout, "@") {
 		return layout, nil

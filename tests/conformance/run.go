@@ -15,21 +15,21 @@ import (
 	"time"
 )
 
-// Builder runs a builder as docker's flags say.
+// Builder runs builds that are described by flags of docker build.
 type Builder interface {
-	// Build writes each output to the file or directory of the same place in
-	// dests. Its error means that it could not be run, not that a build failed.
+	// Build runs a build. It writes its outputs to the destinations in req.Outputs. An
+	// error means that the builder could not run; a failed build is reported in Said.
 	Build(ctx context.Context, req Request) (Said, error)
 }
 
-// Request is a build as a builder gets it: nothing is left to substitute.
+// Request is a build in which all @NAME@ variables are already replaced.
 type Request struct {
 	Case    *Case
 	Dir     string // working directory
 	Flags   []string
 	Context string
 	Stdin   []byte
-	Outputs []string // each with its dest
+	Outputs []string // each includes its dest
 	Env     []string
 }
 
@@ -37,25 +37,24 @@ type Request struct {
 type Runner struct {
 	Builder  Builder
 	Bases    *Bases
-	Registry string // address of the registry that has the base images
-	// Same, if not nil, makes every run of a case have the same addresses and
-	// random values.
+	Registry string // address of the registry of the base images
+	// Same, if not nil, gives every run of a case the same addresses and random values.
 	Same *Same
 }
 
-// Same is what a case was given that is another each time.
+// Same holds the values that otherwise differ in each run of a case.
 type Same struct {
 	Nonce string
-	// Server is the address of its server, once there was one.
+	// Server is the address of the case's server. The first run sets its port.
 	Server string
 }
 
-// fileTime is the modification time of every file that a case brings, since git
-// keeps none.
+// fileTime is the modification time of every file of a case, because git does not keep
+// modification times.
 var fileTime = time.Date(2021, 2, 3, 4, 5, 6, 0, time.UTC)
 
-// Run runs the builds of a case and describes what they came to. The case's
-// files are copied to a directory of its own below tmp first.
+// Run runs the builds of a case and returns their outcomes. Before that, it copies the
+// case's files to the directory work below tmp.
 func (r *Runner) Run(ctx context.Context, c *Case, tmp string) (outcomes []Outcome, err error) {
 	w := &workspace{runner: r, c: c, dir: filepath.Join(tmp, "work")}
 	defer func() { err = errors.Join(err, w.close()) }()
@@ -85,7 +84,8 @@ type workspace struct {
 	variables map[string]string
 }
 
-// close leaves directories that whoever runs the tests can remove.
+// close stops the server. It also makes all directories writable, so that the user of the
+// tests can remove them.
 func (w *workspace) close() error {
 	var err error
 	if w.server != nil {
@@ -140,8 +140,8 @@ func (w *workspace) prepare(ctx context.Context) error {
 	return nil
 }
 
-// copyCase copies the case's files, with the modes that git knows and one time.
-// In the files of its top folder the variables are substituted.
+// copyCase copies the case's files. All get the same time, and modes that git can
+// represent. Variables are replaced in the files of the case's top directory.
 func (w *workspace) copyCase() error {
 	var dirs []string
 	err := filepath.WalkDir(w.c.Dir, func(file string, entry fs.DirEntry, err error) error {
@@ -188,7 +188,7 @@ func (w *workspace) copyFile(from, to string, substitute bool) error {
 	return errors.Join(os.WriteFile(to, data, 0o600), os.Chmod(to, mode), os.Chtimes(to, fileTime, fileTime))
 }
 
-// substitute replaces @NAME@.
+// substitute replaces @NAME@ by the value of the variable NAME.
 func (w *workspace) substitute(s string) string {
 	if !strings.Contains(s, "@") {
 		return s
@@ -207,8 +207,8 @@ func (w *workspace) substituteAll(list []string) []string {
 	return replaced
 }
 
-// shell runs a script, or the commands that script holds, in the working
-// directory.
+// shell runs a script in the working directory. If script is an absolute path, it names a
+// file; otherwise, it holds the commands.
 func (w *workspace) shell(ctx context.Context, script string) error {
 	args := []string{"-eu", "-c", "umask 022; " + script}
 	if filepath.IsAbs(script) {
@@ -216,7 +216,7 @@ func (w *workspace) shell(ctx context.Context, script string) error {
 	}
 	cmd := exec.CommandContext(ctx, "sh", args...)
 	cmd.Dir = w.dir
-	// Repositories may have been given to a container's user.
+	// Repositories may belong to the container's user.
 	cmd.Env = append(os.Environ(), "GIT_CONFIG_COUNT=1", "GIT_CONFIG_KEY_0=safe.directory", "GIT_CONFIG_VALUE_0=*",
 		"GIT_CONFIG_GLOBAL=/dev/null", "TZ=UTC", "LC_ALL=C.UTF-8",
 		"LIB="+filepath.Dir(filepath.Dir(w.c.Dir)))
@@ -261,7 +261,7 @@ func (w *workspace) build(ctx context.Context, rec *recorder, number int, b Buil
 	return outcome, err
 }
 
-// flags names the case's own Dockerfile unless the case says otherwise.
+// flags selects the case's own Dockerfile if the flags do not select a file.
 func (w *workspace) flags(context string, flags []string) []string {
 	for _, flag := range flags {
 		if flag == "-f" || flag == "--file" || strings.HasPrefix(flag, "--file=") {
@@ -274,12 +274,13 @@ func (w *workspace) flags(context string, flags []string) []string {
 	return flags
 }
 
-// isRemote says whether a context is not a directory.
+// isRemote reports whether a context is not a local directory.
 func isRemote(context string) bool {
 	return context == "-" || strings.Contains(context, "://") || strings.HasPrefix(context, "git@")
 }
 
-// outputs gives each output a place below out/N.
+// outputs adds a destination below out to each output and returns the destinations.
+// Outputs to a registry or to the builder's store have none.
 func (w *workspace) outputs(req *Request, number int, b Build) []string {
 	wanted := b.Outputs
 	if len(wanted) == 0 {

@@ -6,20 +6,20 @@ import (
 	"os"
 )
 
-// Scenario is one of the references' own test scenarios, of which scenarios.json
-// is the list.
+// Scenario is a test scenario of BuildKit, buildah or kaniko, as listed in
+// scenarios.json.
 type Scenario struct {
 	ID   string `json:"id"` // as in Case.Ports
 	Name string `json:"name"`
-	// Scripts are the end-to-end scripts that show it, where it is about the
-	// command rather than about its result.
+	// Scripts are the end-to-end scripts that cover the scenario. They are used if the
+	// scenario is about the command and not about the resulting image.
 	Scripts []string `json:"scripts,omitempty"`
-	// Cases are filled in from the cases' ports.
+	// Cases are the cases with this scenario in their Ports.
 	Cases []*Case `json:"-"`
 }
 
-// LoadScenarios reads scenarios.json and finds the cases of each. That a case
-// names one that is not there is an error.
+// LoadScenarios reads scenarios.json and adds to each scenario the cases that cover it.
+// It returns an error if a case names a scenario that is not in the file.
 func LoadScenarios(file string, cases []*Case) ([]*Scenario, error) {
 	data, err := os.ReadFile(file)
 	if err != nil {

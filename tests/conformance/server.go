@@ -15,15 +15,15 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// server is what "http" in a case's servers starts, on a port of loopback:
+// server serves the files of a case on loopback, if its Servers contain "http":
 //
-//   - every file below http/ of the working directory, with its modification
-//     time as Last-Modified and an ETag; of a directory its index.html;
-//   - every repository below git/, under /git/, by git's own http-backend;
-//   - of both, what has a file ".authorization" beside it (or beside the
-//     repository) only to requests with that line as Authorization.
+//   - Files below http/ in the working directory. The modification time is sent as
+//     Last-Modified, and there is an ETag. For a directory, index.html is sent.
+//   - Repositories below git/, at /git/, through git's own http-backend.
+//   - If a file ".authorization" is beside a file or repository, requests must send its
+//     content as Authorization.
 //
-// Requests are kept, as "METHOD PATH STATUS", in the file requests.
+// Requests are logged to the file requests as "METHOD PATH STATUS".
 type server struct {
 	dir      string
 	listener net.Listener
@@ -96,7 +96,8 @@ func (s *server) answer(w http.ResponseWriter, r *http.Request) {
 	http.ServeContent(w, r, file, info.ModTime(), strings.NewReader(string(content)))
 }
 
-// allowed answers requests that lack the authorization asked for beside file.
+// allowed reports whether the request has the authorization that is required for file. If
+// not, it sends the error response.
 func (s *server) allowed(w http.ResponseWriter, r *http.Request, file string) bool {
 	want, err := os.ReadFile(filepath.Join(filepath.Dir(file), ".authorization"))
 	if err != nil {
@@ -128,7 +129,7 @@ func (s *server) git(w http.ResponseWriter, r *http.Request) {
 	handler.ServeHTTP(w, r)
 }
 
-// statusWriter remembers the status of an answer.
+// statusWriter records the status of a response.
 type statusWriter struct {
 	http.ResponseWriter
 	status int

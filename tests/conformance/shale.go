@@ -10,8 +10,8 @@ import (
 	"path/filepath"
 )
 
-// Shale builds with shale, in a home and a store of its own that all cases
-// share, as the builds of a user do.
+// Shale builds with shale. All cases share its home and store, as the builds of one user
+// do.
 type Shale struct {
 	Binary      string
 	Environment Environment
@@ -19,7 +19,8 @@ type Shale struct {
 	env         []string
 }
 
-// NewShale sets up a home below dir, where base.test is the registry.
+// NewShale prepares a home below dir, in which base.test is the name of the registry. The
+// caller must call Close.
 func NewShale(binary, dir, registry string, environment Environment) (*Shale, error) {
 	s := &Shale{Binary: binary, Environment: environment, home: filepath.Join(dir, "home")}
 	run, tmp := filepath.Join(dir, "run"), filepath.Join(dir, "tmp")
@@ -31,7 +32,7 @@ func NewShale(binary, dir, registry string, environment Environment) (*Shale, er
 	}
 	storage := "[storage]\ndriver = \"overlay\"\n"
 	if os.Geteuid() == 0 {
-		// Root's default is the machine's own store.
+		// The default for root is the machine's own store.
 		storage += fmt.Sprintf("graphroot = %q\nrunroot = %q\n", s.graphRoot(), filepath.Join(run, "containers"))
 	}
 	for name, content := range map[string]string{
@@ -64,7 +65,7 @@ func (s *Shale) graphRoot() string {
 	return filepath.Join(s.home, "storage")
 }
 
-// cleanEnv is what a build may see of the environment of the tests.
+// cleanEnv returns the part of the tests' environment that builds may see.
 func cleanEnv() []string {
 	env := []string{"PATH=" + os.Getenv("PATH"), "LANG=C.UTF-8", "USER=" + os.Getenv("USER")}
 	if layers := os.Getenv("SHALE_LAYERS"); layers != "" {
@@ -73,7 +74,7 @@ func cleanEnv() []string {
 	return env
 }
 
-// Build runs shale build.
+// Build implements Builder with shale build.
 func (s *Shale) Build(ctx context.Context, req Request) (Said, error) {
 	args := append([]string{"build", "--progress", "rawjson"}, req.Flags...)
 	for _, output := range req.Outputs {
@@ -91,8 +92,8 @@ func (s *Shale) Build(ctx context.Context, req Request) (Said, error) {
 	return start(ctx, command[0], command[1:], req, env)
 }
 
-// Close removes the home, where much belongs to subordinate ids if the user has
-// any.
+// Close removes the home. If the user has subordinate ids, many of its files belong to
+// them.
 func (s *Shale) Close() error {
 	remove := []string{"rm", "-rf", s.home}
 	if os.Geteuid() == 0 {
@@ -112,8 +113,8 @@ func run(command []string) error {
 	return nil
 }
 
-// start runs a program and waits for it. Only a program that does not start is
-// an error.
+// start runs a program and waits for it. It returns an error only if the program does not
+// start.
 func start(ctx context.Context, program string, args []string, req Request, env []string) (Said, error) {
 	var stdout, stderr bytes.Buffer
 	cmd := exec.CommandContext(ctx, program, args...)

@@ -21,7 +21,7 @@ type node struct {
 	kind     byte
 	mode     int64
 	uid, gid int
-	content  string // of a file, as shown
+	content  string // of a file, as returned by show
 	link     string
 	major    int64
 	minor    int64
@@ -30,20 +30,21 @@ type node struct {
 	layer    int
 }
 
-// tree maps absolute paths to inodes; hard links share one.
+// tree maps absolute paths to inodes. Hard links share a node.
 type tree map[string]*node
 
-// flattener applies layers on each other, as a container sees them.
+// flattener applies layers in order. The result is the file system that a container sees.
 type flattener struct {
 	tree  tree
 	layer int
-	// show makes the text that stands for a file's content.
+	// show returns the text for a file's content.
 	show func(name string, content []byte) string
 }
 
 const maxShown = 300
 
-// showContent quotes what is short and readable and names the digest of the rest.
+// showContent returns short text as a quoted string. For other content, it returns size
+// and digest.
 func showContent(_ string, content []byte) string {
 	if len(content) <= maxShown && isText(content) {
 		return fmt.Sprintf("%q", content)
@@ -60,7 +61,7 @@ func isText(content []byte) bool {
 	return true
 }
 
-// apply puts a layer on top and returns the entries that it lists.
+// apply applies a layer and returns a line for each of its entries.
 func (f *flattener) apply(r io.Reader) ([]string, error) {
 	f.layer++
 	var listed []string
@@ -109,7 +110,8 @@ func (f *flattener) entry(name string, header *tar.Header, content io.Reader) er
 	return nil
 }
 
-// node makes the inode of an entry, or finds it for a hard link.
+// node returns a new inode for an entry. For a hard link, it returns the inode of the
+// target.
 func (f *flattener) node(name string, header *tar.Header, content io.Reader) (*node, error) {
 	if header.Typeflag == tar.TypeLink {
 		target := f.tree[path.Join("/", header.Linkname)] //nolint:gosec // the key of a map
@@ -138,7 +140,8 @@ func (f *flattener) node(name string, header *tar.Header, content io.Reader) (*n
 	return n, nil
 }
 
-// remove takes away what lower layers have at name (self) or below it.
+// remove removes the files of lower layers below name. If self is set, it removes name
+// too.
 func (f *flattener) remove(name string, self bool) {
 	below := strings.TrimSuffix(name, "/") + "/"
 	for p, n := range f.tree {
@@ -156,12 +159,12 @@ func (f *flattener) removeAll(name string) {
 	}
 }
 
-// clone lets several images go on from one base.
+// clone returns a copy, so that several images can be applied to one base.
 func (f *flattener) clone() *flattener {
 	return &flattener{tree: maps.Clone(f.tree), layer: f.layer, show: f.show}
 }
 
-// String is the line that stands for an inode in expect.json.
+// String returns the line for an inode in expect.json.
 func (n *node) String() string {
 	kinds := map[byte]string{
 		tar.TypeReg: "file", tar.TypeDir: "dir", tar.TypeSymlink: "symlink", tar.TypeFifo: "fifo",
@@ -183,7 +186,7 @@ func (n *node) String() string {
 	return line + quoted(n.xattrs)
 }
 
-// quoted lists what a map has, each with a space before.
+// quoted returns the entries of m, each after a space.
 func quoted(m map[string]string) string {
 	var out strings.Builder
 	for _, key := range sortedKeys(m) {
@@ -192,8 +195,8 @@ func quoted(m map[string]string) string {
 	return out.String()
 }
 
-// printable writes a name that is no text, which JSON could not hold, as Go
-// would.
+// printable returns name, quoted as in Go if it is not valid UTF-8. JSON could not
+// represent such a name.
 func printable(name string) string {
 	if utf8.ValidString(name) {
 		return name
@@ -201,8 +204,8 @@ func printable(name string) string {
 	return strings.Trim(strconv.Quote(name), `"`)
 }
 
-// describe gives the lines of a tree. The links of a file stand on its line, and
-// times where wanted.
+// describe returns a line for each path of the tree. The line of a file with hard links
+// lists all its names. Modification times are included if timed returns true.
 func (t tree) describe(timed func(name string) bool) map[string]string {
 	links := map[*node][]string{}
 	for _, name := range slices.Sorted(maps.Keys(t)) {

@@ -17,7 +17,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-// exits CODE CMD [ARG…] runs a command that must end with this exit status.
+// exits CODE CMD [ARG…] runs a command and fails if its exit status is not CODE.
 func exits(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 2 {
 		ts.Fatalf("usage: exits CODE CMD [ARG…]")
@@ -38,7 +38,8 @@ func exits(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// count N PATTERN fails unless N lines of the last standard error match.
+// count N PATTERN fails if the number of matching lines in the last standard error is not
+// N.
 func count(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 2 {
 		ts.Fatalf("usage: count N PATTERN")
@@ -58,9 +59,10 @@ func count(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// waitfor file PATTERN waits until a file of that name exists, waitfor process
-// MARK until a process other than shale's own has MARK in its command line: shale
-// run has its step's command in its own from the start.
+// waitfor file PATTERN waits until a file matches PATTERN. waitfor process MARK waits
+// until a process other than shale has MARK in its command line. shale itself is
+// excluded, because the command line of shale run contains the step's command from the
+// start.
 func waitFor(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 2 || (args[0] != "file" && args[0] != "process") {
 		ts.Fatalf("usage: waitfor file PATTERN | waitfor process MARK")
@@ -79,23 +81,23 @@ func waitFor(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Fatalf("%s %s did not come within a minute", args[0], args[1])
 }
 
-// isStep reports whether a line of processesWith is not of shale itself.
+// isStep reports whether a line of processesWith belongs to a program other than shale.
 func isStep(line string) bool {
 	_, command, _ := strings.Cut(line, ": ")
 	program, _, _ := strings.Cut(command, " ")
 	return filepath.Base(program) != "shale"
 }
 
-// leftovers [MARK] fails when a build that has ended left a process, a mount,
-// a temporary file or a staging directory. A process is the build's when its
-// command line contains MARK (those of subordinate ids show nothing more) or
-// its environment names the scenario's home.
+// leftovers [MARK] fails if a build that has ended left a process, a mount, a temporary
+// file or a staging directory. A process belongs to the build if its command line
+// contains MARK or if its environment has the scenario's home. For processes of
+// subordinate ids, only the command line can be read.
 func leftovers(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) > 1 {
 		ts.Fatalf("usage: leftovers [MARK]")
 	}
 	var found []string
-	// The kernel takes a moment to reap a pid namespace.
+	// The kernel needs a moment to end the processes of a PID namespace.
 	for range 50 {
 		if found = leftoversNow(ts, args); len(found) == 0 {
 			return
@@ -114,7 +116,7 @@ func leftoversNow(ts *testscript.TestScript, args []string) []string {
 	mounts, err := os.ReadFile("/proc/self/mountinfo")
 	ts.Check(err)
 	for line := range strings.Lines(string(mounts)) {
-		// podman and skopeo run by root mount the directory of layers on itself.
+		// If podman and skopeo run as root, they mount the directory of layers on itself.
 		if strings.Contains(line, scenario) && !strings.Contains(line, " "+filepath.Join(ts.Getenv("STORE"), "overlay")+" ") {
 			found = append(found, "mount "+line)
 		}
@@ -132,7 +134,7 @@ func leftoversNow(ts *testscript.TestScript, args []string) []string {
 	return found
 }
 
-// processesWith lists the processes whose command line contains mark.
+// processesWith returns the processes with mark in their command line.
 func processesWith(mark string) []string {
 	return processes(func(dir string) bool {
 		line, err := os.ReadFile(filepath.Join(dir, "cmdline"))
@@ -140,8 +142,8 @@ func processesWith(mark string) []string {
 	})
 }
 
-// processesOf lists the processes of ours whose environment has this home.
-// podman's pause process is meant to stay.
+// processesOf returns this user's processes with this home in their environment. It omits
+// podman's pause process, which is meant to stay.
 func processesOf(home string) []string {
 	return processes(func(dir string) bool {
 		env, err := os.ReadFile(filepath.Join(dir, "environ"))
@@ -156,7 +158,7 @@ func processesOf(home string) []string {
 func processes(match func(dir string) bool) []string {
 	dirs, err := filepath.Glob("/proc/[0-9]*")
 	if err != nil {
-		panic(err) // only a bad pattern
+		panic(err) // only if the pattern is malformed
 	}
 	var found []string
 	for _, dir := range dirs {
@@ -169,10 +171,10 @@ func processes(match func(dir string) bool) []string {
 	return found
 }
 
-// killrandom N CMD [ARG…] starts a command N times and kills it with SIGKILL
-// at a random moment of the time that an undisturbed run takes. The seed is
-// logged. "{}" in an argument becomes the number of the round. Like a user's
-// kill it hits the first process alone.
+// killrandom N CMD [ARG…] starts a command N times and kills it with SIGKILL. The moment
+// is random within the duration of an undisturbed run. The seed is logged. "{}" in an
+// argument is replaced by the number of the round. Only the first process is killed, as
+// by a user's kill command.
 func killRandom(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 2 {
 		ts.Fatalf("usage: killrandom N CMD [ARG…]")
@@ -198,7 +200,8 @@ func killRandom(ts *testscript.TestScript, neg bool, args []string) {
 		after := time.Duration(random.Float64() * float64(whole))
 		program, err := execPath(ts, line[0])
 		ts.Check(err)
-		// Output goes to /dev/null: a pipe would make Wait wait for children.
+		// Output goes to /dev/null, because with a pipe Wait would also wait for
+		// children.
 		cmd := exec.Command(program, line[1:]...)
 		cmd.Env = environ(ts)
 		cmd.Dir = ts.MkAbs(".")
@@ -209,7 +212,7 @@ func killRandom(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// execPath finds a program on the scenario's PATH, which is not ours.
+// execPath finds a program on the scenario's PATH, which differs from the test's PATH.
 func execPath(ts *testscript.TestScript, name string) (string, error) {
 	for _, dir := range filepath.SplitList(ts.Getenv("PATH")) {
 		path := filepath.Join(dir, name)
@@ -220,7 +223,7 @@ func execPath(ts *testscript.TestScript, name string) (string, error) {
 	return "", exec.ErrNotFound
 }
 
-// environ is the scenario's environment as far as programs need it.
+// environ returns the variables of the scenario's environment that programs need.
 func environ(ts *testscript.TestScript) []string {
 	var env []string
 	for _, name := range []string{"PATH", "HOME", "XDG_RUNTIME_DIR", "CONTAINERS_STORAGE_CONF", "CONTAINERS_CONF", "TMPDIR", "LANG"} {
@@ -229,9 +232,9 @@ func environ(ts *testscript.TestScript) []string {
 	return env
 }
 
-// faster TIMES CMD [ARG…] runs a command that must take less than a share of
-// what the command before took: "faster first CMD" measures, "faster 1/4 CMD"
-// compares with the measured one. Only for differences that no noise explains.
+// faster first CMD [ARG…] measures the time of a command. A later faster 1/N CMD [ARG…]
+// fails if its command takes more than 1/N of that time. Scripts must use it only for
+// differences that are too large to be noise.
 func faster(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 2 {
 		ts.Fatalf("usage: faster first|1/N CMD [ARG…]")

@@ -1,9 +1,9 @@
 //go:build e2e
 
-// Package e2e runs the scenarios of tests/scripts against the built binary, as
-// whoever runs it: the product's user has no privileges, root has branches of
-// its own. Every scenario has a home, a runtime directory and a store to
-// itself. tests/README.md describes the commands they can use.
+// Package e2e runs the scenarios of tests/scripts against the built binary, as the
+// current user. Users of shale normally have no privileges; scenarios for root have
+// conditions of their own. Every scenario has its own home, runtime directory and store.
+// The commands of scenarios are described in tests/README.md.
 package e2e
 
 import (
@@ -38,7 +38,7 @@ func TestMain(m *testing.M) {
 	})
 }
 
-// main1 makes a program of a function that gets its arguments.
+// main1 makes a program from a function that takes the program's arguments.
 func main1(f func(args []string) error) func() {
 	return func() {
 		if err := f(os.Args[1:]); err != nil {
@@ -68,7 +68,7 @@ func TestScripts(t *testing.T) {
 		},
 		Condition: func(name string) (bool, error) {
 			if name == "tun" {
-				// What pasta needs: a device that not every machine gives to its users.
+				// pasta needs this device. Not every machine lets users open it.
 				file, err := os.OpenFile("/dev/net/tun", os.O_RDWR, 0)
 				return err == nil && file.Close() == nil, nil
 			}
@@ -80,9 +80,9 @@ func TestScripts(t *testing.T) {
 	})
 }
 
-// need is the value of an environment variable that the caller must set. It
-// fails rather than skips: a suite that does not run must not look like one
-// that passed.
+// need returns the value of an environment variable that the caller must set. It fails
+// the test instead of skipping it, because a suite that does not run must not look like
+// one that passed.
 func need(t *testing.T, name string) string {
 	t.Helper()
 	value := os.Getenv(name)
@@ -94,12 +94,12 @@ func need(t *testing.T, name string) string {
 
 // setup gives a scenario its own home, runtime directory and store.
 func setup(t *testing.T, env *testscript.Env) error {
-	// Outside the working directory, which serves as a build context.
+	// Use a directory outside the working directory, which is used as a build context.
 	private, err := os.MkdirTemp("", "shale-scenario-")
 	if err != nil {
 		return err
 	}
-	// Short, since podman puts sockets below it.
+	// The path must be short, because podman creates sockets below it.
 	runtimeDir, err := os.MkdirTemp("/tmp", "sh")
 	if err != nil {
 		return err
@@ -119,7 +119,7 @@ func setup(t *testing.T, env *testscript.Env) error {
 	}
 
 	if container := os.Getenv("SHALE_CONTAINER"); container != "" {
-		// The environments' own program and the root file system it starts with.
+		// The program that starts containers, and the root file system of the containers.
 		if err := os.Symlink(container, filepath.Join(bin, "container")); err != nil {
 			return err
 		}
@@ -129,15 +129,15 @@ func setup(t *testing.T, env *testscript.Env) error {
 	registry, locked := need(t, "SHALE_REGISTRY"), need(t, "SHALE_REGISTRY_AUTH")
 	storageConf := "[storage]\ndriver = \"overlay\"\n"
 	if os.Geteuid() == 0 {
-		// Root's default is the machine's own store.
+		// The default for root is the machine's own store.
 		storageConf += fmt.Sprintf("graphroot = %q\nrunroot = %q\n", store, filepath.Join(runtimeDir, "containers"))
 	}
 	for name, content := range map[string]string{
 		"storage.conf":    storageConf,
 		"registries.conf": registriesConf(registry, locked),
 		"policy.json":     `{"default":[{"type":"insecureAcceptAnything"}]}`,
-		// podman with what works everywhere: the host's network, no systemd, no labels, of
-		// which Debian's SELinux policy has none for containers.
+		// Settings of podman that work everywhere: the host's network, no systemd and no
+		// labels. Debian's SELinux policy has no labels for containers.
 		"containers.conf": "[containers]\nnetns = \"host\"\nlabel = false\ndefault_ulimits = [\"nofile=1024:1024\", \"nproc=4096:4096\"]\n[engine]\nruntime = \"runc\"\ncgroup_manager = \"cgroupfs\"\nevents_logger = \"file\"\n",
 	} {
 		if err := os.WriteFile(filepath.Join(conf, name), []byte(content), 0o644); err != nil {
@@ -159,8 +159,8 @@ func setup(t *testing.T, env *testscript.Env) error {
 	env.Setenv("EXAMPLES", need(t, "SHALE_EXAMPLES"))
 	env.Setenv("CONTAINER", filepath.Join(filepath.Dir(need(t, "SHALE_BIN")), "container"))
 	env.Setenv("RECIPES", filepath.Join(need(t, "SHALE_EXAMPLES"), "..", "ci"))
-	// Where packages come from, for what runs inside builds; and how long a scenario
-	// of make soak goes on.
+	// Sources of packages for programs that run inside builds, and the duration of the
+	// scenarios of make soak.
 	for _, name := range []string{"GOPROXY", "GOSUMDB", "GOROOT", "NPM_CONFIG_REGISTRY", "CA_FILE", "POINTS", "KILLS"} {
 		if value := os.Getenv("SHALE_" + name); value != "" {
 			env.Setenv(name, value)
@@ -171,8 +171,8 @@ func setup(t *testing.T, env *testscript.Env) error {
 	return nil
 }
 
-// registriesConf makes the registries usable without TLS and gives the first a
-// name that Dockerfiles can contain, its port being another each time.
+// registriesConf configures the registries without TLS. The first gets a name that
+// Dockerfiles can contain, because its port differs in each run.
 func registriesConf(registry, locked string) string {
 	conf := fmt.Sprintf("[[registry]]\nprefix = \"base.test\"\nlocation = %q\ninsecure = true\n", registry)
 	for _, location := range []string{registry, locked} {
@@ -181,11 +181,11 @@ func registriesConf(registry, locked string) string {
 	return conf
 }
 
-// cleanUp removes what a scenario leaves; much of it belongs to subordinate
-// ids. testscript removes the rest of the working directory afterwards.
+// cleanUp removes the files of a scenario. Many of them belong to subordinate ids.
+// testscript removes the working directory afterwards.
 func cleanUp(t *testing.T, env *testscript.Env) {
 	runtimeDir := env.Getenv("XDG_RUNTIME_DIR")
-	// Rootless podman keeps a process that holds its user namespace.
+	// Rootless podman leaves a process that holds its user namespace.
 	if data, err := os.ReadFile(filepath.Join(runtimeDir, "libpod", "tmp", "pause.pid")); err == nil {
 		if pid, err := strconv.Atoi(strings.TrimSpace(string(data))); err == nil && pid > 1 {
 			_ = syscall.Kill(pid, syscall.SIGKILL)
@@ -195,7 +195,7 @@ func cleanUp(t *testing.T, env *testscript.Env) {
 	if os.Geteuid() != 0 {
 		mapped := []string{"unshare", "--map-root-user", "--map-auto"}
 		if exec.Command(mapped[0], append(mapped[1:], "true")...).Run() != nil {
-			mapped = mapped[:2] // a user without subordinate ids
+			mapped = mapped[:2] // the user has no subordinate ids
 		}
 		remove = append(mapped, remove...)
 	} else {

@@ -13,8 +13,8 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-// timed NAME CMD [ARG…] runs a command and notes how long it took, for the
-// table of make examples.
+// timed NAME CMD [ARG…] runs a command and logs its duration for the table of make
+// examples.
 func timed(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 2 {
 		ts.Fatalf("usage: timed NAME CMD [ARG…]")
@@ -24,9 +24,9 @@ func timed(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Logf("measured %s %v", args[0], time.Since(start).Round(time.Millisecond))
 }
 
-// ran [PATTERN…] fails unless the steps that the last build carried out are
-// those that the patterns match: each step by a pattern, and each pattern some
-// step. Without a pattern everything must have come from the cache.
+// ran [PATTERN…] compares the steps that the last build ran with patterns. It fails if a
+// step matches no pattern, or if a pattern matches no step. Without patterns, every step
+// must have come from the cache.
 func ran(ts *testscript.TestScript, neg bool, args []string) {
 	if neg {
 		ts.Fatalf("unsupported: ! ran")
@@ -54,8 +54,8 @@ var (
 	cachedLine = regexp.MustCompile(`^#(\d+) CACHED$`)
 )
 
-// stepsRun lists the steps of a build's plain progress that were not cached,
-// and counts all. Bases are no steps.
+// stepsRun returns the steps in a build's plain progress that were not cached, and the
+// number of all steps. FROM is not a step.
 func stepsRun(progress string) (steps []string, all int) {
 	names, cached := map[string]string{}, map[string]bool{}
 	var order []string
@@ -76,7 +76,7 @@ func stepsRun(progress string) (steps []string, all int) {
 	return steps, len(order)
 }
 
-// freeport NAME sets a variable to a port of loopback that nobody listens on.
+// freeport NAME sets a variable to a free port of loopback.
 func freePort(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 1 {
 		ts.Fatalf("usage: freeport NAME")
@@ -87,8 +87,8 @@ func freePort(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(listener.Close())
 }
 
-// until CMD [ARG…] runs a command again and again until it succeeds, as one
-// must with a server that has just been started; for a minute at most.
+// until CMD [ARG…] repeats a command until it succeeds, for example while a server
+// starts. It fails after a minute.
 func until(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) == 0 {
 		ts.Fatalf("usage: until CMD [ARG…]")

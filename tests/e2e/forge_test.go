@@ -15,16 +15,16 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// forge changes the only image of an OCI layout so that its parts no longer fit
-// together, as nobody's tools would:
+// forge changes the only image of an OCI layout so that its parts are inconsistent.
+// Normal tools do not make such images:
 //
-//	forge DIR drop N         its manifest lacks layer N, counted from 0
-//	forge DIR swap N FROM    layer N of the manifest is that of the layout FROM
-//	forge DIR diffids JSON   its config has other diff_ids
-//	forge DIR manifest       its manifest is another than its digest says
-//	forge DIR name NAME…     the index names it once for each NAME
+//	forge DIR drop N         remove layer N, counted from 0, from the manifest
+//	forge DIR swap N FROM    replace layer N by layer N of the layout FROM
+//	forge DIR diffids JSON   replace the diff_ids of the config
+//	forge DIR manifest       change the manifest, so that its digest is wrong
+//	forge DIR name NAME…     list the image in the index once for each NAME
 //
-// It prints the digest of the image's manifest as the index then has it.
+// It prints the digest that the index has for the image's manifest afterwards.
 func forge(args []string) error {
 	if len(args) < 2 {
 		return errors.New("usage: forge DIR drop|swap|diffids|manifest|name [ARG…]")
@@ -67,7 +67,7 @@ func forge(args []string) error {
 	return writeIndex(dir, desc, names)
 }
 
-// takeLayer copies a layer's blob from a layout to another.
+// takeLayer copies the blob of layer n from one layout to another.
 func takeLayer(from string, n int, to string) (ocispec.Descriptor, error) {
 	manifests, _, err := readLayout(from)
 	if err != nil {
@@ -84,7 +84,7 @@ func takeLayer(from string, n int, to string) (ocispec.Descriptor, error) {
 func putBlob(dir string, dgst digest.Digest, data []byte) error {
 	err := os.WriteFile(blob(dir, dgst), data, 0o644)
 	if errors.Is(err, os.ErrPermission) {
-		return nil // it is there, read-only
+		return nil // the blob exists and is read-only
 	}
 	return err
 }
@@ -100,7 +100,7 @@ func setDiffIDs(dir string, m *ocispec.Manifest, ids string) error {
 	return err
 }
 
-// spoilManifest changes the bytes of the manifest, and not its size.
+// spoilManifest changes the bytes of the manifest, but not its size.
 func spoilManifest(dir string) error {
 	data, err := os.ReadFile(filepath.Join(dir, "index.json"))
 	if err != nil {
@@ -115,7 +115,7 @@ func spoilManifest(dir string) error {
 	if err != nil {
 		return err
 	}
-	if err := os.Remove(path); err != nil { // it is read-only
+	if err := os.Remove(path); err != nil { // the file is read-only
 		return err
 	}
 	fmt.Println(index.Manifests[0].Digest)

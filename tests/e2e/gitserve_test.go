@@ -19,10 +19,11 @@ import (
 	"github.com/shale-build/shale/builder/source/git/gittest"
 )
 
-// gitserve serves the repositories below ROOT until it is ended: over smart http,
-// over ssh to who has the public key in ROOT/key.pub, and over http only with the
-// header in ROOT/authorization. Where they listen it writes to the file ADDRESSES,
-// for a shell to read; what is asked for to ROOT/requests.
+// gitserve ROOT ADDRESSES serves the repositories below ROOT until it is ended by a
+// signal. It serves them over smart HTTP, over SSH to clients with the key in
+// ROOT/key.pub, and over a second HTTP port that requires the header in
+// ROOT/authorization. It writes the addresses to the file ADDRESSES in shell syntax, and
+// logs requests to ROOT/requests.
 func gitserve(args []string) error {
 	if len(args) != 2 {
 		return errors.New("usage: gitserve ROOT ADDRESSES")
@@ -80,7 +81,7 @@ func gitserve(args []string) error {
 	return nil
 }
 
-// listenHTTP serves on a free port of loopback and returns its address.
+// listenHTTP serves h on a free port of loopback and returns its address.
 func listenHTTP(h http.Handler) (string, error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -14,11 +14,11 @@ import (
 	"time"
 )
 
-// killEach starts a command N times, kills it with SIGKILL at a random moment of the
-// time that an undisturbed run takes, and runs the script CHECK after each: killeach N
-// CHECK CMD [ARG…]. It ends with the first check that fails, and prints the seed. Like
-// a user's kill it hits the first process alone. "{}" in an argument becomes the
-// number of the round.
+// killEach implements killeach N CHECK CMD [ARG…]. It starts a command N times and kills
+// it with SIGKILL. The moment is random within the duration of an undisturbed run. After
+// each kill, it runs the script CHECK. If a check fails, it stops and prints the seed.
+// Only the first process is killed, as by a user's kill command. "{}" in an argument is
+// replaced by the number of the round.
 func killEach(args []string) error {
 	if len(args) < 3 {
 		return errors.New("usage: killeach N CHECK CMD [ARG…]")
@@ -67,8 +67,8 @@ func killable(line []string, round int) *exec.Cmd {
 	return exec.Command(line[0], args...)
 }
 
-// putBack waits until the guard of a build in place has put back the container's own
-// files.
+// putBack waits until the guard of a build in place has restored the container's own
+// files. It returns an error after a minute.
 func putBack() error {
 	for begun := time.Now(); time.Since(begun) < time.Minute; time.Sleep(20 * time.Millisecond) {
 		_, shErr := os.Stat("/bin/sh")

@@ -25,14 +25,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// layerls [-n N] IMAGE prints the entries of a layer of an image in the store,
-// one per line and sorted by name:
+// layerls [-n N] IMAGE prints the entries of a layer of an image in the store. They are
+// sorted by name, one on each line:
 //
 //	TYPE MODE UID:GID SIZE NAME[ -> LINK][ dev MAJOR:MINOR][ xattr NAME=VALUE]…
 //
-// TYPE is -, d, l, h (hard link), p, c or b. N counts from the base, starting
-// with 1; negative numbers count from the top, -1 being the last (default). The
-// image is read by skopeo, which knows nothing of shale.
+// TYPE is -, d, l, h (hard link), p, c or b. N counts from the base and starts at 1. A
+// negative N counts from the top; -1 is the last layer and the default. The image is read
+// with skopeo, which does not depend on shale.
 func layerls(args []string) error {
 	number := -1
 	if len(args) > 1 && args[0] == "-n" {
@@ -52,7 +52,7 @@ func layerls(args []string) error {
 	defer os.RemoveAll(dir)
 	name := args[0]
 	if !strings.Contains(name, "/") {
-		name = "localhost/" + name // as shale names what it builds
+		name = "localhost/" + name // the name that shale gives to its images
 	}
 	if err := skopeoCopy("containers-storage:"+name, "oci:"+dir+":x"); err != nil {
 		return err
@@ -70,8 +70,8 @@ func layerls(args []string) error {
 	return listLayer(dir, manifests[0].Layers[number-1])
 }
 
-// skopeoCopy runs skopeo as a rootless user must: reading the store needs the
-// ids of its files, which skopeo arranges by itself.
+// skopeoCopy copies an image with skopeo. Reading a rootless store requires a user
+// namespace with the ids of its files, which skopeo sets up by itself.
 func skopeoCopy(from, to string) error {
 	out, err := exec.Command("skopeo", "copy", "--quiet", from, to).CombinedOutput()
 	if err != nil {
@@ -131,11 +131,10 @@ func describe(h *tar.Header) string {
 	return line + strings.Join(attrs, "")
 }
 
-// ocicheck DIR verifies the image in an OCI layout, or all images of the index in
-// it: every blob has its name's
-// digest and its size, the uncompressed layers are the config's diffIDs and
-// the history agrees with the number of layers. It prints "layers N", the
-// layers' digests and the config's diffIDs.
+// ocicheck DIR verifies the image in an OCI layout, or all images of the only index in
+// it. Every blob must have the digest of its name and the right size. The uncompressed
+// layers must have the config's diffIDs, and the history must agree with the number of
+// layers. It prints "layers N" and, for each layer, its digest and diffID.
 func ocicheck(args []string) error {
 	if len(args) != 1 {
 		return errors.New("usage: ocicheck DIR")
@@ -181,8 +180,8 @@ func checkImage(dir string, manifest ocispec.Manifest, config ocispec.Image) err
 	return nil
 }
 
-// readLayout reads and verifies the manifests and configs of the only image, or
-// of the only index.
+// readLayout reads and verifies the manifests and configs of the layout's only image, or
+// of its only index.
 func readLayout(dir string) ([]ocispec.Manifest, []ocispec.Image, error) {
 	data, err := os.ReadFile(filepath.Join(dir, "index.json"))
 	if err != nil {
@@ -257,7 +256,7 @@ func checkLayer(dir string, desc ocispec.Descriptor) (digest.Digest, error) {
 	return digest.NewDigest(digest.SHA256, sum), nil
 }
 
-// decompress reads gzip or what is not compressed.
+// decompress returns the uncompressed data of r, which is gzip or not compressed.
 func decompress(r io.Reader) (io.Reader, error) {
 	buffered := bufio.NewReader(r)
 	if magic, err := buffered.Peek(2); err == nil && magic[0] == 0x1f && magic[1] == 0x8b {
@@ -266,9 +265,9 @@ func decompress(r io.Reader) (io.Reader, error) {
 	return buffered, nil
 }
 
-// mktree DIR fills a build context with what no txtar archive can hold: links
-// of both kinds, modes with a set-id bit, a sparse file, an extended attribute,
-// an empty directory and awkward names.
+// mktree DIR fills a build context with files that a txtar archive cannot hold: symbolic
+// and hard links, a set-id mode, a sparse file, an extended attribute, an empty directory
+// and unusual names.
 func mktree(args []string) error {
 	if len(args) != 1 {
 		return errors.New("usage: mktree DIR")

@@ -16,10 +16,10 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// recipe prints what a recipe of docs/ci runs as a script for sh: the job, the
-// step or the container called NAME, with the variables that it is given there.
-// Each OLD=NEW puts what this machine has in the place of what the recipe names.
-// A field that the recipe's system does not know is an error.
+// recipe FILE NAME [OLD=NEW…] prints the commands of a recipe of docs/ci as a script for
+// sh. NAME selects the job, step or container. The script also sets its variables. Each
+// OLD in the script is replaced by NEW, a value of this machine. A field that the
+// recipe's CI system does not define is an error.
 func recipe(args []string) error {
 	if len(args) < 2 {
 		return errors.New("usage: recipe FILE NAME [OLD=NEW…]")
@@ -54,7 +54,7 @@ func recipe(args []string) error {
 	return err
 }
 
-// script is what runs, with its variables.
+// script holds commands and their variables.
 type script struct {
 	env  map[string]string
 	text string
@@ -63,7 +63,7 @@ type script struct {
 func (s script) String() string {
 	text := "set -eu\n"
 	for _, name := range slices.Sorted(maps.Keys(s.env)) {
-		text += fmt.Sprintf("export %s=\"%s\"\n", name, s.env[name]) // a variable may name others
+		text += fmt.Sprintf("export %s=\"%s\"\n", name, s.env[name]) // a variable may refer to others
 	}
 	return text + s.text
 }
@@ -255,7 +255,8 @@ func tektonScript(data []byte, name string) (script, error) {
 	return script{}, fmt.Errorf("no step %s", name)
 }
 
-// jenkinsScript reads the one sh step of a pipeline, its variables and the pod.
+// jenkinsScript returns the only sh step of a pipeline's stage, with its variables. It
+// also checks the pod.
 func jenkinsScript(data []byte, stage string) (script, error) {
 	text := string(data)
 	pod := regexp.MustCompile(`(?s)yaml '''\n(.*?)'''`).FindStringSubmatch(text)

@@ -17,10 +17,10 @@ import (
 	"time"
 )
 
-// registrylog passes what it is asked for on PORT of loopback on to REGISTRY until
-// it is ended, and writes a line "METHOD PATH STATUS" to the file LOG for each
-// request. A scenario may empty the file in between. While there is a file LOG.hold
-// uploads wait; LOG.held appears when one does.
+// registrylog REGISTRY PORT LOG forwards requests from PORT of loopback to REGISTRY until
+// it is ended by a signal. For each request, it writes a line "METHOD PATH STATUS" to the
+// file LOG. A scenario may empty that file at any time. While the file LOG.hold exists,
+// uploads wait. The file LOG.held is created when an upload waits.
 func registrylog(args []string) error {
 	if len(args) != 3 {
 		return errors.New("usage: registrylog REGISTRY PORT LOG")
@@ -34,8 +34,8 @@ func registrylog(args []string) error {
 		return err
 	}
 	var mu sync.Mutex
-	// The host stays as asked for, so that what the registry says of where to
-	// upload leads here as well.
+	// The Host header is not changed, so the upload locations that the registry returns
+	// lead to this proxy too.
 	proxy := httputil.NewSingleHostReverseProxy(&url.URL{Scheme: "http", Host: args[0]})
 	proxy.ModifyResponse = func(r *http.Response) error {
 		mu.Lock()

@@ -16,9 +16,9 @@ import (
 	"golang.org/x/crypto/ssh/agent"
 )
 
-// sshkeys lists the keys of the agent that SSH_AUTH_SOCK names, by type and
-// fingerprint, and signs with each. Then it tries what somebody who only borrows
-// the keys must not be able to do, and fails if any of it is possible.
+// sshkeys prints the type and fingerprint of each key of the agent at SSH_AUTH_SOCK, and
+// signs with each key. Then it tries operations that a step must not be able to do with a
+// forwarded agent. It fails if one of them succeeds.
 func sshkeys([]string) error {
 	conn, err := net.Dial("unix", os.Getenv("SSH_AUTH_SOCK"))
 	if err != nil {
@@ -60,7 +60,7 @@ func sshkeys([]string) error {
 	return unknownRequest()
 }
 
-// unknownRequest sends a request that no agent knows. It must be refused.
+// unknownRequest sends a request that agents do not know. The agent must refuse it.
 func unknownRequest() error {
 	conn, err := net.Dial("unix", os.Getenv("SSH_AUTH_SOCK"))
 	if err != nil {

@@ -23,9 +23,9 @@ import (
 	"time"
 )
 
-// tlsproxy serves what a registry has over TLS, with a certificate that nobody
-// trusts, until it is ended. The address is written to FILE.addr, the certificate
-// to FILE.crt and what is asked for to FILE.log.
+// tlsproxy HOST:PORT FILE serves a registry over TLS until it is ended by a signal. Its
+// certificate is self-signed and therefore not trusted. The address is written to
+// FILE.addr, the certificate to FILE.crt, and the requests to FILE.log.
 func tlsproxy(args []string) error {
 	if len(args) != 2 {
 		return errors.New("usage: tlsproxy HOST:PORT FILE")
@@ -45,7 +45,7 @@ func tlsproxy(args []string) error {
 	proxy := httputil.NewSingleHostReverseProxy(&url.URL{Scheme: "http", Host: args[0]})
 	server := &http.Server{ReadHeaderTimeout: time.Minute, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		fmt.Fprintf(log, "%s %s\n", r.Method, r.URL.Path)
-		r.Header.Set("X-Forwarded-Proto", "https") // where uploads go on is told by it
+		r.Header.Set("X-Forwarded-Proto", "https") // the registry uses it in upload locations
 		proxy.ServeHTTP(w, r)
 	})}
 	go server.Serve(listener)
@@ -64,10 +64,10 @@ func tlsproxy(args []string) error {
 	return nil
 }
 
-// tlsAddr is an address of loopback that nothing takes for this machine's own.
+// tlsAddr is a loopback address that programs do not treat as the local machine.
 const tlsAddr = "127.0.0.2"
 
-// selfSigned makes a certificate for an IP address, and returns it as PEM, too.
+// selfSigned returns a self-signed certificate for an IP address, also as PEM.
 func selfSigned(ip string) (tls.Certificate, []byte, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {

@@ -13,9 +13,9 @@ import (
 	"github.com/shale-build/shale/runtime/scope/scopetest"
 )
 
-// usersystemd SOCKET DIR UID is a user's systemd as far as shale knows it: asked at
-// SOCKET, it makes scopes in the cgroup DIR, delegates them to the user UID and
-// moves processes there. It runs as root, until it is killed.
+// usersystemd SOCKET DIR UID implements the part of a user's systemd that shale uses. On
+// requests at SOCKET, it creates scopes in the cgroup DIR, delegates them to the user UID
+// and moves processes there. It must run as root, and runs until it is killed.
 func usersystemd(args []string) error {
 	if len(args) != 3 {
 		return errors.New("usage: usersystemd SOCKET DIR UID")

@@ -24,11 +24,11 @@ import (
 )
 
 // verifyLayers compares every layer that is recorded in a store with its tar-split,
-// file by file, without any code of shale: type, mode, owner, size, content, link,
-// device, time and attributes of each file, that there are no others, and that the
-// tar made of them has the digest of the layer. It prints how many layers and files
-// it has seen. It runs where the owners of files are what the layer says: as root,
-// or in a user namespace with the subordinate ids of the store's user.
+// without any code of shale. For each file, it compares type, mode, owner, size, content,
+// link, device, time and extended attributes. It also checks that there are no other
+// files, and that the tar of these files has the digest of the layer. It prints the
+// numbers of layers and files. It must run with the ids of the layers' files: as root, or
+// in a user namespace with the subordinate ids of the store's user.
 func verifyLayers(args []string) error {
 	if len(args) != 1 {
 		return errors.New("usage: verifylayers GRAPHROOT")
@@ -45,7 +45,7 @@ func verifyLayers(args []string) error {
 	seen, files := 0, 0
 	for _, l := range layers {
 		if l.DiffDigest == "" {
-			continue // being written to, or a container's
+			continue // the layer is still written, or belongs to a container
 		}
 		n, err := l.verify(args[0])
 		if err != nil {
@@ -65,7 +65,7 @@ type recordedLayer struct {
 	DiffSize   int64  `json:"diff-size"`
 }
 
-// verify returns the number of entries in the layer.
+// verify checks the layer and returns the number of its entries.
 func (l recordedLayer) verify(graphRoot string) (int, error) {
 	recipe, err := os.Open(filepath.Join(graphRoot, "overlay-layers", l.ID+".tar-split.gz"))
 	if err != nil {
@@ -115,7 +115,7 @@ func (c *byteCount) Read(p []byte) (int, error) {
 // layerCheck compares a layer's files with its tar.
 type layerCheck struct {
 	dir   string
-	named map[string]bool // by the name in the directory
+	named map[string]bool // names in the directory
 	n     int
 	errs  []error
 }
@@ -145,7 +145,8 @@ func (v *layerCheck) entries(r *tar.Reader) error {
 func (v *layerCheck) entry(name string, h *tar.Header) {
 	base := path.Base(name)
 	if hidden, ok := strings.CutPrefix(base, ".wh."); ok {
-		// In a store for a mount program, such as fuse-overlayfs, the file has this name.
+		// In a store for a mount program, for example fuse-overlayfs, the file has this
+		// name.
 		if _, err := os.Lstat(filepath.Join(v.dir, name)); err == nil {
 			v.named[name] = true
 			return
@@ -188,7 +189,7 @@ func (v *layerCheck) entry(name string, h *tar.Header) {
 		if target, err := os.Readlink(filepath.Join(v.dir, name)); err != nil || target != h.Linkname {
 			v.fail(name, "links to %q, want %q", target, h.Linkname)
 		}
-		return // its mode and time are nobody's business
+		return // its mode and time are not significant
 	case tar.TypeReg:
 		if st.Size != h.Size {
 			v.fail(name, "has %d bytes, want %d", st.Size, h.Size)
@@ -217,7 +218,7 @@ func (v *layerCheck) attributes(name string, h *tar.Header) {
 		n, err := unix.Lgetxattr(filepath.Join(v.dir, name), attr, got)
 		if err != nil {
 			v.fail(name, "attribute %s: %v", attr, err)
-		} else if attr != "security.capability" && string(got[:n]) != want { // of which a namespace sees another form
+		} else if attr != "security.capability" && string(got[:n]) != want { // a user namespace shows it in another form
 			v.fail(name, "attribute %s is %q, want %q", attr, got[:n], want)
 		}
 	}
@@ -243,8 +244,8 @@ func (v *layerCheck) stat(name string) (*syscall.Stat_t, bool) {
 	return st, ok
 }
 
-// noOthers looks for files that the tar does not have. A directory that a step
-// opened for writing, and did not change, is not in the tar.
+// noOthers reports files that are not in the tar. A directory that a step opened for
+// writing but did not change may be missing in the tar.
 func (v *layerCheck) noOthers() error {
 	return filepath.WalkDir(v.dir, func(at string, e fs.DirEntry, err error) error {
 		if err != nil {

@@ -17,17 +17,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// without REFUSAL[,REFUSAL…] CMD… runs a command on a kernel that lacks system
-// calls or some of their arguments, as a seccomp filter makes it appear:
+// without REFUSAL[,REFUSAL…] CMD… runs a command under a seccomp filter that refuses
+// system calls or some of their arguments. The command then sees a kernel that lacks
+// them:
 //
 //	CALL=ERRNO            the call
 //	CALL:ARG==VALUE=ERRNO the call with this argument (counted from 0)
 //	CALL:ARG&MASK=ERRNO   the call with one of these bits in the argument
 //
-// ENOSYS is the answer of a kernel without the call, EPERM that of a filter which
-// does not know it, EINVAL that of a kernel without the flag; OK does nothing and
-// succeeds. With CAP_SYS_ADMIN set-id programs stay as they are; without it the
-// filter needs no_new_privs, under which newuidmap has no privileges.
+// A kernel without the call returns ENOSYS. A filter that does not know the call returns
+// EPERM. A kernel without the flag returns EINVAL. OK skips the call and returns success.
+// With CAP_SYS_ADMIN, set-id programs work as usual. Without it, the filter requires
+// no_new_privs, under which newuidmap gets no privileges.
 func without(args []string) error {
 	if len(args) < 2 {
 		return errors.New("usage: without REFUSAL[,REFUSAL…] CMD…")
@@ -44,7 +45,7 @@ func without(args []string) error {
 	if err != nil {
 		return err
 	}
-	// For this thread, which becomes the command.
+	// The filter applies only to this thread, which then executes the command.
 	runtime.LockOSThread()
 	code = append(code, unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ALLOW})
 	program := unix.SockFprog{Len: uint16(len(code)), Filter: &code[0]}
@@ -63,7 +64,8 @@ func without(args []string) error {
 
 var refusalForm = regexp.MustCompile(`^([a-z0-9_]+)(?::([0-5])(==|&)(0x[0-9a-f]+|[0-9]+))?=([A-Z0-9]+)$`)
 
-// refusal assembles the filter of one rule: what it does not refuse it passes on.
+// refusal assembles the filter of one rule. If the rule does not match, the program
+// continues with the next instruction.
 func refusal(text string) ([]unix.SockFilter, error) {
 	m := refusalForm.FindStringSubmatch(text)
 	if m == nil {
@@ -106,8 +108,8 @@ func refusal(text string) ([]unix.SockFilter, error) {
 	return []unix.SockFilter{load(0), jump(unix.BPF_JEQ, uint32(number), 3), load(args + 8*uint32(arg)), jump(how, uint32(value), 1), refuse}, nil
 }
 
-// refusable are the calls that kernels which people use lack, or filters in front
-// of them.
+// refusable are system calls that kernels in use lack or that seccomp filters in use
+// refuse.
 var refusable = map[string]int{
 	"clone3": unix.SYS_CLONE3, "close_range": unix.SYS_CLOSE_RANGE, "copy_file_range": unix.SYS_COPY_FILE_RANGE,
 	"execveat": unix.SYS_EXECVEAT, "faccessat2": unix.SYS_FACCESSAT2, "fchmodat2": 452, "fsconfig": unix.SYS_FSCONFIG,

@@ -6,8 +6,9 @@ import (
 	"path/filepath"
 )
 
-// parser puts AppArmor's parser of Debian 13, the first whose rules know user
-// namespaces, into a stage: with its libraries, as the machines are older.
+// parser copies the AppArmor parser of Debian 13 to the directory apparmor of a stage. It
+// is the first parser in Debian that knows rules for user namespaces. Its libraries are
+// copied too, because the machines run an older Debian.
 func parser(ctx context.Context, cache, stage string) error {
 	to := filepath.Join(stage, "apparmor")
 	if _, err := os.Stat(to); err == nil {

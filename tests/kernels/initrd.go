@@ -6,8 +6,8 @@ import (
 	"io"
 )
 
-// initScript is the first process of a machine: it mounts the root file system, the
-// kernel's modules and the stage, and starts systemd.
+// initScript is the first process of a machine. It mounts the root file system, the
+// kernel modules and the stage, and then starts systemd.
 const initScript = `#!/bin/sh
 b=/bin/busybox
 $b mount -t proc proc /proc
@@ -23,15 +23,15 @@ for d in dev sys proc; do $b mount --move /$d /root/$d; done
 exec $b switch_root /root /lib/systemd/systemd
 `
 
-// archive writes an initial RAM file system (cpio's "newc" format, see the kernel's
-// Documentation/driver-api/early-userspace/buffer-format.rst).
+// archive writes an initial RAM file system in cpio's "newc" format. The format is
+// described in the kernel's Documentation/driver-api/early-userspace/buffer-format.rst.
 type archive struct {
 	w     io.Writer
 	inode int
 	err   error
 }
 
-// file adds a file, or a directory when body is nil.
+// file adds a file. If body is nil, it adds a directory.
 func (a *archive) file(name string, mode int, body []byte) {
 	const directory, regular = 0o040000, 0o100000
 	if body == nil {
@@ -41,8 +41,8 @@ func (a *archive) file(name string, mode int, body []byte) {
 	}
 	a.inode++
 	var out bytes.Buffer
-	// magic, inode, mode, uid, gid, links, mtime, size, four numbers of devices,
-	// the name's size and a check sum that this format does not use.
+	// The fields are: magic, inode, mode, uid, gid, links, mtime, size, four device
+	// numbers, the size of the name, and a check sum that this format does not use.
 	fmt.Fprintf(&out, "070701%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X", a.inode, mode, 0, 0, 1, 0, len(body), 0, 0, 0, 0, len(name)+1, 0)
 	out.WriteString(name + "\x00")
 	pad(&out)
@@ -53,13 +53,13 @@ func (a *archive) file(name string, mode int, body []byte) {
 	}
 }
 
-// close ends the archive.
+// close writes the trailer of the archive and returns the first error.
 func (a *archive) close() error {
 	a.file("TRAILER!!!", 0, []byte{})
 	return a.err
 }
 
-// pad fills up to a multiple of four bytes.
+// pad adds zero bytes until the length is a multiple of four.
 func pad(out *bytes.Buffer) {
 	for out.Len()%4 != 0 {
 		out.WriteByte(0)

@@ -15,14 +15,14 @@ import (
 	"github.com/ulikunitz/xz"
 )
 
-// linux is a kernel in the cache: a directory with vmlinuz, initrd, modules.ext4 and
-// release, a file with what uname -r says.
+// linux is a kernel in the cache. Its directory holds the files vmlinuz, initrd,
+// modules.ext4 and release. The last contains the output of uname -r.
 type linux struct{ dir string }
 
 func (l linux) file(name string) string { return filepath.Join(l.dir, name) }
 
-// linux fetches the machine's kernel, once: a newer one is taken when the cache is
-// emptied.
+// linux returns the machine's kernel. It is downloaded only if it is not in the cache, so
+// a newer kernel is used only after the cache is emptied.
 func (m machine) linux(ctx context.Context, cache string) (linux, error) {
 	dir, err := cached(cache, strings.Join([]string{"kernel", m.release, m.kernel}, "-"), func(work string) error {
 		a, err := newArchives(ctx, filepath.Join(work, "apt"), m.release, m.arch)
@@ -37,7 +37,8 @@ func (m machine) linux(ctx context.Context, cache string) (linux, error) {
 		if err := a.unpack(ctx, name, unpacked); err != nil {
 			return err
 		}
-		// Of the machine's processor, which need not be this one's.
+		// Use the package of the machine's architecture, which may differ from the
+		// host's.
 		if err := a.unpack(ctx, "busybox-static", unpacked); err != nil {
 			return err
 		}
@@ -70,11 +71,11 @@ func (l linux) make(ctx context.Context, unpacked, release string) error {
 	return image(ctx, l.file("modules.ext4"), modules, "1G")
 }
 
-// needed are the modules without which there is no root file system.
+// needed are the modules that are required to mount the root file system.
 var needed = []string{"virtio_pci", "virtio_blk", "crc32c_generic", "ext4"}
 
-// initrd packs what mounts the root file system: busybox, a script, and the modules
-// in the order in which they can be loaded.
+// initrd writes the initial RAM file system, which mounts the root file system. It holds
+// busybox, a script, and the modules in the order in which they can be loaded.
 func (l linux) initrd(unpacked, modules string) error {
 	order, err := loadOrder(modules, needed)
 	if err != nil {
@@ -117,8 +118,9 @@ func (l linux) initrd(unpacked, modules string) error {
 	return file.Close()
 }
 
-// loadOrder returns the files of modules and of those that they depend on, the
-// latter first. A module that there is not is part of the kernel.
+// loadOrder returns the files of the named modules and of their dependencies. Each module
+// follows its dependencies. A name that modules.dep does not list is skipped, because
+// that module is built into the kernel.
 func loadOrder(dir string, names []string) ([]string, error) {
 	data, err := os.ReadFile(filepath.Join(dir, "modules.dep"))
 	if err != nil {
@@ -133,7 +135,7 @@ func loadOrder(dir string, names []string) ([]string, error) {
 			if base != name {
 				continue
 			}
-			// depmod lists what must be loaded first last.
+			// depmod lists dependencies in reverse: the module to load first is last.
 			list := append([]string{file}, strings.Fields(depends)...)
 			for _, module := range slices.Backward(list) {
 				if !added[module] {
@@ -146,7 +148,7 @@ func loadOrder(dir string, names []string) ([]string, error) {
 	return order, nil
 }
 
-// readModule reads a module, which busybox cannot unpack.
+// readModule returns the uncompressed module. busybox cannot decompress modules itself.
 func readModule(file string) ([]byte, error) {
 	f, err := os.Open(file)
 	if err != nil {

@@ -18,7 +18,7 @@ import (
 	"github.com/shale-build/shale/tests/kernels/plan"
 )
 
-// The table of docs/environments.md is what the results say.
+// TestTable checks that the table of docs/environments.md agrees with the results.
 func TestTable(t *testing.T) {
 	document, err := os.ReadFile(filepath.Join("..", "..", "docs", "environments.md"))
 	if err != nil {
@@ -33,7 +33,8 @@ func TestTable(t *testing.T) {
 	}
 }
 
-// A case that fails has a reason in differences.json.
+// TestResults checks that differences.json has a reason for every failed case, and that
+// the results of each machine are complete and sorted.
 func TestResults(t *testing.T) {
 	known, err := loadDifferences()
 	if err != nil {
@@ -61,8 +62,9 @@ func TestResults(t *testing.T) {
 	}
 }
 
-// compareCases returns the cases that a machine's results lack in the environments
-// they are of, and those of its results that are not in the selection.
+// compareCases compares a machine's results with the selection. It returns the cases that
+// are missing, in those environments that have results. It also returns the results for
+// cases that are not in the selection.
 func compareCases(t *testing.T, m machine, results []plan.Result) (missing, more []string) {
 	t.Helper()
 	environments, err := m.environments(false)
@@ -87,7 +89,8 @@ func compareCases(t *testing.T, m machine, results []plan.Result) (missing, more
 	return slices.Sorted(maps.Keys(wanted)), more
 }
 
-// Every environment of every machine meets each instruction and type of mount.
+// TestInstructions checks that instructions.sh uses each Dockerfile instruction and type
+// of mount, and that every environment runs it.
 func TestInstructions(t *testing.T) {
 	script, err := os.ReadFile(filepath.Join("guest", "checks", "instructions.sh"))
 	if err != nil {
@@ -116,7 +119,8 @@ func TestInstructions(t *testing.T) {
 	}
 }
 
-// What the selection names is there.
+// TestSelection checks that the files of all selected cases exist, and that the host has
+// the digests with which the environments compare.
 func TestSelection(t *testing.T) {
 	all, err := plan.Load()
 	if err != nil {
@@ -233,7 +237,7 @@ func TestArchive(t *testing.T) {
 	if err := a.close(); err != nil {
 		t.Fatal(err)
 	}
-	// As `cpio -o -H newc` writes it, but for devices and times.
+	// The header is like that of `cpio -o -H newc`, except for devices and times.
 	if want := "070701" + "00000001" + "000041ED"; !strings.HasPrefix(out.String(), want) {
 		t.Errorf("got %q, want %s…", out.String()[:40], want)
 	}

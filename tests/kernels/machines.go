@@ -8,18 +8,18 @@ import (
 	"github.com/shale-build/shale/tests/kernels/plan"
 )
 
-// machine is a virtual machine: a kernel of Debian's and how it is booted.
+// machine is a virtual machine: a Debian kernel and its boot parameters.
 type machine struct {
 	name string
-	// arch is Debian's name of the processor, kernel the package that depends on
-	// the newest of its kind, release where that is.
+	// arch is Debian's name of the architecture. kernel is the package that depends on
+	// the newest kernel of its kind. release is the Debian release with that package.
 	arch, kernel, release string
-	// module is the security module, for the table, and cmdline what enables it.
+	// module is the security module, as the table names it. cmdline enables it.
 	module, cmdline string
-	// userns is set if the kernel asks AppArmor about user namespaces.
+	// userns is set if AppArmor in this kernel mediates the creation of user namespaces.
 	userns bool
-	// labelled gives the root file system SELinux's labels, and has the policy
-	// enforced.
+	// labelled is set if the files of the root file system get SELinux labels, so that
+	// the policy can be enforced.
 	labelled bool
 }
 
@@ -33,7 +33,8 @@ var machines = []machine{
 	{name: "6.12-apparmor", arch: "amd64", kernel: "linux-image-6.12-amd64", release: "bookworm", module: "AppArmor", cmdline: appArmor, userns: true},
 }
 
-// choose returns the machines of these names, all for none.
+// choose returns the machines with these names, or all machines if there are no names. It
+// returns an error if a name is unknown.
 func choose(names []string) ([]machine, error) {
 	if len(names) == 0 {
 		return machines, nil
@@ -57,17 +58,18 @@ func choose(names []string) ([]machine, error) {
 	return chosen, nil
 }
 
-// foreign reports whether the machine's processor is not this one's.
+// foreign reports whether the machine's architecture differs from the host's.
 func (m machine) foreign() bool { return m.arch != runtime.GOARCH }
 
-// environments returns the environments of the machine, with their cases.
+// environments returns the environments of the machine with their cases.
 func (m machine) environments(short bool) ([]plan.Environment, error) {
 	list, err := plan.For(short)
 	if err != nil {
 		return nil, err
 	}
-	// The host makes no images of another processor to compare with. A machine's
-	// committed results do not depend on the host's own, so amd64 is meant.
+	// The host cannot build images of another architecture, so there are no digests to
+	// compare with. The check is for amd64 instead of the host's architecture, because
+	// the committed results of a machine must not depend on the host.
 	if m.arch != "amd64" {
 		for i := range list {
 			list[i].Digests = nil

@@ -1,17 +1,21 @@
-// Command kernels boots virtual machines with Debian's kernels and has the tests'
-// selection run in each:
+// Command kernels boots virtual machines with Debian kernels and runs a selection of the
+// tests in each:
 //
 //	kernels -cache DIR -stage DIR [-short] [-run RE] [-results DIR] [-ssh PORT] [MACHINE…]
 //	kernels -document FILE -results DIR
 //	kernels -digests [-short]
 //	kernels -names
 //
-// What machines are made of is kept in the cache. The stage has the programs and
-// cases (tests/run puts them there). Results are printed as go test's events, a
-// package for each machine; with -results they are written to DIR/MACHINE.tsv, those
-// of -run in the place of the same cases' earlier ones. The second form writes the table of docs/environments.md from
-// them, the third prints which cases' digests are compared with this machine's, as a
-// pattern for -test.run; the fourth prints the machines. It must be started by root, who makes file systems.
+// The first form runs the tests. It must be run by root, because it makes file systems.
+// The cache keeps the kernels and the root file systems of the machines. The stage is a
+// directory with the programs and cases, which tests/run puts there. Results are printed
+// as events of go test, with one package for each machine. With -results, they are also
+// written to DIR/MACHINE.tsv. With -run, only the lines of the selected cases are
+// replaced in that file.
+//
+// The second form writes the table of docs/environments.md from the results. The third
+// form prints a pattern for -test.run. It selects the cases whose digests are compared
+// with those of this host. The fourth form prints the names of the machines.
 package main
 
 import (
@@ -69,8 +73,8 @@ type options struct {
 	timeout                         time.Duration
 }
 
-// machines runs the tests in each machine. What fails in one keeps no other from
-// being run.
+// machines runs the tests in each machine. A failure in one machine does not stop the
+// tests of the other machines.
 func (o options) machines(ctx context.Context, names []string) error {
 	if o.cache == "" || o.stage == "" {
 		return errors.New("-cache and -stage are required; run make kernels")
@@ -95,8 +99,8 @@ func (o options) machines(ctx context.Context, names []string) error {
 	return errors.Join(errs...)
 }
 
-// keep writes a machine's results to its file. Those of a part, as of a machine that
-// did not get to its end, replace the file's lines of the same cases.
+// keep writes the results of m to its file. If whole is false, because of -run or because
+// the machine ended early, only the lines of the cases in results are replaced.
 func (o options) keep(m machine, results []plan.Result, whole bool) error {
 	file := filepath.Join(o.results, m.name+".tsv")
 	if whole {
@@ -114,7 +118,7 @@ func (o options) keep(m machine, results []plan.Result, whole bool) error {
 	return writeResults(file, results)
 }
 
-// printDigests prints the cases of TestSums.
+// printDigests prints the pattern that selects the digest cases of TestSums.
 func (o options) printDigests() error {
 	environments, err := plan.For(o.short)
 	if err != nil {

@@ -13,9 +13,9 @@ import (
 	"github.com/shale-build/shale/tests/testbed/apt"
 )
 
-// sources returns the sources of a release in sources.list form: this machine's own,
-// as a mirror may be all that it can reach, with the release's name in the place of
-// its own.
+// sources returns the sources of a release in the format of sources.list. They are this
+// host's own sources with the name of the release replaced, because the host may reach
+// only its own mirror.
 func sources(ctx context.Context, release string) (string, error) {
 	own, err := apt.Codename()
 	if err != nil {
@@ -30,13 +30,13 @@ func sources(ctx context.Context, release string) (string, error) {
 	return strings.ReplaceAll(list, own, release), nil
 }
 
-// archives is a private set of apt's lists and caches.
+// archives is a private set of apt's package lists and caches.
 type archives struct {
 	config string
 	dir    string
 }
 
-// newArchives reads the lists of packages of a release.
+// newArchives downloads the package lists of a release.
 func newArchives(ctx context.Context, dir, release, arch string) (*archives, error) {
 	list, err := sources(ctx, release)
 	if err != nil {
@@ -76,8 +76,7 @@ func (a *archives) run(ctx context.Context, name string, args ...string) (string
 	return string(out), nil
 }
 
-// depends returns the package that a package depends on whose name begins with
-// prefix.
+// depends returns the first dependency of the package name that begins with prefix.
 func (a *archives) depends(ctx context.Context, name, prefix string) (string, error) {
 	out, err := a.run(ctx, "apt-cache", "depends", name)
 	if err != nil {
@@ -91,7 +90,7 @@ func (a *archives) depends(ctx context.Context, name, prefix string) (string, er
 	return "", fmt.Errorf("%s depends on no package %s…", name, prefix)
 }
 
-// unpack downloads a package and unpacks it to a directory.
+// unpack downloads a package and unpacks it to dir.
 func (a *archives) unpack(ctx context.Context, name, dir string) error {
 	if _, err := a.run(ctx, "apt-get", "download", name); err != nil {
 		return err

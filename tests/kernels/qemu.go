@@ -18,20 +18,20 @@ import (
 	"github.com/shale-build/shale/tests/kernels/plan"
 )
 
-// parts are what a machine is booted from.
+// parts are the files from which a machine boots, and its connections to the host.
 type parts struct {
 	kernel, initrd string
-	// root, modules and stage are images of file systems; what is written to the
-	// first is thrown away.
+	// root, modules and stage are file system images. Writes to root are discarded.
 	root, modules, stage string
-	// ssh is a port of loopback for the machine's sshd, none if empty.
+	// ssh is a port of loopback that is forwarded to the machine's sshd. If it is empty,
+	// no port is forwarded.
 	ssh string
-	// log gets what the kernel writes to its console.
+	// log is the file that receives the output of the kernel's console.
 	log string
 }
 
-// start boots a machine. What comes out of the serial port for results is on the
-// reader, which ends with the machine.
+// start boots a machine. The reader returns the results that the machine writes to its
+// serial port. It ends when the machine ends.
 func (m machine) start(ctx context.Context, p parts) (io.ReadCloser, *exec.Cmd, error) {
 	accel, cpu := m.accelerator()
 	system, board, console := "qemu-system-x86_64", "q35", "ttyS0"
@@ -40,7 +40,7 @@ func (m machine) start(ctx context.Context, p parts) (io.ReadCloser, *exec.Cmd, 
 	}
 	kernel := "console=" + console + " mitigations=off panic=-1 loglevel=4 systemd.show_status=0 " + m.cmdline
 	if accel != "kvm" {
-		// Go's scheduler sleeps for microseconds, and each wakeup is dear to emulate.
+		// Go's scheduler sleeps for microseconds. Each wakeup is expensive to emulate.
 		kernel += " highres=off"
 	}
 	network := "user,id=net"
@@ -58,10 +58,10 @@ func (m machine) start(ctx context.Context, p parts) (io.ReadCloser, *exec.Cmd, 
 		"-netdev", network, "-device", "virtio-net-pci,netdev=net",
 		"-device", "virtio-rng-pci",
 	)
-	// The snapshot is a file of this directory, removed at once.
+	// The snapshot is a file in this directory. qemu unlinks it after it opens it.
 	cmd.Env = append(os.Environ(), "TMPDIR="+filepath.Dir(p.log))
 	cmd.Stderr = os.Stderr
-	// An end of the input would end the character device.
+	// Keep standard input open: at its end, qemu would close the character device.
 	if _, err := cmd.StdinPipe(); err != nil {
 		return nil, nil, err
 	}
@@ -75,24 +75,25 @@ func (m machine) start(ctx context.Context, p parts) (io.ReadCloser, *exec.Cmd, 
 	return out, cmd, nil
 }
 
-// accelerator returns qemu's accelerator, KVM where it can be used for the
-// machine's processor, and the model of the processor.
+// accelerator returns the accelerator of qemu and the processor model. The accelerator is
+// KVM if KVM works on this host for the machine's architecture.
 func (m machine) accelerator() (accel, cpu string) {
 	if m.arch == runtime.GOARCH && kvm() {
 		return "kvm", "host"
 	}
 	accel = "tcg,thread=multi,tb-size=512"
 	if m.arch == "arm64" {
-		// The newest ones sign pointers, which is slow to emulate.
+		// Newer models sign pointers, which is slow to emulate.
 		return accel, "cortex-a72"
 	}
-	// So are pages of five levels and AVX; an older one takes a fifth less time.
+	// Five-level page tables and AVX are slow to emulate too. This older model takes a
+	// fifth less time.
 	return accel, "Nehalem"
 }
 
-// kvm reports whether KVM makes virtual machines that run. Its device can be there,
-// and even make one, on a processor without extensions for it (a virtual machine's),
-// where it then runs nothing.
+// kvm reports whether KVM can run virtual machines here. The device alone does not show
+// that: on a processor without the extensions, for example in a virtual machine, /dev/kvm
+// may exist and even create a virtual machine that then runs no code.
 func kvm() bool {
 	if runtime.GOARCH == "amd64" {
 		info, err := os.ReadFile("/proc/cpuinfo")
@@ -113,8 +114,8 @@ func kvm() bool {
 	return unix.Close(vm) == nil
 }
 
-// outside starts a web server for a machine's steps and returns its address as the
-// machine, whose network qemu makes, sees it.
+// outside starts a web server on the host for the steps of a machine. It returns its
+// address as seen from the machine, through the network that qemu emulates.
 func outside(ctx context.Context) (address string, stop func() error, err error) {
 	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {

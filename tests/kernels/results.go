@@ -15,12 +15,12 @@ import (
 	"github.com/shale-build/shale/tests/kernels/plan"
 )
 
-// difference is a case, or several for one reason, that cannot hold somewhere.
+// difference is a set of cases that cannot pass on some machines, for one reason.
 type difference struct {
 	Machines, Environments, Cases []string
-	// Why is for docs/environments.md.
+	// Why is the reason, as printed in docs/environments.md.
 	Why string
-	// Says is a regular expression that the output of the failed case matches.
+	// Says is a regular expression that must match the output of the failed case.
 	Says string
 }
 
@@ -37,14 +37,16 @@ func loadDifferences() ([]difference, error) {
 	return list, nil
 }
 
-// has reports whether a difference is about a result.
+// has reports whether d covers the result r of a machine. An empty list of machines or
+// environments covers all of them.
 func (d difference) has(machine string, r plan.Result) bool {
 	in := func(list []string, name string) bool { return len(list) == 0 || slices.Contains(list, name) }
 	return in(d.Machines, machine) && in(d.Environments, r.Environment) && slices.Contains(d.Cases, r.Case)
 }
 
-// judge returns whether a result is as it must be: a case that is known to differ
-// must fail, and for the reason that was written down.
+// judge returns an error if a result is not as expected. A case that is listed in known
+// must fail for the recorded reason; all other cases must pass. For a listed case that
+// fails as expected, judge sets r.Why to the reason of the list.
 func judge(known []difference, machine string, r *plan.Result) error {
 	for _, d := range known {
 		if !d.has(machine, *r) {
@@ -69,18 +71,18 @@ func judge(known []difference, machine string, r *plan.Result) error {
 	return nil
 }
 
-// recorder prints results as go test's events and keeps them.
+// recorder prints results as events of go test and keeps them.
 type recorder struct {
 	machine machine
 	out     io.Writer
 	results []plan.Result
 	known   []difference
-	// failed is set once something was not as it must be, incomplete when the
-	// machine did not get to its end.
+	// failed is set if a result is not as expected. incomplete is set if the machine
+	// ended before its tests did.
 	failed, incomplete bool
 }
 
-// event is a line of go test -json.
+// event is a line of the output of go test -json.
 type event struct {
 	Action, Package string
 	Test            string  `json:",omitempty"`
@@ -94,7 +96,7 @@ func (r *recorder) event(e event) {
 	fmt.Fprintf(r.out, "%s\n", data)
 }
 
-// add judges and prints a result.
+// add judges a result, prints it and keeps it.
 func (r *recorder) add(result plan.Result) {
 	e := event{Action: "pass", Test: result.Key(), Elapsed: result.Seconds}
 	if r.known == nil {
@@ -112,7 +114,8 @@ func (r *recorder) add(result plan.Result) {
 		}
 	}
 	r.event(e)
-	// tests/tally prints nothing before the end, which can be hours away.
+	// Print to standard error too: tests/tally prints only at the end of the run, which
+	// can be hours away.
 	fmt.Fprintf(os.Stderr, "%s %s: %s (%.0f s)\n", r.machine.name, e.Test, e.Action, result.Seconds)
 	if e.Action == "fail" {
 		fmt.Fprintln(os.Stderr, "    "+strings.ReplaceAll(result.Why, "\n", "\n    "))
@@ -120,7 +123,7 @@ func (r *recorder) add(result plan.Result) {
 	r.results = append(r.results, result)
 }
 
-// broken prints what kept the machine from being tested.
+// broken prints the error that kept the machine from running its tests.
 func (r *recorder) broken(err error) {
 	r.failed, r.incomplete = true, true
 	r.event(event{Action: "output", Test: "machine", Output: err.Error() + "\n"})
@@ -135,8 +138,8 @@ func (r *recorder) end(elapsed time.Duration) {
 	r.event(event{Action: action, Elapsed: elapsed.Seconds()})
 }
 
-// writeResults writes a line for each case: environment, case, result and, on one
-// line, why.
+// writeResults writes a line for each case: environment, case, result and reason. Of the
+// reason, only the first line is written.
 func writeResults(file string, results []plan.Result) error {
 	results = slices.SortedFunc(slices.Values(results), plan.Compare)
 	var out strings.Builder
@@ -151,7 +154,7 @@ func writeResults(file string, results []plan.Result) error {
 	return os.WriteFile(file, []byte(out.String()), 0o644)
 }
 
-// readResults reads what writeResults wrote.
+// readResults reads a file written by writeResults.
 func readResults(file string) ([]plan.Result, error) {
 	data, err := os.ReadFile(file)
 	if err != nil {

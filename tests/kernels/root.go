@@ -16,15 +16,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// packages of every machine, beside those that Debian marks as important.
+// packages are installed in every machine, in addition to those of priority "important".
 var packages = []string{
-	// Sessions, and what shale needs.
+	// Login sessions and the programs that shale needs.
 	"systemd-sysv", "dbus", "dbus-user-session", "libpam-systemd", "openssh-server", "openssh-client", "uidmap", "passt", "udev", "kmod",
-	// The security modules.
+	// Security modules.
 	"apparmor", "selinux-policy-default", "policycoreutils", "selinux-utils",
 	// File systems.
 	"e2fsprogs", "xfsprogs", "btrfs-progs", "nfs-kernel-server", "nfs-common", "mount", "fuse-overlayfs",
-	// What the cases and scenarios call.
+	// Programs that the cases and scenarios call.
 	"podman", "buildah", "skopeo", "umoci", "runc", "crun", "docker-registry", "busybox-static", "git", "procps", "attr", "libcap2-bin",
 	"file", "bsdutils", "util-linux", "curl", "ca-certificates", "iproute2", "zstd", "gzip", "tar",
 }
@@ -32,7 +32,7 @@ var packages = []string{
 //go:embed root.sh
 var customize string
 
-// run runs a program and shows what it says.
+// run runs a program and passes its output to standard error.
 func run(ctx context.Context, name string, args ...string) error {
 	cmd := exec.CommandContext(ctx, name, args...)
 	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
@@ -42,8 +42,9 @@ func run(ctx context.Context, name string, args ...string) error {
 	return nil
 }
 
-// cached returns the path of a file in the cache, which fill makes, in a directory
-// for temporary files, if it is not there.
+// cached returns the path of a file or directory in the cache. If it does not exist,
+// cached calls fill with a temporary directory, in which fill must create the file
+// "made". That file is then renamed to its place.
 func cached(cache, name string, fill func(work string) error) (string, error) {
 	path := filepath.Join(cache, name)
 	if _, err := os.Stat(path); err == nil {
@@ -61,14 +62,15 @@ func cached(cache, name string, fill func(work string) error) (string, error) {
 	if err := fill(work); err != nil {
 		return "", fmt.Errorf("make %s: %w", name, err)
 	}
-	// Only what is whole gets its name. The first of two that make it wins.
+	// Rename only complete files into place. If two processes make the same file, the
+	// first to finish wins.
 	if err := os.Rename(filepath.Join(work, "made"), path); err != nil && !errors.Is(err, os.ErrExist) {
 		return "", err
 	}
 	return path, nil
 }
 
-// root returns the image of the machine's root file system.
+// root returns the path of the image of the machine's root file system.
 func (m machine) root(ctx context.Context, cache string) (string, error) {
 	sum := sha256.Sum256([]byte(strings.Join(packages, " ") + customize + labels))
 	kind := m.arch
@@ -81,8 +83,8 @@ func (m machine) root(ctx context.Context, cache string) (string, error) {
 			return err
 		}
 		if m.labelled {
-			// Without SELinux in this kernel the labels are attributes like others.
-			// setfiles sets them through /proc/self/fd.
+			// SELinux is not active on the host, so the labels are ordinary extended
+			// attributes. setfiles sets them through /proc/self/fd.
 			script := `mount -t proc proc "$0/proc" && exec chroot "$0" setfiles -F -e /proc "$1" /`
 			if err := run(ctx, "unshare", "--mount", "sh", "-c", script, dir, labels); err != nil {
 				return err
@@ -92,10 +94,10 @@ func (m machine) root(ctx context.Context, cache string) (string, error) {
 	})
 }
 
-// labels is Debian's table of SELinux's labels for files.
+// labels is the path of Debian's table of SELinux labels for files.
 const labels = "/etc/selinux/default/contexts/files/file_contexts"
 
-// bootstrap installs Debian in a directory.
+// bootstrap installs Debian in the directory dir.
 func (m machine) bootstrap(ctx context.Context, work, dir string) error {
 	sources, err := sources(ctx, "bookworm")
 	if err != nil {
@@ -121,9 +123,10 @@ func (m machine) bootstrap(ctx context.Context, work, dir string) error {
 	return nil
 }
 
-// emulated has the packages' scripts, which are programs of arm64, run by qemu's user
-// mode emulation, known to a user namespace of the command's own only (Linux 6.7): the
-// machine goes on refusing such programs, as tests want it to.
+// emulated changes cmd so that qemu's user mode emulation runs the packages' scripts,
+// which are arm64 programs. The emulator is registered only in a user namespace of the
+// command (Linux 6.7 and later). The host itself must continue to refuse such programs,
+// because tests rely on that.
 func emulated(cmd *exec.Cmd) {
 	const register = `set -e
 mount -t binfmt_misc binfmt_misc /proc/sys/fs/binfmt_misc
@@ -138,14 +141,14 @@ exec "$@"`
 	}
 }
 
-// image makes a file system of a directory. Its files are not allocated where they
-// are empty, so that size is a bound.
+// image makes an ext4 file system from a directory. The file is sparse, so size is only
+// an upper limit.
 func image(ctx context.Context, file, dir, size string) error {
 	return run(ctx, "mke2fs", "-q", "-t", "ext4", "-O", "^has_journal", "-d", dir, file, size)
 }
 
-// label gives every file below a directory one SELinux label: images that are not
-// the root file system have no place in its table.
+// label gives every file below dir the same SELinux label. It is for images other than
+// the root file system, because SELinux's table of labels does not cover them.
 func label(dir, context string) error {
 	return filepath.WalkDir(dir, func(file string, _ os.DirEntry, err error) error {
 		if err != nil {

@@ -12,7 +12,7 @@ import (
 	"github.com/shale-build/shale/tests/kernels/plan"
 )
 
-// machine boots a machine and records what its guest reports.
+// machine boots m and passes the results of its guest program to r.
 func (o options) machine(ctx context.Context, m machine, r *recorder) error {
 	cache := filepath.Join(o.cache, "kernels")
 	kernel, err := m.linux(ctx, cache)
@@ -60,7 +60,7 @@ func (o options) machine(ctx context.Context, m machine, r *recorder) error {
 			if ended = result.Passed; !ended {
 				err = errors.New(result.Why)
 			}
-			// It would power off, which takes longer.
+			// Kill the machine, because powering off takes longer.
 			_ = cmd.Process.Kill()
 			continue
 		}
@@ -74,7 +74,7 @@ func (o options) machine(ctx context.Context, m machine, r *recorder) error {
 	return fmt.Errorf("the machine ended before its tests did: %v\n%s", errors.Join(err, scanner.Err(), waited, ctx.Err()), console[max(0, len(console)-4000):]) //nolint:errorlint // there may be none
 }
 
-// stageImage makes the file system with the programs, the cases and the plan.
+// stageImage makes the file system image with the programs, the cases and the plan.
 func (o options) stageImage(ctx context.Context, m machine, server string) (string, error) {
 	p := plan.Plan{Run: o.run, Outside: server}
 	var err error

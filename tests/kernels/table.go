@@ -14,18 +14,18 @@ import (
 	"github.com/shale-build/shale/tests/kernels/plan"
 )
 
-// table is the table of docs/environments.md, with the line before it.
+// table matches the results table of docs/environments.md and the marker line before it.
 var table = regexp.MustCompile(`(?m)^<!-- results of make kernels, by tests/kernels -->\n(?:\n|\|.*\n)*`)
 
-// groups are the columns: the first parts of the cases' names.
+// groups are the columns of the table. Each is the first part of a case's name.
 var groups = []string{"check", "store", "conformance", "digests", "scenarios"}
 
-// environmentLetters are those of docs/environments.md.
+// environmentLetters are the letters of the environments in docs/environments.md.
 var environmentLetters = map[string]string{
 	"user": "A, user", "root": "A, root", "oneid": "B", "unshare": "C", "docker": "D",
 }
 
-// writeTable writes the table of a document anew.
+// writeTable replaces the table of a document.
 func writeTable(document, results string) error {
 	old, err := os.ReadFile(document)
 	if err != nil {
@@ -38,7 +38,8 @@ func writeTable(document, results string) error {
 	return os.WriteFile(document, made, 0o644)
 }
 
-// renderTable returns a document with a table of the results in it.
+// renderTable returns the document with its table replaced by one of the results in dir.
+// It returns an error if the document has no marker line.
 func renderTable(document []byte, dir string) ([]byte, error) {
 	var out bytes.Buffer
 	out.WriteString("<!-- results of make kernels, by tests/kernels -->\n| Linux | Security module | Environment |")
@@ -68,7 +69,7 @@ func renderTable(document []byte, dir string) ([]byte, error) {
 	return table.ReplaceAllLiteral(document, out.Bytes()), nil
 }
 
-// title is the machine's first column.
+// title returns the text of the machine's first column.
 func (m machine) title() string {
 	version, _, _ := strings.Cut(m.name, "-")
 	if m.arch != "amd64" {
@@ -77,7 +78,7 @@ func (m machine) title() string {
 	return version
 }
 
-// rows writes how many cases of each group hold, a row for each environment.
+// rows writes a row for each environment: the number of cases of each group that pass.
 func (m machine) rows(out *bytes.Buffer, results []plan.Result) {
 	for _, environment := range []string{"user", "oneid", "root", "unshare", "docker"} {
 		var cells []string
@@ -104,7 +105,8 @@ func (m machine) rows(out *bytes.Buffer, results []plan.Result) {
 	}
 }
 
-// failures writes which cases fail, those of one reason and environment in a row.
+// failures writes the cases that fail. Cases with the same reason and environment share a
+// row.
 func (m machine) failures(out *bytes.Buffer, results []plan.Result) {
 	type row struct{ environment, why string }
 	var order []row

@@ -1,16 +1,16 @@
-// Command tally reads `go test -json` (or test2json) on its standard input,
-// prints one line per package with the whole output of what failed, and adds
-// the counts to a file, from which it later prints the totals:
+// Command tally reads the output of go test -json or test2json from standard input. It
+// prints one line for each package, after the full output of its failed tests. It also
+// appends the counts to a file, from which it later prints the totals:
 //
 //	go test -json ./... | tally -totals FILE -suite unit
 //	tally -totals FILE -sum
 //
-// With -table it also prints what the tests measured, a line for each test that
-// wrote "measured NAME DURATION".
+// With -table, it also prints a table of the durations that tests measured. A test
+// reports one by printing "measured NAME DURATION".
 //
-// A test is counted when it has no subtests; so is a package that fails
-// outside its tests, by not compiling for instance. It exits 1 when something
-// failed or nothing ran.
+// A test with subtests is not counted, unless it fails although none of its subtests
+// fails. A package that fails outside its tests, for example because it does not compile,
+// counts as one failed test. The exit status is 1 if a test failed or if no test passed.
 package main
 
 import (
@@ -64,7 +64,7 @@ func run(totals, suite string, sum, table bool, in io.Reader, out io.Writer) (fa
 	return c.bad(), file.Close()
 }
 
-// counts are numbers of tests.
+// counts are the numbers of tests by result.
 type counts struct{ passed, failed, skipped int }
 
 func (c *counts) add(other counts) {
@@ -95,20 +95,21 @@ func printSum(totals string, out io.Writer) (failed bool, err error) {
 	return all.bad(), nil
 }
 
-// event is one line of go test -json.
+// event is one line of the output of go test -json.
 type event struct {
 	Action     string
 	Package    string
-	ImportPath string // of build output
+	ImportPath string // set for build output
 	Test       string
 	Output     string
 	Elapsed    float64
 }
 
-// outcome is what became of one test, or of a package's own run (test "").
+// outcome is the result of one test. If test is "", it is the result of the package
+// itself.
 type outcome struct {
 	pkg, test string
-	action    string // pass, fail, skip or "" while unfinished
+	action    string // pass, fail or skip; "" if the test did not end
 	elapsed   float64
 	output    strings.Builder
 }
@@ -130,7 +131,7 @@ func (r *results) get(pkg, test string) *outcome {
 	return o
 }
 
-// read collects events; lines that are none go straight to out.
+// read collects events. It copies build output, and lines that are not events, to out.
 func read(in io.Reader, out io.Writer) (*results, error) {
 	r := &results{byKey: map[[2]string]*outcome{}}
 	scanner := bufio.NewScanner(in)
@@ -156,7 +157,8 @@ func read(in io.Reader, out io.Writer) (*results, error) {
 	return r, scanner.Err()
 }
 
-// report prints a line per package, preceded by what failed in it.
+// report prints a line for each package, after the output of its failed and skipped
+// tests.
 func (r *results) report(suite string, out io.Writer) counts {
 	var packages []string
 	for _, o := range r.order {
@@ -182,7 +184,7 @@ func (r *results) reportPackage(suite, pkg string, out io.Writer) counts {
 		failedInside := slices.ContainsFunc(children, func(child *outcome) bool { return child.failed() })
 		switch {
 		case len(children) > 0 && (!o.failed() || failedInside):
-			continue // its subtests stand for it
+			continue // its subtests are counted instead
 		case o.failed():
 			c.failed++
 			fmt.Fprintf(out, "--- FAIL: %s %s (%.1fs)\n%s", pkg, o.test, o.elapsed, o.output.String())
@@ -205,5 +207,5 @@ func (r *results) reportPackage(suite, pkg string, out io.Writer) counts {
 	return c
 }
 
-// failed includes what began and never ended.
+// failed reports whether the test failed or did not end.
 func (o *outcome) failed() bool { return o.action == "fail" || o.action == "" }

@@ -13,11 +13,11 @@ import (
 	"time"
 )
 
-// measured finds in a test's output what it measured: "measured NAME 1.5s".
+// measured matches a line in which a test reports a duration: "measured NAME 1.5s".
 var measured = regexp.MustCompile(`measured (\S+) (\d\S*)$`)
 
-// writeTable prints a line per test with its result and what it measured, in
-// the order in which the measures were met first.
+// writeTable prints a row for each test that measured durations, with its result. The
+// columns are in the order in which their names first occur.
 func (r *results) writeTable(suite string, out io.Writer) error {
 	var columns []string
 	rows := map[string]map[string]string{}

@@ -19,7 +19,7 @@ import (
 	"github.com/shale-build/shale/tests/testbed/apt"
 )
 
-// recipeVersion is part of the cache's key: raise it when a recipe changes.
+// recipeVersion is part of the cache key. Increase it after a change of a recipe.
 const recipeVersion = "1"
 
 // recipe makes one base image in an empty directory.
@@ -39,7 +39,7 @@ func recipes() []recipe {
 	}
 }
 
-// foreignArch is an architecture that this machine is not.
+// foreignArch returns an architecture that differs from this machine's.
 func foreignArch() string {
 	if runtime.GOARCH == "arm64" {
 		return "amd64"
@@ -47,8 +47,9 @@ func foreignArch() string {
 	return "arm64"
 }
 
-// makeImages makes the images that the cache lacks and returns the directory
-// that holds one OCI layout per image.
+// makeImages makes the images that are missing in the cache. It returns the directory of
+// the images, which holds one OCI layout for each. If only is not empty, it makes only
+// the image of that name.
 func makeImages(ctx context.Context, cache, only string) (string, error) {
 	key, err := cacheKey()
 	if err != nil {
@@ -74,8 +75,9 @@ func makeImages(ctx context.Context, cache, only string) (string, error) {
 	return dir, nil
 }
 
-// makeOne works in a directory beside final, so that what stands in the cache
-// is always whole. When two processes make one image the first to finish wins.
+// makeOne works in a directory beside final and renames it at the end, so that the cache
+// holds only complete images. If two processes make the same image, the first to finish
+// wins.
 func makeOne(ctx context.Context, r recipe, final string) error {
 	work, err := os.MkdirTemp(filepath.Dir(final), "."+r.name+"-")
 	if err != nil {
@@ -94,7 +96,7 @@ func makeOne(ctx context.Context, r recipe, final string) error {
 	return nil
 }
 
-// cacheKey names everything that the images' contents depend on.
+// cacheKey returns a name made of everything that the content of the images depends on.
 func cacheKey() (string, error) {
 	release, err := apt.Codename()
 	if err != nil {
@@ -108,7 +110,7 @@ func cacheKey() (string, error) {
 	return strings.ReplaceAll(key, ":", "_"), nil // a colon would end the path in skopeo's oci:PATH:TAG
 }
 
-// single wraps the making of an image for one platform.
+// single returns a recipe's make function for an image of one platform.
 func single(arch string, fill func(context.Context, *image) error) func(context.Context, string) error {
 	return func(ctx context.Context, dir string) error {
 		desc, err := fillImage(ctx, dir, arch, fill)
@@ -130,7 +132,7 @@ func fillImage(ctx context.Context, dir, arch string, fill func(context.Context,
 	return img.manifest()
 }
 
-// multi is an index of two platforms, this machine's and a foreign one.
+// multi makes an index of two platforms: a foreign one and this machine's.
 func multi(ctx context.Context, dir string) error {
 	index := ocispec.Index{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex}
 	for _, arch := range []string{foreignArch(), runtime.GOARCH} {
@@ -151,7 +153,7 @@ func multi(ctx context.Context, dir string) error {
 	return finish(dir, desc)
 }
 
-// busybox is Debian's static busybox with a link for every applet.
+// busybox adds Debian's static busybox with a symbolic link for each applet.
 func busybox(ctx context.Context, img *image) error {
 	program, err := os.ReadFile("/bin/busybox")
 	if err != nil {
@@ -183,8 +185,8 @@ func busybox(ctx context.Context, img *image) error {
 	return img.addEntries("busybox from Debian's busybox-static", entries)
 }
 
-// layers100 is busybox below 99 small layers. Each adds a file, rewrites a
-// shared one and removes the file of two layers before.
+// layers100 adds 99 small layers on top of busybox. Each adds a file, rewrites a shared
+// file, and removes the file that was added two layers before.
 func layers100(ctx context.Context, img *image) error {
 	if err := busybox(ctx, img); err != nil {
 		return err
@@ -205,13 +207,13 @@ func layers100(ctx context.Context, img *image) error {
 	return nil
 }
 
-// special holds what a layer can hold beside plain files, and a second layer
-// that hides some of it.
+// special adds a layer of file types and attributes other than plain files, and a second
+// layer that hides some of them.
 func special(ctx context.Context, img *image) error {
 	if err := busybox(ctx, img); err != nil {
 		return err
 	}
-	// A v2 file capability: cap_net_bind_service, permitted and effective.
+	// A file capability of version 2: cap_net_bind_service, permitted and effective.
 	capability := string([]byte{1, 0, 0, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0})
 	err := img.addEntries("special files", []entry{
 		{name: "s/", mode: 0o755, kind: tar.TypeDir},
@@ -237,8 +239,8 @@ func special(ctx context.Context, img *image) error {
 	})
 }
 
-// debian is the smallest Debian (or relative of it) in which apt works, made
-// by mmdebstrap from the very sources this machine installs from.
+// debian adds the smallest Debian, or relative of Debian, in which apt works. mmdebstrap
+// makes it from the package sources of this machine.
 func debian(ctx context.Context, img *image) error {
 	release, err := apt.Codename()
 	if err != nil {

@@ -17,11 +17,11 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// epoch is the time of everything made here, so that the same packages give
-// the same image.
+// epoch is the time of all files and images made here, so that the same packages give the
+// same image.
 var epoch = time.Unix(1700000000, 0).UTC()
 
-// image collects the layers and the configuration of one image.
+// image collects the layers and the config of one image.
 type image struct {
 	blobs  string // <layout>/blobs/sha256
 	config ocispec.Image
@@ -43,7 +43,8 @@ func newImage(dir, arch string) (*image, error) {
 	return img, nil
 }
 
-// addLayer stores what write produces (an uncompressed tar) as the next layer.
+// addLayer stores the output of write, an uncompressed tar, as the next layer. comment
+// becomes the layer's history entry.
 func (img *image) addLayer(comment string, write func(io.Writer) error) error {
 	file, err := os.CreateTemp(img.blobs, "layer-")
 	if err != nil {
@@ -88,7 +89,7 @@ func (img *image) addEntries(comment string, entries []entry) error {
 	return img.addLayer(comment, func(w io.Writer) error { return writeTar(w, entries) })
 }
 
-// manifest writes the configuration and the manifest and describes the latter.
+// manifest writes the config and the manifest and returns the manifest's descriptor.
 func (img *image) manifest() (ocispec.Descriptor, error) {
 	config, err := img.putJSON(ocispec.MediaTypeImageConfig, img.config)
 	if err != nil {
@@ -114,7 +115,8 @@ func (img *image) putJSON(mediaType string, value any) (ocispec.Descriptor, erro
 	return ocispec.Descriptor{MediaType: mediaType, Digest: dgst, Size: int64(len(data))}, err
 }
 
-// finish makes dir a layout whose only name, "latest", is desc.
+// finish writes the index of the layout in dir. Its only entry is desc, with the name
+// "latest".
 func finish(dir string, desc ocispec.Descriptor) error {
 	desc.Annotations = map[string]string{ocispec.AnnotationRefName: "latest"}
 	index, err := json.Marshal(ocispec.Index{
@@ -131,7 +133,7 @@ func finish(dir string, desc ocispec.Descriptor) error {
 	return os.WriteFile(filepath.Join(dir, "oci-layout"), []byte(`{"imageLayoutVersion":"1.0.0"}`), 0o644)
 }
 
-// entry is one file of a layer. The zero type is a regular file.
+// entry is one file of a layer. If kind is zero, it is a regular file.
 type entry struct {
 	name   string
 	mode   int64

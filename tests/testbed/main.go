@@ -1,16 +1,17 @@
-// Command testbed prepares what the tests, the demo and the benchmark share.
+// Command testbed prepares the base images and registries of the tests, the demo and the
+// benchmark.
 //
-// It makes base images from the packages of the Debian machine it runs on, as
-// no image can be relied on to be pulled from anywhere, and serves them from a
-// real registry for as long as another command runs:
+// It makes the base images from packages of the Debian machine on which it runs, because
+// the tests must not depend on pulling images from elsewhere. It serves them from a real
+// registry while another command runs:
 //
 //	testbed images -cache DIR            make the base images, print their directory
-//	testbed serve -images DIR -- CMD…    run CMD with registries at its service
+//	testbed serve -images DIR -- CMD…    run CMD while registries serve the images
 //
-// The command run by serve finds the registries' addresses in SHALE_REGISTRY
-// (open to all) and SHALE_REGISTRY_AUTH (user "shale", password "secret"). Both
-// listen on loopback, without TLS, and are gone with all they stored when CMD
-// ends. The exit status is that of CMD.
+// serve passes the addresses of its two registries to CMD in the variables SHALE_REGISTRY
+// (without authentication) and SHALE_REGISTRY_AUTH (user "shale", password "secret").
+// Both listen on loopback without TLS. When CMD ends, they stop and their content is
+// removed. The exit status is that of CMD, or 125 if testbed itself fails.
 package main
 
 import (

@@ -13,11 +13,11 @@ import (
 	"time"
 )
 
-// htpasswd lets in "shale" with the password "secret".
+// htpasswd is the password file for the user "shale" with the password "secret".
 const htpasswd = "shale:$2a$05$EUWyO4y2G3Um8HF5F.EQkOpgrJL4wFprM1YLWeDB/6/8YJfVXBo.2\n"
 
-// serve runs command while two registries listen, one of them, on addr or any
-// free address, offering every image in the directory images.
+// serve runs command while two registries listen. The open registry offers every image in
+// the directory images. It listens on addr or, if addr is "", on a free address.
 func serve(ctx context.Context, images, addr string, command []string) error {
 	work, err := os.MkdirTemp("", "shale-registry-")
 	if err != nil {
@@ -34,7 +34,7 @@ func serve(ctx context.Context, images, addr string, command []string) error {
 		return err
 	}
 	defer private.stop()
-	// An empty file of our own: the user's may be unreadable or not exist.
+	// Use an empty file, because the user's file may be unreadable or missing.
 	authFile := filepath.Join(work, "auth.json")
 	if err := os.WriteFile(authFile, []byte("{}"), 0o600); err != nil {
 		return err
@@ -46,25 +46,26 @@ func serve(ctx context.Context, images, addr string, command []string) error {
 	cmd := exec.CommandContext(ctx, command[0], command[1:]...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	cmd.Env = append(os.Environ(), "SHALE_REGISTRY="+open.addr, "SHALE_REGISTRY_AUTH="+private.addr)
-	// The command shares our process group, so a terminal's Ctrl-C reaches it
-	// as well; a SIGTERM sent to us alone is passed on.
+	// The command is in our process group, so a terminal's Ctrl-C reaches it too. A
+	// SIGTERM that is sent only to us must be passed on.
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.WaitDelay = 20 * time.Second
 	err = cmd.Run()
 	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
-		// Ended by a signal it has no exit status of its own.
+		// A command that was ended by a signal has no exit status.
 		return commandError{code: max(exit.ExitCode(), 1)}
 	}
 	return err
 }
 
-// commandError says that the command run by serve failed, for reasons it has
-// told by itself.
+// commandError is returned if the command run by serve failed. The command itself has
+// printed the reason.
 type commandError struct{ code int }
 
 func (e commandError) Error() string { return fmt.Sprintf("exit status %d", e.code) }
 
-// pushAll pushes each layout in dir under its directory's name.
+// pushAll pushes each layout in dir. The name of the directory becomes the name of the
+// repository.
 func pushAll(ctx context.Context, dir, addr, authFile string) error {
 	layouts, err := filepath.Glob(filepath.Join(dir, "*", "index.json"))
 	if err != nil {
@@ -92,9 +93,9 @@ type registry struct {
 	err    error
 }
 
-// startRegistry starts Debian's docker-registry on addr, or a free port of
-// loopback, with its storage in dir. Somebody may take the port between its
-// choice and its use, so it is tried more than once.
+// startRegistry starts Debian's docker-registry with its storage in dir. It listens on
+// addr or, if addr is "", on a free port of loopback. Another process may take that port
+// before the registry listens, so startRegistry tries up to five times.
 func startRegistry(ctx context.Context, dir, addr, passwords string) (*registry, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
@@ -129,7 +130,7 @@ func tryRegistry(ctx context.Context, dir, addr, passwords string) (*registry, e
 	defer logFile.Close()
 	cmd := exec.Command("docker-registry", "serve", config) //nolint:noctx // stopped by stop
 	cmd.Stdout, cmd.Stderr = logFile, logFile
-	// Its own group keeps Ctrl-C from ending it before its users.
+	// In its own process group, Ctrl-C does not end it before the commands that use it.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start docker-registry: %w", err)
@@ -147,7 +148,7 @@ func tryRegistry(ctx context.Context, dir, addr, passwords string) (*registry, e
 	return r, nil
 }
 
-// ready waits until the registry answers.
+// ready waits until the registry responds.
 func (r *registry) ready(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
 	defer cancel()
@@ -174,7 +175,7 @@ func (r *registry) stop() {
 	<-r.exited
 }
 
-// freeAddr is an address of loopback that nobody listens on.
+// freeAddr returns a loopback address with a free port.
 func freeAddr(ctx context.Context) (string, error) {
 	var config net.ListenConfig
 	listener, err := config.Listen(ctx, "tcp", "127.0.0.1:0")

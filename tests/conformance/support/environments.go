@@ -12,11 +12,11 @@ import (
 	"github.com/shale-build/shale/tests/conformance"
 )
 
-// table is a table of docs/environments.md and the line before it, which names
-// the environments whose cases it has.
+// table matches a table of docs/environments.md and the line before it. That line names
+// the environments that the table is about.
 var table = regexp.MustCompile(`(?m)^<!-- cases of ([a-z -]+), by tests/conformance/support -->\n(?:\|.*\n)*`)
 
-// writeEnvironments writes the tables of docs/environments.md anew.
+// writeEnvironments updates the tables of docs/environments.md.
 func writeEnvironments(root string) error {
 	file := filepath.Join(root, "docs", "environments.md")
 	document, err := os.ReadFile(file)
@@ -30,7 +30,7 @@ func writeEnvironments(root string) error {
 	return os.WriteFile(file, renderTables(document, differences), 0o644)
 }
 
-// renderTables returns document with tables of what differs in them.
+// renderTables returns the document with its tables replaced by ones of the differences.
 func renderTables(document []byte, differences []conformance.Difference) []byte {
 	return table.ReplaceAllFunc(document, func(old []byte) []byte {
 		var out bytes.Buffer

@@ -1,11 +1,11 @@
-// Command support writes docs/dockerfile-support.md from the conformance cases
-// and the results of their last run:
+// Command support writes docs/dockerfile-support.md from the conformance cases and the
+// results of their last run:
 //
 //	support -root DIR [-check] RESULTS…
 //
-// DIR is the clone; each RESULTS file is what one run left. With -check the
-// document is compared instead. Without RESULTS it writes the tables of
-// docs/environments.md instead (environments.go).
+// DIR is the root of the repository. Each RESULTS file holds the results of one run. With
+// -check, the document is compared and not written. Without RESULTS, support writes the
+// tables of docs/environments.md instead (environments.go).
 package main
 
 import (
@@ -74,7 +74,8 @@ func run(root string, check bool, results []string) error {
 	return nil
 }
 
-// readResults says of each case whether it passed in every run that has it.
+// readResults maps the name of each case to true if it passed in all runs that include
+// it.
 func readResults(files []string) (map[string]bool, error) {
 	all := map[string]bool{}
 	for _, file := range files {
@@ -104,7 +105,7 @@ as root, and its file tree, config, history, warnings or error compared with wha
 
 `
 
-// notes is what no case can say.
+// notes are the parts of the document that do not come from cases.
 //
 //go:embed notes.txt
 var notes string
@@ -181,7 +182,7 @@ buildah and kaniko.
 	}
 }
 
-// cell escapes what would end or change a cell of a table.
+// cell escapes characters that have a meaning in a table cell.
 func cell(s string) string {
 	return strings.NewReplacer("|", `\|`, "*", `\*`, "<", "&lt;", "_", `\_`).Replace(s)
 }

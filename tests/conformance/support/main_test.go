@@ -10,9 +10,9 @@ import (
 	"github.com/shale-build/shale/tests/conformance"
 )
 
-// The committed document says that every case holds: whatever else it says
-// must be what the notes and the cases of this tree say. That a case holds is
-// what a whole run of the suite checks.
+// TestDocument checks that the committed document agrees with the notes and the cases of
+// this tree. It assumes that every case passes, as the committed document states. Only a
+// full run of the suite checks that.
 func TestDocument(t *testing.T) {
 	root := filepath.Join("..", "..", "..")
 	suite := filepath.Join(root, "tests", "conformance")
@@ -37,7 +37,8 @@ func TestDocument(t *testing.T) {
 	}
 }
 
-// The tables say what the suite expects of each environment.
+// TestEnvironments checks that the tables of docs/environments.md agree with
+// environments.json, and that environments.json names only existing cases.
 func TestEnvironments(t *testing.T) {
 	root := filepath.Join("..", "..", "..")
 	cases, err := conformance.Load(filepath.Join(root, "tests", "conformance", "cases"))

@@ -10,24 +10,24 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
 
-// environment is a kind of container. The zero value is docker's default.
+// environment is a kind of container. The zero value is Docker's default.
 type environment struct {
-	// uid of the command; 0 is root.
+	// uid is the user id of the command. 0 is root.
 	uid uint32
-	// noNewPrivileges as allowPrivilegeEscalation: false asks for.
+	// noNewPrivileges corresponds to allowPrivilegeEscalation: false in Kubernetes.
 	noNewPrivileges bool
-	// namespaces lets the seccomp profile pass what makes namespaces and
-	// mounts, as podman's does and kubernetes's default, which is none.
+	// namespaces allows the system calls that make namespaces and mounts. podman's
+	// seccomp profile allows them too; Kubernetes by default uses no profile.
 	namespaces bool
 	// unmasked leaves /proc as it is (--security-opt systempaths=unconfined).
 	unmasked bool
-	// readonly is docker's --read-only.
+	// readonly corresponds to Docker's --read-only.
 	readonly bool
-	// less drops capabilities that CRI-O does not give.
+	// less drops the capabilities that CRI-O does not grant.
 	less bool
 }
 
-// environments by name; the letters are those of docs/environments.md.
+// environments maps names to environments. The letters are those of docs/environments.md.
 var environments = map[string]environment{
 	"unshare":          {namespaces: true},                                   // C
 	"unshare-unmasked": {namespaces: true, unmasked: true},                   // C
@@ -52,7 +52,7 @@ func names() []string {
 	return list
 }
 
-// capabilities are docker's.
+// capabilities are those that Docker grants.
 var capabilities = []string{
 	"CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FSETID", "CAP_FOWNER", "CAP_MKNOD", "CAP_NET_RAW", "CAP_SETGID",
 	"CAP_SETUID", "CAP_SETFCAP", "CAP_SETPCAP", "CAP_NET_BIND_SERVICE", "CAP_SYS_CHROOT", "CAP_KILL", "CAP_AUDIT_WRITE",
@@ -66,7 +66,7 @@ var (
 	readonlyPaths = []string{"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"}
 )
 
-// spec describes the container.
+// spec returns the OCI runtime configuration of the container.
 func (o options) spec(dir string) (*specs.Spec, error) {
 	caps := slices.Clone(capabilities)
 	if o.env.less {
@@ -107,7 +107,7 @@ func (o options) spec(dir string) (*specs.Spec, error) {
 	return s, nil
 }
 
-// allowNamespaces turns docker's profile into what podman's allows.
+// allowNamespaces changes Docker's profile to allow the same system calls as podman's.
 func allowNamespaces(profile *specs.LinuxSeccomp) {
 	free := []string{
 		"unshare", "clone", "clone3", "setns", "mount", "umount", "umount2", "pivot_root", "move_mount", "open_tree", "open_tree_attr",
@@ -145,7 +145,7 @@ func (o options) mounts(dir string) []specs.Mount {
 	return list
 }
 
-// cwd is the working directory, where the container has it.
+// cwd returns the working directory if the container has it, or else "/".
 func (o options) cwd() string {
 	wd, err := os.Getwd()
 	if err != nil || !o.shows(wd) {
@@ -154,13 +154,13 @@ func (o options) cwd() string {
 	return wd
 }
 
-// shows tells whether the container has a path of the host.
+// shows reports whether a path of the host is visible in the container.
 func (o options) shows(path string) bool {
 	return slices.ContainsFunc(o.binds, func(b string) bool { return path == b || strings.HasPrefix(path, b+"/") })
 }
 
-// environ is what the container gets to see of ours: not directories that it
-// does not have.
+// environ returns the environment of the command. It is this process's environment
+// without variables that name directories missing in the container.
 func (o options) environ() []string {
 	env := []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root"}
 	for _, kv := range os.Environ() {

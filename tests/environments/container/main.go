@@ -1,18 +1,21 @@
-// Command container runs a command in a container as CI systems start theirs,
-// by runc and as root:
+// Command container runs a command in a container like those of CI systems. It uses runc
+// and must be run by root:
 //
 //	container -env NAME -rootfs DIR [-keep DIR] [-volume DIR] [-bind PATH]… -- CMD [ARG…]
 //
-// The environments are in environments.go. The root file system is an overlay
-// over DIR, as docker's are, and thrown away at the end unless -keep DIR names a
-// directory for what was changed, with which the same container is started
-// again later (one at a time); what lies at -bind PATH
-// on the host is there under the same path. With -volume, DIR on the host is
-// mounted at /var/lib/containers. The command gets this process's working
-// directory, where it is in the container too, its variables, standard streams
-// and the host's network; the exit status is the command's. What the container
-// writes is in $SHALE_CONTAINER_DIR, or else where an overlay can have its changes:
-// /var/tmp, /tmp, /dev/shm or /run.
+// The environments are listed in environments.go. The root file system is an overlay over
+// the directory given by -rootfs, as in Docker. Its changes are removed at the end,
+// unless -keep names a directory for them. A later run with the same -keep continues in
+// the same root file system; only one such run may be active at a time. With -bind, a
+// path of the host is mounted at the same path in the container. With -volume, a
+// directory of the host is mounted at /var/lib/containers.
+//
+// The command gets the environment and standard streams of this process, and the host's
+// network. It also gets this process's working directory if the container has it. The
+// exit status is that of the command, or 125 if container itself fails. The files that
+// the container writes are in $SHALE_CONTAINER_DIR. If that is not set, they are in the
+// first of /var/tmp, /tmp, /dev/shm and /run that can hold the upper directory of an
+// overlay.
 package main
 
 import (
@@ -50,7 +53,7 @@ type options struct {
 	args   []string
 }
 
-// list is a flag that can be given several times.
+// list is a flag that may be given several times.
 type list []string
 
 func (l *list) String() string     { return strings.Join(*l, ",") }
@@ -106,13 +109,13 @@ func run(args []string) (code int, err error) {
 	return start(dir)
 }
 
-// envDir names the directory for what containers write.
+// envDir is the environment variable for the directory of the containers' changes.
 const envDir = "SHALE_CONTAINER_DIR"
 
-// place makes a directory for the container and mounts its root file system
-// there, in the first of several directories where that works: an overlay cannot
-// have its changes on every file system, of all on no other overlay, which /var/tmp
-// is on in a container.
+// place makes a directory for the container and mounts its root file system there. It
+// tries several parent directories, because some file systems cannot hold the upper
+// directory of an overlay. One of them is overlay itself, on which /var/tmp lies in a
+// container.
 func place(o options) (string, error) {
 	parents := []string{"/var/tmp", "/tmp", "/dev/shm", "/run"}
 	if dir := os.Getenv(envDir); dir != "" {
@@ -120,7 +123,7 @@ func place(o options) (string, error) {
 	}
 	var errs []error
 	for _, parent := range parents {
-		// The container would have itself inside.
+		// The container would contain its own root file system.
 		if o.shows(parent) {
 			errs = append(errs, fmt.Errorf("%s: the container has it too (-bind)", parent))
 			continue
@@ -135,7 +138,8 @@ func place(o options) (string, error) {
 			return dir, nil
 		}
 		err = errors.Join(err, os.RemoveAll(dir))
-		// The changes are there, wherever the rest is.
+		// -keep determines the upper directory, so other parent directories would fail
+		// too.
 		if o.keep != "" {
 			return "", fmt.Errorf("there cannot be an overlay's changes in %s; name a directory on a disk or tmpfs by -keep: %w", o.keep, err)
 		}
@@ -144,7 +148,7 @@ func place(o options) (string, error) {
 	return "", fmt.Errorf("there is no place for the changes of an overlay; name a directory on a disk or tmpfs, such as a volume, by %s: %w", envDir, errors.Join(errs...))
 }
 
-// mountRoot mounts an overlay over the root file system.
+// mountRoot mounts an overlay over the directory given by -rootfs.
 func mountRoot(o options, dir, root string) error {
 	changes := cmp.Or(o.keep, dir)
 	for _, path := range []string{root, filepath.Join(changes, "upper"), filepath.Join(changes, "work")} {
@@ -159,7 +163,7 @@ func mountRoot(o options, dir, root string) error {
 	return nil
 }
 
-// prepare makes the mount points and the files that engines mount.
+// prepare makes the mount points, and the files that container engines add.
 func prepare(o options, dir, root string) error {
 	dirs := []string{"proc", "sys", "dev", "etc", "tmp", "var/lib/containers"}
 	for _, b := range o.binds {
@@ -188,10 +192,11 @@ func prepare(o options, dir, root string) error {
 	return os.WriteFile(filepath.Join(root, ".dockerenv"), nil, 0o644)
 }
 
-// engineFiles are those that docker mounts into every container.
+// engineFiles are mounted by Docker into every container.
 var engineFiles = []string{"etc/resolv.conf", "etc/hosts", "etc/hostname"}
 
-// start runs the bundle in dir.
+// start runs the bundle in dir and returns its exit status. If a signal ended runc, the
+// status is 128 plus the signal number.
 func start(dir string) (int, error) {
 	cmd := exec.CommandContext(context.Background(), "runc", "--root", filepath.Join(dir, "state"), "run", "--bundle", dir, "--no-new-keyring", filepath.Base(dir))
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr

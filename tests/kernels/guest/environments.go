@@ -11,20 +11,21 @@ import (
 	"github.com/shale-build/shale/tests/kernels/plan"
 )
 
-// environment is somebody who builds.
+// environment is the user or container in which the builds of a case run.
 type environment struct {
 	name string
-	// selected are its cases.
+	// selected are the cases of this environment.
 	selected plan.Selection
-	// user logs in by ssh, for a session as pam_systemd makes it.
+	// user is the user that logs in by ssh, so that pam_systemd creates a session.
 	user string
-	// container is an environment of tests/environments/container, entered as root.
+	// container is an environment of tests/environments/container. It is started by root.
 	container string
-	// conformance is CONFORMANCE_ENVIRONMENT, for what is known to differ.
+	// conformance is the value of CONFORMANCE_ENVIRONMENT. It selects the known
+	// differences.
 	conformance string
 }
 
-// environments by name; the letters are those of docs/environments.md.
+// environments maps names to environments. The letters are those of docs/environments.md.
 var environments = map[string]environment{
 	"user":    {user: "dev"},                                  // A
 	"root":    {user: "root"},                                 // A
@@ -33,9 +34,10 @@ var environments = map[string]environment{
 	"docker":  {container: "docker", conformance: "docker"},   // D
 }
 
-// command returns a command that runs in the environment with more variables.
+// command returns a command that runs args in the environment, with additional
+// environment variables.
 func (e environment) command(args []string, env ...string) *exec.Cmd {
-	// Without KVM a build takes a minute, on a busy machine several.
+	// Without KVM, a build takes a minute. On a busy host it takes several.
 	args = append([]string{"timeout", "-k", "10", "900", "env", "SHALE=" + plan.Stage + "/shale"}, append(env, args...)...)
 	if e.container != "" {
 		return command(plan.Stage+"/container", append([]string{
@@ -45,7 +47,7 @@ func (e environment) command(args []string, env ...string) *exec.Cmd {
 	return session(e.user, args)
 }
 
-// session returns a command that a user runs after logging in.
+// session returns a command that runs args as a user after a login by ssh.
 func session(user string, args []string) *exec.Cmd {
 	quoted := make([]string, len(args))
 	for i, arg := range args {
@@ -58,10 +60,11 @@ func command(name string, args ...string) *exec.Cmd {
 	return exec.CommandContext(context.Background(), name, args...)
 }
 
-// bundle is where the root file system of containers is made when the host cannot.
+// bundle is the directory for the containers' root file system if the host could not make
+// one.
 const bundle = "/var/lib/guest"
 
-// rootfs is the directory that containers start with.
+// rootfs returns the root file system that containers start with.
 func rootfs() string {
 	if dir := filepath.Join(plan.Stage, "rootfs"); exists(dir) {
 		return dir
@@ -69,8 +72,8 @@ func rootfs() string {
 	return filepath.Join(bundle, "rootfs")
 }
 
-// makeRootfs makes that directory, of busybox and shale, on another processor than
-// the host's.
+// makeRootfs makes that root file system from the busybox image and shale, if the stage
+// has none. The host makes one only for its own architecture.
 func makeRootfs(images string) error {
 	if exists(rootfs()) {
 		return nil

@@ -1,7 +1,7 @@
 // Command guest runs the cases of /stage/plan.json in a virtual machine that
-// tests/kernels booted, as root and started by systemd, and writes a line of JSON
-// for each result to a virtio serial port. It is of no use elsewhere: it makes file
-// systems, an NFS server and containers, and leaves them all there.
+// tests/kernels booted. systemd starts it as root. It writes one line of JSON for each
+// result to a virtio serial port. Do not run it elsewhere: it makes file systems, an NFS
+// server and containers, and does not remove them.
 package main
 
 import (
@@ -30,11 +30,11 @@ func main() {
 	}
 }
 
-// guest runs a plan.
+// guest runs the cases of a plan and sends their results to the host.
 type guest struct {
 	plan   plan.Plan
 	chosen *regexp.Regexp
-	// mu serializes results.
+	// mu serializes writes to results.
 	mu      sync.Mutex
 	results *json.Encoder
 	// images is the directory of the base images.
@@ -82,7 +82,8 @@ func (g *guest) run() error {
 		}
 		e.name, e.selected = selected.Name, selected.Selection
 		if e.user != "" {
-			// Or each login would start the user's manager anew, and wait for it.
+			// Without lingering, each login starts the user's systemd manager and waits
+			// for it.
 			if out, err := command("loginctl", "enable-linger", e.user).CombinedOutput(); err != nil {
 				return fmt.Errorf("keep the manager of %s: %w: %s", e.user, err, out)
 			}
@@ -93,12 +94,13 @@ func (g *guest) run() error {
 	return nil
 }
 
-// wants reports whether a case is to be run.
+// wants reports whether the case name must run in e.
 func (g *guest) wants(e environment, name string) bool {
 	return g.chosen.MatchString(e.name + "/" + name)
 }
 
-// report sends a result. A port that takes none means that the host is gone.
+// report sends a result. If the port does not accept it, the host is gone, and only a
+// message is printed.
 func (g *guest) report(r plan.Result) {
 	r.Why = tail(r.Why)
 	g.mu.Lock()
@@ -108,7 +110,7 @@ func (g *guest) report(r plan.Result) {
 	}
 }
 
-// try runs a script of guest/checks in an environment and reports it.
+// try runs a script of guest/checks in an environment and reports the result.
 func (g *guest) try(e environment, name, script string, args ...string) {
 	if !g.wants(e, name) {
 		return
@@ -123,8 +125,7 @@ func (g *guest) try(e environment, name, script string, args ...string) {
 	g.report(r)
 }
 
-// said returns what a script that passed wants to be known: its lines that begin
-// with "note: ".
+// said returns the notes of a script that passed: its lines that begin with "note: ".
 func said(output string) string {
 	var notes []string
 	for line := range strings.Lines(output) {
@@ -135,7 +136,7 @@ func said(output string) string {
 	return strings.Join(notes, "; ")
 }
 
-// tail returns the end of an output, where the reason of a failure is.
+// tail returns the end of an output, which contains the reason of a failure.
 func tail(output string) string {
 	const most = 4000
 	output = strings.TrimSpace(output)
@@ -145,8 +146,9 @@ func tail(output string) string {
 	return output
 }
 
-// checks runs the checks and then those of stores, two at a time, as emulated
-// processors are slow and a case waits for much; but alone what changes the machine.
+// checks runs the checks and then the store cases. Two of them run at a time, because
+// emulated processors are slow and a case waits often. Checks that change the machine run
+// alone, after the others.
 func (g *guest) checks(e environment, disks map[string]disk) {
 	var together, alone []func()
 	for _, name := range e.selected.Checks {
@@ -196,11 +198,11 @@ func (g *guest) withoutRoute(e environment, name string, run func()) {
 	}
 }
 
-// envImages names the directory of the base images.
+// envImages is the environment variable for the directory of the base images.
 const envImages = "GUEST_IMAGES"
 
-// serve starts this program again with registries at its service, which have one
-// address in every machine and on the host, so that images come out the same.
+// serve starts this program again while registries are running. The open registry has the
+// same address in every machine and on the host, so that builds give the same images.
 func serve() error {
 	images, err := baseImages()
 	if err != nil {
@@ -218,10 +220,12 @@ func serve() error {
 	return cmd.Run()
 }
 
-// key is an SSH key for steps, below mounts because containers have that too.
+// key is the path of an SSH key for steps. It is below mounts because containers get that
+// directory too.
 const key = mounts + "/key"
 
-// makeKey does not call ssh-keygen, which SELinux keeps from writing there.
+// makeKey writes a new key to that path. It does not call ssh-keygen, because SELinux
+// does not let ssh-keygen write there.
 func makeKey() error {
 	_, private, err := ed25519.GenerateKey(nil)
 	if err != nil {
@@ -234,12 +238,12 @@ func makeKey() error {
 	if err := os.MkdirAll(mounts, 0o755); err != nil {
 		return err
 	}
-	// Not root's alone: it opens nothing.
+	// All users may read it, because the key gives access to no account.
 	return os.WriteFile(key, pem.EncodeToMemory(block), 0o644)
 }
 
-// baseImages returns the directory of the base images. Those of another processor
-// the host cannot make.
+// baseImages returns the directory of the base images. If the stage has none, baseImages
+// makes them: the host cannot make images of another architecture.
 func baseImages() (string, error) {
 	images := filepath.Join(plan.Stage, "images")
 	if exists(images) {

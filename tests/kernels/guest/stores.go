@@ -9,13 +9,14 @@ import (
 	"github.com/shale-build/shale/tests/kernels/plan"
 )
 
-// mounts is the directory with the file systems for stores.
+// mounts is the directory in which the file systems for stores are mounted.
 const mounts = "/fs"
 
-// disk is a file system that stores are put on, or why there is none.
+// disk is a file system for stores. If it cannot be mounted, err is the reason.
 type disk struct {
 	name string
-	// make is a script: $1 is the mount point, $2 a file of 2 GiB for a loop device.
+	// make is a shell script. $1 is the mount point and $2 is a file of 2 GiB for a loop
+	// device.
 	make string
 	err  error
 }
@@ -31,11 +32,11 @@ var disks = []disk{
 	{name: "nfs4", make: nfs + `mount -t nfs -o vers=4.2 "127.0.0.1:$2.d" "$1"`},
 }
 
-// nfs exports a directory to the machine itself.
+// nfs is the start of a script. It exports a directory to the machine itself.
 const nfs = `mkdir "$2.d"; systemctl start nfs-server; exportfs -o rw,no_root_squash,no_subtree_check,insecure,fsid=$(od -An -N2 -tu2 /dev/urandom | tr -d ' ') "127.0.0.1:$2.d"; ` //nolint:misspell // a program
 
-// makeDisks mounts the plan's file systems, each with a directory for each
-// environment. One that cannot be had fails its own cases only.
+// makeDisks mounts the file systems of the plan. Each has a directory for each
+// environment. If a file system cannot be mounted, only its own cases fail.
 func (g *guest) makeDisks() (map[string]disk, error) {
 	for _, dir := range []string{mounts, "/var/disks"} {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
@@ -56,7 +57,7 @@ func (g *guest) makeDisks() (map[string]disk, error) {
 func (g *guest) mount(d disk) error {
 	point, file := filepath.Join(mounts, d.name), filepath.Join("/var/disks", d.name)
 	script := `set -e; mkdir -p "$1"; truncate -s 2G "$2"; ` + d.make + `; chmod 755 "$1"`
-	// In a session, which SELinux confines less than a service's programs.
+	// Run it in a login session, which SELinux confines less than a system service.
 	if out, err := session("root", []string{"sh", "-c", script, "sh", point, file}).CombinedOutput(); err != nil {
 		return fmt.Errorf("%w: %s", err, out)
 	}

@@ -14,9 +14,9 @@ import (
 	"github.com/shale-build/shale/tests/kernels/plan"
 )
 
-// suite is a part of a compiled test binary.
+// suite is a selection of the subtests of a compiled test binary.
 type suite struct {
-	// name is the first part of the cases' names.
+	// name is the first part of the cases' names in results.
 	name, binary, test string
 	cases              []string
 	env                []string
@@ -42,8 +42,8 @@ func (g *guest) suites(e environment) {
 	g.suite(e, scenarios)
 }
 
-// suite runs the chosen cases and reports each. One that the binary says nothing
-// of has failed.
+// suite runs the chosen cases of s and reports each. A case without a result in the
+// output of the binary is reported as failed.
 func (g *guest) suite(e environment, s suite) {
 	s.cases = slices.DeleteFunc(slices.Clone(s.cases), func(c string) bool { return !g.wants(e, s.name+"/"+c) })
 	if len(s.cases) == 0 {
@@ -59,8 +59,8 @@ func (g *guest) suite(e environment, s suite) {
 	}
 }
 
-// run starts the binary with registries at its service and passes on what comes
-// of its cases; rest is what it said of none.
+// run starts the test binary and passes the results of its cases to report. rest is the
+// output that belongs to no case.
 func (s suite) run(e environment, report func(plan.Result)) (rest string, err error) {
 	cmd := s.command(e)
 	cmd.Stderr = os.Stderr
@@ -75,11 +75,12 @@ func (s suite) run(e environment, report func(plan.Result)) (rest string, err er
 	return rest, cmd.Wait()
 }
 
-// command has the events of the tests on its standard output.
+// command returns a command that runs the test binary in e. It prints the events of the
+// tests to standard output.
 func (s suite) command(e environment) *exec.Cmd {
 	tmp := "/var/tmp"
 	if e.container != "" && s.binary == "conformance.test" {
-		tmp = "/media" // what the tests share with the containers, as in tests/run
+		tmp = "/media" // shared by the tests and the containers, as in tests/run
 	}
 	args := []string{filepath.Join(plan.Stage, "test2json"), "-t", "-p", s.name, "env", "TMPDIR=" + tmp, "SHALE_BIN=" + plan.Stage + "/shale"}
 	for _, name := range []string{"SHALE_REGISTRY", "SHALE_REGISTRY_AUTH"} {
@@ -95,13 +96,14 @@ func (s suite) command(e environment) *exec.Cmd {
 	return session("root", args)
 }
 
-// event is a line of test2json.
+// event is a line of the output of test2json.
 type event struct {
 	Action, Test, Output string
 	Elapsed              float64
 }
 
-// read reports every case of a run's events.
+// read reads the events of a run and reports every selected case that ends. It returns
+// the output that belongs to no case.
 func (s suite) read(events io.Reader, environment string, report func(plan.Result)) (rest string) {
 	outputs := map[string]*strings.Builder{}
 	scanner := bufio.NewScanner(events)

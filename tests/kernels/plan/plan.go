@@ -1,5 +1,5 @@
-// Package plan is what the harness of the kernels' tests and the program in the
-// virtual machine say to each other.
+// Package plan defines the data that tests/kernels exchanges with its guest program in
+// the virtual machine: the plan and the results.
 package plan
 
 import (
@@ -11,45 +11,46 @@ import (
 	"strings"
 )
 
-// Places in the virtual machine, known to both sides.
+// Paths, names and addresses that the host and the virtual machine both use.
 const (
-	// Stage is where the programs and cases are mounted, read-only.
+	// Stage is the directory where programs and cases are mounted, read-only.
 	Stage = "/stage"
-	// File is the plan, below Stage.
+	// File is the name of the plan in Stage.
 	File = "plan.json"
-	// Port is the virtio serial port that takes results, one line of JSON each.
+	// Port is the virtio serial port for results. Each result is one line of JSON.
 	Port = "shale.results"
-	// Registry is the address of the base images.
+	// Registry is the address of the registry that serves the base images.
 	Registry = "127.77.0.1:5077"
-	// Hello is what the server outside the machine answers.
+	// Hello is the response of the web server outside the machine.
 	Hello = "shale-outside"
 )
 
-// Plan says what is run in one machine.
+// Plan is the list of environments and cases that one machine runs.
 type Plan struct {
-	// Environments are names of guest/environments.go, each with its cases.
+	// Environments refer by name to the map environments in guest/environments.go.
 	Environments []Environment
-	// Outside is the address, as the machine sees it, of a web server on the host.
+	// Outside is the address of a web server on the host, as seen from the machine.
 	Outside string
-	// Run is a regular expression for "ENVIRONMENT/CASE"; all if empty.
+	// Run is a regular expression for "ENVIRONMENT/CASE". If it is empty, all cases run.
 	Run string
 }
 
-// Environment is what is run in one environment.
+// Environment is the name of an environment and the cases that run in it.
 type Environment struct {
 	Name string
 	Selection
 }
 
-// Selection names the cases of each suite.
+// Selection lists the cases of each suite.
 type Selection struct {
-	// Checks are scripts of guest/checks, Stores the file systems of guest/stores.go.
+	// Checks are scripts of guest/checks. Stores are file systems of guest/stores.go.
 	Checks, Stores []string
 	// Conformance are cases of tests/conformance.
 	Conformance []string
-	// Digests are cases whose images are compared with the host's.
+	// Digests are cases of tests/conformance. Their images must have the same digests as
+	// on the host.
 	Digests []string
-	// Scenarios are scripts of tests/scripts, Containers those of
+	// Scenarios are scripts of tests/scripts. Containers are scripts of
 	// tests/environments/scripts, which start containers as root.
 	Scenarios, Containers []string
 }
@@ -57,11 +58,13 @@ type Selection struct {
 //go:embed selection.json
 var selection []byte
 
-// Selections are for a user's environments, for root, for containers that allow
-// namespaces and for those that do not, and for make ci.
+// Selections holds one Selection for each kind of environment: Whole for unprivileged
+// users, Root for root, Container for containers that allow namespaces, and Docker for
+// those that do not. Short is the selection of make ci.
 type Selections struct{ Whole, Root, Container, Docker, Short Selection }
 
-// Load returns the selections.
+// Load returns the selections of selection.json, which is embedded. It returns an error
+// if the file has an unknown field.
 func Load() (Selections, error) {
 	var all Selections
 	decoder := json.NewDecoder(bytes.NewReader(selection))
@@ -72,8 +75,9 @@ func Load() (Selections, error) {
 	return all, nil
 }
 
-// For returns the environments of a run with their cases. No other has a digest that
-// the first has not.
+// For returns the environments of a run with their cases, those of make ci if short is
+// set. If any environment compares the digests of a case, the first environment must
+// list that case too.
 func For(short bool) ([]Environment, error) {
 	all, err := Load()
 	if err != nil {
@@ -91,7 +95,7 @@ func For(short bool) ([]Environment, error) {
 	}, nil
 }
 
-// Cases returns the names that results have: the suite and the case.
+// Cases returns the names of the selected cases as they stand in results: SUITE/CASE.
 func (s Selection) Cases() []string {
 	var list []string
 	for _, suite := range []struct {
@@ -112,7 +116,7 @@ func (s Selection) Cases() []string {
 	return list
 }
 
-// Pattern selects subtests of a test, for -test.run.
+// Pattern returns a regular expression for -test.run that selects these subtests of test.
 func Pattern(test string, cases []string) string {
 	var list []string
 	for _, c := range cases {
@@ -121,20 +125,20 @@ func Pattern(test string, cases []string) string {
 	return strings.Join(list, "|")
 }
 
-// Result is what came of one case in one environment.
+// Result is the result of one case in one environment.
 type Result struct {
 	Environment, Case string
-	// Why is the end of the output of a case that failed, or what a case that
-	// passed has to say about how.
+	// Why is the end of the output if the case failed. If it passed, Why may hold notes
+	// of the case about the way in which it passed.
 	Why     string `json:",omitempty"`
 	Passed  bool
 	Seconds float64 `json:",omitempty"`
-	// Done is set in the last line, which is of no case.
+	// Done is set only in the last line, which does not belong to a case.
 	Done bool `json:",omitempty"`
 }
 
-// Key is the environment and the case.
+// Key returns "ENVIRONMENT/CASE".
 func (r Result) Key() string { return r.Environment + "/" + r.Case }
 
-// Compare orders results by environment and case.
+// Compare compares the keys of two results. It is used for sorting.
 func Compare(a, b Result) int { return cmp.Compare(a.Key(), b.Key()) }

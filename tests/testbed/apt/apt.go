@@ -1,4 +1,4 @@
-// Package apt says where this machine gets its Debian packages.
+// Package apt reads the package sources of this Debian machine.
 package apt
 
 import (
@@ -13,7 +13,10 @@ import (
 	"strings"
 )
 
-// Sources lists this machine's sources of the release in sources.list form.
+// Sources returns this machine's sources of the release in the format of sources.list. It
+// includes suites that begin with the name of the release, for example
+// "bookworm-security", and only the component main. It returns an error if there is no
+// such source.
 func Sources(ctx context.Context, release string) (string, error) {
 	format := `{"uri":"$(REPO_URI)","suite":"$(RELEASE)","component":"$(COMPONENT)"}`
 	out, err := exec.CommandContext(ctx, "apt-get", "indextargets", "--format", format, "Created-By: Packages").Output()
@@ -38,7 +41,8 @@ func Sources(ctx context.Context, release string) (string, error) {
 	return strings.Join(lines, "\n") + "\n", nil
 }
 
-// Codename returns the name of this machine's release, such as "bookworm".
+// Codename returns the name of this machine's release, for example "bookworm". It returns
+// an error if /etc/os-release has no VERSION_CODENAME.
 func Codename() (string, error) {
 	data, err := os.ReadFile("/etc/os-release")
 	if err != nil {
