@@ -1,9 +1,9 @@
-// Package greeting words what the service says.
+// Package greeting makes the text of the service.
 package greeting
 
 import "fmt"
 
-// For greets whoever it is, and the world when nobody is named.
+// For greets name, or the world if name is empty.
 func For(name string) string {
 	if name == "" {
 		name = "world"
