@@ -113,7 +113,7 @@ func (b *build) end(err error) error {
 	if cause == nil {
 		return errors.Join(b.deps.Store.NoSpace(err, b.places()...), closed)
 	}
-	b.deps.Logger.Debug("the build ended because of what was removed", "error", errors.Join(err, closed))
+	b.deps.Logger.Debug("the build ended because another program removed layers", "error", errors.Join(err, closed))
 	first, _, _ := strings.Cut(err.Error(), "\n")
 	return fmt.Errorf("%w: build again (%s)", cause, first)
 }

@@ -64,7 +64,7 @@ func (b *build) exportIncomplete(f finished, layers *export.Layers) {
 			continue
 		}
 		if b.caller.Err() != nil {
-			b.deps.Logger.Warn("the build is stopped; what is complete is exported to the cache, another signal ends that", "to", t.where, "within", b.exportTime())
+			b.deps.Logger.Warn("the build is stopped; complete steps are exported to the cache, another signal ends the export", "to", t.where, "within", b.exportTime())
 		}
 		if err := b.exportCache(t, f, layers); err != nil {
 			b.deps.Logger.Warn("the cache was not exported", "to", t.where, "error", err)

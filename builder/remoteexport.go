@@ -121,7 +121,7 @@ func (x *cacheExport) merge(ctx context.Context, before *remotecache.Cache, at d
 		if err = x.write(ctx, src, at, attempt == cacheAttempts); !errors.Is(err, errCacheMoved) {
 			return err
 		}
-		x.deps.Logger.Debug("joining with what another build wrote", "to", x.target.where, "attempt", attempt)
+		x.deps.Logger.Debug("merging with the cache that another build wrote", "to", x.target.where, "attempt", attempt)
 		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)
@@ -215,7 +215,7 @@ func (x *cacheExport) read(ctx context.Context) (*remotecache.Cache, digest.Dige
 	if err != nil {
 		// This is not a cache, or a cache of another version. The user asked to write
 		// here, so it is replaced.
-		x.deps.Logger.Debug("what is there is no cache", "at", x.target.where, "error", err)
+		x.deps.Logger.Debug("the existing artifact is not a cache", "at", x.target.where, "error", err)
 		return nil, at, nil
 	}
 	return c, at, nil
@@ -283,7 +283,7 @@ func (x *cacheExport) writeLocal(ctx context.Context, src registry.Prepared, at 
 		return err
 	}
 	if err := dir.Sweep(ctx, remotecache.ConfigMediaType, time.Now().Add(-unusedBlobs)); err != nil {
-		x.deps.Logger.Warn("what the cache does not use any more was not removed", "error", err)
+		x.deps.Logger.Warn("unused blobs of the cache were not removed", "error", err)
 	}
 	return nil
 }

@@ -47,7 +47,7 @@ func replaceDir(s *scene) error {
 	}
 	left, err := os.ReadDir(dir)
 	if err == nil && len(left) > 0 {
-		err = errors.New("the new directory shows what was deleted")
+		err = errors.New("the new directory shows deleted files")
 	}
 	return err
 }

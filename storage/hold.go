@@ -150,7 +150,7 @@ func (s *Store) openHolds() error {
 		}
 	})
 	if s.holds.err != nil {
-		return fmt.Errorf("open the locks of what is in use: %w", s.holds.err)
+		return fmt.Errorf("open the locks of images and layers in use: %w", s.holds.err)
 	}
 	return nil
 }
@@ -165,7 +165,7 @@ func (s *Store) letGo() error {
 	clear(s.holds.held)
 	all := unix.Flock_t{Type: unix.F_UNLCK}
 	if err := unix.FcntlFlock(s.holds.file.Fd(), unix.F_OFD_SETLK, &all); err != nil {
-		return fmt.Errorf("let go of what was in use: %w", err)
+		return fmt.Errorf("release images and layers in use: %w", err)
 	}
 	return nil
 }

@@ -104,7 +104,7 @@ func open(l *Location, opts Options) (*Store, error) {
 		ownMount(&so, logger)
 	}
 	if err := mend(l.so.GraphRoot); err != nil {
-		logger.Warn("what a killed process began could not be put right", "error", err)
+		logger.Warn("the unfinished change of a killed process could not be repaired", "error", err)
 	}
 	lib, err := cstorage.GetStore(so)
 	if err != nil {

@@ -116,7 +116,7 @@ func (s *Store) settle() {
 	}
 	for _, e := range entries {
 		if err := s.settleOne(filepath.Join(dir, e.Name()), e.Name()); err != nil {
-			s.logger.Warn("what a killed process began could not be put right", "change", e.Name(), "error", err)
+			s.logger.Warn("the unfinished change of a killed process could not be repaired", "change", e.Name(), "error", err)
 		}
 	}
 }

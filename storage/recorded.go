@@ -195,7 +195,7 @@ func (s *Store) warnLost(lost string) {
 		return
 	}
 	s.warnOnce.Do(func() {
-		s.logger.Warn("the file system of the store takes not all attributes that files of images have: what a step copies or changes loses them; another store (--root) keeps them",
+		s.logger.Warn("the file system of the store does not take all attributes of the files in images: files that a step copies or changes lose them; another store (--root) keeps them",
 			"store", s.GraphRoot(), "first", lost)
 	})
 }

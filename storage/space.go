@@ -123,7 +123,7 @@ func (e *FullError) Error() string {
 		what += fmt.Sprintf("; the layer that was being made needs more than the %s it took", units.HumanSizeWithPrecision(float64(e.Written), 3))
 	}
 	if e.Store {
-		what += "; shale system prune frees what no named image needs, shale system prune --all what nothing uses"
+		what += "; shale system prune removes data that no named image needs, shale system prune --all also images that are not in use"
 	}
 	return first + ": " + what
 }

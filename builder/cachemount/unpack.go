@@ -114,7 +114,7 @@ func (u *unpacker) entry(h *tar.Header, r io.Reader) error {
 		return errors.New("its name leads out of the mount")
 	}
 	if !isID(h.Uid) || !isID(h.Gid) {
-		return fmt.Errorf("it belongs to %d:%d, which is nobody", h.Uid, h.Gid)
+		return fmt.Errorf("it belongs to %d:%d, which are no ids", h.Uid, h.Gid)
 	}
 	switch h.Typeflag {
 	case tar.TypeDir:

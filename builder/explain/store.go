@@ -45,12 +45,12 @@ func (s *Store) Load(slot string) (*Facts, error) {
 		return nil, nil //nolint:nilnil // no facts are a value here
 	}
 	if err != nil {
-		return nil, fmt.Errorf("open what a step was made of: %w", err)
+		return nil, fmt.Errorf("open the facts of a step: %w", err)
 	}
 	defer func() { _ = f.Close() }()
 	facts, err := decode(f)
 	if err != nil {
-		return nil, fmt.Errorf("read what a step was made of: %w", err)
+		return nil, fmt.Errorf("read the facts of a step: %w", err)
 	}
 	return facts, nil
 }
@@ -58,11 +58,11 @@ func (s *Store) Load(slot string) (*Facts, error) {
 // Save replaces the facts of a slot.
 func (s *Store) Save(slot string, facts *Facts) error {
 	if err := os.MkdirAll(s.dir, 0o700); err != nil {
-		return fmt.Errorf("keep what a step was made of: %w", err)
+		return fmt.Errorf("store the facts of a step: %w", err)
 	}
 	tmp, err := os.CreateTemp(s.dir, ".new-")
 	if err != nil {
-		return fmt.Errorf("keep what a step was made of: %w", err)
+		return fmt.Errorf("store the facts of a step: %w", err)
 	}
 	err = errors.Join(encode(tmp, facts), tmp.Close())
 	if err == nil {
@@ -70,7 +70,7 @@ func (s *Store) Save(slot string, facts *Facts) error {
 	}
 	if err != nil {
 		_ = os.Remove(tmp.Name())
-		return fmt.Errorf("keep what a step was made of: %w", err)
+		return fmt.Errorf("store the facts of a step: %w", err)
 	}
 	return nil
 }
@@ -101,7 +101,7 @@ func sweep(dir string, now time.Time) error {
 		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("list what steps were made of: %w", err)
+		return fmt.Errorf("list the facts of steps: %w", err)
 	}
 	var errs []error
 	for _, e := range entries {

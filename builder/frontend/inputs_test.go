@@ -616,7 +616,7 @@ func TestSilentServer(t *testing.T) {
 	}
 	in.patience = 200 * time.Millisecond
 	_, err = Build(t.Context(), in, fakes())
-	if err == nil || !strings.Contains(err.Error(), "does not tell its host key") || !strings.Contains(err.Error(), l.Addr().String()) {
+	if err == nil || !strings.Contains(err.Error(), "does not send its host key") || !strings.Contains(err.Error(), l.Addr().String()) {
 		t.Errorf("error %v", err)
 	}
 	in.patience = time.Minute

@@ -89,7 +89,7 @@ func runFrontend(ctx context.Context, g *gateway, limit time.Duration) (*client.
 			// If no address is known, the front end is busy and not blocked.
 			hosts := g.sshHosts()
 			if len(hosts) > 0 && g.activity.idle() > limit {
-				return abandon(fmt.Errorf("the ssh server of a git repository does not tell its host key within %s: %s", limit, strings.Join(hosts, ", ")))
+				return abandon(fmt.Errorf("the ssh server of a git repository does not send its host key within %s: %s", limit, strings.Join(hosts, ", ")))
 			}
 		}
 	}

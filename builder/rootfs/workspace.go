@@ -66,7 +66,7 @@ func sweep(parent string) error {
 		left := Workspace{Dir: dirOf(path), lock: lock}
 		// Another sweep may have removed it first.
 		if err := left.Remove(); err != nil && !errors.Is(err, os.ErrNotExist) {
-			return fmt.Errorf("remove what a killed build left: %w", err)
+			return fmt.Errorf("remove the files of a killed build: %w", err)
 		}
 	}
 	return nil

@@ -39,10 +39,10 @@ func (s *Solver) tellWhy(ctx context.Context, n *node, inputs []Snapshot, settle
 	}
 	was, err := s.trail.Load(slot(n.v))
 	if err != nil {
-		s.logger.Debug("what a step was made of is not known", "step", n.v.Name, "error", err)
+		s.logger.Debug("the facts of a step are not known", "step", n.v.Name, "error", err)
 	}
 	if err != nil {
-		n.display.decide(decidedRan, "what it was made of before is not known")
+		n.display.decide(decidedRan, "its earlier facts are not known")
 		return
 	}
 	var now *explain.Facts
@@ -52,7 +52,7 @@ func (s *Solver) tellWhy(ctx context.Context, n *node, inputs []Snapshot, settle
 			assumed = nil
 		}
 		if now, err = s.facts(ctx, n, inputs, assumed); err != nil {
-			s.logger.Debug("what a step is made of is not known", "step", n.v.Name, "error", err)
+			s.logger.Debug("the facts of a step are not known", "step", n.v.Name, "error", err)
 			return
 		}
 	}
@@ -69,7 +69,7 @@ func (s *Solver) saveFacts(ctx context.Context, n *node, inputs []Snapshot) {
 		err = s.trail.Save(slot(n.v), facts)
 	}
 	if err != nil {
-		s.logger.Warn("what a step was made of is not kept", "step", n.v.Name, "error", err)
+		s.logger.Warn("the facts of a step are not stored", "step", n.v.Name, "error", err)
 	}
 }
 

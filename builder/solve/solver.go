@@ -306,7 +306,7 @@ func (s *Solver) find(ctx context.Context, n *node, one cache.Key, k keys) (Snap
 	snap, ok := s.lookup(ctx, one)
 	if ok {
 		s.remember(n, snap, k)
-		n.display.decide(decidedCached, "made anew, what it uses is the same as before")
+		n.display.decide(decidedCached, "made anew, its inputs are the same as before")
 		s.showCached(ctx, n)
 	}
 	return snap, ok

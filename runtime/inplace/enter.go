@@ -141,7 +141,7 @@ func copyInto(dir string, in *os.File) (int, error) {
 const machinePIDs = "pid:[4026531836]"
 
 // ErrMachine is returned by Allowed if the root directory may be that of a machine.
-var ErrMachine = errors.New("building in place moves away what is in the root directory: that is for containers only, of which root lacks CAP_SYS_ADMIN and which have process ids of their own")
+var ErrMachine = errors.New("building in place moves away the content of the root directory: it is allowed only in containers, whose root lacks CAP_SYS_ADMIN and which have their own process ids")
 
 // Allowed returns nil if the root directory is that of a container, so that a build may
 // move its files away. It returns ErrMachine if the process has CAP_SYS_ADMIN or is in

@@ -75,7 +75,7 @@ func init() {
 	signal.Ignore(unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
 	_ = unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0)
 	if err := watch([]byte(request), os.NewFile(requestFD, "line")); err != nil {
-		_, _ = fmt.Fprintln(os.Stderr, "shale: put back what a killed build left:", err)
+		_, _ = fmt.Fprintln(os.Stderr, "shale: put back the files of a killed build:", err)
 	}
 	os.Exit(0) //nolint:forbidigo // a process of our own, which has no main
 }

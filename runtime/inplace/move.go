@@ -245,7 +245,7 @@ func (m *mover) makeTwin(src, to int, name string, st *unix.Stat_t) (int, error)
 func (m *mover) back(from, to int, rel string) error {
 	names, err := readNames(from)
 	if err != nil {
-		return fmt.Errorf("list what was moved out of /%s: %w", rel, err)
+		return fmt.Errorf("list the files moved out of /%s: %w", rel, err)
 	}
 	var dirs []string
 	for _, name := range names {

@@ -403,14 +403,14 @@ func (r *Root) leave(m *mover, own int) error {
 
 func mark(own int) error {
 	if err := unix.Mkdirat(own, leavingMark, 0o700); err != nil && !errors.Is(err, unix.EEXIST) {
-		return fmt.Errorf("build in place: mark what is moved: %w", err)
+		return fmt.Errorf("build in place: mark moved files: %w", err)
 	}
 	return nil
 }
 
 func unmark(own int) error {
 	if err := RemoveAt(own, leavingMark); err != nil {
-		return fmt.Errorf("build in place: remove the mark of what is moved: %w", err)
+		return fmt.Errorf("build in place: remove the mark of moved files: %w", err)
 	}
 	return nil
 }

@@ -269,7 +269,7 @@ func (c cgroup) refuses(parent string) string {
 	}
 	dir := c.inParent(parent)
 	if !strings.HasPrefix(dir+"/", strings.TrimSuffix(c.dir, "/")+"/") {
-		return fmt.Sprintf("the cgroup %s is not below %s, which is what was delegated to the user", dir, c.dir)
+		return fmt.Sprintf("the cgroup %s is not below %s, the cgroup that is delegated to the user", dir, c.dir)
 	}
 	err := unix.Access(filepath.Join(cgroupRoot, dir), unix.W_OK)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {

@@ -41,7 +41,7 @@ func NewInPlace(log *slog.Logger, copy func(ctx context.Context, src, dst string
 type NotInPlaceError struct{ What string }
 
 func (e *NotInPlaceError) Error() string {
-	return e.What + " cannot be had in place: this container allows neither namespaces nor mounts (see shale doctor)"
+	return e.What + " is not available in place: this container allows neither namespaces nor mounts (see shale doctor)"
 }
 
 // Unavailable returns the names of all limits that are set in l, because an InPlace
@@ -267,7 +267,7 @@ func (p *placing) moveAside(at *placed) error {
 	err = unix.Renameat(at.dir, at.name, dir, name)
 	if errors.Is(err, unix.EXDEV) || errors.Is(err, unix.EBUSY) {
 		_ = unix.Close(dir)
-		return &NotInPlaceError{"a mount on or in what is mounted in the container already"}
+		return &NotInPlaceError{"a mount on or in an existing mount of the container"}
 	}
 	if err != nil {
 		_ = unix.Close(dir)

@@ -209,7 +209,7 @@ func (f *fetcher) remember(w *wanted, diffID digest.Digest, kind string) {
 // the digest of the blob and computed diffID from its content.
 func (c *Client) Unpacked(blob ocispec.Descriptor, diffID digest.Digest) {
 	if err := c.memory().Unpacked(blobs.Layer{Desc: blob, DiffID: diffID}); err != nil {
-		c.logger.Debug("it is not remembered what is in a blob", "blob", blob.Digest, "error", err)
+		c.logger.Debug("the content of a blob is not remembered", "blob", blob.Digest, "error", err)
 	}
 }
 

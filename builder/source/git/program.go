@@ -55,7 +55,7 @@ func findGit() (string, error) {
 	}
 	m := versionText.FindSubmatch(out)
 	if m == nil {
-		return "", fmt.Errorf("%w, and %s does not tell its version", ErrNoGit, bin)
+		return "", fmt.Errorf("%w, and %s does not print its version", ErrNoGit, bin)
 	}
 	major, _ := strconv.Atoi(string(m[1]))
 	minor, _ := strconv.Atoi(string(m[2]))

@@ -15,13 +15,13 @@ import (
 func buildFlags() []cli.Flag {
 	flags := []cli.Flag{
 		&cli.StringSliceFlag{Name: "add-host", Usage: "add `HOST:IP` to /etc/hosts of RUN steps"},
-		&cli.StringSliceFlag{Name: "allow", Usage: "let steps do what needs `ENTITLEMENT`: network.host, security.insecure, device[=NAME]; buildx.local.delete lets exports delete files"},
+		&cli.StringSliceFlag{Name: "allow", Usage: "allow steps that need `ENTITLEMENT`: network.host, security.insecure, device[=NAME]; buildx.local.delete lets exports delete files"},
 		&cli.StringSliceFlag{Name: "annotation", Usage: "annotate the image: `[KIND:]KEY=VALUE`, with KIND manifest (default), manifest-descriptor, both also for one [PLATFORM], index or index-descriptor"},
 		&cli.StringFlag{Name: "authfile", EnvVars: []string{"REGISTRY_AUTH_FILE"}, Usage: "read registry logins from `FILE`"},
 		&cli.StringSliceFlag{Name: "build-arg", Usage: "set a build argument: `KEY[=VALUE]`, without VALUE from the environment"},
 		&cli.StringSliceFlag{Name: "build-context", Usage: "make a further context `NAME=DIR|URL|GIT|docker-image://REF|oci-layout://DIR` available"},
-		&cli.StringSliceFlag{Name: "cache-from", Usage: "find results in the cache at `NAME|type=registry,ref=NAME|type=local,src=DIR[,mounts=true|false|ID]`, and what cache mounts start as (mounts, default: true); an image with an inline cache is one"},
-		&cli.StringFlag{Name: "cache-grace", Value: builder.DefaultCacheGrace.String(), Usage: "after SIGTERM write what is complete to the caches of --cache-to for at most `DURATION`, in which running steps have three seconds to end; 0s for not at all"},
+		&cli.StringSliceFlag{Name: "cache-from", Usage: "find results in the cache at `NAME|type=registry,ref=NAME|type=local,src=DIR[,mounts=true|false|ID]`, and the first content of cache mounts (mounts, default: true); an image with an inline cache is a cache"},
+		&cli.StringFlag{Name: "cache-grace", Value: builder.DefaultCacheGrace.String(), Usage: "after SIGTERM write complete steps to the caches of --cache-to for at most `DURATION`, including three seconds for running steps to end; 0s to write none"},
 		&cli.StringSliceFlag{Name: "cache-to", Usage: "write the cache to `NAME|type=registry,ref=NAME|type=local,dest=DIR|type=inline[,mode=min|max][,compression=TYPE][,ignore-error=true][,on=always|success][,max-age=DURATION][,max-size=BYTES][,mounts=true|false|ID]`; mounts takes cache mounts along (default: false); on=success leaves the cache as it is when the build fails or is stopped"},
 		&cli.StringFlag{Name: "call", Value: "build", Usage: "instead of building, print a `REPORT[,format=json|text][,ignorestatus=true]`: check, outline or targets"},
 		&cli.BoolFlag{Name: "check", Usage: "the same as --call=check"},
@@ -51,12 +51,12 @@ func buildFlags() []cli.Flag {
 		&cli.StringFlag{Name: "progress", Value: "auto", EnvVars: []string{"BUILDKIT_PROGRESS"}, Usage: "how to show progress: auto, tty, plain, json, rawjson, quiet or none"},
 		&cli.BoolFlag{Name: "pull", Usage: "ask the registry for newer base images"},
 		&cli.BoolFlag{Name: "push", Usage: "push the image to the registries of its tags"},
-		&cli.BoolFlag{Name: "quiet", Aliases: []string{"q"}, Usage: "print nothing but the image ID"},
+		&cli.BoolFlag{Name: "quiet", Aliases: []string{"q"}, Usage: "print only the image ID"},
 		&cli.StringSliceFlag{Name: "resource", Usage: "limit steps as the flag of that name does: `KEY=VALUE` with KEY memory, memory-swap, cpu-shares, cpu-period, cpu-quota, cpuset-cpus or cpuset-mems"},
 		&cli.StringSliceFlag{Name: "secret", Usage: "let steps use a secret: `id=ID[,src=FILE|env=NAME]`, without source the variable or else the file called ID"},
 		&cli.StringFlag{Name: "shm-size", Usage: "size of /dev/shm in RUN steps, as `BYTES` or 64m"},
 		&cli.StringSliceFlag{Name: "ssh", Usage: "let steps use the SSH agent or keys of `default|ID[=SOCKET|KEY[,KEY]]`, without path the agent of SSH_AUTH_SOCK"},
-		&cli.StringFlag{Name: "source-policy-file", EnvVars: []string{"EXPERIMENTAL_BUILDKIT_SOURCE_POLICY"}, Usage: "apply the rules in `FILE` about what the build may use"},
+		&cli.StringFlag{Name: "source-policy-file", EnvVars: []string{"EXPERIMENTAL_BUILDKIT_SOURCE_POLICY"}, Usage: "apply the rules in `FILE` about the sources that the build may use"},
 		&cli.StringSliceFlag{Name: "tag", Aliases: []string{"t"}, Usage: "call the image `NAME[:TAG]`"},
 		&cli.StringFlag{Name: "target", Usage: "build `STAGE` instead of the last one"},
 		&cli.BoolFlag{Name: "tls-verify", Value: true, Usage: "require https and check the certificates of registries"},
@@ -87,7 +87,7 @@ func acceptedFlags() []cli.Flag {
 var refused = map[string]string{
 	"policy":       "Rego policies are not evaluated; --source-policy-file takes rules in BuildKit's form",
 	"security-opt": "the profile of steps cannot be changed; RUN --security=insecure with --allow=security.insecure lifts it",
-	"squash":       "layers are not joined; copy what is wanted into a last stage with COPY --from",
+	"squash":       "layers are not merged; copy the files into a last stage with COPY --from",
 }
 
 // harmless lists values of refused flags that request the normal behaviour of shale.

@@ -18,7 +18,7 @@ import (
 func dfCommand() *cli.Command {
 	return &cli.Command{
 		Name:  "df",
-		Usage: "Show what the store takes on disk",
+		Usage: "Show the disk space that the store uses",
 		Flags: []cli.Flag{
 			formatFlag("print with `FORMAT`: table, json or a Go template"),
 			&cli.BoolFlag{Name: "verbose", Aliases: []string{"v"}, Usage: "list the build cache and cache mounts"},

@@ -15,7 +15,7 @@ import (
 func doctorCommand() *cli.Command {
 	return &cli.Command{
 		Name:  "doctor",
-		Usage: "Find out what this machine lets shale do, and how to mend what it does not",
+		Usage: "Check whether this machine can build, and print remedies",
 		Description: `Every probe tries the thing itself, and a small image is built where images are
 built, offline, and removed again. The first line says whether you can build; the
 exit code is 0 only then.`,

@@ -16,7 +16,7 @@ import (
 func builderDuCommand() *cli.Command {
 	return &cli.Command{
 		Name:  "du",
-		Usage: "Show what the build cache takes on disk",
+		Usage: "Show the disk space that the build cache uses",
 		Flags: []cli.Flag{
 			filterFlag("only what matches: until=TIME|DURATION, type=regular, exec.cachemount or source, id=ID"),
 			formatFlag("print with `FORMAT`: table, json or a Go template"),

@@ -40,7 +40,7 @@ func newOwners(c *cli.Context, s *session) (*recorded.Owners, recorded.Tier, str
 	case recorded.TierRecord:
 		note += ", and steps do not see them (--ownership=record)"
 	case recorded.TierSquash:
-		note = "; no subordinate ids: what steps give away stays root's (--ownership=squash)"
+		note = "; no subordinate ids: files that steps give to other owners stay root's (--ownership=squash)"
 	}
 	return owners, tier, note, nil
 }

@@ -174,7 +174,7 @@ func builderPruneCommand() *cli.Command {
 func pruneFlags(more []cli.Flag, all, filters string) []cli.Flag {
 	return append([]cli.Flag{
 		&cli.BoolFlag{Name: "all", Aliases: []string{"a"}, Usage: all},
-		&cli.BoolFlag{Name: "dry-run", Usage: "only say what would be removed"},
+		&cli.BoolFlag{Name: "dry-run", Usage: "only print the entries that would be removed"},
 		filterFlag("only what matches: `until=TIME|DURATION`" + filters),
 		&cli.BoolFlag{Name: "force", Aliases: []string{"f"}, Usage: "do not ask"},
 	}, more...)

@@ -120,7 +120,7 @@ func (w *watchdog) watch(received <-chan os.Signal, stopped <-chan struct{}, can
 			w.end(second, signalError{second}.Error()+" at once")
 			return
 		case <-limit:
-			w.end(first, signalError{first}.Error()+"; what was going on did not end by itself")
+			w.end(first, signalError{first}.Error()+"; running work did not end by itself")
 			return
 		}
 	}

@@ -74,7 +74,7 @@ func TestWatchdog(t *testing.T) {
 	}{
 		"no signal":         {func(_ *testing.T, w *watched) { close(w.stopped) }, -1, ""},
 		"the command ended": {func(t *testing.T, w *watched) { w.first(t, term); close(w.stopped) }, -1, ""},
-		"the command hung":  {func(t *testing.T, w *watched) { w.first(t, term); w.timers[endTime] <- time.Now() }, 143, "shale: stopped by terminated; what was going on did not end by itself\n"},
+		"the command hung":  {func(t *testing.T, w *watched) { w.first(t, term); w.timers[endTime] <- time.Now() }, 143, "shale: stopped by terminated; running work did not end by itself\n"},
 		"another signal":    {func(t *testing.T, w *watched) { w.first(t, term); w.received <- interrupt }, 130, "shale: stopped by interrupt at once\n"},
 		"the same twice":    {func(t *testing.T, w *watched) { w.first(t, term); w.received <- term; close(w.stopped) }, -1, ""},
 		"the same, later": {func(t *testing.T, w *watched) {
@@ -86,12 +86,12 @@ func TestWatchdog(t *testing.T) {
 			allow(w, time.Minute)
 			w.first(t, term)
 			w.timers[time.Minute] <- time.Now()
-		}, 143, "shale: stopped by terminated; what was going on did not end by itself\n"},
+		}, 143, "shale: stopped by terminated; running work did not end by itself\n"},
 		"more time, ctrl-c": {func(t *testing.T, w *watched) {
 			allow(w, time.Minute)
 			w.first(t, interrupt)
 			w.timers[endTime] <- time.Now()
-		}, 130, "shale: stopped by interrupt; what was going on did not end by itself\n"},
+		}, 130, "shale: stopped by interrupt; running work did not end by itself\n"},
 		"something to undo": {func(t *testing.T, w *watched) {
 			atEnd(w.ctx, func() { _, _ = io.WriteString(w.stderr, "undone\n") })
 			w.first(t, interrupt)

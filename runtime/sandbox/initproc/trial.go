@@ -65,7 +65,7 @@ var trialActs = map[string][]act{
 			}
 			left, err := os.ReadDir("/t/replaced")
 			if err == nil && len(left) != 0 {
-				err = errors.New("it shows what was deleted")
+				err = errors.New("it shows deleted files")
 			}
 			return err
 		}},

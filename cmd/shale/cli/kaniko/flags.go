@@ -83,7 +83,7 @@ func unusedList(set *pflag.FlagSet, f flag, _ *flags) {
 
 // exact is the reason why kaniko's flags for detecting the changes of a step have no
 // effect.
-const exact = "what a step changed is always found exactly"
+const exact = "changes of a step are always found exactly"
 
 // table returns every flag of kaniko's executor, in the order of its source.
 func table() []flag {
@@ -111,7 +111,7 @@ func table() []flag {
 		{name: "image-download-retry", usage: "try to download a base image again `N` times", bind: number(func(v *flags) *int { return &v.downloadRetry }, 0)},
 		{name: "kaniko-dir", usage: "find .docker/config.json in `DIRECTORY`", bind: text(func(v *flags) *string { return &v.kanikoDir }, "")},
 		{name: "tar-path", usage: "write the image as `FILE` for docker load", bind: text(func(v *flags) *string { return &v.tarPath }, "")},
-		{name: "single-snapshot", usage: "join what the build adds to the base into one layer", bind: truth(func(v *flags) *bool { return &v.singleSnapshot }, false)},
+		{name: "single-snapshot", usage: "merge the layers that the build adds to the base into one", bind: truth(func(v *flags) *bool { return &v.singleSnapshot }, false)},
 		{name: "reproducible", usage: "set all times to 1970", bind: truth(func(v *flags) *bool { return &v.reproducible }, false)},
 		{name: "target", usage: "build `STAGE`; of several the first is the result", bind: func(set *pflag.FlagSet, f flag, v *flags) {
 			set.StringSliceVarP(&v.targets, f.name, f.short, nil, f.usage)
@@ -139,7 +139,7 @@ func table() []flag {
 		{name: "insecure-registry", usage: "talk to `REGISTRY` over plain HTTP if need be; may be repeated", bind: list(func(v *flags) *[]string { return &v.insecureRegistries })},
 		{name: "skip-tls-verify-registry", usage: "do not check the certificate of `REGISTRY`; may be repeated", bind: list(func(v *flags) *[]string { return &v.skipVerifyRegistries })},
 		{name: "registry-certificate", usage: "trust the certificate of a registry: `REGISTRY=FILE`", bind: list(func(v *flags) *[]string { return &v.certificates })},
-		{name: "registry-client-cert", usage: "show a registry who you are: `REGISTRY=CERTIFICATE,KEY`", bind: list(func(v *flags) *[]string { return &v.clientCertificates })},
+		{name: "registry-client-cert", usage: "use a client certificate for a registry: `REGISTRY=CERTIFICATE,KEY`", bind: list(func(v *flags) *[]string { return &v.clientCertificates })},
 		{name: "registry-map", usage: "pull from another registry: `REGISTRY=OTHER[/PATH][;REGISTRY=…]`", bind: list(func(v *flags) *[]string { return &v.maps })},
 		{name: "registry-mirror", usage: "pull from `REGISTRY[/PATH]` instead of docker.io; may be repeated", bind: list(func(v *flags) *[]string { return &v.mirrors })},
 		{name: "skip-default-registry-fallback", usage: "do not ask the registry itself when no mirror has an image", bind: truth(func(v *flags) *bool { return &v.skipFallback }, false)},
@@ -147,11 +147,11 @@ func table() []flag {
 		{name: "label", usage: "add a label `KEY=VALUE`", bind: list(func(v *flags) *[]string { return &v.labels })},
 		{name: "annotation", usage: "annotate the manifest: `KEY=VALUE`", bind: list(func(v *flags) *[]string { return &v.annotations })},
 		{name: "skip-unused-stages", usage: "build the stages that the result needs, and no others", bind: unusedTruth(false), noEffect: "stages that the result does not need are never built", accepted: []string{"true"}},
-		{name: "use-new-run", usage: "find what a step changed by time", bind: unusedTruth(false), noEffect: exact, accepted: []string{"false"}},
+		{name: "use-new-run", usage: "find the changes of a step by time", bind: unusedTruth(false), noEffect: exact, accepted: []string{"false"}},
 		{name: "git", usage: "for a git context: `branch=NAME`, recurse-submodules=true, insecure-skip-tls=true", bind: func(set *pflag.FlagSet, f flag, v *flags) { set.VarP(&v.git, f.name, f.short, f.usage) }},
-		{name: "cache-copy-layers", usage: "cache what COPY gives", bind: truth(func(v *flags) *bool { return &v.copyLayers }, false)},
-		{name: "cache-run-layers", usage: "cache what RUN gives", bind: truth(func(v *flags) *bool { return &v.runLayers }, true)},
-		{name: "ignore-path", usage: "leave `PATH` out of snapshots", bind: unusedList, noEffect: "the image has what the Dockerfile makes; remove it in the step that makes it"},
+		{name: "cache-copy-layers", usage: "cache the layers of COPY", bind: truth(func(v *flags) *bool { return &v.copyLayers }, false)},
+		{name: "cache-run-layers", usage: "cache the layers of RUN", bind: truth(func(v *flags) *bool { return &v.runLayers }, true)},
+		{name: "ignore-path", usage: "leave `PATH` out of snapshots", bind: unusedList, noEffect: "the image has all files that the Dockerfile makes; remove a file in the step that makes it"},
 		{name: "force-build-metadata", usage: "add metadata", bind: unusedTruth(false), noEffect: "metadata is always there", accepted: []string{"true"}},
 		{name: "skip-push-permission-check", usage: "do not ask whether pushing is allowed before building", bind: unusedTruth(false), noEffect: "it is not asked", accepted: []string{"true"}},
 		{name: "credential-helpers", usage: "where logins come from beside config.json: env, gitlab, google, ecr, acr; \"\" for nowhere", bind: list(func(v *flags) *[]string { return &v.credentialHelpers })},

@@ -153,7 +153,7 @@ func TestEveryFlag(t *testing.T) {
 		"git":                            {[]string{"--git=branch=dev", "--context=git://h.test/r"}, func(o outcome) any { return o.Context }, "https://h.test/r.git?ref=dev&submodules=false"},
 		"cache-copy-layers":              {[]string{"--cache", "--cache-copy-layers", dest}, quiet, 0},
 		"cache-run-layers":               {[]string{"--cache", "--cache-run-layers=false", dest}, func(o outcome) any { return o.NoCache }, true},
-		"ignore-path":                    {[]string{"--ignore-path=/a", "--ignore-path", "/b"}, warns, "--ignore-path has no effect: the image has what the Dockerfile makes; remove it in the step that makes it"},
+		"ignore-path":                    {[]string{"--ignore-path=/a", "--ignore-path", "/b"}, warns, "--ignore-path has no effect: the image has all files that the Dockerfile makes; remove a file in the step that makes it"},
 		"force-build-metadata":           {[]string{"--force-build-metadata"}, quiet, 0},
 		"skip-push-permission-check":     {[]string{"--skip-push-permission-check"}, quiet, 0},
 		"credential-helpers":             {[]string{"--credential-helpers=none"}, warns, "--credential-helpers=none has no effect: known are env, gitlab, google, ecr and acr"},

@@ -193,7 +193,7 @@ func (c *Command) check() error {
 	case logLevels[c.verbosity] == "":
 		return fmt.Errorf("invalid --verbosity %q: it is trace, debug, info, warn, error, fatal or panic", c.verbosity)
 	case c.dryRun:
-		return errors.New("--dryrun is not available: shale build --call=outline shows what a Dockerfile takes")
+		return errors.New("--dryrun is not available: shale build --call=outline shows the arguments of a Dockerfile")
 	}
 	return nil
 }
