@@ -1,10 +1,10 @@
-// The calls that steps make most, answered without entering Go: those that look at
-// files and at themselves, and those that turn out to be the kernel's to carry out.
-// What is rare, or changes anything, is Go's. Both give the same answers: what a
-// function here leaves to Go, Go decides anew.
+// This file answers the most frequent calls of steps without entering Go. These calls
+// show files or the ids of the caller, or the kernel can carry them out unchanged. Go
+// answers rare calls and calls for which the supervisor must change a file. If a function
+// here leaves a call to Go, Go decides from the beginning. Both give the same answers.
 //
-// The working directory is the builder's /proc and the root directory the step's
-// (supervisor.go).
+// The thread that runs this code has the builder's /proc as its working directory and
+// the step's root directory as its root directory (supervisor.go).
 
 #define _GNU_SOURCE
 #include <errno.h>
@@ -24,7 +24,7 @@
 
 #include "fast.h"
 
-// linux/seccomp.h, of which older ones have not all.
+// From linux/seccomp.h. Older versions of that header lack some of these constants.
 #define IOCTL_RECV 0xc0502100UL
 #define IOCTL_SEND 0xc0182101UL
 #define IOCTL_VALID 0x40082102UL
@@ -32,8 +32,9 @@
 
 #define ATTRIBUTE "user.containers.override_stat"
 
-enum { PAGE = 4096 }; // the least there is
+enum { PAGE = 4096 }; // the smallest page size
 
+// response is struct seccomp_notif_resp.
 struct response {
 	uint64_t id;
 	int64_t val;
@@ -41,17 +42,20 @@ struct response {
 	uint32_t flags;
 };
 
-// What is to be done about a call.
+// verdict is a decision about a call. The functions that only look up a file return
+// ANSWER if they have found it, so that the caller can decide.
 enum verdict {
 	GO,     // Go decides
-	PASS,   // the kernel carries it out
-	ANSWER, // a value, or a negative errno
+	PASS,   // the kernel carries out the call
+	ANSWER, // the supervisor answers with a value or a negative errno
 };
 
 typedef struct shale_recorded sup;
 typedef struct shale_recorded_call call;
 typedef struct shale_recorded_creds creds;
 typedef struct shale_recorded_table table;
+
+// number and word write to the buffer to, without a NUL, and return the end of the text.
 
 static char *number(char *to, uint32_t n)
 {
@@ -79,8 +83,11 @@ static int begins(const char *text, const char *with)
 	return strncmp(text, with, strlen(with)) == 0;
 }
 
-// read_text copies a string of a thread into s->text: its length, -1 if it cannot
-// be read, -2 if it is longer than what is read at once.
+// read_text copies a string of a thread into s->text. It returns the length of the
+// string, -1 if the string cannot be read, or -2 if the bytes that were read have no NUL.
+// It fills s->text at most and stops at the end of the page: the kernel copies a piece
+// completely or not at all, and the next page may be missing. After a negative result,
+// s->text may have no NUL.
 static int read_text(sup *s, uint32_t tid, uint64_t at)
 {
 	size_t most = PAGE - at % PAGE;
@@ -97,14 +104,16 @@ static int read_text(sup *s, uint32_t tid, uint64_t at)
 	return end ? (int)(end - s->text) : -2;
 }
 
-// set_path makes s->path how this thread reaches what the first size characters of
-// s->text name (Supervisor.name). It tells whether it could.
+// set_path sets s->path to the path by which the supervisor's thread reaches a file of
+// the thread tid (Supervisor.name). The first size characters of s->text are the thread's
+// path, relative to dirfd. If size is 0, the file is dirfd itself. set_path returns 0 if
+// it cannot translate the path.
 static int set_path(sup *s, uint32_t tid, int dirfd, size_t size)
 {
 	char *to = s->path;
 
 	if (size && s->text[0] == '/') {
-		// Links to the thread itself are for Go.
+		// These paths may refer to the thread itself. Go translates them.
 		if (begins(s->text, "/proc/") || begins(s->text, "/dev/fd/") || begins(s->text, "/dev/std"))
 			return 0;
 	} else {
@@ -122,7 +131,9 @@ static int set_path(sup *s, uint32_t tid, int dirfd, size_t size)
 	return 1;
 }
 
-// locate makes s->path what a call that describes a file means (statName).
+// locate sets s->path to the path of the file that a call describes. It sets follow if
+// the call follows a symbolic link (Supervisor.statName). It returns ANSWER if both are
+// set. It returns PASS if the call must fail, so that the kernel returns the error.
 static enum verdict locate(sup *s, const call *n, int dirfd, uint64_t path, int flags, int *follow)
 {
 	int size = 0;
@@ -149,7 +160,8 @@ static int64_t size_of(const table *t)
 	return __atomic_load_n(&t->size, __ATOMIC_ACQUIRE);
 }
 
-// in_table tells whether the file s->path may be in the table.
+// in_table reports whether the file s->path may be in the Table. The Bloom filter may
+// return 1 for a file that is not in the Table.
 static int in_table(const sup *s, const table *t, int follow)
 {
 	struct statx x;
@@ -161,8 +173,9 @@ static int in_table(const sup *s, const table *t, int follow)
 	return (__atomic_load_n(&t->bits[bit / 64], __ATOMIC_ACQUIRE) >> (bit % 64)) & 1;
 }
 
-// lookup finds what is recorded of s->path: PASS for nothing, ANSWER for the
-// size bytes in s->value, GO if it may be in the table.
+// lookup reads the record of the file s->path. It returns ANSWER if the record is in an
+// xattr: then s->value has its size bytes. It returns GO if the Table may have the
+// record, and PASS if there is no record.
 static enum verdict lookup(sup *s, const table *t, int follow, long *size)
 {
 	*size = (follow ? getxattr : lgetxattr)(s->path, ATTRIBUTE, s->value, sizeof(s->value));
@@ -196,7 +209,8 @@ int shale_recorded_parse(const char *value, long size, uint32_t *uid, uint32_t *
 	return (end - at == 4 && memcmp(at, "file", 4) == 0) || (end - at == 3 && memcmp(at, "dir", 3) == 0);
 }
 
-// put copies data into the caller's memory (Supervisor.write): 0 or a negative errno.
+// put copies data into the caller's memory and returns 0 or a negative errno. It must
+// open the memory before it checks that the call is still valid (Supervisor.write).
 static int put(const sup *s, const call *n, uint64_t at, const void *data, size_t size)
 {
 	char path[32];
@@ -214,14 +228,15 @@ static int put(const sup *s, const call *n, uint64_t at, const void *data, size_
 	return result;
 }
 
-// owner is who the file in s->path is taken to belong to.
+// owner is the recorded owner of the file s->path.
 struct owner {
 	uint32_t uid, gid;
-	int nofollow; // AT_SYMLINK_NOFOLLOW if the file is not what a link leads to
+	int nofollow; // AT_SYMLINK_NOFOLLOW if the call does not follow a symbolic link
 };
 
-// owner_of finds the owner that a call which describes a file is to show: PASS if
-// none is recorded.
+// owner_of sets o to the recorded owner of the file that a call describes, and returns
+// ANSWER. It returns PASS if there is no record, and GO if Go must read the record, for
+// example that of a device.
 static enum verdict owner_of(sup *s, const table *t, const call *n, int dirfd, uint64_t path, int flags, struct owner *o)
 {
 	int follow;
@@ -271,7 +286,8 @@ static enum verdict describe_x(sup *s, const table *t, const call *n, int64_t *v
 	return ANSWER;
 }
 
-// list passes on a call that lists attributes of a file without a record.
+// list decides about a call that lists the xattrs of a file. It returns PASS if the file
+// has no record. Otherwise Go hides the record's xattr from the result.
 static enum verdict list(sup *s, const table *t, const call *n, int dirfd, uint64_t path, int flags)
 {
 	int follow;
@@ -283,7 +299,8 @@ static enum verdict list(sup *s, const table *t, const call *n, int dirfd, uint6
 	return v == PASS ? PASS : GO;
 }
 
-// keep passes on a call that moves or changes a file which is not in the table.
+// keep decides about a call that renames, links or changes a file. It returns PASS if the
+// file has no record. Otherwise Go preserves a record in the Table (keep.go).
 static enum verdict keep(sup *s, const table *t, const call *n, int dirfd, uint64_t path, int flags)
 {
 	if (size_of(t) == 0)
@@ -291,7 +308,7 @@ static enum verdict keep(sup *s, const table *t, const call *n, int dirfd, uint6
 	return list(s, t, n, dirfd, path, path ? flags : AT_EMPTY_PATH);
 }
 
-// keep_renamed is keep for a call that may have two files change places.
+// keep_renamed is keep for renameat2(2). If the call exchanges two files, it checks both.
 static enum verdict keep_renamed(sup *s, const table *t, const call *n)
 {
 	if (n->args[4] & RENAME_EXCHANGE && keep(s, t, n, (int)n->args[2], n->args[3], AT_SYMLINK_NOFOLLOW) == GO)
@@ -299,7 +316,7 @@ static enum verdict keep_renamed(sup *s, const table *t, const call *n)
 	return keep(s, t, n, (int)n->args[0], n->args[1], AT_SYMLINK_NOFOLLOW);
 }
 
-// keep_linked is keep for a call that may make a link to what a link leads to.
+// keep_linked is keep for linkat(2). It follows a symbolic link if the call does.
 static enum verdict keep_linked(sup *s, const table *t, const call *n)
 {
 	int flags = (int)n->args[4] & AT_EMPTY_PATH;
@@ -309,7 +326,7 @@ static enum verdict keep_linked(sup *s, const table *t, const call *n)
 	return keep(s, t, n, (int)n->args[0], n->args[1], flags);
 }
 
-// creds_of returns the credentials of a thread, NULL if only Go knows them (tag.go).
+// creds_of returns the credentials of a thread, or NULL if Go must find them (tag.go).
 static const creds *creds_of(const sup *s, uint32_t tid)
 {
 	char path[48], text[24];
@@ -334,6 +351,7 @@ static const creds *creds_of(const sup *s, uint32_t tid)
 	return &s->creds[i];
 }
 
+// identity sets val to one id of the caller. which is the offset of the id in creds.
 static enum verdict identity(const sup *s, const call *n, size_t which, int64_t *val)
 {
 	const creds *c = creds_of(s, n->pid);
@@ -346,8 +364,8 @@ static enum verdict identity(const sup *s, const call *n, size_t which, int64_t 
 	return ANSWER;
 }
 
-// create passes on a call that makes a file where it becomes root's, as the kernel
-// has it (newOwner).
+// create decides about a call that creates a file. It returns PASS if the new file
+// belongs to root, because the kernel creates it with that owner (Supervisor.newOwner).
 static enum verdict create(sup *s, const call *n, int dirfd, uint64_t path)
 {
 	const creds *c = creds_of(s, n->pid);
@@ -368,13 +386,14 @@ static enum verdict create(sup *s, const call *n, int dirfd, uint64_t path)
 		return GO;
 	if (!set_path(s, n->pid, dirfd, (size_t)(base - s->text)))
 		return GO;
-	// A directory that is missing may be there, and set-gid, for the kernel.
+	// If the directory does not exist, Go decides. Another thread may create it before
+	// the kernel looks it up, and it may be set-gid.
 	if (fstatat(AT_FDCWD, s->path, &st, 0))
 		return errno == ENOENT ? GO : PASS;
 	return st.st_mode & S_ISGID ? GO : PASS;
 }
 
-// open_new is create for an open call.
+// open_new is create for calls that open a file and may create it.
 static enum verdict open_new(sup *s, const call *n, int dirfd, uint64_t path, uint64_t flags)
 {
 	struct stat st;
@@ -384,13 +403,15 @@ static enum verdict open_new(sup *s, const call *n, int dirfd, uint64_t path, ui
 		v = create(s, n, dirfd, path);
 	if (v != PASS || flags & (O_EXCL | O_NOFOLLOW))
 		return v;
-	// A link may lead to where another directory says whose the file is.
+	// If the path is a symbolic link, the file is created at the target of the link. The
+	// directory of the target decides about the group of the file.
 	if (!set_path(s, n->pid, dirfd, strlen(s->text)))
 		return GO;
 	return fstatat(AT_FDCWD, s->path, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISLNK(st.st_mode) ? GO : PASS;
 }
 
-// execute passes on a program that changes nobody's identity.
+// execute decides about the execution of a program. It returns PASS if the credentials of
+// the thread stay the same (Supervisor.execute).
 static enum verdict execute(sup *s, const call *n, int dirfd, uint64_t path, int flags)
 {
 	const creds *c;
@@ -408,8 +429,9 @@ static enum verdict execute(sup *s, const call *n, int dirfd, uint64_t path, int
 	return c && c->stays ? PASS : GO;
 }
 
-// give passes on a change of owner to root by root of a file that is root's. The
-// ids are no memory of the caller, which another thread could change.
+// give decides about fchown(2). It returns PASS if root changes the owner to root and the
+// file already belongs to root. The ids are in registers and not in the caller's memory,
+// so that another thread cannot change them after this check.
 static enum verdict give(sup *s, const table *t, const call *n)
 {
 	const creds *c = creds_of(s, n->pid);
@@ -497,7 +519,7 @@ static enum verdict decide(sup *s, const table *t, const call *n, int64_t *val)
 	return GO;
 }
 
-// at_root tells whether a thread's root directory is the step's (Supervisor.follow).
+// at_root reports whether a thread has the step's root directory (Supervisor.follow).
 static int at_root(uint32_t tid)
 {
 	char path[32], to[2];
@@ -506,7 +528,7 @@ static int at_root(uint32_t tid)
 	return readlink(path, to, sizeof(to)) == 1 && to[0] == '/';
 }
 
-// await waits for a call: 0, -1 when there will be none, or an errno.
+// await waits for a call. It returns 0, -1 if no process is left, or an errno.
 static int await(const sup *s)
 {
 	struct pollfd p = { .fd = s->listener, .events = POLLIN };
@@ -526,7 +548,8 @@ int shale_recorded_serve(sup *s, const table *t)
 		struct response r = { 0 };
 		enum verdict v = GO;
 
-		// ENOENT from receiving: who asked was killed, or nobody is left.
+		// ENOENT: the caller was killed, or no process is left. In the second case,
+		// await returns -1 before the next receive.
 		do {
 			if (wait && (e = await(s)))
 				return e;
@@ -549,7 +572,7 @@ int shale_recorded_serve(sup *s, const table *t)
 			r.error = (int32_t)r.val;
 			r.val = 0;
 		}
-		// ENOENT: killed meanwhile.
+		// ENOENT: the caller was killed in the meantime.
 		while (ioctl(s->listener, IOCTL_SEND, &r))
 			if (errno == ENOENT)
 				break;

@@ -1,5 +1,5 @@
-// Runs before the Go runtime, and before libcontainer's nsexec, which the
-// program executed here repeats from its beginning.
+// The constructor in this file runs before the Go runtime and before libcontainer's
+// nsexec. The program that it executes runs nsexec itself, from the beginning.
 
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -13,7 +13,8 @@
 
 extern char **environ;
 
-// argument tells whether the process was called with word as its only argument.
+// argument reports whether word is the only argument of the process. It returns 0 if the
+// command line cannot be read.
 static int argument(const char *word)
 {
 	char line[4096];
@@ -33,9 +34,10 @@ static int argument(const char *word)
 	       first + 1 + strlen(word) + 1 >= line + n;
 }
 
-// A container's first process goes on as the small program that the process that
-// started it holds at a descriptor agreed upon. Where that does not work it stays
-// the program it is.
+// shale_handover runs in the first process of a container. It executes the small program
+// that the parent process, the builder, holds at the file descriptor SHALE_RUNNER_FD. If
+// this fails, the process continues with its present program. With the priority 101, the
+// function runs before constructors that have no priority.
 __attribute__((constructor(101))) static void shale_handover(void)
 {
 	char path[64];
@@ -48,7 +50,8 @@ __attribute__((constructor(101))) static void shale_handover(void)
 	fd = open(path, O_RDONLY | O_CLOEXEC);
 	if (fd < 0)
 		return;
-	// Nothing but a sealed memfd can be it (fcntl(2)).
+	// The program is in a sealed memfd. No other kind of file can have the seal
+	// F_SEAL_WRITE (fcntl(2)), so another file at that number is not executed.
 	seals = fcntl(fd, F_GET_SEALS);
 	if (seals >= 0 && (seals & F_SEAL_WRITE))
 		syscall(SYS_execveat, fd, "", argv, environ, 0x1000 /* AT_EMPTY_PATH */);

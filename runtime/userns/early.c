@@ -1,5 +1,5 @@
-// The usual case of choose in plan.go, decided without the Go runtime: what is
-// unusual in any way is left to Go.
+// This file makes the usual plan of choose (plan.go) without the Go runtime. If a file or
+// a value is unusual in any way, the functions here return 0, and Go makes the plan.
 
 #include <stdint.h>
 #include <stdio.h>
@@ -13,8 +13,8 @@
 #define LINE 1024
 #define FIELDS 8
 
-// next_line reads a line without its end: 1 for one, 0 at the end of the file,
-// -1 for a line that is too long.
+// next_line reads a line without its newline into line, which must have LINE bytes. It
+// returns 1, 0 at the end of the file, or -1 if the line is too long or cannot be read.
 static int next_line(FILE *f, char *line)
 {
 	size_t n;
@@ -29,7 +29,8 @@ static int next_line(FILE *f, char *line)
 	return 1;
 }
 
-// fields cuts line at colons, in place, and returns their number.
+// fields splits line at colons, in place, and returns the number of fields. It stops
+// after FIELDS fields, which is more than any valid line has.
 static int fields(char *line, char **out)
 {
 	int n = 0;
@@ -43,7 +44,8 @@ static int fields(char *line, char **out)
 	return n;
 }
 
-// number reads digits and nothing else.
+// number parses a decimal number of at most 32 bits. It returns 0 if s has any character
+// that is not a digit.
 static int number(const char *s, uint64_t *out)
 {
 	uint64_t n = 0;
@@ -59,7 +61,9 @@ static int number(const char *s, uint64_t *out)
 	return n <= UINT32_MAX;
 }
 
-// find_user writes the name that passwd(5) has for uid.
+// find_user finds the user with the id uid in a file in the format of passwd(5), and
+// copies the name to name, which must have LINE bytes. It returns 0 if there is no such
+// user, if the name is empty, or if the name begins with +, - or #.
 static int find_user(const char *file, const char *uid, char *name)
 {
 	char line[LINE], *f[FIELDS];
@@ -80,7 +84,10 @@ static int find_user(const char *file, const char *uid, char *name)
 	return found;
 }
 
-// find_range reads subuid(5) for the one range that a user has.
+// find_range finds the range of a user in a file in the format of subuid(5). It writes
+// the map as arguments of newuidmap(1): root is mapped to the id own, and the range
+// follows from id 1. It returns 0 if the user does not have exactly one range, or if the
+// range is invalid or contains own.
 static int find_range(const char *file, const char *name, const char *id, uint64_t own, char *map, size_t size)
 {
 	char line[LINE], *f[FIELDS];
@@ -110,8 +117,9 @@ static int find_range(const char *file, const char *name, const char *id, uint64
 	return 1;
 }
 
-// find_program looks a program up as execvp(3) would, in absolute directories
-// only.
+// find_program finds a program in the directories of path, in the order of execvp(3). It
+// returns 0 at a directory that is not absolute, because Go does not accept programs
+// there.
 static int find_program(const char *path, const char *name, char *out)
 {
 	while (path && *path) {

@@ -1,5 +1,5 @@
-// Runs before the Go runtime, because unshare(CLONE_NEWUSER) is refused to a
-// process with more than one thread.
+// The constructor in this file runs before the Go runtime starts its threads. A process
+// with more than one thread cannot call unshare(CLONE_NEWUSER).
 
 #define _GNU_SOURCE
 #include <errno.h>
@@ -21,7 +21,8 @@ struct shale_userns_state shale_userns = {.status_fd = -1};
 
 #define MAX_WORDS 2048
 
-// split cuts text at spaces, in place, and appends the words to argv.
+// split splits text at spaces, in place, and appends the words to argv, which has n
+// words. It returns the new number of words, or -1 if there are too many.
 static int split(char *text, char **argv, int n)
 {
 	char *save = NULL;
@@ -77,8 +78,9 @@ static int tool_failed(pid_t child, const char *tool, int out)
 	return 1;
 }
 
-// write_map writes the lines of map, separated by commas, in one write(2) as
-// the kernel demands.
+// write_map writes an id map to a file of the process target. In map, commas separate the
+// lines. The kernel requires a single write(2). If it fails, write_map writes the error
+// to out and returns 1.
 static int write_map(pid_t target, const char *file, const char *map, int out)
 {
 	char path[64];
@@ -101,19 +103,21 @@ static int write_map(pid_t target, const char *file, const char *map, int out)
 	return failed;
 }
 
-// maps are what the helper works with.
+// maps is the input of the helper. The helper uses the tools if both are set. Otherwise
+// it writes the maps itself.
 struct maps {
 	const char *utool, *gtool, *umap, *gmap;
 };
 
-// helper stays in the namespaces the process came from and maps its ids. An
-// empty report means success.
+// helper runs in a child process, which stays in the original namespaces. It waits for a
+// byte from the pipe go, writes the id maps of the process target, and exits. The exit
+// status is 0 if it succeeded. Otherwise the error is written to the pipe report.
 static void helper(pid_t target, int go, int report, const struct maps *m)
 {
 	char byte;
 
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
-	// The end of file, without a byte, means that the process gave up.
+	// End of file without a byte: unshare failed, or the process has ended.
 	if (read(go, &byte, 1) != 1)
 		_exit(0);
 	if (!m->umap || !m->gmap) {
@@ -121,7 +125,7 @@ static void helper(pid_t target, int go, int report, const struct maps *m)
 		_exit(1);
 	}
 	if (m->utool && m->gtool) {
-		// Together: each costs a program start.
+		// Start both tools before waiting, so that they run at the same time.
 		pid_t u = run_tool(m->utool, target, m->umap, report);
 		pid_t g = run_tool(m->gtool, target, m->gmap, report);
 		int failed = tool_failed(u, m->utool, report);
@@ -138,6 +142,8 @@ static void fail(const char *step)
 	shale_userns.step = step;
 }
 
+// with_helper enters a mount namespace and a user namespace. A helper process maps the
+// ids of the user namespace.
 static void with_helper(const struct maps *m)
 {
 	int go[2], report[2];
@@ -166,11 +172,17 @@ static void with_helper(const struct maps *m)
 	} else if (write(go[1], "x", 1) != 1) {
 		fail("write");
 	}
-	// The map is awaited by Go: the runtime starts in the meantime.
+	// Go waits for the helper (awaitHelper), so that the Go runtime starts in the
+	// meantime.
 	close(go[1]);
 }
 
-// requested does what Go asked for before it executed the program again.
+// requested enters the namespaces that Go requested in the environment before it executed
+// the program again (plan.environ). how is one of these:
+//
+//	mount   enter only a mount namespace
+//	self    also enter a user namespace; Go maps its ids (writeSingle)
+//	helper  also enter a user namespace; a helper process maps its ids
 static void requested(const char *how)
 {
 	shale_userns.entered = 1;
@@ -203,8 +215,9 @@ static int is_admin(void)
 	return syscall(SYS_capget, &hdr, data) == 0 && data[0].effective & (1U << CAP_SYS_ADMIN);
 }
 
-// early saves a start of the program where it is plain what Go would ask for.
-// What does not succeed is left to Go, which has words for it.
+// early enters the namespaces without a request, if Go would request the same entry.
+// This avoids a second start of the program. If early fails, Go tries again and returns a
+// full error.
 static void early(void)
 {
 	static struct shale_userns_maps found;
@@ -236,6 +249,7 @@ static void early(void)
 	shale_userns.entered = shale_userns.early = 1;
 }
 
+// glibc passes the arguments of main to constructors. Other C libraries may not.
 __attribute__((constructor)) static void shale_userns_enter(int argc, char **argv)
 {
 	const char *how = getenv("_SHALE_USERNS");

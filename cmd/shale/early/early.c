@@ -3,14 +3,16 @@
 
 #include "early.h"
 
-// Commands that enter the namespaces before they do anything that could tell
-// inside from outside. Those that may do without (inspect, doctor) are not
-// among them.
+// Frequent commands that enter the namespaces in any case. Before that, they do nothing
+// that depends on whether the process is inside. doctor must not be here, because it
+// checks the machine from outside. Other commands that are missing here, for example
+// inspect, only take longer to start.
 static const char *const commands[] = {
 	"build", "history", "images", "load", "pull", "push", "rmi", "run", "save", "tag",
 };
 
-// Flags of build with which it may enter otherwise, or not at all.
+// Flags with which build may enter in another way, or may not enter. Words that only
+// begin with one of them count too, because the value may follow after "=".
 static const char *const unusual[] = {"--call", "--check", "--isolation"};
 
 static int starts_with(const char *s, const char *prefix)
@@ -26,8 +28,8 @@ static int is_command(const char *word)
 	return 0;
 }
 
-// global_flag tells how many arguments a flag in front of the command takes, 0
-// for one that is not known here.
+// global_flag returns the number of arguments that a global flag takes up, including the
+// flag itself. It returns 0 for a flag that is not known here.
 static int global_flag(const char *arg)
 {
 	static const char *const valued[] = {"--root", "--runroot", "--log-level"};
