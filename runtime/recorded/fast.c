@@ -104,14 +104,19 @@ static int read_text(sup *s, uint32_t tid, uint64_t at)
 	return end ? (int)(end - s->text) : -2;
 }
 
+_Static_assert(sizeof(((sup *)0)->path) > sizeof(((sup *)0)->text) + sizeof("4294967295/fd/4294967295/"),
+	"set_path needs room for the longest text");
+
 // set_path sets s->path to the path by which the supervisor's thread reaches a file of
 // the thread tid (Supervisor.name). The first size characters of s->text are the thread's
 // path, relative to dirfd. If size is 0, the file is dirfd itself. set_path returns 0 if
-// it cannot translate the path.
+// it cannot translate the path. size must be a result of read_text, or less.
 static int set_path(sup *s, uint32_t tid, int dirfd, size_t size)
 {
 	char *to = s->path;
 
+	if (size >= sizeof(s->text))
+		return 0;
 	if (size && s->text[0] == '/') {
 		// These paths may refer to the thread itself. Go translates them.
 		if (begins(s->text, "/proc/") || begins(s->text, "/dev/fd/") || begins(s->text, "/dev/std"))
@@ -366,16 +371,18 @@ static enum verdict identity(const sup *s, const call *n, size_t which, int64_t 
 
 // create decides about a call that creates a file. It returns PASS if the new file
 // belongs to root, because the kernel creates it with that owner (Supervisor.newOwner).
-static enum verdict create(sup *s, const call *n, int dirfd, uint64_t path)
+// *read becomes the result of read_text for the path, -1 if it was not called.
+static enum verdict create(sup *s, const call *n, int dirfd, uint64_t path, int *read)
 {
 	const creds *c = creds_of(s, n->pid);
 	struct stat st;
 	char *base;
 	int size;
 
+	*read = -1;
 	if (!c || c->fsuid || c->fsgid)
 		return GO;
-	size = read_text(s, n->pid, path);
+	size = *read = read_text(s, n->pid, path);
 	if (size == -1)
 		return PASS;
 	if (size <= 0 || s->text[size - 1] == '/')
@@ -397,15 +404,17 @@ static enum verdict create(sup *s, const call *n, int dirfd, uint64_t path)
 static enum verdict open_new(sup *s, const call *n, int dirfd, uint64_t path, uint64_t flags)
 {
 	struct stat st;
+	int size = -1;
 	enum verdict v = GO;
 
 	if ((flags & O_TMPFILE) != O_TMPFILE)
-		v = create(s, n, dirfd, path);
-	if (v != PASS || flags & (O_EXCL | O_NOFOLLOW))
+		v = create(s, n, dirfd, path, &size);
+	// If the path cannot be read, s->text is not a path, and not even a string.
+	if (v != PASS || size < 0 || flags & (O_EXCL | O_NOFOLLOW))
 		return v;
 	// If the path is a symbolic link, the file is created at the target of the link. The
 	// directory of the target decides about the group of the file.
-	if (!set_path(s, n->pid, dirfd, strlen(s->text)))
+	if (!set_path(s, n->pid, dirfd, (size_t)size))
 		return GO;
 	return fstatat(AT_FDCWD, s->path, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISLNK(st.st_mode) ? GO : PASS;
 }
@@ -451,6 +460,7 @@ static enum verdict give(sup *s, const table *t, const call *n)
 static enum verdict decide(sup *s, const table *t, const call *n, int64_t *val)
 {
 	const uint64_t *a = n->args;
+	int size;
 
 	switch (n->nr) {
 #ifdef SYS_stat
@@ -485,9 +495,9 @@ static enum verdict decide(sup *s, const table *t, const call *n, int64_t *val)
 	case SYS_open:
 		return open_new(s, n, AT_FDCWD, a[0], a[1]);
 	case SYS_mkdir:
-		return create(s, n, AT_FDCWD, a[0]);
+		return create(s, n, AT_FDCWD, a[0], &size);
 	case SYS_symlink:
-		return create(s, n, AT_FDCWD, a[1]);
+		return create(s, n, AT_FDCWD, a[1], &size);
 	case SYS_rename:
 	case SYS_link:
 		return keep(s, t, n, AT_FDCWD, a[0], AT_SYMLINK_NOFOLLOW);
@@ -505,9 +515,9 @@ static enum verdict decide(sup *s, const table *t, const call *n, int64_t *val)
 	case SYS_openat:
 		return open_new(s, n, (int)a[0], a[1], a[2]);
 	case SYS_mkdirat:
-		return create(s, n, (int)a[0], a[1]);
+		return create(s, n, (int)a[0], a[1], &size);
 	case SYS_symlinkat:
-		return create(s, n, (int)a[1], a[2]);
+		return create(s, n, (int)a[1], a[2], &size);
 
 	case SYS_execve:
 		return execute(s, n, AT_FDCWD, a[0], 0);

@@ -22,7 +22,7 @@ import (
 var hostile = map[string]func(arg string) error{
 	"rewrite": rewriteArguments, "close": closeDescriptors, "exec": execAmidCalls, "exec-again": execAmidCalls,
 	"die": dieAmidCalls, "calls": callForEver, "shut": shutMemory, "slack": forgeIdentity, "bomb": forkBomb, "steal": openForNothing,
-	"chowns": changeOwners, "keeps": copyUp, "arguments": giveOddArguments, "parents": makeAmidParents,
+	"chowns": changeOwners, "keeps": copyUp, "arguments": giveOddArguments, "parents": makeAmidParents, "unreadable": openUnreadable,
 }
 
 // runHostile runs the program that the command line names, if any.
@@ -296,6 +296,31 @@ func openForNothing(string) error {
 	}
 	if _, err := unix.Open("/tmp/none", unix.O_PATH|unix.O_CREAT, 0o600); err != unix.ENOENT {
 		return fmt.Errorf("O_PATH made a file: %w", err)
+	}
+	fmt.Print("ok")
+	return nil
+}
+
+// openUnreadable has calls answered whose path cannot be read, after one whose path is
+// longer than the buffer of the supervisor. The supervisor must not take what is left in
+// the buffer for a path.
+func openUnreadable(string) error {
+	runtime.LockOSThread()
+	long, err := unix.BytePtrFromString("/" + strings.Repeat("tmp/../", 500) + "tmp")
+	if err != nil {
+		return err
+	}
+	var x unix.Statx_t
+	here := uintptr(1<<64 - 100) // AT_FDCWD
+	for range 2000 {
+		if _, _, errno := syscall.Syscall6(unix.SYS_STATX, here, uintptr(unsafe.Pointer(long)), 0, unix.STATX_ALL, uintptr(unsafe.Pointer(&x)), 0); errno != 0 {
+			return fmt.Errorf("stat with a long path: %w", errno)
+		}
+		for range 5 {
+			if _, _, errno := syscall.Syscall6(unix.SYS_OPENAT, here, 1, unix.O_CREAT|unix.O_WRONLY, 0, 0, 0); errno != unix.EFAULT {
+				return fmt.Errorf("open with a path that cannot be read: %w", errno)
+			}
+		}
 	}
 	fmt.Print("ok")
 	return nil

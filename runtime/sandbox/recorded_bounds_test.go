@@ -30,6 +30,7 @@ func TestRecordedHostile(t *testing.T) {
 		{program: "shut", want: "ok"},
 		{program: "slack", want: "ok"},
 		{program: "steal", want: "ok"},
+		{program: "unreadable", want: "ok"},
 		{program: "bomb", arg: "6"},
 	}
 	r := newRunner(t)
