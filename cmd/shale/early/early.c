@@ -13,7 +13,7 @@ static const char *const commands[] = {
 
 // Flags with which build may enter in another way, or may not enter. Words that only
 // begin with one of them count too, because the value may follow after "=".
-static const char *const unusual[] = {"--call", "--check", "--isolation"};
+static const char *const unusual[] = {"--call", "--check", "--isolation", "--print"};
 
 static int starts_with(const char *s, const char *prefix)
 {

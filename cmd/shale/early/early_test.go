@@ -20,6 +20,7 @@ func TestWanted(t *testing.T) {
 		{"shale run a build --call", true},
 		{"shale build --check .", false},
 		{"shale build . --call=outline", false},
+		{"shale build --print=targets .", false},
 		{"shale build --isolation inplace .", false},
 		{"shale --rootless build .", false},
 		{"shale --version build", false},
