@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/shale-build/shale/tests/kernels/plan"
@@ -40,9 +41,11 @@ func (e environment) command(args []string, env ...string) *exec.Cmd {
 	// Without KVM, a build takes a minute. On a busy host it takes several.
 	args = append([]string{"timeout", "-k", "10", "900", "env", "SHALE=" + plan.Stage + "/shale"}, append(env, args...)...)
 	if e.container != "" {
-		return command(plan.Stage+"/container", append([]string{
-			"-env", e.container, "-rootfs", rootfs(), "-bind", plan.Stage, "-bind", mounts, "--",
-		}, args...)...)
+		binds := []string{"-bind", plan.Stage, "-bind", mounts}
+		if exists(imageCache) {
+			binds = append(binds, "-bind", imageCache)
+		}
+		return command(plan.Stage+"/container", slices.Concat([]string{"-env", e.container, "-rootfs", rootfs()}, binds, []string{"--"}, args)...)
 	}
 	return session(e.user, args)
 }
@@ -59,6 +62,9 @@ func session(user string, args []string) *exec.Cmd {
 func command(name string, args ...string) *exec.Cmd {
 	return exec.CommandContext(context.Background(), name, args...)
 }
+
+// imageCache is the directory for the base images if the host could not make them.
+const imageCache = "/var/cache/images"
 
 // bundle is the directory for the containers' root file system if the host could not make
 // one.

@@ -250,7 +250,7 @@ func baseImages() (string, error) {
 		return images, nil
 	}
 	for _, name := range []string{"busybox", "special", "foreign", "multi"} {
-		out, err := command(filepath.Join(plan.Stage, "testbed"), "images", "-cache", "/var/cache/images", "-only", name).Output()
+		out, err := command(filepath.Join(plan.Stage, "testbed"), "images", "-cache", imageCache, "-only", name).Output()
 		if err != nil {
 			return "", fmt.Errorf("make base image %s: %w", name, err)
 		}
