@@ -24,6 +24,7 @@ import (
 	"github.com/shale-build/shale/builder/secrets"
 	"github.com/shale-build/shale/builder/sshagent"
 	"github.com/shale-build/shale/cmd/shale/cli/argv"
+	"github.com/shale-build/shale/storage"
 )
 
 func TestParseOutput(t *testing.T) {
@@ -294,6 +295,7 @@ func TestExitCode(t *testing.T) {
 		"helper":           {t.Context(), fmt.Errorf("newuidmap: %w", foreign), 125},
 		"library of flags": {t.Context(), cli.Exit("No help topic", 3), 125},
 		"failed step":      {t.Context(), fmt.Errorf("solve: %w", &buildexec.ExitError{Code: 5}), 5},
+		"full disk":        {t.Context(), &storage.FullError{Err: &buildexec.ExitError{Code: 5}}, 125},
 		"out of range":     {t.Context(), statusError(512), 125},
 		"signal":           {killed, context.Canceled, 143},
 		"signal, no error": {killed, nil, 0},

@@ -7,6 +7,7 @@ import (
 	"io"
 
 	"github.com/shale-build/shale/builder/exec"
+	"github.com/shale-build/shale/storage"
 )
 
 // Exit codes of shale.
@@ -26,16 +27,18 @@ func exitCode(ctx context.Context, err error) int {
 	if ended, ok := errors.AsType[signalError](context.Cause(ctx)); ok {
 		return exitSignal + int(ended.signal)
 	}
-	// Only errors of this project are the status of a step, of a container or of a report.
-	// The *exec.ExitError of a program that shale itself ran, for example newuidmap, and the
-	// errors of the library of flags have an ExitCode method, too.
+	// Only errors of this project have an exit status of their own. The *exec.ExitError of a
+	// program that shale itself ran, for example newuidmap, and the errors of the library of
+	// flags have an ExitCode method, too. A FullError may be about a step that failed.
 	code := 0
-	if step, ok := errors.AsType[*exec.ExitError](err); ok {
-		code = step.ExitCode()
+	if full, ok := errors.AsType[*storage.FullError](err); ok {
+		code = full.ExitCode()
 	} else if container, ok := errors.AsType[exitError](err); ok {
 		code = container.ExitCode()
 	} else if status, ok := errors.AsType[statusError](err); ok {
 		code = status.ExitCode()
+	} else if step, ok := errors.AsType[*exec.ExitError](err); ok {
+		code = step.ExitCode()
 	}
 	if code > 0 && code < 256 {
 		return code
