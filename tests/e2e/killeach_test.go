@@ -73,11 +73,11 @@ func killable(line []string, round int) *exec.Cmd {
 func putBack() error {
 	for begun := time.Now(); time.Since(begun) < time.Minute; time.Sleep(20 * time.Millisecond) {
 		_, shErr := os.Stat("/bin/sh")
-		if _, err := os.Lstat("/.shale-inplace"); errors.Is(err, fs.ErrNotExist) && shErr == nil {
-			return nil
-		} else if shErr == nil && time.Since(begun) > 10*time.Second {
-			// The directory alone, without a guard, is left to the next build. The check
-			// finds files that are missing.
+		_, err := os.Lstat("/.shale-inplace")
+		// The directory alone, without a guard, is left to the next build. The check finds
+		// files that are missing.
+		alone := time.Since(begun) > 10*time.Second
+		if shErr == nil && (errors.Is(err, fs.ErrNotExist) || alone) {
 			return nil
 		}
 	}
