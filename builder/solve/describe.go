@@ -32,7 +32,6 @@ func text(s string) field         { return func(h *cache.Hasher) { h.String(s) }
 func raw(b []byte) field          { return func(h *cache.Hasher) { h.Bytes(b) } }
 func list(l []string) field       { return func(h *cache.Hasher) { h.Strings(l) } }
 func flag(b bool) field           { return func(h *cache.Hasher) { h.Bool(b) } }
-func count(n int) field           { return number(n) }
 func number[N integer](n N) field { return func(h *cache.Hasher) { h.Int(int64(n)) } }
 
 type integer interface {
@@ -82,7 +81,7 @@ func (d description) exec() error {
 	op := d.vertex.Exec
 	meta := op.GetMeta()
 	d.to.part(explain.Command, "", list(meta.GetArgs()))
-	d.to.part("", "", count(len(meta.GetEnv())))
+	d.to.part("", "", number(len(meta.GetEnv())))
 	for _, kv := range meta.GetEnv() {
 		name, _, _ := strings.Cut(kv, "=")
 		d.to.part(explain.Variable, name, text(kv))
@@ -92,20 +91,20 @@ func (d description) exec() error {
 	d.to.part(explain.Setting, "hostname", text(meta.GetHostname()))
 	d.to.part(explain.Setting, "network", number(op.GetNetwork()))
 	d.to.part(explain.Setting, "security mode", number(op.GetSecurity()))
-	d.to.part("", "", count(len(meta.GetExtraHosts())))
+	d.to.part("", "", number(len(meta.GetExtraHosts())))
 	for _, host := range meta.GetExtraHosts() {
 		d.to.part(explain.Setting, "extra host "+host.GetHost(), text(host.GetHost()))
 	}
-	d.to.part("", "", count(len(op.GetSecretenv())))
+	d.to.part("", "", number(len(op.GetSecretenv())))
 	for _, s := range op.GetSecretenv() {
 		d.to.part(explain.Setting, "secret variable "+s.GetName(), text(s.GetID()), text(s.GetName()), flag(s.GetOptional()))
 	}
-	d.to.part("", "", count(len(op.GetCdiDevices())))
+	d.to.part("", "", number(len(op.GetCdiDevices())))
 	for _, device := range op.GetCdiDevices() {
 		d.to.part(explain.Setting, "device "+device.GetName(), text(device.GetName()), flag(device.GetOptional()))
 	}
 	d.platform()
-	d.to.part("", "", count(len(op.GetMounts())))
+	d.to.part("", "", number(len(op.GetMounts())))
 	for _, m := range op.GetMounts() {
 		if err := d.mount(m); err != nil {
 			return err
@@ -138,7 +137,7 @@ func (d description) file() error {
 	}
 	d.to.part(explain.Command, "", raw(desc))
 	d.platform()
-	d.to.part("", "", count(len(d.vertex.Inputs)))
+	d.to.part("", "", number(len(d.vertex.Inputs)))
 	for i := range d.vertex.Inputs {
 		reads, err := fileop.Selections(d.vertex.File, i)
 		if err != nil {
@@ -152,7 +151,7 @@ func (d description) file() error {
 }
 
 func (d description) merge() error {
-	d.to.part("", "", count(len(d.vertex.Merge.GetInputs())))
+	d.to.part("", "", number(len(d.vertex.Merge.GetInputs())))
 	for _, in := range d.vertex.Merge.GetInputs() {
 		if in.GetInput() < 0 {
 			d.to.part("", "", noInput)

@@ -302,7 +302,7 @@ func openForNothing(string) error {
 }
 
 // openUnreadable has calls answered whose path cannot be read, after one whose path is
-// longer than the buffer of the supervisor. The supervisor must not take what is left in
+// longer than the buffer of the supervisor. The supervisor must not take the rest of
 // the buffer for a path.
 func openUnreadable(string) error {
 	runtime.LockOSThread()

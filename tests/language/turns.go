@@ -9,7 +9,7 @@ import (
 	"strings"
 )
 
-// turns are turns of phrase that readers stumbled over, and what is written instead.
+// turns are turns of phrase that readers stumbled over, each with its replacement.
 var turns = []struct{ pattern, instead string }{
 	{`tells? whether`, "reports whether"},
 	{`what is had`, "name the thing"},
